@@ -1,0 +1,66 @@
+"""Options: a frozen dataclass whose fields carry their one-line meaning, filled from `--set key=value`.
+
+    @dataclass(frozen=True)
+    class TopOptions(Options):
+        fraction: float = option(0.10, "largest share of the parameters that may train")
+
+    parse(TopOptions, ["fraction=0.2"])
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import typing
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from sulcnet.errors import UsageError
+
+O = TypeVar("O")
+
+
+def option(default: Any, meaning: str) -> Any:
+    """Declare an option with its default and its meaning (shown by --help)."""
+    return dataclasses.field(default=default, metadata={"help": meaning})
+
+
+def parse(options: type[O], assignments: Sequence[str]) -> O:
+    """Fill an option dataclass from `key=value` texts, typed by its annotations.
+
+    Raises:
+        UsageError: an unknown key (the known ones are listed) or a value of the wrong type; all are gathered.
+    """
+    hints = typing.get_type_hints(options)
+    known = {field.name: hints[field.name] for field in dataclasses.fields(options)}
+    values, wrong = {}, []
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or key not in known:
+            wrong.append(f"'{assignment}'" + ("" if equals else " (expected key=value)"))
+            continue
+        try:
+            values[key] = _typed(known[key], text)
+        except ValueError:
+            wrong.append(f"'{assignment}' (expected {getattr(known[key], '__name__', known[key])})")
+    if wrong:
+        raise UsageError(f"Wrong --set: {', '.join(wrong)}.", f"Known: {', '.join(describe(options)) or 'none'}.")
+    return options(**values)
+
+
+def describe(options: type) -> list[str]:
+    """List options as `name=default`."""
+    return [f"{field.name}={field.default}" for field in dataclasses.fields(options)]
+
+
+def _typed(kind: Any, text: str) -> Any:
+    if kind is bool:
+        if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
+            raise ValueError(text)
+        return text.lower() in ("true", "1", "yes")
+    if kind in (int, float, str):
+        return kind(text)
+    try:
+        return ast.literal_eval(text)
+    except SyntaxError as error:
+        raise ValueError(text) from error

@@ -1,0 +1,70 @@
+"""The file is the registration: find what `<folder>/<name>.py` exports, list names without importing anything.
+
+    find("networks", "resenc_unet", "NETWORK")     # imports sulcnet/networks/resenc_unet.py
+    names("networks")                              # ['resenc_unet', 'swin_unetr_12', ...], reads file names only
+
+`$SULCNET_PLUGINS` adds a folder with the same sub-folders, for one's own variants beside a read-only installation.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from sulcnet.errors import UsageError
+
+PACKAGE = Path(__file__).parent
+_extra: list[Path] = []
+
+
+def add_folder(folder: Path) -> None:
+    """Look for plug-ins in this folder too (the command line adds `$SULCNET_PLUGINS`)."""
+    if folder not in _extra:
+        _extra.append(folder)
+
+
+def names(folder: str, export: str) -> list[str]:
+    """List the plug-ins of a folder: files without a leading underscore that assign or define `export`."""
+    return sorted(path.stem.rstrip("_") for path in _files(folder) if _exports(path, export))
+
+
+def find(folder: str, name: str, export: str) -> Any:
+    """Give what `<folder>/<name>.py` exports; an unknown name lists the known ones."""
+    for path in _files(folder):
+        if path.stem.rstrip("_") == name and _exports(path, export):
+            return getattr(_module(folder, path), export)
+    known = ", ".join(names(folder, export))
+    raise UsageError(f"There is no {export.lower()} named '{name}'.", f"Known: {known}.")
+
+
+def summary(folder: str, name: str) -> str:
+    """Give the first line of a plug-in's docstring, by parsing, never by import."""
+    for path in _files(folder):
+        if path.stem.rstrip("_") == name:
+            return (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
+    return ""
+
+
+def _files(folder: str) -> list[Path]:
+    roots = [PACKAGE, *_extra]
+    return [path for root in roots for path in sorted((root / folder).glob("*.py")) if not path.name.startswith("_")]
+
+
+def _exports(path: Path, export: str) -> bool:
+    for node in ast.parse(path.read_text()).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == export for target in targets):
+            return True
+    return False
+
+
+def _module(folder: str, path: Path) -> Any:
+    if path.is_relative_to(PACKAGE):
+        return importlib.import_module(f"sulcnet.{folder}.{path.stem}")
+    spec = importlib.util.spec_from_file_location(f"sulcnet_plugin_{folder}_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,1 @@
+"""The contracts between commands: frozen dataclasses, JSON in and out, no torch."""

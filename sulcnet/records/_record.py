@@ -1,0 +1,151 @@
+"""What every record shares: strict JSON in and out, and one error that gathers every problem.
+
+    @dataclass(frozen=True)
+    class Box(Record):
+        low: tuple[int, ...]
+        high: tuple[int, ...]
+
+        def problems(self):
+            if len(self.low) != len(self.high):
+                yield "high", f"expected {len(self.low)} numbers, found {len(self.high)}"
+
+    Box.from_json({"low": [0, 0], "high": [4, 4]})     # lists become tuples, unknown keys are errors
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sulcnet.errors import DataError, SulcnetError
+
+R = TypeVar("R", bound="Record")
+
+
+class Record:
+    """A frozen dataclass that knows how to check itself and how to live in a JSON file."""
+
+    error: typing.ClassVar[type[SulcnetError]] = DataError
+
+    def __post_init__(self):
+        found = list(self.problems())
+        if found:
+            raise self.error(_gathered(type(self).__name__, found), "Correct the fields named above.")
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield (field, what is wrong) for everything that is wrong; children override this."""
+        return iter(())
+
+    def replace(self: R, **changes: Any) -> R:
+        """Derive a record that differs in these fields."""
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give plain dicts, lists, strings and numbers."""
+        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+    @classmethod
+    def from_json(cls: type[R], data: Mapping[str, Any], where: str = "") -> R:
+        """Build the record from parsed JSON; `where` names the file in errors."""
+        where = where or cls.__name__
+        hints = typing.get_type_hints(cls)
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        found = [(key, "unknown key") for key in data if key not in fields]
+        found += [(name, "missing") for name, field in fields.items() if name not in data and not _has_default(field)]
+        if found:
+            raise cls.error(_gathered(where, found), f"Known keys: {', '.join(fields)}.")
+        values = {name: _typed(hints[name], data[name], f"{where}: {name}", cls.error) for name in fields if name in data}
+        try:
+            return cls(**values)
+        except SulcnetError as error:
+            raise type(error)(f"{where}: {error.message}", error.hint) from error
+
+    def save(self, path: Path) -> None:
+        """Write the record as JSON; a reader never sees half a file."""
+        write_json(path, self.to_json())
+
+    @classmethod
+    def load(cls: type[R], path: Path) -> R:
+        """Read the record from a JSON file."""
+        return cls.from_json(read_json(path, cls.error), str(path))
+
+
+def read_json(path: Path, error: type[SulcnetError] = DataError) -> Any:
+    """Parse a JSON file, or say what is wrong with it in the caller's kind of error."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise error(f"{path} does not exist.", "Run the step that writes it first.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
+        raise error(f"{path} is not valid JSON: {problem}", "Correct the file or write it anew.") from None
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON through a neighbouring file and a rename, so that a kill leaves the old or the new file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
+    beside.replace(path)
+
+
+def _gathered(where: str, found: list[tuple[str, str]]) -> str:
+    return f"{where} has {len(found)} problem{'s' * (len(found) > 1)}: " + "; ".join(f"{k}: {v}" for k, v in found)
+
+
+def _has_default(field: dataclasses.Field) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Record):
+        return value.to_json()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value.item() if hasattr(value, "item") else value
+
+
+def _typed(hint: Any, value: Any, where: str, error: type[SulcnetError]) -> Any:
+    """Turn parsed JSON into the annotated type, or say what was expected."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _typed(next(a for a in args if a is not type(None)), value, where, error)
+    if isinstance(hint, type) and issubclass(hint, Record):
+        _expect(isinstance(value, Mapping), "an object", value, where, error)
+        return hint.from_json(value, where)
+    if origin is tuple:
+        _expect(isinstance(value, (list, tuple)), "a list", value, where, error)
+        inner = args[:1] * len(value) if args[-1] is Ellipsis else args
+        _expect(len(inner) == len(value), f"{len(inner)} values", value, where, error)
+        return tuple(_typed(a, v, where, error) for a, v in zip(inner, value))
+    if origin in (dict, Mapping) or origin is typing.get_origin(Mapping[str, int]):
+        _expect(isinstance(value, Mapping), "an object", value, where, error)
+        return {key: _typed(args[1], item, f"{where}.{key}", error) for key, item in value.items()}
+    if hint is float:
+        _expect(isinstance(value, (int, float)) and not isinstance(value, bool), "a number", value, where, error)
+        return float(value)
+    if hint is int:
+        _expect(isinstance(value, int) and not isinstance(value, bool), "a whole number", value, where, error)
+        return value
+    if hint in (str, bool):
+        _expect(isinstance(value, hint), "text" if hint is str else "true or false", value, where, error)
+    return value
+
+
+def _expect(holds: bool, what: str, value: Any, where: str, error: type[SulcnetError]) -> None:
+    if not holds:
+        raise error(f"{where}: expected {what}, found {value!r}", "Correct the value.")
