@@ -1,0 +1,234 @@
+"""A raw dataset: nnU-Net v2's dataset.json with two more blocks, and the cases found beside it.
+
+    dataset = Dataset.open(folder)
+    dataset.cases[0].images        # one path per channel
+    dataset.cases[0].target        # index into classification.classes, None where unknown
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sulcnet.errors import DataError
+from sulcnet.records import workspace as names
+from sulcnet.records._record import Record, read_json
+
+UNKNOWN = ("", "n/a", "na", "nan", "unknown")
+
+
+@dataclass(frozen=True)
+class Classification(Record):
+    """One class per image: the column of the table that holds it, and the classes in their order."""
+
+    target: str
+    classes: tuple[str, ...]
+    ordered: bool = False
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if len(self.classes) < 2:
+            yield "classes", f"expected at least two, found {len(self.classes)}"
+        if len(set(self.classes)) < len(self.classes):
+            yield "classes", "a class is listed twice"
+
+
+@dataclass(frozen=True)
+class Participants(Record):
+    """Which table describes the cases, and which of its columns say subject, domain and hemisphere."""
+
+    file: str = names.PARTICIPANTS
+    subject: str | None = None
+    domain: str | None = None
+    hemisphere: str | None = None
+
+
+@dataclass(frozen=True)
+class DatasetHeader(Record):
+    """What dataset.json says. `labels` maps structure names to label values; background is 0."""
+
+    channel_names: tuple[str, ...]
+    labels: dict[str, int]
+    file_ending: str = ".nii.gz"
+    classification: Classification | None = None
+    participants: Participants | None = None
+    num_training: int | None = None
+    name: str = ""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if not self.channel_names:
+            yield "channel_names", "expected at least one channel"
+        if self.labels.get("background", 0) != 0:
+            yield "labels", f"background must be 0, found {self.labels['background']}"
+        values = sorted(value for value in self.labels.values() if value != 0)
+        if values != list(range(1, len(values) + 1)):
+            yield "labels", f"expected consecutive values 1..{len(values)}, found {values}"
+
+    @property
+    def structures(self) -> dict[str, int]:
+        """The labels without background."""
+        return {name: value for name, value in self.labels.items() if value != 0}
+
+    @classmethod
+    def read(cls, path: Path) -> DatasetHeader:
+        """Read an nnU-Net v2 dataset.json; keys that nnU-Net or its users add beside ours are left alone."""
+        return cls.parse(read_json(path), str(path))
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], where: str) -> DatasetHeader:
+        """Understand the parsed JSON of a dataset.json."""
+        missing = [key for key in ("channel_names", "labels") if key not in data]
+        if missing:
+            raise DataError(f"{where} lacks {' and '.join(missing)}.", "See dataset_json_examples/README.md.")
+        block = {
+            "channel_names": _channels(data["channel_names"], where),
+            "labels": _labels(data["labels"], where),
+            "file_ending": data.get("file_ending", ".nii.gz"),
+            "classification": data.get("classification"),
+            "participants": data.get("participants"),
+            "num_training": data.get("numTraining"),
+            "name": str(data.get("name", "")),
+        }
+        return cls.from_json(block, where)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One item to predict: its files and what is known of it."""
+
+    id: str
+    images: tuple[Path, ...]
+    label: Path | None = None
+    target: int | None = None
+    subject: str = ""
+    domain: str = ""
+    hemisphere: str = ""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A raw dataset folder: header and cases, sorted by id."""
+
+    name: str
+    folder: Path
+    header: DatasetHeader
+    cases: tuple[Case, ...]
+
+    @classmethod
+    def open(cls, folder: Path) -> Dataset:
+        """Read dataset.json, the participants table and the file names (no image is opened).
+
+        Raises:
+            DataError: no cases, or a table that names an unknown class or a case twice.
+        """
+        header = DatasetHeader.read(folder / names.DATASET_JSON)
+        rows = read_participants(folder, header)
+        ids = case_ids(folder / names.IMAGES, header.file_ending)
+        if not ids:
+            raise DataError(
+                f"{folder / names.IMAGES} holds no image named CASE_0000{header.file_ending}.",
+                "Name images CASE_0000 (case, channel) as nnU-Net does, or correct file_ending in dataset.json.",
+            )
+        return cls(folder.name, folder, header, tuple(_case(folder, header, key, rows.get(key, {})) for key in ids))
+
+    def case(self, key: str) -> Case:
+        """Find a case by id."""
+        for case in self.cases:
+            if case.id == key:
+                return case
+        raise DataError(f"{self.name} has no case '{key}'.", f"It has {len(self.cases)}, such as {self.cases[0].id}.")
+
+
+def case_ids(folder: Path, ending: str) -> list[str]:
+    """List the case ids of a folder of images named CASE_0000<ending>."""
+    if not folder.is_dir():
+        return []
+    found = {path.name[: -len(ending)].rpartition("_") for path in folder.iterdir() if path.name.endswith(ending)}
+    return sorted({case for case, _, channel in found if case and len(channel) == 4 and channel.isdigit()})
+
+
+def channel_files(folder: Path, case: str, header: DatasetHeader) -> tuple[Path, ...]:
+    """Name the image file of each channel of a case."""
+    return tuple(folder / f"{case}_{number:04d}{header.file_ending}" for number in range(len(header.channel_names)))
+
+
+def read_participants(folder: Path, header: DatasetHeader) -> dict[str, dict[str, str]]:
+    """Read the table of cases: case id -> row. Without one, no case has a subject, domain or class.
+
+    Raises:
+        DataError: the table that dataset.json names is missing, lacks a column, holds a case twice or a class
+            that is not declared; file and line are named, and all problems are gathered.
+    """
+    described = header.participants or Participants()
+    path = folder / described.file
+    if not path.exists():
+        if header.participants is None and header.classification is None:
+            return {}
+        raise DataError(f"{path} does not exist, but dataset.json refers to it.", "Add the table, a row per case.")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        lines = list(csv.DictReader(file, delimiter="\t"))
+    columns = list(lines[0]) if lines else []
+    wrong = [f"column '{column}' is missing" for column in _wanted(header) if lines and column not in columns]
+    rows: dict[str, dict[str, str]] = {}
+    for number, line in enumerate(lines, start=2):
+        row = {key: (value or "").strip() for key, value in line.items() if key is not None}
+        case = row[columns[0]]
+        if case in rows:
+            wrong.append(f"line {number}: case '{case}' appears twice")
+        wrong += [f"line {number}: {problem}" for problem in _unknown_class(row, header)]
+        rows[case] = row
+    if wrong:
+        raise DataError(f"{path}: {'; '.join(wrong[:8])}{' ...' * (len(wrong) > 8)}", "Correct the table (n/a means unknown).")
+    return rows
+
+
+def _case(folder: Path, header: DatasetHeader, key: str, row: Mapping[str, str]) -> Case:
+    label = folder / names.LABELS / f"{key}{header.file_ending}"
+    about = header.participants or Participants()
+    given = {part: row.get(column or "", "") for part, column in
+             (("subject", about.subject), ("domain", about.domain), ("hemisphere", about.hemisphere))}
+    given["subject"] = given["subject"] if given["subject"].lower() not in UNKNOWN else key
+    return Case(key, channel_files(folder / names.IMAGES, key, header), label if label.exists() else None,
+                _target(row, header), **given)
+
+
+def _target(row: Mapping[str, str], header: DatasetHeader) -> int | None:
+    if header.classification is None:
+        return None
+    value = row.get(header.classification.target, "")
+    return None if value.lower() in UNKNOWN else header.classification.classes.index(value)
+
+
+def _unknown_class(row: Mapping[str, str], header: DatasetHeader) -> Iterator[str]:
+    if header.classification is None:
+        return
+    value = row.get(header.classification.target, "")
+    if value.lower() not in UNKNOWN and value not in header.classification.classes:
+        yield f"unknown class '{value}' (allowed: {', '.join(header.classification.classes)}, n/a)"
+
+
+def _wanted(header: DatasetHeader) -> list[str]:
+    about = header.participants or Participants()
+    wanted = [about.subject, about.domain, about.hemisphere]
+    return [column for column in wanted if column] + ([header.classification.target] if header.classification else [])
+
+
+def _channels(channels: Any, where: str) -> list[str]:
+    if isinstance(channels, Mapping):
+        expected = [str(number) for number in range(len(channels))]
+        if sorted(channels, key=str) != sorted(expected):
+            raise DataError(f"{where}: channel_names has keys {list(channels)}, expected {expected}.", "Number from 0.")
+        return [str(channels[key]) for key in expected]
+    return list(channels)
+
+
+def _labels(labels: Mapping[str, Any], where: str) -> dict[str, int]:
+    regions = [name for name, value in labels.items() if isinstance(value, (list, tuple))]
+    if regions or "ignore" in labels:
+        raise DataError(
+            f"{where}: labels {', '.join(regions or ['ignore'])} use nnU-Net's regions or ignore label, which sulcnet lacks.",
+            "Give every structure one whole number of its own.",
+        )
+    return {str(name): value for name, value in labels.items()}

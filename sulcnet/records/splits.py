@@ -1,0 +1,140 @@
+"""Which subject is in which part: written once, before anything is learned from the data, checked at every reading."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sulcnet.errors import DataError
+from sulcnet.records._record import Record
+from sulcnet.records.dataset import Case
+
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Part(Record):
+    """The case ids to train on and to validate on."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Splits(Record):
+    """The 70/20/10 holdout and five folds inside the 90 % that is not test.
+
+    `subjects` maps every case to its subject, so that the file alone can show that no subject is in two parts.
+    """
+
+    seed: int
+    test: tuple[str, ...]
+    holdout: Part
+    folds: tuple[Part, ...]
+    subjects: dict[str, str]
+    schema: int = 1
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        for name, part in self._parts():
+            groups = {"train": part.train, "validation": part.validation, "test": self.test}
+            unknown = {case for group in groups.values() for case in group} - set(self.subjects)
+            if unknown:
+                yield name, f"cases without a subject: {', '.join(sorted(unknown)[:5])}"
+                continue
+            owner: dict[str, str] = {}
+            for group, cases in groups.items():
+                for subject in {self.subjects[case] for case in cases}:
+                    if owner.setdefault(subject, group) != group:
+                        yield name, f"subject '{subject}' is in {owner[subject]} and in {group}"
+
+    def part(self, fold: str) -> Part:
+        """Give the training and validation cases of `holdout` or of a fold `0`..`4`."""
+        if fold == "holdout":
+            return self.holdout
+        if fold.isdigit() and int(fold) < len(self.folds):
+            return self.folds[int(fold)]
+        raise DataError(f"There is no fold '{fold}'.", f"Folds: holdout, 0 to {len(self.folds) - 1}.")
+
+    def _parts(self) -> Iterator[tuple[str, Part]]:
+        yield "holdout", self.holdout
+        yield from ((f"folds[{number}]", fold) for number, fold in enumerate(self.folds))
+
+
+def split(cases: Sequence[Case], seed: int = 0, shares: tuple[float, float] = (0.7, 0.2)) -> Splits:
+    """Split by subject, stratified by class; what `shares` (training, validation) leave is test.
+
+    Cases that have neither label nor class are for pre-training only. Those of test subjects are never read, those
+    of unknown subjects join the training part, as nothing is ever measured on them.
+    """
+    useful = [case for case in cases if case.label is not None or case.target is not None] or list(cases)
+    groups = _dealt(useful, seed)
+    train, rest = _cut(groups, shares[0])
+    validation, test = _cut(rest, shares[1] / max(1.0 - shares[0], 1e-9))
+    tested = {subject for group in test.values() for subject in group}
+    mine = {subject for group in validation.values() for subject in group}
+    extra = {case.subject for case in cases} - {case.subject for case in useful}
+    training = {subject for group in train.values() for subject in group} | extra
+    inside = _deal_folds(_join(train, validation))
+    return Splits(
+        seed=seed,
+        test=_ids(cases, tested),
+        holdout=Part(_ids(cases, training), _ids(useful, mine)),
+        folds=tuple(Part(_ids(cases, (training | mine) - fold), _ids(useful, fold)) for fold in inside),
+        subjects={case.id: case.subject for case in cases},
+    )
+
+
+def read_splits(path: Path, cases: Sequence[Case]) -> Splits:
+    """Read a split and check it against the dataset: disjoint by subject, every case known."""
+    splits = Splits.load(path)
+    known = {case.id: case.subject for case in cases}
+    moved = [case for case, subject in splits.subjects.items() if known.get(case, subject) != subject]
+    lost = [case for case in (*splits.test, *splits.holdout.train, *splits.holdout.validation) if case not in known]
+    if moved or lost:
+        wrong = ", ".join(sorted({*moved, *lost})[:5])
+        raise DataError(f"{path} does not fit the dataset: {wrong} changed subject or are gone.",
+                        "Restore the cases, or delete the file and train anew.")
+    return splits
+
+
+def _dealt(cases: Sequence[Case], seed: int) -> dict[str, list[str]]:
+    """Group subjects by class (of their first case with one), each group shuffled by the seed."""
+    stratum: dict[str, str] = {}
+    for case in sorted(cases, key=lambda case: (case.target is None, case.id)):
+        stratum.setdefault(case.subject, str(case.target))
+    groups: dict[str, list[str]] = defaultdict(list)
+    for subject in sorted(stratum):
+        groups[stratum[subject]].append(subject)
+    for key in sorted(groups):
+        random.Random(f"{seed}/{key}").shuffle(groups[key])
+    return dict(sorted(groups.items()))
+
+
+def _cut(groups: Mapping[str, list[str]], share: float) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Cut each group at `share`; rounding errors are carried on, so that the total share is right too."""
+    first, second, owed = {}, {}, 0.0
+    for key, subjects in groups.items():
+        exact = share * len(subjects) + owed
+        count = min(len(subjects), max(0, round(exact)))
+        owed = exact - count
+        first[key], second[key] = subjects[:count], subjects[count:]
+    return first, second
+
+
+def _join(one: Mapping[str, list[str]], two: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    return {key: one.get(key, []) + two.get(key, []) for key in sorted({*one, *two})}
+
+
+def _deal_folds(groups: Mapping[str, list[str]]) -> list[set[str]]:
+    """Deal subjects to folds like cards, class after class, so that each fold sees every class alike."""
+    folds: list[set[str]] = [set() for _ in range(FOLDS)]
+    for number, subject in enumerate(subject for subjects in groups.values() for subject in subjects):
+        folds[number % FOLDS].add(subject)
+    return folds
+
+
+def _ids(cases: Sequence[Case], subjects: set[str]) -> tuple[str, ...]:
+    return tuple(sorted(case.id for case in cases if case.subject in subjects))

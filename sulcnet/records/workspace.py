@@ -1,0 +1,194 @@
+"""Where everything lives: the only file that knows folder and file names and reads environment variables.
+
+    workspace = Workspace.find(root=None)           # --root, $SULCNET_ROOT, nnU-Net-style variables, ./sulcnet_data
+    dataset = workspace.dataset("1")                # also 001, Dataset001_PCS
+    dataset.raw / DATASET_JSON
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from sulcnet.errors import DataError, EnvironmentFault, ModelError, UsageError
+
+DATASET_JSON = "dataset.json"
+FINGERPRINT = "fingerprint.json"
+PLANS = "plans.json"
+SPLITS = "splits.json"
+INTEGRITY = "integrity.json"
+IMAGES = "imagesTr"
+LABELS = "labelsTr"
+IMAGES_TEST = "imagesTs"
+LABELS_TEST = "labelsTs"
+PARTICIPANTS = "participants.tsv"
+PREDICTIONS = "predictions.tsv"
+CASES_TABLE = "cases.tsv"
+CLASSES_TABLE = "classes.tsv"
+SUMMARY = "summary.json"
+EXPERIMENT = "experiment.json"
+METRICS = "metrics.jsonl"
+RESOURCES = "resources.json"
+PROGRESS = "progress.png"
+OVERVIEW = "overview.png"
+LOG = "log.txt"
+VALIDATION = "validation"
+TEST = "test"
+ANY_DATASET = re.compile(r"^Dataset(\d{3,})_(\w[\w.-]*)$")
+
+
+@dataclass(frozen=True)
+class DatasetFolders:
+    """The three folders of one dataset."""
+
+    name: str
+    raw: Path
+    preprocessed: Path
+    results: Path
+
+    @property
+    def fingerprint(self) -> Path:
+        """The dataset's fingerprint file."""
+        return self.preprocessed / FINGERPRINT
+
+    @property
+    def plans(self) -> Path:
+        """The dataset's plans file."""
+        return self.preprocessed / PLANS
+
+    @property
+    def splits(self) -> Path:
+        """The split that every later command reads."""
+        return self.preprocessed / SPLITS
+
+    def prepared(self, configuration: str) -> Path:
+        """The folder of prepared cases of one configuration."""
+        return self.preprocessed / configuration
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run; a results folder explains itself and predicts alone."""
+
+    path: Path
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def checkpoint(self, which: str) -> Path:
+        """The tensors of checkpoint `last`, `best` or `final`; its facts lie beside it as JSON."""
+        return self.path / f"checkpoint_{which}.pth"
+
+    def plans(self) -> Path:
+        """The copied plan."""
+        return self.path / PLANS
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The raw, preprocessed and results roots, and the rule that chose them."""
+
+    raw: Path
+    preprocessed: Path
+    results: Path
+    rule: str
+
+    @classmethod
+    def find(cls, root: str | Path | None = None) -> Workspace:
+        """Choose the folders: `--root`, `$SULCNET_ROOT`, the three variables, `./sulcnet_data`; in this order."""
+        three = [os.environ.get(f"sulcnet_{part}") for part in ("raw", "preprocessed", "results")]
+        if root is None and not os.environ.get("SULCNET_ROOT") and all(three):
+            return cls(*(Path(part).expanduser() for part in three), rule="sulcnet_raw, _preprocessed, _results")
+        if root is not None:
+            rule = "--root"
+        elif os.environ.get("SULCNET_ROOT"):
+            root, rule = os.environ["SULCNET_ROOT"], "SULCNET_ROOT"
+        else:
+            root, rule = "sulcnet_data", "./sulcnet_data"
+        base = Path(root).expanduser()
+        return cls(base / "raw", base / "preprocessed", base / "results", rule)
+
+    def datasets(self) -> list[str]:
+        """List the names of all datasets, raw or preprocessed."""
+        found = {folder.name for base in (self.raw, self.preprocessed) if base.is_dir() for folder in base.iterdir()}
+        return sorted(name for name in found if ANY_DATASET.match(name))
+
+    def dataset(self, key: str) -> DatasetFolders:
+        """Find a dataset by number or name.
+
+        Raises:
+            DataError: none or more than one fits; the known ones are listed.
+        """
+        fits = [name for name in self.datasets() if key == name or _number(name) == (int(key) if key.isdigit() else None)]
+        if len(fits) == 1:
+            return self.folders(fits[0])
+        where = f"{self.raw} (chosen by {self.rule})"
+        known = ", ".join(self.datasets()) or "none"
+        if fits:
+            raise DataError(f"Dataset {key} is ambiguous in {where}: {', '.join(fits)}.", "Give the full name.")
+        raise DataError(f"There is no dataset '{key}' in {where}.", f"Datasets there: {known}. Another place: --root DIR.")
+
+    def folders(self, name: str) -> DatasetFolders:
+        """Give the three folders of a dataset by its full name, whether they exist or not."""
+        return DatasetFolders(name, self.raw / name, self.preprocessed / name, self.results / name)
+
+    def training_run(self, dataset: DatasetFolders, parts: tuple[str, ...], run: tuple[str, ...]) -> RunFolder:
+        """Name the folder of a fine-tuning run; the facts of the run live in its JSON, never in this name."""
+        return RunFolder(dataset.results / "train" / "__".join(parts) / "__".join(run))
+
+    def runs(self, dataset: DatasetFolders) -> list[RunFolder]:
+        """List every training run of a dataset that has an experiment file."""
+        return [RunFolder(file.parent) for file in sorted((dataset.results / "train").glob(f"*/*/{EXPERIMENT}"))]
+
+    def only_run(self, key: str | None) -> RunFolder:
+        """Choose the model to predict with when only a dataset, or nothing, was named.
+
+        Raises:
+            ModelError: there is none, or more than one (they are listed).
+        """
+        names = [self.dataset(key).name] if key else self.datasets()
+        runs = [run for name in names for run in self.runs(self.folders(name)) if _has_model(run)]
+        if len(runs) == 1:
+            return runs[0]
+        if not runs:
+            raise ModelError(f"There is no trained model in {self.results}.", "Train one: sulcnet_train DATASET 3d.")
+        listed = "\n      ".join(str(run.path) for run in runs)
+        raise ModelError(f"{len(runs)} models could be meant.", f"Name one with -m:\n      {listed}")
+
+
+def plugin_folder() -> Path | None:
+    """The folder of the user's own plug-ins, `$SULCNET_PLUGINS`."""
+    return Path(os.environ["SULCNET_PLUGINS"]) if os.environ.get("SULCNET_PLUGINS") else None
+
+
+def cache_folder() -> Path:
+    """Where caches may be written: `$SULCNET_CACHE`, else a folder under the system's temporary one."""
+    import tempfile
+
+    return Path(os.environ.get("SULCNET_CACHE") or Path(tempfile.gettempdir()) / "sulcnet_cache")
+
+
+def require_folder(path: Path, flag: str) -> Path:
+    """Give the folder back, or say which flag named something that is not there."""
+    if not path.exists():
+        raise UsageError(f"{flag}: {path} does not exist.", "Check the path.")
+    return path
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder, or say that the place cannot be written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise EnvironmentFault(f"{path} cannot be written: {problem.strerror}.", "Choose another --root.") from None
+    return path
+
+
+def _number(name: str) -> int:
+    return int(ANY_DATASET.match(name).group(1))
+
+
+def _has_model(run: RunFolder) -> bool:
+    return any(run.checkpoint(which).exists() for which in ("final", "best", "last"))
