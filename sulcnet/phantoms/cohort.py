@@ -1,0 +1,181 @@
+"""A cohort of phantoms with known answers: image, label, affine and row of participants.tsv.
+
+    for phantom in draw_cohort(seed=0, count=150):
+        phantom.image, phantom.label, phantom.affine, phantom.row["case_id"], phantom.row["pcs"]
+
+The class, `pcs`, is the length of the second sulcus above the cingulate one: absent, 15-20 mm (present), 32-38 mm
+(prominent). A network that looks there finds it; a constant label, a split by scan instead of subject, a mirrored
+hemisphere or a feature that weighs the whole image do not (see `folds.py`, and tests/test_phantoms.py).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from sulcnet.errors import UsageError
+from sulcnet.phantoms.folds import CLASSES, Folding, draw_folding
+from sulcnet.phantoms.hemisphere import measure
+from sulcnet.phantoms.scanners import SCANNERS, Scanner, label, render_grey_white, render_t1
+
+__all__ = ["CHANNELS", "CLASSES", "SCANNERS", "SHAPE", "Phantom", "Scanner", "dataset_json", "draw_cohort", "draw_phantom"]
+
+SHAPE = (40, 56, 48)
+SPACING = 1.5
+CHANNELS = {"t1": "T1w", "grey_white": "grey_white"}  # modality -> channel name
+_RENDER = {"t1": render_t1, "grey_white": render_grey_white}
+_MIDLINE = 3.0  # mm between x = 0 and the medial wall of a left hemisphere
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """One case with its truth."""
+
+    image: np.ndarray  # (X, Y, Z) float32
+    label: np.ndarray  # (X, Y, Z) uint8: 0 background, 1 skeleton, 2 PCS
+    affine: np.ndarray  # (4, 4) float64, voxel -> mm, RAS
+    row: dict[str, object]  # of participants.tsv
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How the head lay in one scan: world = rotation @ (point - pivot) + pivot + shift."""
+
+    rotation: np.ndarray  # (3, 3)
+    shift: np.ndarray  # (3,) mm
+
+
+def draw_phantom(
+    seed: int,
+    index: int,
+    pcs: str,
+    site: str = "clear",
+    shape: Sequence[int] = SHAPE,
+    spacing: float | Sequence[float] = SPACING,
+    *,
+    modality: str = "t1",
+    subject: int | None = None,
+    session: int = 1,
+) -> Phantom:
+    """Draw one phantom, a function of its arguments alone.
+
+    Args:
+        seed: of the cohort.
+        index: number of the case; pose, noise and bias field follow from (seed, index).
+        pcs: class, one of CLASSES.
+        site: a name in SCANNERS.
+        shape: voxels along x, y, z; the hemisphere fills the image, the folds keep their width in mm.
+        spacing: mm, one number or one per axis.
+        modality: "t1" or "grey_white" (values 0, 100, 200).
+        subject: number of the subject, by default `index`; the folds follow from (seed, subject).
+        session: number of the scan of this subject, only written into the row.
+
+    Raises:
+        UsageError: an unknown class, site or modality, or an image too small for the folds.
+    """
+    _known("site", site, SCANNERS)
+    _known("modality", modality, CHANNELS)
+    subject = index if subject is None else subject
+    steps = np.broadcast_to(np.asarray(spacing, float), 3)
+    extent = tuple(float(n * step) for n, step in zip(shape, steps))
+    folding = draw_folding(seed, subject, pcs, extent)
+    affine = make_affine(shape, steps)
+    distances = measure(folding, hemisphere_points(shape, affine, draw_pose(seed, index)))
+    noise = np.random.default_rng([seed, index, 11])
+    marked = label(distances)
+    row = _row(index, subject, session, site, pcs, folding, int((marked == 2).sum()) * float(np.prod(steps)))
+    return Phantom(_RENDER[modality](distances, SCANNERS[site], steps, noise), marked, affine, row)
+
+
+def draw_cohort(
+    seed: int,
+    count: int,
+    *,
+    shape: Sequence[int] = SHAPE,
+    spacing: float | Sequence[float] = SPACING,
+    sites: Sequence[str] = tuple(SCANNERS),
+    sessions: int = 1,
+    modality: str = "t1",
+) -> Iterator[Phantom]:
+    """Draw `count` phantoms one by one; any of them can be drawn alone with the same result.
+
+    Classes are balanced over subjects (subject % 3, with one session index % 3) and crossed with the sites. With
+    `sessions` > 1 consecutive cases are scans of one subject, on different scanners where there are several: the folds
+    are the same, so a split that parts them leaks.
+    """
+    if sessions < 1 or not sites:
+        raise UsageError(f"sessions, sites: found {sessions} and {list(sites)}, expected at least one of each", "")
+    for index in range(count):
+        subject, session = divmod(index, sessions)
+        site = sites[(subject // len(CLASSES) + session) % len(sites)]
+        pcs = CLASSES[subject % len(CLASSES)]
+        yield draw_phantom(
+            seed, index, pcs, site, shape, spacing, modality=modality, subject=subject, session=session + 1
+        )
+
+
+def dataset_json(count: int, modality: str = "t1") -> dict[str, object]:
+    """Give the header of the cohort: nnU-Net v2's dataset.json and what sulcnet adds to it."""
+    _known("modality", modality, CHANNELS)
+    return {
+        "name": "phantoms",
+        "channel_names": {"0": CHANNELS[modality]},
+        "labels": {"background": 0, "skeleton": 1, "PCS": 2},
+        "numTraining": count,
+        "file_ending": ".nii.gz",
+        "classification": {"target": "pcs", "classes": list(CLASSES), "ordered": True},
+        "participants": {"file": "participants.tsv", "subject": "subject", "domain": "site", "hemisphere": "hemi"},
+    }
+
+
+def make_affine(shape: Sequence[int], spacing: np.ndarray) -> np.ndarray:
+    """Make the affine of an image whose middle is the middle of the hemisphere, left of x = 0."""
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = _pivot(shape, spacing) - (np.array(shape) - 1) / 2 * spacing
+    return affine
+
+
+def draw_pose(seed: int, index: int) -> Pose:
+    """Draw the pose of one scan: up to 4 degrees and 1.5 mm per axis."""
+    rng = np.random.default_rng([seed, index, 10])
+    angles = rng.uniform(-4, 4, 3)
+    return Pose(Rotation.from_euler("xyz", angles, degrees=True).as_matrix(), rng.uniform(-1.5, 1.5, 3))
+
+
+def hemisphere_points(shape: Sequence[int], affine: np.ndarray, pose: Pose) -> np.ndarray:
+    """Give every voxel's place in the frame of the hemisphere, (3, X, Y, Z) float32 mm (its medial wall is x = 0)."""
+    spacing = np.diag(affine)[:3]
+    pivot = _pivot(shape, spacing)
+    back = pose.rotation.T @ affine[:3, :3]
+    origin = pose.rotation.T @ (affine[:3, 3] - pivot - pose.shift) + pivot + (_MIDLINE, 0, 0)
+    i, j, k = (np.arange(n, dtype=np.float32) for n in shape)
+    column = back.astype(np.float32)[:, :, None, None, None]
+    start = origin.astype(np.float32)[:, None, None, None]
+    return start + column[:, 0] * i[:, None, None] + column[:, 1] * j[:, None] + column[:, 2] * k
+
+
+def _pivot(shape: Sequence[int], spacing: np.ndarray) -> np.ndarray:
+    return np.array([-0.385 * shape[0] * spacing[0] - _MIDLINE, 0.0, 0.0])
+
+
+def _known(field: str, found: str, known) -> None:
+    if found not in known:
+        raise UsageError(f"{field}: found {found!r}, expected one of {', '.join(known)}", f"choose a known {field}")
+
+
+def _row(
+    index: int, subject: int, session: int, site: str, pcs: str, folding: Folding, volume: float
+) -> dict[str, object]:
+    return {
+        "case_id": f"phantom_{index:04d}",
+        "subject": f"subject_{subject:04d}",
+        "site": site,
+        "hemi": "L",
+        "pcs": pcs,
+        "pcs_length_mm": round(folding.pcs.length, 2) if folding.pcs else 0.0,
+        "pcs_volume_mm3": round(volume, 1),
+        "lateral": folding.lateral_class,
+        "lateral_length_mm": round(folding.lateral_length, 2),
+        "session": session,
+    }
