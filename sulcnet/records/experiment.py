@@ -1,0 +1,80 @@
+"""A run as facts: everything that decides its result, written before its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sulcnet.errors import ModelError
+from sulcnet.records._record import Record
+
+
+@dataclass(frozen=True)
+class Schedule(Record):
+    """How long and how fast a run learns.
+
+    `rates` names the peak learning rate of each parameter group; `accumulate` the micro-batches per step;
+    `minutes` stretches the schedule over the clock instead of over `epochs`; `patience` in epochs, 0 never stops.
+    """
+
+    error = ModelError
+
+    epochs: int
+    steps_per_epoch: int
+    rates: dict[str, float]
+    weight_decay: float
+    warm_up: float
+    floor: float
+    clip: float
+    optimiser: str = "adamw"
+    decay: str = "cosine"
+    accumulate: int = 1
+    minutes: float | None = None
+    patience: int = 0
+    validate_every: int = 1
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        for name in ("epochs", "steps_per_epoch", "accumulate", "validate_every"):
+            if getattr(self, name) < 1:
+                yield name, f"expected at least 1, found {getattr(self, name)}"
+        if self.minutes is not None and self.minutes <= 0:
+            yield "minutes", f"expected more than 0, found {self.minutes}"
+        if self.optimiser not in ("adam", "adamw"):
+            yield "optimiser", f"expected adam or adamw, found '{self.optimiser}'"
+        if self.decay not in ("cosine", "step"):
+            yield "decay", f"expected cosine or step, found '{self.decay}'"
+
+
+@dataclass(frozen=True)
+class Experiment(Record):
+    """One run: what it learns, from which start, on which split, with which numbers.
+
+    `assumptions` holds the values chosen where the source papers are silent; `precision` and `threads` are recorded
+    because bit-identical repetition is claimed only for equal ones.
+    """
+
+    error = ModelError
+
+    kind: str
+    dataset: str
+    configuration: str
+    network: str
+    pretrain: str
+    tune: str
+    preset: str
+    fold: str
+    seed: int
+    schedule: Schedule
+    options: dict[str, Any]
+    assumptions: dict[str, Any]
+    precision: str
+    device: str
+    threads: int
+    preparation: str
+    versions: dict[str, str]
+    subjects: dict[str, str]
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+    schema: int = 1

@@ -1,0 +1,49 @@
+"""What a dataset is like: shapes, spacings, intensities and structure volumes of its non-test cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sulcnet.errors import DataError
+from sulcnet.records._record import Record
+
+
+@dataclass(frozen=True)
+class CaseFacts(Record):
+    """One case: canonical shape, shape of its non-zero box, spacing in mm, and structure volumes in mm3."""
+
+    shape: tuple[int, ...]
+    box_shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    volumes: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ChannelFacts(Record):
+    """One channel over all cases: foreground percentiles, moments, and how many distinct values (capped at 256)."""
+
+    name: str
+    percentile_005: float
+    percentile_995: float
+    mean: float
+    std: float
+    maximum: float
+    distinct: int
+
+
+@dataclass(frozen=True)
+class Fingerprint(Record):
+    """Facts that the plan is made from. Cases of test subjects are not in it."""
+
+    error = DataError
+
+    dataset: str
+    cases: dict[str, CaseFacts]
+    channels: tuple[ChannelFacts, ...]
+    classes: dict[str, int]
+    schema: int = 1
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if not self.cases:
+            yield "cases", "expected at least one"

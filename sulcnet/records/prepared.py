@@ -1,0 +1,29 @@
+"""What lies beside a prepared case: where it came from, how to go back, and where its structures are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sulcnet.records._record import Record
+from sulcnet.records.trace import Trace
+
+
+@dataclass(frozen=True)
+class PreparedCase(Record):
+    """Facts of one prepared case; its arrays lie beside it as CASE.b2nd and CASE_seg.b2nd.
+
+    `shape` is that of the prepared grid. `centres` maps a structure's label value to some of its voxels, at which
+    patches are centred. `sources` are the hashes that decide whether the case must be prepared again.
+    """
+
+    id: str
+    subject: str
+    domain: str
+    target: int | None
+    has_label: bool
+    shape: tuple[int, ...]
+    trace: Trace
+    centres: dict[str, tuple[tuple[int, ...], ...]]
+    volumes: dict[str, float]
+    sources: dict[str, str]
+    schema: int = 1
