@@ -1,0 +1,38 @@
+"""The result of one case: what the tables hold a row of and the summary is computed from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """Hold the scores and the class of one case.
+
+    Attributes:
+        case_id: Unique within an evaluation.
+        subject: The cases of a subject are resampled together.
+        domain: Site or scanner; "" where there is none.
+        structures: Scores per structure (`segmentation.score_masks`), or None if there is no mask to compare.
+        truth: Index of the true class; -1 or None where it is unknown.
+        probabilities: One per class, or None if no class was predicted.
+        missing: The case has a reference but no prediction at all. It is counted, and left out of every mean.
+    """
+
+    case_id: str
+    subject: str
+    domain: str
+    structures: dict[str, dict[str, float]] | None
+    truth: int | None
+    probabilities: tuple[float, ...] | None
+    missing: bool = False
+
+    @property
+    def known_truth(self) -> int | None:
+        """The true class, or None where it is unknown."""
+        return None if self.truth is None or self.truth < 0 else self.truth
+
+    @property
+    def predicted(self) -> int | None:
+        """The most probable class, the first of equals, or None."""
+        return None if self.probabilities is None else int(np.argmax(self.probabilities))

@@ -1,0 +1,154 @@
+"""Scores of a label map against its reference: overlap, surface distances and volumes per structure.
+
+    scores = score_masks(prediction, reference, spacing=(0.7, 0.7, 2.0), labels={"background": 0, "PCS": 1})
+    scores["PCS"]["dice"], scores["PCS"]["hd95"], scores["PCS"]["status"]
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from sulcnet.errors import DataError
+from sulcnet.evaluation.surface import surface_distances
+
+# Best 1. Defined for every case.
+OVERLAPS = ("dice", "iou", "surface_dice")
+# Best 0. Infinite where just one of the two masks is empty.
+DISTANCES = ("hausdorff", "hd95", "assd", "volume_error_relative")
+# mm3. Finite for every case.
+VOLUMES = ("volume_error_mm3", "volume_prediction_mm3", "volume_reference_mm3")
+METRICS = OVERLAPS + DISTANCES + VOLUMES
+STATUSES = ("both", "both_empty", "prediction_empty", "reference_empty")
+
+Score = dict[str, float | str]
+
+
+def score_masks(
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    spacing: Sequence[float],
+    labels: Mapping[str, int],
+    tolerance_mm: float = 1.0,
+) -> dict[str, Score]:
+    """Score every structure of a label map.
+
+    An empty mask never drops out (methods, section 9): both empty is a right answer, overlaps 1 and distances 0;
+    one empty is a wrong answer, overlaps 0 and distances infinite. `status` tells the four situations apart.
+
+    Args:
+        prediction: Label values, integer, (X, Y) or (X, Y, Z).
+        reference: Label values, the same shape.
+        spacing: Voxel size per axis [mm].
+        labels: Label value per name; the value 0, background, is not scored.
+        tolerance_mm: Distance [mm] within which two surfaces count as the same in the surface Dice.
+
+    Returns:
+        Per structure: dice, iou, surface_dice (shares); hausdorff, hd95, assd [mm] between surface voxels
+        (`surface.surface_voxels`); volume_error_mm3 = |prediction - reference|, volume_error_relative = that over the
+        reference's volume; volume_prediction_mm3, volume_reference_mm3; status.
+
+    Raises:
+        DataError: The arrays, the spacing or the label values do not fit each other.
+    """
+    prediction, reference, spacing = _checked(prediction, reference, spacing)
+    boxes = _boxes("prediction", prediction, labels), _boxes("reference", reference, labels)
+    scores = {}
+    for name, value in labels.items():
+        if value != 0:
+            box = _joint_box(*(found.get(value) for found in boxes))
+            scores[name] = score_pair(prediction[box] == value, reference[box] == value, spacing, tolerance_mm)
+    return scores
+
+
+def score_pair(prediction: np.ndarray, reference: np.ndarray, spacing: np.ndarray, tolerance_mm: float) -> Score:
+    """Score one structure from two Boolean masks of the same shape; see `score_masks`."""
+    voxels = np.count_nonzero(prediction), np.count_nonzero(reference)
+    shared = np.count_nonzero(prediction & reference)
+    status = _status(*voxels)
+    if status == "both":
+        scores = {"dice": 2 * shared / sum(voxels), "iou": shared / (sum(voxels) - shared)}
+        scores |= _surface_scores(prediction, reference, spacing, tolerance_mm)
+    else:
+        agree = status == "both_empty"
+        scores = dict.fromkeys(OVERLAPS, float(agree)) | dict.fromkeys(DISTANCES, 0.0 if agree else np.inf)
+    return scores | _volume_scores(*voxels, float(np.prod(spacing))) | {"status": status}
+
+
+def _surface_scores(prediction, reference, spacing, tolerance_mm) -> Score:
+    distances = surface_distances(prediction, reference, spacing)
+    return {
+        "surface_dice": distances.within(tolerance_mm),
+        "hausdorff": distances.hausdorff(),
+        "hd95": distances.percentile(95),
+        "assd": distances.average(),
+    }
+
+
+def _volume_scores(predicted: int, referred: int, voxel_mm3: float) -> Score:
+    error = abs(predicted - referred)
+    # A volume where there should be none is infinitely too large; nothing where nothing should be is no error.
+    relative = error / referred if referred else (np.inf if error else 0.0)
+    return {
+        "volume_error_mm3": error * voxel_mm3,
+        "volume_error_relative": relative,
+        "volume_prediction_mm3": predicted * voxel_mm3,
+        "volume_reference_mm3": referred * voxel_mm3,
+    }
+
+
+def _status(predicted: int, referred: int) -> str:
+    if predicted and referred:
+        return "both"
+    if not predicted and not referred:
+        return "both_empty"
+    return "reference_empty" if predicted else "prediction_empty"
+
+
+def _joint_box(first: tuple[slice, ...] | None, second: tuple[slice, ...] | None) -> tuple[slice, ...]:
+    """Return the box around two boxes; None stands for an empty mask.
+
+    Cropping changes no surface: beyond the joint box there is background or the end of the image, and both count
+    as background.
+    """
+    if first is None or second is None:
+        return first or second or (slice(0, 0),)
+    return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(first, second, strict=True))
+
+
+def _boxes(name: str, array: np.ndarray, labels: Mapping[str, int]) -> dict[int, tuple[slice, ...]]:
+    """Return the bounding box of every label value that occurs, found in one pass."""
+    known = {0, *labels.values()}
+    # The extremes first: find_objects overlooks negative values and answers a stray 2**31 with a list that long.
+    if array.size and (array.min() < 0 or array.max() > max(known)):
+        unknown = set(np.unique(array).tolist()) - known
+    else:
+        boxes = {value: box for value, box in enumerate(ndimage.find_objects(array), start=1) if box}
+        unknown = boxes.keys() - known
+    if unknown:
+        raise DataError(
+            f"The {name} holds label values {sorted(unknown)[:5]}, known are {sorted(known)}",
+            "Check that the labels of dataset.json belong to these masks.",
+        )
+    return boxes
+
+
+def _checked(prediction, reference, spacing) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return arrays and spacing ready for use, or raise one error with everything that is wrong."""
+    prediction, reference = (_without_booleans(np.asarray(array)) for array in (prediction, reference))
+    spacing = np.asarray(spacing, dtype=float)
+    problems = []
+    if prediction.shape != reference.shape:
+        problems.append(f"the prediction has shape {prediction.shape}, the reference {reference.shape}")
+    for name, array in (("prediction", prediction), ("reference", reference)):
+        if array.dtype.kind not in "iu":
+            problems.append(f"the {name} holds {array.dtype}, expected integers")
+    if spacing.shape != (reference.ndim,) or not (np.isfinite(spacing).all() and (spacing > 0).all()):
+        problems.append(f"spacing {spacing.tolist()} is not {reference.ndim} positive numbers in mm")
+    if problems:
+        raise DataError("Masks cannot be scored: " + "; ".join(problems), "Both must be label maps on one grid.")
+    return prediction, reference, spacing
+
+
+def _without_booleans(array: np.ndarray) -> np.ndarray:
+    return array.view(np.uint8) if array.dtype == bool else array  # find_objects refuses Booleans

@@ -1,0 +1,102 @@
+"""The summary of an evaluation as a short plain-text table for the terminal."""
+
+from collections.abc import Iterable, Sequence
+
+MARGIN = "  "
+UNDEFINED = "-"
+CLASS_LINES = (
+    ("accuracy", "accuracy"),
+    ("balanced accuracy", "balanced_accuracy"),
+    ("macro F1", "macro_f1"),
+    ("AUROC", "auroc"),
+    ("kappa", "kappa"),
+)
+
+
+def format_summary(summary: dict) -> str:
+    """Return the table of a summary: a row per structure, then the class scores, then what the columns mean.
+
+    Args:
+        summary: What `summarise` returned or `read_summary` read.
+    """
+    blocks = [_headline(summary)]
+    if summary["structures"]:
+        blocks += [_structures(summary), _notes(summary)]
+    if summary["classification"]:
+        blocks += [_class_scores(summary["classification"]), _confusion(summary["classification"])]
+    return "\n\n".join(blocks)
+
+
+def _headline(summary: dict) -> str:
+    level = f"{100 * summary['interval']['level']:g} %"
+    text = f"{_count(summary['cases'], 'case')} of {_count(summary['subjects'], 'subject')}"
+    text += f"; [low, high] is the {level} bootstrap interval over subjects"
+    missing = summary["missing_cases"]
+    if missing:
+        shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+        text += f"\n{_count(len(missing), 'prediction')} missing, in none of the means: {shown}"
+    return text
+
+
+def _structures(summary: dict) -> str:
+    rows = [("structure", "Dice", "surface Dice", "HD95 mm", "n", "HD95 both", "n", "Dice where present", "n")]
+    rows += [_structure(name, block) for name, block in summary["structures"].items()]
+    if len(rows) > 2:
+        mean, present = summary["mean_dice"], summary["dice_where_present"]
+        rows.append(("mean", _interval(mean), "", "", str(mean["n"]), "", "", _interval(present), str(present["n"])))
+    return _aligned(rows, right=(2, 3, 4, 5, 6, 8))
+
+
+def _structure(name: str, block: dict) -> tuple[str, ...]:
+    dice, hd95, present = block["dice"], block["hd95"], block["dice_where_present"]
+    everywhere = _interval(dice), _value(block["surface_dice"]["mean"], 3), _value(hd95["median"], 2), str(dice["n"])
+    return name, *everywhere, _value(hd95["mean"], 2), str(hd95["n_both"]), _interval(present), str(present["n"])
+
+
+def _notes(summary: dict) -> str:
+    tolerance = summary["tolerance_mm"]
+    within = "" if tolerance is None else f"surface Dice: share of the surfaces within {tolerance:g} mm\n"
+    return within + (
+        "HD95: median over all cases, infinite where just one mask is empty, 0 where both are\n"
+        "HD95 both: mean over the cases with both masks; present: the reference has the structure"
+    )
+
+
+def _class_scores(block: dict) -> str:
+    left_out = [(block["unknown"], "of unknown class"), (block["without_prediction"], "without a prediction")]
+    extra = "".join(f", {n} {what}" for n, what in left_out if n)
+    rows = [(label, _interval(block[key], "estimate")) for label, key in CLASS_LINES if key in block]
+    return f"class, {_count(block['n'], 'case')}{extra}\n" + _aligned(rows)
+
+
+def _confusion(block: dict) -> str:
+    rows = [("truth \\ predicted", *block["classes"])]
+    rows += [(name, *map(str, counts)) for name, counts in zip(block["classes"], block["confusion"], strict=True)]
+    return _aligned(rows, right=range(1, len(rows)))
+
+
+def _interval(block: dict, key: str = "mean") -> str:
+    if block["low"] is None:
+        return _value(block[key], 3)
+    return f"{_value(block[key], 3)} [{_value(block['low'], 3)}, {_value(block['high'], 3)}]"
+
+
+def _value(value: float | str | None, digits: int) -> str:
+    if value is None:
+        return UNDEFINED
+    return value if isinstance(value, str) else f"{value:.{digits}f}"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _aligned(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
+    """Return the rows with their columns aligned; the columns in `right` to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    right = set(right)
+    lines = []
+    for row in rows:
+        cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append(MARGIN.join(cells).rstrip())
+    return "\n".join(lines)

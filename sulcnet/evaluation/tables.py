@@ -1,0 +1,157 @@
+"""The three files of an evaluation: a row per case and structure, a row per case, one summary.
+
+    summary = summarise(results, classes, ordered)
+    write_tables(paths, results, summary, classes)
+    print(format_summary(summary))                     # in cli/, the only place for print
+    results, classes = read_results(paths)             # summarise(results, ...) gives the same summary again
+
+Tables are tab-separated with a header; "n/a" is unknown and "inf" infinite, as pandas and BIDS read them. Numbers
+have all their digits, so reading back loses nothing.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sulcnet.errors import DataError
+from sulcnet.evaluation.cases import CaseResult
+from sulcnet.evaluation.segmentation import METRICS
+from sulcnet.evaluation.summary import summarise
+from sulcnet.evaluation.summary_text import format_summary
+
+__all__ = ["CaseResult", "TablePaths", "format_summary", "read_results", "read_summary", "summarise", "write_tables"]
+
+UNKNOWN_TEXT = "n/a"
+MISSING = "missing_prediction"
+CASE_COLUMNS = ("case_id", "subject", "domain", "structure", "status", *METRICS)
+CLASS_COLUMNS = ("case_id", "subject", "domain", "truth", "predicted", "correct")
+PROBABILITY = "probability_"
+
+
+@dataclass(frozen=True)
+class TablePaths:
+    """Say where the tables of one evaluation are; the file names live in `records.workspace`."""
+
+    cases: Path
+    classes: Path
+    summary: Path
+
+
+def write_tables(paths: TablePaths, results: Sequence[CaseResult], summary: dict, classes: Sequence[str] = ()) -> None:
+    """Write the case table, the class table (only if there are classes) and the summary.
+
+    Raises:
+        DataError: The summary holds NaN or infinity, which JSON has no words for; `summarise` makes none.
+    """
+    try:
+        text = json.dumps(summary, indent=2, allow_nan=False)
+    except ValueError as error:
+        raise DataError(f"The summary is not JSON: {error}", "Pass what summarise returned.") from error
+    for path in (paths.cases, paths.classes, paths.summary):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    _write(paths.cases, CASE_COLUMNS, _case_rows(results))
+    if classes:
+        columns = CLASS_COLUMNS + tuple(PROBABILITY + name for name in classes)
+        _write(paths.classes, columns, (_class_row(result, classes) for result in results))
+    paths.summary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_results(paths: TablePaths) -> tuple[list[CaseResult], tuple[str, ...]]:
+    """Read the results and the class names back, in the order of the case table; no class table means no classes.
+
+    Raises:
+        DataError: A table is missing or has other columns or values.
+    """
+    results: dict[str, CaseResult] = {}
+    for row in _read(paths.cases, CASE_COLUMNS):
+        result = results.setdefault(row["case_id"], _empty_result(row))
+        if row["status"] == MISSING:
+            results[result.case_id] = replace(result, missing=True)
+        elif row["structure"] != UNKNOWN_TEXT:
+            scores = {metric: _number(row[metric], paths.cases, row) for metric in METRICS} | {"status": row["status"]}
+            results[result.case_id] = replace(result, structures={**(result.structures or {}), row["structure"]: scores})
+    if not paths.classes.exists():
+        return list(results.values()), ()
+    rows = _read(paths.classes, CLASS_COLUMNS)
+    classes = tuple(name.removeprefix(PROBABILITY) for name in rows[0] if name.startswith(PROBABILITY)) if rows else ()
+    for row in rows:
+        result = results.setdefault(row["case_id"], _empty_result(row))
+        results[result.case_id] = _with_class(result, row, classes, paths.classes)
+    return list(results.values()), classes
+
+
+def read_summary(paths: TablePaths) -> dict:
+    """Read the summary back; "inf" and None stay as they are written."""
+    try:
+        return json.loads(paths.summary.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"Cannot read {paths.summary}: {error}", "Run sulcnet_evaluate again.") from error
+
+
+def _case_rows(results: Iterable[CaseResult]) -> Iterable[dict]:
+    """Yield a row per structure; a case without a mask to compare has one row, so that no case vanishes."""
+    for result in results:
+        case = {"case_id": result.case_id, "subject": result.subject, "domain": result.domain or None}
+        for name, scores in (result.structures or {}).items():
+            yield case | {"structure": name, "status": scores["status"]} | {key: scores[key] for key in METRICS}
+        if not result.structures:
+            yield case | {"status": MISSING if result.missing else None}
+
+
+def _class_row(result: CaseResult, classes: Sequence[str]) -> dict:
+    truth, predicted = result.known_truth, result.predicted
+    row = {"case_id": result.case_id, "subject": result.subject, "domain": result.domain or None}
+    row["truth"] = None if truth is None else classes[truth]
+    row["predicted"] = None if predicted is None else classes[predicted]
+    row["correct"] = None if None in (truth, predicted) else str(truth == predicted).lower()
+    probabilities = result.probabilities or (None,) * len(classes)
+    return row | {PROBABILITY + name: value for name, value in zip(classes, probabilities, strict=True)}
+
+
+def _write(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([_text(row.get(column)) for column in columns] for row in rows)
+
+
+def _text(value) -> str:
+    if value is None or value != value:
+        return UNKNOWN_TEXT
+    return value if isinstance(value, str) else repr(float(value))
+
+
+def _read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream, delimiter="\t")
+            rows = list(reader)
+    except OSError as error:
+        raise DataError(f"Cannot read {path}: {error}", "Run sulcnet_evaluate again.") from error
+    absent = [column for column in columns if column not in (reader.fieldnames or ())]
+    if absent:
+        raise DataError(f"{path} lacks the columns {', '.join(absent)}", "Run sulcnet_evaluate again.")
+    return rows
+
+
+def _empty_result(row: dict[str, str]) -> CaseResult:
+    domain = "" if row["domain"] == UNKNOWN_TEXT else row["domain"]
+    return CaseResult(row["case_id"], row["subject"], domain, structures=None, truth=None, probabilities=None)
+
+
+def _with_class(result: CaseResult, row: dict[str, str], classes: tuple[str, ...], path: Path) -> CaseResult:
+    if row["truth"] not in (*classes, UNKNOWN_TEXT):
+        raise DataError(f"{path}, case {row['case_id']}: truth is {row['truth']}", f"Classes: {', '.join(classes)}.")
+    truth = None if row["truth"] == UNKNOWN_TEXT else classes.index(row["truth"])
+    values = [row[PROBABILITY + name] for name in classes]
+    predicted = None if UNKNOWN_TEXT in values else tuple(_number(value, path, row) for value in values)
+    return replace(result, truth=truth, probabilities=predicted)
+
+
+def _number(text: str, path: Path, row: dict[str, str]) -> float:
+    try:
+        return float("nan") if text == UNKNOWN_TEXT else float(text)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}, case {row['case_id']}: {text!r} is not a number") from error
