@@ -1,0 +1,64 @@
+"""Batch Dice and cross-entropy of a label map; items without labels and voxels of -1 count for nothing.
+
+    Dice_k = (2 sum p_k [t = k] + s) / (sum p_k + sum [t = k] + s)         sums over labelled voxels of the whole batch
+    dice = 1 - mean over k = 1..K-1 of Dice_k                              background is left out
+    dice_ce = dice + mean over labelled voxels of -log p_t
+
+Sums go over the batch, so an image without the sulcus costs nothing that is not predicted there; s = 1 voxel, so a
+class absent from the batch and from the prediction has Dice 1. Numerators are the loss times the labelled items, so
+micro-batches weigh by the items they hold.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+import torch
+
+from sulcnet.losses._ratio import Ratio
+
+IGNORED = -1
+SMOOTH = 1.0                                                 # voxels
+
+
+def dice(logits: Tensor, target: Tensor, labelled: Tensor) -> Ratio:
+    """Give batch Dice alone, the loss of the `paper` preset; arguments as `dice_ce`."""
+    log_probability, target = _masked(logits, target, labelled)
+    return _per_item(_dice(log_probability, target), labelled)
+
+
+def dice_ce(logits: Tensor, target: Tensor, labelled: Tensor) -> Ratio:
+    """Give batch Dice plus cross-entropy.
+
+    Args:
+        logits: (B, K, X, Y, Z), any floating type; computed in fp32, also under autocast.
+        target: (B, X, Y, Z) int64, -1 where a voxel is to be ignored.
+        labelled: (B,) float, 1 where an item has a label map, 0 where it has none (whatever `target` holds there).
+    """
+    log_probability, target = _masked(logits, target, labelled)
+    voxels = (target != IGNORED).sum().clamp_min(1)
+    entropy = functional.nll_loss(log_probability, target, ignore_index=IGNORED, reduction="sum") / voxels
+    return _per_item(_dice(log_probability, target) + entropy, labelled)
+
+
+def _masked(logits: Tensor, target: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
+    """Give log-probabilities in fp32, once for both terms, and a target that is -1 in items without labels."""
+    present = labelled.view(-1, *[1] * (target.ndim - 1)) > 0
+    return functional.log_softmax(logits.float(), dim=1), torch.where(present, target, IGNORED)
+
+
+def _dice(log_probability: Tensor, target: Tensor) -> Tensor:
+    probability, valid = log_probability.exp(), target != IGNORED
+    scores = []
+    for label in range(1, probability.shape[1]):
+        # Class by class: a one-hot volume of all classes would be written and read once more.
+        of_label, here = probability[:, label], target == label
+        both, either = (of_label * here).sum(), (of_label * valid).sum() + here.sum()
+        scores.append((2 * both + SMOOTH) / (either + SMOOTH))
+    return 1 - torch.stack(scores).mean()
+
+
+def _per_item(loss: Tensor, labelled: Tensor) -> Ratio:
+    items = labelled.float().sum()
+    return Ratio(loss * items, items)

@@ -1,0 +1,67 @@
+"""What a network file exports: its numbers for the planner, and how to build it.
+
+    from sulcnet.networks import build, family
+    spec = family("resenc_unet").topology(ndim=3, in_channels=1, features=16, patch=(40, 56, 40), spacing=(2., 2., 2.))
+    network = build(spec)
+
+No torch here: plans are made, and help texts are shown, without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from sulcnet.errors import ModelError
+from sulcnet.records.network_spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from sulcnet.networks._network import Network
+
+
+@dataclass(frozen=True)
+class NetworkFamily:
+    """Hold what the planner asks of a network before one exists.
+
+    Attributes:
+        name: the file's name, as in plans and on the command line.
+        features: default channels of the finest stage.
+        topology: `topology(ndim, in_channels, features, patch, spacing)` gives the spec that suits a patch [voxels]
+            of a spacing [mm].
+        divisor: `divisor(spec)`, a number per axis; patch axes must be multiples of it.
+        smallest_patch: fewest voxels along a patch axis; below it instance norm meets a single voxel.
+        build: `build(spec)` gives the network; torch is imported inside.
+        bytes_per_voxel: `bytes_per_voxel(spec)`, peak bytes of a training step per voxel of the patch and item of the
+            batch, a straight line through a measured point in fp32, heads excluded. The exact figure is traced; this
+            one only ranks candidates.
+        fixed_bytes: `fixed_bytes(spec)`, parameters, gradients and the two moments of Adam [bytes].
+    """
+
+    name: str
+    features: int
+    topology: Callable[[int, int, int, Sequence[int], Sequence[float]], NetworkSpec]
+    divisor: Callable[[NetworkSpec], tuple[int, ...]]
+    smallest_patch: int
+    build: Callable[[NetworkSpec], Network]
+    bytes_per_voxel: Callable[[NetworkSpec], float]
+    fixed_bytes: Callable[[NetworkSpec], float]
+
+
+def training_bytes(parameters: float) -> float:
+    """Give the bytes of fp32 parameters, their gradients and the two moments of Adam."""
+    return 4 * 4 * parameters
+
+
+def reductions(strides: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    """Multiply strides up: input voxels per voxel of each stage, per axis."""
+    axes = range(len(strides[0]))
+    return tuple(tuple(prod(stage[a] for stage in strides[: i + 1]) for a in axes) for i in range(len(strides)))
+
+
+def demand(spec: NetworkSpec, problems: Sequence[tuple[str, str]]) -> None:
+    """Raise one error that names every field of a spec that a network cannot be built from."""
+    if problems:
+        found = "; ".join(f"{field}: {what}" for field, what in problems)
+        raise ModelError(f"{spec.name} cannot be built: {found}.", "Plan again, or correct the plan's network.")

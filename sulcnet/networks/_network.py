@@ -1,0 +1,92 @@
+"""What every network offers: features per stage, and its stages in execution order.
+
+    features = network(image)            # (B, C, X, Y, Z) -> Features
+    features.encoder[-1]                 # the bottleneck
+    features.decoder[-1]                 # full resolution, what heads read
+
+The forward pass goes stage by stage, `encode_stage` and `decode_stage`, so that a frozen prefix of the stages can run
+apart from the rest:
+
+    x --encode_stage 0--> passed on --encode_stage 1--> passed on -- ... -- bottleneck
+              |                          |                                    |
+           feature 0                  feature 1                          decode_stage 0 <- feature n-2
+                                                                              |  ...
+                                                                         decode_stage n-2 <- feature 0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class Features(NamedTuple):
+    """Features of one pass: encoder fine to coarse, decoder coarse to fine."""
+
+    encoder: list[Tensor]
+    decoder: list[Tensor]
+
+
+class Stage(NamedTuple):
+    """A stage's name, and the modules that hold its parameters."""
+
+    name: str
+    modules: tuple[nn.Module, ...]
+
+
+class Network(nn.Module):
+    """Run encoder stages, then decoder stages, each fed by the skip of its resolution.
+
+    Children fill the four tuples below and write `encode_stage`, `decode_stage` and `stages`.
+
+    Attributes:
+        encoder_channels: channels per encoder stage, fine to coarse; the last is the bottleneck.
+        encoder_reductions: input voxels per voxel of the stage, per axis.
+        decoder_channels: channels per decoder stage, coarse to fine; the last is at full resolution.
+        decoder_reductions: as for the encoder.
+    """
+
+    encoder_channels: tuple[int, ...]
+    encoder_reductions: tuple[tuple[int, ...], ...]
+    decoder_channels: tuple[int, ...]
+    decoder_reductions: tuple[tuple[int, ...], ...]
+
+    def encode_stage(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Run one encoder stage; give what the next stage reads, and the stage's feature."""
+        raise NotImplementedError
+
+    def decode_stage(self, index: int, x: Tensor, skip: Tensor) -> Tensor:
+        """Run one decoder stage on the coarser feature and the encoder's feature of its resolution."""
+        raise NotImplementedError
+
+    def stages(self) -> list[Stage]:
+        """List encoder stages, then decoder stages; every parameter is in exactly one."""
+        raise NotImplementedError
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Give the feature of each encoder stage, (B, C, X, Y, Z), fine to coarse."""
+        features = []
+        for index in range(len(self.encoder_channels)):
+            x, feature = self.encode_stage(index, x)
+            features.append(feature)
+        return features
+
+    def decode(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Give the feature of each decoder stage, coarse to fine."""
+        x, decoded = features[-1], []
+        for index, skip in enumerate(reversed(features[:-1])):
+            x = self.decode_stage(index, x, skip)
+            decoded.append(x)
+        return decoded
+
+    def forward(self, x: Tensor) -> Features:
+        """Give all features of an image (B, C, X, Y, Z); in 2-D (B, C, X, Y)."""
+        encoded = self.encode(x)
+        return Features(encoded, self.decode(encoded))
+
+
+def layer(kind: str, ndim: int) -> type[nn.Module]:
+    """Give torch's layer for this number of dimensions: `layer("Conv", 2)` is `nn.Conv2d`."""
+    return getattr(nn, f"{kind}{ndim}d")

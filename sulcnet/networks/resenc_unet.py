@@ -1,0 +1,99 @@
+"""Residual-encoder U-Net with instance norm; depth, strides and kernels follow from patch and spacing.
+
+The shape is nnU-Net's strongest convolutional one (Isensee et al. 2024, "nnU-Net Revisited", arXiv 2404.09556); the
+code is not. `--features` 32 by default, 16 for work on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+from sulcnet.networks._base import NetworkFamily, demand, reductions, training_bytes
+from sulcnet.records.network_spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from sulcnet.networks._network import Network
+
+BLOCKS = (1, 3, 4, 6)                  # residual blocks per stage; deeper stages repeat the last (ResEnc M)
+WIDEST = {2: 512, 3: 320}              # channels stop doubling here: deep stages would hold nearly all parameters
+SMALLEST = 4                           # voxels that halving may leave on an axis
+
+
+def topology(ndim: int, in_channels: int, features: int, patch: Sequence[int], spacing: Sequence[float]) -> NetworkSpec:
+    """Halve axes until they are small; leave coarse axes alone until the others have caught up.
+
+    Args:
+        patch: voxels per axis; need not be divisible, the plan rounds it up by `divisor`.
+        spacing: mm per axis.
+    """
+    strides, kernels = zip(*_stages(list(patch), list(spacing)))
+    blocks = tuple(BLOCKS[min(stage, len(BLOCKS) - 1)] for stage in range(len(strides)))
+    return NetworkSpec("resenc_unet", ndim, in_channels, features, strides, kernels, blocks)
+
+
+def channels(spec: NetworkSpec) -> tuple[int, ...]:
+    """Give the channels per encoder stage: doubling, capped."""
+    return tuple(min(spec.features * 2**stage, WIDEST[spec.ndim]) for stage in range(len(spec.strides)))
+
+
+def divisor(spec: NetworkSpec) -> tuple[int, ...]:
+    """Give what patch axes must be multiples of: the product of the strides."""
+    return reductions(spec.strides)[-1]
+
+
+def build(spec: NetworkSpec) -> Network:
+    """Build the network; a spec without stages names the fields that are missing."""
+    few = [(field, "expected at least 2 stages") for field in ("strides", "kernels", "blocks") if len(getattr(spec, field)) < 2]
+    demand(spec, few)
+    from sulcnet.networks._resenc_network import ResidualUNet
+
+    return ResidualUNet(spec, channels(spec))
+
+
+def bytes_per_voxel(spec: NetworkSpec) -> float:
+    """Estimate peak training bytes per voxel and item: channels held per stage, thinned by its reduction."""
+    held = zip(channels(spec), reductions(spec.strides), spec.blocks)
+    return 4 * sum(width * (6 * blocks + 8) / prod(reduction) for width, reduction, blocks in held)
+
+
+def fixed_bytes(spec: NetworkSpec) -> float:
+    """Estimate bytes of parameters, gradients and optimiser state."""
+    return training_bytes(sum(_parameters(spec)))
+
+
+def _stages(size: list[int], spacing: list[float]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Yield (stride, kernel) per encoder stage."""
+    stride = (1,) * len(size)
+    while True:
+        yield stride, tuple(3 if mm < 2 * min(spacing) else 1 for mm in spacing)
+        large = [voxels >= 2 * SMALLEST for voxels in size]
+        finest = min((mm for mm, ok in zip(spacing, large) if ok), default=0)
+        stride = tuple(2 if ok and mm < 2 * finest else 1 for mm, ok in zip(spacing, large))
+        if max(stride) == 1:
+            return
+        size = [-(-voxels // step) for voxels, step in zip(size, stride)]
+        spacing = [mm * step for mm, step in zip(spacing, stride)]
+
+
+def _parameters(spec: NetworkSpec) -> Iterator[int]:
+    """Yield the weights of the convolutions per stage: encoder blocks, and the decoder stage above."""
+    widths = (spec.in_channels, *channels(spec))
+    for stage, (below, width) in enumerate(zip(widths, widths[1:])):
+        kernel = prod(spec.kernels[stage])
+        yield kernel * width * (below + (2 * spec.blocks[stage] - 1) * width)
+        if stage:
+            yield below * width * prod(spec.strides[stage]) + 2 * below * below * prod(spec.kernels[stage - 1])
+
+
+NETWORK = NetworkFamily(
+    name="resenc_unet",
+    features=32,
+    topology=topology,
+    divisor=divisor,
+    smallest_patch=2 * SMALLEST,
+    build=build,
+    bytes_per_voxel=bytes_per_voxel,
+    fixed_bytes=fixed_bytes,
+)
