@@ -1,0 +1,143 @@
+"""Where each patch voxel reads from: one matrix for mirror, rotation, scale and centre crop, one interpolation.
+
+Positions are voxel offsets from the centre, so a crop that is larger than the patch needs no further bookkeeping:
+
+    source   |<------ patch + margin ------>|          source offset = matrix @ patch offset (+ elastic)
+    patch           |<--- patch --->|
+                            ^ both centres are 0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from sulcnet.data._separable import along_axes, cubic_spline
+
+MOST_CLASSES = 8  # more would cost a channel of interpolation each
+FLATTEST = 3.0  # planes whose two spacings differ by more are not rotated in: a thick slice would be smeared
+
+
+def rotation_planes(spacing: Sequence[float]) -> list[tuple[int, int]]:
+    """List the pairs of axes to rotate in: all of them, or only the fine ones of an anisotropic grid."""
+    pairs = combinations(range(len(spacing)), 2)
+    return [(i, j) for i, j in pairs if max(spacing[i], spacing[j]) <= FLATTEST * min(spacing[i], spacing[j])]
+
+
+def matrix_of(angles: Sequence[float], scale: float, mirror: Sequence[bool], spacing: Sequence[float]) -> np.ndarray:
+    """Build the (ndim, ndim) matrix from patch offsets to source offsets, both in voxels.
+
+    Args:
+        angles: one per plane of `rotation_planes`, degrees.
+        scale: magnification of what is seen; 2 shows half of the source, twice as large.
+        mirror: which patch axes are reversed.
+        spacing: mm per axis; a rotation is one in millimetres, so it shears an anisotropic voxel grid.
+    """
+    millimetres = np.diag(np.asarray(spacing, dtype=float))
+    turn = np.eye(len(spacing))
+    for (i, j), angle in zip(rotation_planes(spacing), np.deg2rad(angles)):
+        plane = np.eye(len(spacing))
+        plane[i, i] = plane[j, j] = np.cos(angle)
+        plane[i, j], plane[j, i] = -np.sin(angle), np.sin(angle)
+        turn = turn @ plane
+    return np.linalg.inv(millimetres) @ turn @ millimetres @ np.diag(np.where(mirror, -1.0, 1.0)) / scale
+
+
+def reach(matrix: np.ndarray, patch: Sequence[int]) -> np.ndarray:
+    """Tell how far from the centre, per source axis [voxels], the patch's corners read."""
+    return np.abs(matrix) @ ((np.asarray(patch) - 1) / 2)
+
+
+def elastic_bound(deviation: float, spacing: float) -> float:
+    """Give the largest displacement [voxels] that is allowed.
+
+    A cubic B-spline field whose control points move less than 0.4 of their spacing cannot fold (Choi and Lee 2000).
+    """
+    return min(3 * deviation, 0.4 * spacing)
+
+
+def elastic_field(patch: Sequence[int], deviation: float, spacing: float, seed: int) -> np.ndarray:
+    """Give smooth displacements (ndim, X, Y, Z) in voxels from Gaussian ones at control points every `spacing` voxels."""
+    bases = [cubic_spline(size, spacing) for size in patch]
+    shape = (len(patch), *(basis.shape[1] for basis in bases))
+    bound = elastic_bound(deviation, spacing)
+    control = np.clip(np.random.default_rng(seed).normal(0, deviation, shape), -bound, bound)
+    return np.stack([along_axes(axis, bases) for axis in control])
+
+
+def reading_grid(matrix: np.ndarray, patch: Sequence[int], source: Sequence[int], field: np.ndarray | None) -> torch.Tensor:
+    """Give (X, Y, Z, ndim) positions in torch's convention: -1 and 1 are the centres of the source's outer voxels."""
+    ndim = len(patch)
+    grid = np.empty((*patch, ndim), dtype=np.float32)
+    offsets = np.ix_(*[np.arange(size, dtype=np.float32) - np.float32((size - 1) / 2) for size in patch])
+    for axis in range(ndim):
+        unit = 2 / max(source[axis] - 1, 1)
+        # Small terms are added first: only the last sum is as large as the patch.
+        position = sum(offsets[other] * np.float32(matrix[axis, other] * unit) for other in reversed(range(ndim)))
+        grid[..., ndim - 1 - axis] = position  # torch counts axes from the last
+        if field is not None:
+            grid[..., ndim - 1 - axis] += field[axis] * np.float32(unit)
+    return torch.from_numpy(grid)
+
+
+def sample(channels: np.ndarray, grid: torch.Tensor, mode: str) -> np.ndarray:
+    """Read (C, X, Y, Z) channels at the grid, `bilinear` or `nearest`; outside, the outermost voxel is repeated."""
+    volume = torch.from_numpy(np.ascontiguousarray(channels, dtype=np.float32))[None]
+    return F.grid_sample(volume, grid[None], mode=mode, padding_mode="border", align_corners=True)[0].numpy()
+
+
+def wrap(array: np.ndarray, axes: Sequence[int], value: float) -> np.ndarray:
+    """Put one voxel of `value` around the last axes, so that whatever reads further out finds it."""
+    shape = [size + 2 * (axis in axes) for axis, size in enumerate(array.shape)]
+    wrapped = np.full(shape, value, dtype=array.dtype)
+    wrapped[tuple(slice(1, -1) if axis in axes else slice(None) for axis in range(array.ndim))] = array
+    return wrapped
+
+
+def resample(
+    image: np.ndarray, label: np.ndarray | None, grid: torch.Tensor, label_like: Sequence[bool]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Interpolate image and label at the same positions.
+
+    Image channels are linear, label-like channels nearest. A label is linear per class, then the largest wins: over rotated
+    phantoms this keeps Dice 0.88 of a sheet of 1.5 voxels where nearest keeps 0.82 (0.93 against 0.89 at 2.5 voxels). It
+    shares the image's pass, in which a further channel costs half of the first. Above MOST_CLASSES it is nearest.
+    """
+    classes = _classes(label) if label is not None else []
+    few = len(classes) <= MOST_CLASSES
+    smooth = [c for c, steps in enumerate(label_like) if not steps]
+    steps = [c for c, steps in enumerate(label_like) if steps]
+    result = np.empty((len(image), *grid.shape[:-1]), dtype=np.float32)
+    shares = [(label == value)[None].astype(np.float32) for value in classes[1:] if few]
+    if smooth or shares:
+        read = sample(np.concatenate([image[smooth].astype(np.float32, copy=False), *shares]), grid, "bilinear")
+        result[smooth] = read[: len(smooth)]
+    if steps:
+        result[steps] = sample(image[steps], grid, "nearest")
+    if label is None:
+        return result, None
+    if not few:
+        return result, sample(label[None], grid, "nearest")[0].astype(label.dtype)
+    return result, _winner(classes, read[len(smooth) :] if shares else [], result.shape[1:], label.dtype)
+
+
+def _winner(classes: Sequence[int], shares: Sequence[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Pick the class of the largest share; the first class owns what the others leave of 1."""
+    winner = np.full(shape, classes[0], dtype=dtype)
+    best = 1 - sum(shares) if len(shares) else None
+    for value, share in zip(classes[1:], shares):
+        larger = share > best
+        winner[larger] = value
+        best = np.maximum(best, share)
+    return winner
+
+
+def _classes(label: np.ndarray) -> list[int]:
+    """List the values that occur, ascending; counting is ten times faster than np.unique, which sorts."""
+    low = int(label.min())
+    counts = np.bincount((label.ravel() - label.dtype.type(low)) if low else label.ravel())
+    return [int(value) + low for value in np.flatnonzero(counts)]

@@ -1,0 +1,269 @@
+"""Augment training patches: draw once per sample, apply to image and label.
+
+    augmenter = Augmenter(AugmentOptions(), patch_size=(40, 56, 40), label_like=(False,))
+    draw = augmenter.draw(np.random.default_rng((seed, step, index)))       # a small record; equal seeds, equal draws
+    source = [p + m for p, m in zip(patch_size, augmenter.margin(draw))]     # what to read from disk for this sample
+    image, label = augmenter.apply(image, label, draw)
+
+Probabilities and ranges are nnU-Net's, with three differences: no mirroring (a mirrored left hemisphere is a right one), a
+light bias field, and rotations in millimetres. nnU-Net's "per sample, then half of the channels" is one draw per
+channel here. Order as in nnU-Net: space, bias, noise, blur, brightness, contrast, resolution, inverted gamma, gamma.
+
+batchgenerators is the oracle of the tests, not the engine: its functions draw from NumPy's global state while they apply, which
+neither repeats from (seed, step, sample) nor serves image and label in turn, and they take several times as long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sulcnet.data import _spatial
+from sulcnet.data._intensity import BIAS_DEGREE, CHANGES
+from sulcnet.errors import DataError, UsageError
+from sulcnet.options import option
+from sulcnet.records._record import Record
+
+COVERED = 0.95  # share of draws that the general margin must hold
+TRIALS = 400
+
+
+@dataclass(frozen=True)
+class AugmentOptions(Record):
+    """How often and how strongly patches are changed; pairs are (least, most)."""
+
+    error = UsageError
+
+    rotation_probability: float = option(0.2, "share of samples that are rotated")
+    rotation: float = option(30.0, "largest rotation in each plane [degrees]")
+    scale_probability: float = option(0.2, "share of samples that are scaled")
+    scale: tuple[float, float] = option((0.7, 1.4), "magnification; above 1 what is seen becomes larger")
+    elastic_probability: float = option(0.0, "share of samples that are deformed")
+    elastic: tuple[float, float] = option((1.0, 3.0), "standard deviation of the control points' shifts [voxels]")
+    elastic_spacing: float = option(16.0, "distance between control points [voxels]")
+    mirror_axes: tuple[int, ...] = option((), "axes that are reversed in half of the samples; left and right change places")
+    bias_probability: float = option(0.15, "share of channels that get a smooth multiplicative field")
+    bias: tuple[float, float] = option((0.0, 0.15), "standard deviation of the field's log coefficients")
+    noise_probability: float = option(0.1, "share of channels that get Gaussian noise")
+    noise: tuple[float, float] = option((0.0, 0.1), "standard deviation of the noise, in image units")
+    blur_probability: float = option(0.1, "share of channels that are blurred")
+    blur: tuple[float, float] = option((0.5, 1.0), "sigma of the blur [voxels]")
+    brightness_probability: float = option(0.15, "share of channels that are multiplied")
+    brightness: tuple[float, float] = option((0.75, 1.25), "factor of the brightness")
+    contrast_probability: float = option(0.15, "share of channels that are stretched about their mean")
+    contrast: tuple[float, float] = option((0.75, 1.25), "factor of the contrast")
+    resolution_probability: float = option(0.125, "share of channels that lose resolution")
+    resolution: tuple[float, float] = option((0.5, 1.0), "share of the voxels kept per axis")
+    inverted_gamma_probability: float = option(0.1, "share of channels whose negative is bent by gamma")
+    gamma_probability: float = option(0.3, "share of channels that are bent by gamma")
+    gamma: tuple[float, float] = option((0.7, 1.5), "exponent of gamma")
+    noise_on_label_like: bool = option(False, "whether label-like channels get noise; nothing else is ever done to them")
+
+    def problems(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name.endswith("probability") and not 0 <= value <= 1:
+                yield field.name, f"expected 0 to 1, found {value!r}"
+            if isinstance(field.default, tuple) and not isinstance(value, tuple):
+                yield field.name, f"expected a tuple, found {value!r}"
+            elif field.name in _PAIRS and not (len(value) == 2 and _PAIRS[field.name] <= value[0] <= value[1]):
+                yield field.name, f"expected (least, most), least at least {_PAIRS[field.name]}, found {value!r}"
+        if self.elastic_spacing < 2:
+            yield "elastic_spacing", f"expected at least 2 voxels, found {self.elastic_spacing!r}"
+
+    @classmethod
+    def off(cls) -> AugmentOptions:
+        """Give options under which every sample is the plain centre crop."""
+        return cls(**{field.name: 0.0 for field in fields(cls) if field.name.endswith("probability")})
+
+
+# The lower ends that make sense: factors stay positive, strengths may be zero.
+_PAIRS = {name: 0.01 for name in ("scale", "brightness", "contrast", "resolution", "gamma")}
+_PAIRS |= {name: 0.0 for name in ("elastic", "bias", "noise", "blur")}
+
+
+class Change(NamedTuple):
+    """One intensity change: the name of a function in `_intensity.py` and its drawn arguments."""
+
+    name: str
+    arguments: tuple[Any, ...]
+
+
+class Elastic(NamedTuple):
+    """A deformation: shifts of control points; the seed stands for their values."""
+
+    deviation: float
+    spacing: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What happens to one sample: small, comparable, and enough to repeat it.
+
+    Attributes:
+        matrix: (ndim, ndim), patch offsets to source offsets, voxels.
+        elastic: the deformation, if any.
+        changes: for each channel, its intensity changes in order.
+    """
+
+    matrix: tuple[tuple[float, ...], ...]
+    elastic: Elastic | None
+    changes: tuple[tuple[Change, ...], ...]
+
+    @property
+    def is_crop(self) -> bool:
+        """Tell whether voxels keep their values: nothing but the crop and reversed axes."""
+        return self.elastic is None and bool(np.array_equal(np.abs(self.matrix), np.eye(len(self.matrix))))
+
+
+class Augmenter:
+    """Draws and applies augmentation for one patch size.
+
+    Args:
+        options: probabilities and ranges.
+        patch_size: (X, Y, Z) or (X, Y).
+        label_like: per channel, whether its few values mean tissues: read as nearest, intensities kept.
+        spacing: mm per axis; equal by default. Planes with more than threefold anisotropy are not rotated in.
+        background: per channel, the value of what lies outside the source crop; 0 by default.
+        outside_label: the label out there; -1 where the loss ignores it.
+    """
+
+    def __init__(
+        self,
+        options: AugmentOptions,
+        patch_size: Sequence[int],
+        label_like: Sequence[bool],
+        spacing: Sequence[float] | None = None,
+        background: Sequence[float] | None = None,
+        outside_label: int = 0,
+    ):
+        self.options = options
+        self.patch_size = tuple(int(size) for size in patch_size)
+        self.label_like = tuple(bool(flag) for flag in label_like)
+        self.spacing = tuple(spacing) if spacing is not None else (1.0,) * len(self.patch_size)
+        self.background = tuple(background) if background is not None else (0.0,) * len(self.label_like)
+        self.outside_label = outside_label
+        wrong = [axis for axis in options.mirror_axes if not 0 <= axis < len(self.patch_size)]
+        if wrong:
+            raise UsageError(f"mirror_axes: there is no axis {wrong[0]}.", f"Axes are 0 to {len(self.patch_size) - 1}.")
+
+    def margin(self, draw: Draw | None = None) -> tuple[int, ...]:
+        """Tell how much larger than the patch the source crop should be, an even number of voxels per axis.
+
+        Args:
+            draw: for this sample: nothing is read outside, and most samples need no margin at all. Without it: enough for
+                95 % of all samples, when the source must be cut before the draw.
+        """
+        if draw is not None:
+            return tuple(int(size) for size in self._margin(draw))
+        rng = np.random.default_rng(0)
+        trials = [self._margin(self._draw_space(rng)) for _ in range(TRIALS)]
+        return tuple(int(size) for size in np.quantile(trials, COVERED, axis=0, method="higher"))
+
+    def draw(self, rng: np.random.Generator) -> Draw:
+        """Draw one sample's parameters; nothing else in this file is random."""
+        space = self._draw_space(rng)
+        return Draw(space.matrix, space.elastic, tuple(self._draw_channel(rng, flag) for flag in self.label_like))
+
+    def apply(self, image: np.ndarray, label: np.ndarray | None, draw: Draw) -> tuple[np.ndarray, np.ndarray | None]:
+        """Carry out a draw; the arguments are left as they are.
+
+        Args:
+            image: (C, X + margin, Y + margin, Z + margin) float32, patch and crop share their centre.
+            label: (X + margin, ...) integers, or None.
+            draw: from `draw`.
+
+        Returns:
+            (C, X, Y, Z) float32 and (X, Y, Z) of the label's type, or None.
+        """
+        self._check(image, label)
+        moved = self._cut(image, label, draw) if draw.is_crop else self._read(image, label, draw)
+        for channel, changes in zip(moved[0], draw.changes):
+            for change in changes:
+                CHANGES[change.name](channel, *change.arguments)
+        return moved
+
+    def _draw_space(self, rng: np.random.Generator) -> Draw:
+        o, ndim = self.options, len(self.patch_size)
+        planes = _spatial.rotation_planes(self.spacing)
+        angles = rng.uniform(-o.rotation, o.rotation, len(planes)) if rng.random() < o.rotation_probability else ()
+        scale = around_one(rng, o.scale) if rng.random() < o.scale_probability else 1.0
+        mirror = [axis in o.mirror_axes and rng.random() < 0.5 for axis in range(ndim)]
+        elastic = rng.random() < o.elastic_probability
+        elastic = Elastic(rng.uniform(*o.elastic), o.elastic_spacing, _seed(rng)) if elastic else None
+        matrix = _spatial.matrix_of(angles, scale, mirror, self.spacing)
+        return Draw(tuple(map(tuple, matrix.tolist())), elastic, ())
+
+    def _draw_channel(self, rng: np.random.Generator, label_like: bool) -> tuple[Change, ...]:
+        o = self.options
+        possible = (
+            ("bias", o.bias_probability, lambda: (_bias(rng, rng.uniform(*o.bias), len(self.patch_size)),)),
+            ("noise", o.noise_probability, lambda: (rng.uniform(*o.noise), _seed(rng))),
+            ("blur", o.blur_probability, lambda: (rng.uniform(*o.blur),)),
+            ("brightness", o.brightness_probability, lambda: (around_one(rng, o.brightness),)),
+            ("contrast", o.contrast_probability, lambda: (around_one(rng, o.contrast),)),
+            ("low_resolution", o.resolution_probability, lambda: (rng.uniform(*o.resolution),)),
+            ("gamma", o.inverted_gamma_probability, lambda: (around_one(rng, o.gamma), True)),
+            ("gamma", o.gamma_probability, lambda: (around_one(rng, o.gamma), False)),
+        )
+        if label_like:
+            possible = tuple(row for row in possible if row[0] == "noise" and o.noise_on_label_like)
+        return tuple(Change(name, arguments()) for name, probability, arguments in possible if rng.random() < probability)
+
+    def _margin(self, draw: Draw) -> np.ndarray:
+        further = _spatial.elastic_bound(*draw.elastic[:2]) if draw.elastic else 0.0
+        beyond = _spatial.reach(np.asarray(draw.matrix), self.patch_size) - (np.asarray(self.patch_size) - 1) / 2
+        return 2 * np.maximum(0, np.ceil(beyond + further - 1e-6))
+
+    def _cut(self, image: np.ndarray, label: np.ndarray | None, draw: Draw) -> tuple[np.ndarray, np.ndarray | None]:
+        """Copy the centre, reversed where the matrix says so; no value is computed."""
+        where = tuple(
+            slice((source - size) // 2, (source - size) // 2 + size)
+            for source, size in zip(image.shape[1:], self.patch_size)
+        )
+        turn = tuple(slice(None, None, -1 if draw.matrix[axis][axis] < 0 else 1) for axis in range(len(where)))
+        patch = np.array(image[(slice(None), *where)][(slice(None), *turn)], dtype=np.float32, order="C")
+        return patch, None if label is None else np.array(label[where][turn], order="C")
+
+    def _read(self, image: np.ndarray, label: np.ndarray | None, draw: Draw) -> tuple[np.ndarray, np.ndarray | None]:
+        """Interpolate, after wrapping the source in its outside where the draw reads further than it goes."""
+        room = np.asarray(image.shape[1:]) - self.patch_size
+        if (room % 2).any():  # drop the odd last voxel, as the cut does, so that both paths share one centre
+            even = tuple(slice(0, size - odd) for size, odd in zip(image.shape[1:], room % 2))
+            image, label = image[(slice(None), *even)], None if label is None else label[even]
+        if (self._margin(draw) > room).any():
+            image = np.stack([_spatial.wrap(c, range(c.ndim), value) for c, value in zip(image, self.background)])
+            label = None if label is None else _spatial.wrap(label, range(label.ndim), self.outside_label)
+        field = _spatial.elastic_field(self.patch_size, *draw.elastic) if draw.elastic else None
+        grid = _spatial.reading_grid(np.asarray(draw.matrix), self.patch_size, image.shape[1:], field)
+        return _spatial.resample(image, label, grid, self.label_like)
+
+    def _check(self, image: np.ndarray, label: np.ndarray | None) -> None:
+        fits = image.ndim == len(self.patch_size) + 1 and len(image) == len(self.label_like)
+        if not fits or any(source < size for source, size in zip(image.shape[1:], self.patch_size)):
+            expected = (len(self.label_like), *self.patch_size)
+            raise DataError(f"Augmentation got a crop of {image.shape}, expected {expected} or larger.", "Pad the crop.")
+        if label is not None and label.shape != image.shape[1:]:
+            raise DataError(f"Augmentation got an image {image.shape} and a label {label.shape}.", "Cut both alike.")
+
+
+def around_one(rng: np.random.Generator, interval: tuple[float, float]) -> float:
+    """Draw a factor from (least, most), as often below 1 as above, so that neither direction prevails."""
+    low, high = interval
+    if low < 1 < high:
+        low, high = (low, 1.0) if rng.random() < 0.5 else (1.0, high)
+    return float(rng.uniform(low, high))
+
+
+def _bias(rng: np.random.Generator, deviation: float, ndim: int) -> tuple[float, ...]:
+    """Draw Legendre coefficients up to total degree 3, without the constant: brightness is another change."""
+    degree = np.indices((BIAS_DEGREE + 1,) * ndim).sum(axis=0)
+    return tuple((rng.normal(0, deviation, degree.shape) * ((degree > 0) & (degree <= BIAS_DEGREE))).ravel().tolist())
+
+
+def _seed(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**63))
