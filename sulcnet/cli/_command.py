@@ -1,0 +1,223 @@
+"""What every command shares: strict flags, errors in two lines, exit codes, and the flags that mean the same everywhere.
+
+    HELP = "Predict a folder of images."            # a file sulcnet/cli/<job>.py is this
+    EXAMPLES = "sulcnet_predict -i images -o out"
+
+    def arguments(parser: Parser) -> None:
+        parser.add_argument("-i", "--input", required=True, help="a folder, a file or a BIDS root")
+        add_device(parser)
+
+    def run(args: Namespace) -> str | None:
+        from sulcnet.inference.predictor import ...   # heavy imports here, so that --help stays fast
+        return "Masks and predictions.tsv: out\\nEvaluate them: sulcnet_evaluate ..."
+
+    COMMAND = Command(HELP, arguments, run, EXAMPLES)
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shutil
+import sys
+import textwrap
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter, _ArgumentGroup
+from collections.abc import Callable, Iterator, Sequence
+
+from sulcnet import __version__, log, plugins
+from sulcnet.errors import Interrupted, SulcnetError, UsageError
+from sulcnet.parallel import default_workers
+from sulcnet.records import workspace
+
+WIDTH = 100
+BROKEN_PIPE = 141  # what the shell reports for a program that the reader of its output left
+
+
+class Parser(ArgumentParser):
+    """An argument parser that refuses what it does not know, in two lines, and keeps its flags in named groups."""
+
+    def __init__(self, name: str, help: str, examples: str = ""):
+        width = min(WIDTH, shutil.get_terminal_size().columns)
+        super().__init__(
+            prog=name,
+            description=textwrap.fill(" ".join(help.split()), width),
+            epilog="example:\n" + textwrap.indent(textwrap.dedent(examples).strip(), "  ") if examples else None,
+            formatter_class=lambda prog: RawDescriptionHelpFormatter(prog, max_help_position=32, width=width),
+            allow_abbrev=False,
+            add_help=False,
+        )
+        self._named: dict[str, _ArgumentGroup] = {}
+
+    def group(self, title: str) -> _ArgumentGroup:
+        """Give the group of flags with this title, made at the first call."""
+        if title not in self._named:
+            self._named[title] = self.add_argument_group(title)
+        return self._named[title]
+
+    def parse_args(self, args=None, namespace=None) -> Namespace:
+        """Parse, after refusing flags that do not exist: argparse would read `-chkk` as `-c hkk`."""
+        args = sys.argv[1:] if args is None else list(args)
+        for flag in self._unknown(args):
+            self.error(f"There is no flag '{flag}'{self._nearest(flag)}")
+        return super().parse_args(args, namespace)
+
+    def error(self, message: str):
+        """Raise what `Command` prints in two lines, instead of a page of usage."""
+        raise UsageError(_sentence(message), f"All flags: {self.prog} --help")
+
+    def _unknown(self, args: list[str]) -> Iterator[str]:
+        options = args[: args.index("--")] if "--" in args else args
+        flags = [text.partition("=")[0] for text in options if re.match(r"-[^\d.]", text)]
+        return (flag for flag in flags if flag not in self._option_string_actions)
+
+    def _nearest(self, flag: str) -> str:
+        near = difflib.get_close_matches(flag, self._option_string_actions, n=1, cutoff=0.5)
+        return f"; did you mean {near[0]}?" if near else "."
+
+
+class Command:
+    """A command: `sulcnet_<job>` calls it, tests call it with a list of arguments; it gives the exit code."""
+
+    def __init__(
+        self,
+        help: str,
+        arguments: Callable[[Parser], None],
+        run: Callable[[Namespace], str | None],
+        examples: str = "",
+        name: str = "",
+    ):
+        self.help, self.arguments, self.run, self.examples = help, arguments, run, examples
+        self.name = name or "sulcnet_" + run.__module__.rpartition(".")[2].rstrip("_")
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        """Parse, run, print the closing lines, and turn every way to fail into two lines and an exit code."""
+        argv = list(sys.argv[1:] if argv is None else argv)
+        try:
+            code = self._run(argv)
+            sys.stdout.flush()  # here, not at exit, where a closed pipe would print a complaint
+            return code
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return BROKEN_PIPE
+        except (Exception, KeyboardInterrupt) as problem:
+            return _report(problem, debug="--debug" in argv)
+
+    def parser(self) -> Parser:
+        """Build the parser: the command's own flags first, those that every command has last."""
+        parser = Parser(self.name, self.help, self.examples)
+        self.arguments(parser)
+        group = parser.group("general")
+        group.add_argument("--debug", action="store_true", help="show tracebacks and every log line")
+        group.add_argument("--version", action="version", version=f"sulcnet {__version__}", help="show the version")
+        group.add_argument("-h", "--help", action="help", help="show this text")
+        return parser
+
+    def _run(self, argv: list[str]) -> int:
+        folder = workspace.plugin_folder()
+        if folder is not None:
+            plugins.add_folder(folder)
+        try:
+            args = self.parser().parse_args(argv)
+        except SystemExit as leave:  # --help and --version
+            return int(leave.code or 0)
+        quiet = getattr(args, "quiet", False)
+        log.start(quiet, args.debug)
+        closing = self.run(args)
+        if closing and not quiet and not getattr(args, "json", False):
+            print(closing)
+        return 0
+
+
+def add_root(parser: Parser) -> None:
+    """Add --root, the folder that holds raw, preprocessed and results."""
+    parser.group("general").add_argument(
+        "--root", metavar="DIR", help="folder of raw, preprocessed and results (default: $SULCNET_ROOT, else ./sulcnet_data)"
+    )
+
+
+def add_dataset(parser: Parser, required: bool = True) -> None:
+    """Add -d, the dataset by number or name."""
+    parser.add_argument("-d", "--dataset", metavar="ID", required=required, help="dataset: 1, 001 or Dataset001_PCS")
+
+
+def add_device(parser: Parser) -> None:
+    """Add --device."""
+    parser.group("machine").add_argument(
+        "--device", default="auto", type=_device, metavar="DEVICE",
+        help="auto (a GPU where there is one), cpu, cuda, cuda:N or mps (default: auto)",
+    )
+
+
+def add_seed(parser: Parser) -> None:
+    """Add --seed, from which every random draw follows."""
+    parser.group("machine").add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
+
+
+def add_workers(parser: Parser) -> None:
+    """Add -np/--workers, the number of processes."""
+    parser.group("machine").add_argument(
+        "-np", "--workers", type=_at_least_one, default=default_workers(), metavar="N",
+        help="processes (default: the cores, at most 8)",
+    )
+
+
+def add_quiet(parser: Parser) -> None:
+    """Add --quiet."""
+    parser.group("general").add_argument("--quiet", action="store_true", help="show warnings and errors only")
+
+
+def add_json(parser: Parser) -> None:
+    """Add --json; the command then prints JSON to standard output and nothing else."""
+    parser.group("general").add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def add_overwrite(parser: Parser) -> None:
+    """Add --overwrite."""
+    parser.group("general").add_argument("--overwrite", action="store_true", help="redo what is already finished")
+
+
+def add_set(parser: Parser) -> None:
+    """Add --set key=value, an option of the chosen method; may be repeated."""
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="an option of the method; may be repeated"
+    )
+
+
+def _report(problem: BaseException, debug: bool) -> int:
+    """Print two lines for a failure and give its exit code."""
+    if debug:
+        import traceback
+
+        traceback.print_exception(type(problem), problem, problem.__traceback__)
+    message, hint, code = _explained(problem)
+    print(f"error: {message}\n next: {hint}", file=sys.stderr)
+    return code
+
+
+def _explained(problem: BaseException) -> tuple[str, str, int]:
+    if isinstance(problem, SulcnetError):
+        return problem.message, problem.hint or "Run again with --debug to see where it happened.", problem.exit_code
+    if isinstance(problem, KeyboardInterrupt):
+        return "Interrupted from the keyboard.", "Run the same command again.", Interrupted.exit_code
+    said = " ".join(str(problem).split())
+    return f"{type(problem).__name__}: {said}", "Run again with --debug for the traceback and report it.", 1
+
+
+def _sentence(message: str) -> str:
+    message = " ".join(message.split())
+    return message[:1].upper() + message[1:] + ("" if message.endswith((".", "?")) else ".")
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
+        raise ArgumentTypeError(f"expected auto, cpu, cuda, cuda:N or mps, found '{text}'")
+    return text
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"expected a number from 1, found '{text}'")
+    return int(text)
+
+

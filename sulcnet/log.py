@@ -1,0 +1,81 @@
+"""One logger named `sulcnet`: short lines on the terminal, dated lines in a run's log file, and progress bars.
+
+    log = logging.getLogger(__name__)       # in every module; its lines reach the handlers set up here
+    start(quiet=False)                      # once, by the command line
+    with to_file(run / LOG): ...            # the same lines, with date and level, in a file
+    for case in progress(cases, label="preprocess"): ...
+
+Numbers go to metrics.jsonl, never through the log. Without `start` (library use) only warnings appear.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PACKAGE = logging.getLogger("sulcnet")
+WARNINGS = logging.getLogger("py.warnings")
+FILE_FORMAT = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
+
+
+class _Terminal(logging.Handler):
+    """Write to standard error without tearing a progress bar apart."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        line = prefix + record.getMessage()
+        if "tqdm" in sys.modules:
+            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+        else:
+            sys.stderr.write(line + "\n")
+
+
+_terminal = _Terminal()
+
+
+def start(quiet: bool = False, debug: bool = False) -> None:
+    """Send the package's lines to the terminal: warnings only when quiet, everything when debugging."""
+    _terminal.setLevel(logging.WARNING if quiet else logging.DEBUG)
+    PACKAGE.setLevel(logging.DEBUG if debug else logging.INFO)
+    PACKAGE.propagate = False
+    if _terminal not in PACKAGE.handlers:
+        PACKAGE.addHandler(_terminal)
+    _keep_warnings(debug)
+
+
+@contextmanager
+def to_file(path: Path) -> Iterator[None]:
+    """Append every line to this file too, with date and level, as long as the context lasts."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(FILE_FORMAT)
+    for logger in (PACKAGE, WARNINGS):
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in (PACKAGE, WARNINGS):
+            logger.removeHandler(handler)
+        handler.close()
+
+
+def progress(items: Iterable[T], total: int | None = None, label: str = "") -> Iterable[T]:
+    """Show a progress bar while iterating; none without a terminal or when quiet."""
+    if _terminal.level >= logging.WARNING or not sys.stderr.isatty():
+        return items
+    from tqdm import tqdm
+
+    return tqdm(items, total=total, desc=label, leave=False, dynamic_ncols=True)
+
+
+def _keep_warnings(show: bool) -> None:
+    """Keep libraries' warnings out of the terminal unless debugging; a run's log file has them."""
+    logging.captureWarnings(True)
+    WARNINGS.propagate = False
+    WARNINGS.removeHandler(_terminal)
+    WARNINGS.addHandler(_terminal if show else logging.NullHandler())

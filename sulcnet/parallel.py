@@ -1,0 +1,240 @@
+"""Run a function over cases in worker processes, and lose no case when a worker is killed.
+
+    for case, outcome in map_cases(prepare, cases, workers=8, label="preprocess"):
+        if isinstance(outcome, Exception): ...      # this case failed, all others go on
+
+Every worker has a pipe of its own, so the parent always knows which case a dead worker had in hand (a pool of
+`concurrent.futures` only says that the pool is broken). A case whose worker was killed, normally because memory
+ran out, is tried once more at the end with one worker alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sulcnet.errors import OutOfMemory, SulcnetError
+from sulcnet.log import progress
+
+I = TypeVar("I")
+R = TypeVar("R")
+
+log = logging.getLogger(__name__)
+
+POLL = 0.2  # seconds between two looks at the workers' memory
+ORPHAN_POLL = 2.0  # seconds after which an idle worker notices that its parent is gone
+
+
+class CaseFailed(SulcnetError):
+    """The function raised something unexpected on one case; `trace` is the traceback as text."""
+
+
+class WorkerLost(OutOfMemory):
+    """The worker process was killed with this case in hand."""
+
+
+def default_workers(most: int = 8) -> int:
+    """Count the cores this process may use, at most 8: more workers than that wait for the disk."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, most)
+
+
+def map_cases(
+    function: Callable[[I], R], items: Iterable[I], workers: int = 1, label: str = ""
+) -> Iterator[tuple[I, R | Exception]]:
+    """Yield (item, result or error) for every item, in order of completion.
+
+    Args:
+        function: what to do with one item; with more than one worker a module-level function or a `partial` of
+            one, whose argument and result can be pickled.
+        items: what to work on; an item's `id`, else its text, names it in messages.
+        workers: processes; with one, everything happens in this process.
+        label: what the progress bar says.
+
+    Yields:
+        The item with its result, a SulcnetError raised by the function (as raised, plus `trace`), a CaseFailed
+        around any other exception, or a WorkerLost after two killed workers.
+    """
+    items = list(items)
+    # A worker may not start workers of its own (it is a daemon), so nested calls stay in their process.
+    alone = workers <= 1 or multiprocessing.current_process().daemon
+    outcomes = _in_process(function, items) if alone else _in_workers(function, items, workers)
+    yield from progress(outcomes, len(items), label)
+
+
+def _in_process(function: Callable[[I], R], items: list[I]) -> Iterator[tuple[I, R | Exception]]:
+    for item in items:
+        yield item, _unpacked(item, *_attempt(function, item))
+
+
+def _in_workers(function: Callable[[I], R], items: list[I], count: int) -> Iterator[tuple[I, R | Exception]]:
+    lost = []
+    for item, outcome in _crew(function, items, count):
+        if isinstance(outcome, WorkerLost):
+            log.warning("%s It is tried again at the end, alone.", outcome.message)
+            lost.append(item)
+        else:
+            yield item, outcome
+    yield from _crew(function, lost, 1)
+
+
+def _crew(function: Callable[[I], R], items: list[I], count: int) -> Iterator[tuple[I, R | Exception]]:
+    """Share the items out; a worker that dies is not replaced, so that the others have its memory."""
+    waiting, crew = deque(items), []
+    try:
+        crew += [_Worker(function) for _ in range(min(count, len(items)))]
+        while waiting or any(worker.busy for worker in crew):
+            crew += [] if crew else [_Worker(function)]
+            for worker in crew:
+                if waiting and not worker.busy:
+                    worker.give(waiting.popleft())
+            for worker in _ready(crew):
+                yield worker.item, worker.take()
+            crew[:] = [worker for worker in crew if worker.alive]
+    finally:
+        for worker in crew:
+            worker.stop()
+
+
+def _ready(crew: list[_Worker]) -> list[_Worker]:
+    busy = [worker for worker in crew if worker.busy]
+    wait([worker.pipe for worker in busy] + [worker.process.sentinel for worker in busy], timeout=POLL)
+    for worker in busy:
+        worker.watch()
+    return [worker for worker in busy if worker.pipe.poll() or not worker.process.is_alive()]
+
+
+class _Worker:
+    """A process, the pipe to it, the item it has in hand and the most memory it was seen with."""
+
+    def __init__(self, function: Callable[[Any], Any]):
+        # Forking shares what is already imported; macOS libraries do not survive it.
+        context = multiprocessing.get_context("fork" if sys.platform.startswith("linux") else "spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(function, theirs, os.getpid()), daemon=True)
+        self.process.start()
+        theirs.close()  # the worker's death then ends the pipe
+        self.item, self.busy, self.alive, self.memory = None, False, True, 0
+
+    def give(self, item: Any) -> None:
+        self.item, self.busy, self.memory = item, True, _peak_memory(self.process.pid)
+        try:
+            self.pipe.send((item,))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it died while idle: `take` finds the pipe ended
+
+    def watch(self) -> None:
+        self.memory = max(self.memory, _peak_memory(self.process.pid))
+
+    def take(self) -> Any:
+        """Give the outcome of the item in hand."""
+        self.busy = False
+        try:
+            return _unpacked(self.item, *self.pipe.recv())
+        except (EOFError, ConnectionResetError):
+            self.alive = False
+            return self._lost()
+
+    def stop(self) -> None:
+        if self.busy or not self._told_to_leave():
+            self.process.terminate()
+        self.process.join(timeout=5)
+        if self.process.is_alive():
+            self.process.kill()
+        self.pipe.close()
+
+    def _told_to_leave(self) -> bool:
+        try:
+            self.pipe.send(None)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        return True
+
+    def _lost(self) -> WorkerLost:
+        self.process.join(timeout=5)
+        held = f" at {self.memory / 1e9:.1f} GB" if self.memory else ""
+        return WorkerLost(
+            f"The worker on '{case_id(self.item)}' was ended by {_cause(self.process.exitcode)}{held}.",
+            "Use fewer --workers or a machine with more memory; if one case always fails, look at its image.",
+        )
+
+
+def _work(function: Callable[[Any], Any], pipe: Connection, parent: int) -> None:
+    """Live in the worker process: take an item, send its outcome, until told to leave or orphaned."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if "torch" in sys.modules:  # the workers are the parallelism, and OpenMP does not survive a fork
+        sys.modules["torch"].set_num_threads(1)
+    while True:
+        while not pipe.poll(ORPHAN_POLL):
+            if os.getppid() != parent:
+                return
+        task = pipe.recv()
+        if task is None:
+            return
+        _send(pipe, _attempt(function, *task))
+
+
+def _send(pipe: Connection, outcome: tuple[str, Any, str]) -> None:
+    try:
+        pipe.send(outcome)
+    except Exception as problem:  # the result cannot be pickled; nothing has been written yet
+        pipe.send(("failed", _text(problem), traceback.format_exc()))
+
+
+def _attempt(function: Callable[[Any], Any], item: Any) -> tuple[str, Any, str]:
+    """Run the function; give (kind, result or error, traceback), which crosses a pipe whatever was raised."""
+    try:
+        return "done", function(item), ""
+    except SulcnetError as error:
+        return "refused", error, traceback.format_exc()
+    except MemoryError as error:
+        return "memory", _text(error), traceback.format_exc()
+    except Exception as error:
+        return "failed", _text(error), traceback.format_exc()
+
+
+def _unpacked(item: Any, kind: str, value: Any, trace: str) -> Any:
+    if kind == "done":
+        return value
+    if kind == "memory":
+        value = WorkerLost(f"Memory ran out on '{case_id(item)}': {value}.", "Use fewer --workers or more memory.")
+    elif kind == "failed":
+        value = CaseFailed(f"'{case_id(item)}': {value}", "Run again with --workers 1 --debug and report it.")
+    value.trace = trace
+    return value
+
+
+def case_id(item: Any) -> str:
+    """Name an item in a message: its `id`, else its text."""
+    return str(getattr(item, "id", item))
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _cause(exitcode: int | None) -> str:
+    if exitcode is None or exitcode >= 0:
+        return f"exit code {exitcode}"
+    name = signal.Signals(-exitcode).name
+    return f"{name} (memory ran out?)" if name == "SIGKILL" else name
+
+
+def _peak_memory(pid: int | None) -> int:
+    """Read the most memory a process ever held, in bytes; 0 where the system does not tell or it is gone."""
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0
