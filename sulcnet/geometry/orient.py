@@ -1,0 +1,66 @@
+"""Bring array axes into the order and direction nearest to right, anterior, superior (RAS+).
+
+    stored axes   L A S        affine columns point left, anterior, superior
+    axes (0,1,2)  flips (True, False, False)
+    canonical     R A S
+
+Only whole axes move: no voxel value changes, and the arrays are views.
+"""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+
+from sulcnet.records.trace import Orient
+
+
+def nearest_ras(affine: np.ndarray, shape: tuple[int, ...]) -> Orient:
+    """Choose the order and direction of axes nearest to RAS+ for an affine (4, 4) and a shape (X, Y, Z).
+
+    All six orders are compared, so the answer does not depend on the order in which the axes were stored (nibabel
+    decides axis by axis: the same below 45 degrees of obliqueness, not beyond). A last axis of one voxel stays last,
+    because a 2-D image is (X, Y, 1) whatever plane it was taken in.
+    """
+    cosines = _nearest_rotation(affine[:3, :3])
+    axes = max(permutations(range(3)), key=lambda order: sum(abs(cosines[world, order[world]]) for world in range(3)))
+    flips = {axis: bool(cosines[world, axis] < 0) for world, axis in enumerate(axes)}
+    if shape[2] == 1 and max(shape) > 1:
+        axes = (*[axis for axis in axes if axis != 2], 2)
+    return Orient(tuple(axes), tuple(flips[axis] for axis in axes))
+
+
+def orient(data: np.ndarray, step: Orient) -> np.ndarray:
+    """Reorder the last three axes of (..., X, Y, Z); a view."""
+    return _flipped(np.transpose(data, _after_leading(data, step.axes)), step)
+
+
+def unorient(data: np.ndarray, step: Orient) -> np.ndarray:
+    """Undo `orient`; a view."""
+    return np.transpose(_flipped(data, step), _after_leading(data, tuple(np.argsort(step.axes))))
+
+
+def orient_affine(affine: np.ndarray, shape: tuple[int, ...], step: Orient) -> np.ndarray:
+    """Give the affine of the oriented array, for the stored `affine` and stored `shape`."""
+    move = np.zeros((4, 4))  # oriented index -> stored index
+    move[3, 3] = 1
+    for new, (old, flip) in enumerate(zip(step.axes, step.flips)):
+        move[old, new] = -1 if flip else 1
+        move[old, 3] = shape[old] - 1 if flip else 0
+    return affine @ move
+
+
+def _nearest_rotation(columns: np.ndarray) -> np.ndarray:
+    """Give the orthogonal matrix nearest to the axis directions (polar decomposition), free of spacing and shear."""
+    left, _, right = np.linalg.svd(columns / np.linalg.norm(columns, axis=0))
+    return left @ right
+
+
+def _after_leading(data: np.ndarray, axes: tuple[int, ...]) -> tuple[int, ...]:
+    leading = data.ndim - len(axes)
+    return (*range(leading), *(leading + int(axis) for axis in axes))
+
+
+def _flipped(data: np.ndarray, step: Orient) -> np.ndarray:
+    return data[(..., *(slice(None, None, -1 if flip else 1) for flip in step.flips))]

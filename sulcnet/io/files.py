@@ -1,0 +1,138 @@
+"""Read and write an image by its path; the ending picks the reader, the content decides what is in the file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from sulcnet import plugins
+from sulcnet.errors import DataError
+from sulcnet.io._image import Grid, Header, Image, times
+from sulcnet.io._reader import Reader
+
+NOT_A_LABEL = 1e-3
+"""Labels may pass through float32 and a scale factor; farther from a whole number than this is not a label."""
+
+
+def read_image(path: Path | str) -> Image:
+    """Read intensities as float32 (X, Y, Z), with the file's scaling applied.
+
+    NaN and Inf are kept: ask `non_finite`. A 2-D image is (X, Y, 1), a fourth axis of length 1 is dropped.
+
+    Raises:
+        DataError: missing, damaged or not an image, or more than one volume.
+    """
+    path = Path(path)
+    data, grid, header = _reader(path).read(path)
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes Inf and is then counted as such
+        return Image(np.ascontiguousarray(data, dtype=np.float32), grid.affine, header)
+
+
+def read_label(path: Path | str) -> Image:
+    """Read a label map (X, Y, Z) in the smallest of uint8, int16 and int32 that holds its values.
+
+    Raises:
+        DataError: as `read_image`, or a value is not a whole number within 0.001.
+    """
+    path = Path(path)
+    data, grid, header = _reader(path).read(path)
+    whole = data if data.dtype.kind in "iu" else _rounded(path, data)
+    return Image(np.ascontiguousarray(whole, dtype=_smallest(path, whole)), grid.affine, header)
+
+
+def read_grid(path: Path | str) -> Grid:
+    """Read shape and affine only: cheap, and blind to damage behind the header."""
+    return _reader(Path(path)).head(Path(path))[0]
+
+
+def read_header(path: Path | str) -> Header:
+    """Read what the file says beyond its grid: orientation stated or not, sform against qform, unit."""
+    return _reader(Path(path)).head(Path(path))[1]
+
+
+def non_finite(image: Image) -> int:
+    """Count NaN and Inf voxels."""
+    return int(image.data.size - np.count_nonzero(np.isfinite(image.data)))
+
+
+def write_mask(path: Path | str, data: np.ndarray, like: Image) -> None:
+    """Write whole numbers (X, Y, Z) on the grid of `like`, with its codes and units where the format is the same.
+
+    Raises:
+        DataError: another shape than `like`, values that are not integers, an unknown ending, a full disk.
+    """
+    data = data.astype(np.uint8) if data.dtype == bool else data
+    if data.dtype.kind not in "iu":
+        raise DataError(f"A mask for {path} must hold integers, found {data.dtype}.", "Use write_map for real numbers.")
+    _write(Path(path), data.astype(_smallest(Path(path), data)), like)
+
+
+def write_map(path: Path | str, data: np.ndarray, like: Image) -> None:
+    """Write real numbers (X, Y, Z) as float32 on the grid of `like`; see `write_mask`."""
+    _write(Path(path), np.asarray(data, dtype=np.float32), like)
+
+
+def endings() -> tuple[str, ...]:
+    """List the file endings that can be read, longest first, so that .nii.gz is seen before .gz would be."""
+    found = [ending for name in plugins.names("io", "READER") for ending in plugins.find("io", name, "READER").endings]
+    return tuple(sorted(found, key=lambda ending: (-len(ending), ending)))
+
+
+def _reader(path: Path) -> Reader:
+    for name in plugins.names("io", "READER"):
+        reader = plugins.find("io", name, "READER")
+        if path.name.lower().endswith(reader.endings):
+            return reader
+    raise DataError(
+        f"{path} has an ending that no reader knows.", f"Convert it; known endings: {', '.join(sorted(endings()))}."
+    )
+
+
+def _rounded(path: Path, data: np.ndarray) -> np.ndarray:
+    """Give the nearest whole numbers, or name the first voxel that is far from one."""
+    with np.errstate(invalid="ignore"):
+        wrong = ~(np.abs(data - np.rint(data)) <= NOT_A_LABEL)  # so written, NaN and Inf are wrong too
+    if wrong.any():
+        where = tuple(int(index) for index in np.argwhere(wrong)[0])
+        raise DataError(
+            f"{path} is not a label map: found {data[where]:g} at voxel {where} and "
+            f"{np.count_nonzero(wrong)} such voxels, expected whole numbers.",
+            "Resample labels with nearest-neighbour interpolation, or check that this is not the image.",
+        )
+    return np.rint(data)
+
+
+def _smallest(path: Path, whole: np.ndarray) -> type[np.generic]:
+    low, high = whole.min(), whole.max()
+    for kind in (np.uint8, np.int16, np.int32):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return kind
+    raise DataError(f"{path} holds label values {low:g} to {high:g}, expected 32-bit integers.", "Renumber the labels.")
+
+
+def _write(path: Path, data: np.ndarray, like: Image) -> None:
+    """Write under a neighbouring folder of one's own and rename, so that a reader never sees half a file."""
+    if data.shape != like.shape:
+        raise DataError(
+            f"Cannot write {path}: found shape {times(data.shape)}, expected the input's {times(like.shape)}.",
+            "Undo crop and resampling first (geometry.to_input_grid).",
+        )
+    reader = _reader(path)
+    beside = path.parent / f".{path.name}.{os.getpid()}"
+    try:
+        beside.mkdir(parents=True, exist_ok=True)
+        reader.write(beside / path.name, data, like)
+        _move_all(beside, path)
+    except OSError as problem:
+        raise DataError(f"Cannot write {path}: {problem.strerror}.", "Check the folder's permissions and space.") from problem
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _move_all(beside: Path, path: Path) -> None:
+    """Move what was written; the named file comes last, since it may point to the others (.mhd and its .raw)."""
+    for file in sorted(beside.iterdir(), key=lambda file: file.name == path.name):
+        file.replace(path.parent / file.name)

@@ -1,0 +1,71 @@
+"""Prepared arrays on disk: blosc2, in blocks, so that a patch is read without the volume.
+
+    write_array(path, data)                       # (C, X, Y, Z) or (X, Y, Z)
+    read_box(path, low, high)                     # only the blocks that the box touches; outside is filled
+
+LZ4 at level 1 with byte shuffle: 11 times faster to write than nnU-Net's settings for files a sixth larger, and a
+patch reads equally fast (docs/benchmarks.md).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sulcnet.errors import DataError
+
+BLOCK = 32                              # voxels per axis of a block; a 128^3 patch then touches 64 to 125 blocks
+
+
+def write_array(path: Path, data: np.ndarray) -> None:
+    """Write an array through a neighbouring file and a rename: a kill leaves the old array or the new one."""
+    import blosc2
+
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.unlink(missing_ok=True)
+    spatial = data.shape[-3:]
+    lead = (1,) * (data.ndim - len(spatial))
+    blocks = lead + tuple(min(BLOCK, size) for size in spatial)
+    chunks = lead + tuple(min(4 * BLOCK, size) for size in spatial)
+    blosc2.asarray(
+        np.ascontiguousarray(data), urlpath=str(beside), mode="w", chunks=chunks, blocks=blocks,
+        cparams={"codec": blosc2.Codec.LZ4, "clevel": 1, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1},
+    )
+    beside.replace(path)
+
+
+def open_array(path: Path):
+    """Open an array without reading it; slicing it reads."""
+    import blosc2
+
+    try:
+        return blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
+    except (OSError, RuntimeError, ValueError) as problem:
+        raise DataError(f"{path} cannot be read as a prepared array: {problem}.",
+                        "Prepare the case again: sulcnet_preprocess --overwrite.") from None
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Read a whole array."""
+    return open_array(path)[...]
+
+
+def read_box(array, low: Sequence[int], high: Sequence[int], fill: float = 0) -> np.ndarray:
+    """Cut a box [low, high) of the spatial axes out of an array; voxels outside it are `fill`.
+
+        box        |----------------|
+        array            |-----------------|
+        read             |##########|            the rest of the box is fill
+    """
+    spatial = array.shape[-len(low):]
+    inside = [(max(0, a), min(size, b)) for a, b, size in zip(low, high, spatial)]
+    lead = tuple(array.shape[: -len(low)])
+    out = np.full(lead + tuple(b - a for a, b in zip(low, high)), fill, dtype=array.dtype)
+    if all(b > a for a, b in inside):
+        source = (slice(None),) * len(lead) + tuple(slice(a, b) for a, b in inside)
+        place = (slice(None),) * len(lead) + tuple(slice(a - o, b - o) for (a, b), o in zip(inside, low))
+        out[place] = array[source]
+    return out
