@@ -117,14 +117,14 @@ def _checked(probabilities, truth, classes) -> tuple[np.ndarray, np.ndarray]:
         probabilities, truth = probabilities.reshape(0, len(classes)), truth.astype(int)
     if probabilities.ndim != 2 or probabilities.shape != (len(truth), len(classes)):
         raise DataError(
-            f"Class probabilities have shape {probabilities.shape}, expected {len(truth)} cases x {len(classes)} classes",
+            f"Class probabilities have shape {probabilities.shape}, expected {len(truth), len(classes)}",
             "The classes must be those of the model that predicted, in its order.",
         )
     if not np.isfinite(probabilities).all():
-        raise DataError("Class probabilities hold NaN or infinity", "Predict again; a training that diverged does this.")
+        raise DataError("Class probabilities hold NaN or infinity", "Predict again: a diverged training does this.")
     if truth.dtype.kind not in "iu" or (truth.size and not (UNKNOWN <= truth.min() and truth.max() < len(classes))):
         raise DataError(
-            f"True classes are {np.unique(truth).tolist()}, expected integers in 0..{len(classes) - 1}, or {UNKNOWN} for unknown",
-            f"The classes are {', '.join(classes)}.",
+            f"True classes are {np.unique(truth).tolist()}, expected integers in 0..{len(classes) - 1}",
+            f"The classes are {', '.join(classes)}; {UNKNOWN} stands for an unknown one.",
         )
     return probabilities, truth

@@ -71,7 +71,9 @@ def bootstrap_interval(
     return Interval(estimate if np.ndim(estimate) else float(estimate), low, high, cases)
 
 
-def paired_difference(first, second, subjects: Sequence | None = None, statistic: Callable = np.mean, **options) -> Interval:
+def paired_difference(
+    first, second, subjects: Sequence | None = None, statistic: Callable = np.mean, **options
+) -> Interval:
     """Estimate statistic(first - second), paired by case and resampled by subject.
 
     Args:
@@ -119,7 +121,7 @@ def signed_rank(first, second, subjects: Sequence | None = None) -> float:
 
 
 def mcnemar(first_correct, second_correct) -> float:
-    """Return the two-sided p of McNemar's exact test: a binomial test on the cases that just one of the two got right."""
+    """Return the two-sided p of McNemar's exact test: binomial, on the cases that just one of the two got right."""
     from scipy.stats import binomtest
 
     first, second = np.asarray(first_correct, dtype=bool), np.asarray(second_correct, dtype=bool)
@@ -140,7 +142,7 @@ def holm(pvalues: Sequence[float]) -> np.ndarray:
 
 
 def smallest_p(n: int) -> float:
-    """Return the smallest two-sided p that n pairs can reach, in the signed-rank and in McNemar's exact test: 2 / 2^n."""
+    """Return the smallest two-sided p that n pairs can reach in the signed-rank and McNemar's exact test: 2 / 2^n."""
     return min(1.0, 2.0 ** (1 - n))
 
 

@@ -73,8 +73,9 @@ def surface_distances(prediction: np.ndarray, reference: np.ndarray, spacing: np
 def _nearest(surface: np.ndarray, target: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """Return the distance [mm] of every voxel of `surface` to the nearest voxel of `target`.
 
-    A k-d tree over surface voxels, because two distance transforms of the joint box take 1.2 to 15 times as long on
-    cortical ribbons, lesions, far-apart masks and slabs. The worst case, a ball inside a shell, costs 3 times the transforms.
+    A k-d tree over surface voxels. On 90 x 190 x 160 voxels it is 1.3 to 2.3 times as fast as two distance transforms
+    of the joint box for two cortical ribbons, 5 to 15 times for masks far apart; slower only for a ribbon against a
+    region of it (0.7) and a ball inside a shell (0.3), where many surface voxels are almost equally near.
     """
     distances = np.zeros(np.count_nonzero(surface))
     apart = ~target[surface]  # the voxels that two surfaces share are at distance 0: no query

@@ -55,6 +55,8 @@ def write_tables(paths: TablePaths, results: Sequence[CaseResult], summary: dict
     if classes:
         columns = CLASS_COLUMNS + tuple(PROBABILITY + name for name in classes)
         _write(paths.classes, columns, (_class_row(result, classes) for result in results))
+    else:
+        paths.classes.unlink(missing_ok=True)  # one of an earlier evaluation would be read as part of this
     paths.summary.write_text(text + "\n", encoding="utf-8")
 
 
@@ -65,17 +67,18 @@ def read_results(paths: TablePaths) -> tuple[list[CaseResult], tuple[str, ...]]:
         DataError: A table is missing or has other columns or values.
     """
     results: dict[str, CaseResult] = {}
-    for row in _read(paths.cases, CASE_COLUMNS):
+    for row in _read(paths.cases, CASE_COLUMNS)[1]:
         result = results.setdefault(row["case_id"], _empty_result(row))
         if row["status"] == MISSING:
             results[result.case_id] = replace(result, missing=True)
         elif row["structure"] != UNKNOWN_TEXT:
             scores = {metric: _number(row[metric], paths.cases, row) for metric in METRICS} | {"status": row["status"]}
-            results[result.case_id] = replace(result, structures={**(result.structures or {}), row["structure"]: scores})
+            structures = (result.structures or {}) | {row["structure"]: scores}
+            results[result.case_id] = replace(result, structures=structures)
     if not paths.classes.exists():
         return list(results.values()), ()
-    rows = _read(paths.classes, CLASS_COLUMNS)
-    classes = tuple(name.removeprefix(PROBABILITY) for name in rows[0] if name.startswith(PROBABILITY)) if rows else ()
+    columns, rows = _read(paths.classes, CLASS_COLUMNS)
+    classes = tuple(name.removeprefix(PROBABILITY) for name in columns if name.startswith(PROBABILITY))
     for row in rows:
         result = results.setdefault(row["case_id"], _empty_result(row))
         results[result.case_id] = _with_class(result, row, classes, paths.classes)
@@ -123,17 +126,18 @@ def _text(value) -> str:
     return value if isinstance(value, str) else repr(float(value))
 
 
-def _read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def _read(path: Path, expected: Sequence[str]) -> tuple[list[str], list[dict[str, str]]]:
+    """Return the columns and the rows of a table that has at least the expected columns."""
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream, delimiter="\t")
-            rows = list(reader)
+            rows, columns = list(reader), list(reader.fieldnames or ())
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error}", "Run sulcnet_evaluate again.") from error
-    absent = [column for column in columns if column not in (reader.fieldnames or ())]
+    absent = [column for column in expected if column not in columns]
     if absent:
         raise DataError(f"{path} lacks the columns {', '.join(absent)}", "Run sulcnet_evaluate again.")
-    return rows
+    return columns, rows
 
 
 def _empty_result(row: dict[str, str]) -> CaseResult:
