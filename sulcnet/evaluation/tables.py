@@ -66,15 +66,7 @@ def read_results(paths: TablePaths) -> tuple[list[CaseResult], tuple[str, ...]]:
     Raises:
         DataError: A table is missing or has other columns or values.
     """
-    results: dict[str, CaseResult] = {}
-    for row in _read(paths.cases, CASE_COLUMNS)[1]:
-        result = results.setdefault(row["case_id"], _empty_result(row))
-        if row["status"] == MISSING:
-            results[result.case_id] = replace(result, missing=True)
-        elif row["structure"] != UNKNOWN_TEXT:
-            scores = {metric: _number(row[metric], paths.cases, row) for metric in METRICS} | {"status": row["status"]}
-            structures = (result.structures or {}) | {row["structure"]: scores}
-            results[result.case_id] = replace(result, structures=structures)
+    results = _read_cases(paths.cases)
     if not paths.classes.exists():
         return list(results.values()), ()
     columns, rows = _read(paths.classes, CLASS_COLUMNS)
@@ -138,6 +130,20 @@ def _read(path: Path, expected: Sequence[str]) -> tuple[list[str], list[dict[str
     if absent:
         raise DataError(f"{path} lacks the columns {', '.join(absent)}", "Run sulcnet_evaluate again.")
     return columns, rows
+
+
+def _read_cases(path: Path) -> dict[str, CaseResult]:
+    """Return the result of every case by its id, as far as the case table knows it."""
+    results: dict[str, CaseResult] = {}
+    for row in _read(path, CASE_COLUMNS)[1]:
+        result = results.setdefault(row["case_id"], _empty_result(row))
+        if row["status"] == MISSING:
+            results[result.case_id] = replace(result, missing=True)
+        elif row["structure"] != UNKNOWN_TEXT:
+            scores = {metric: _number(row[metric], path, row) for metric in METRICS} | {"status": row["status"]}
+            structures = (result.structures or {}) | {row["structure"]: scores}
+            results[result.case_id] = replace(result, structures=structures)
+    return results
 
 
 def _empty_result(row: dict[str, str]) -> CaseResult:
