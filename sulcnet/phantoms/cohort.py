@@ -137,10 +137,10 @@ def make_affine(shape: Sequence[int], spacing: np.ndarray) -> np.ndarray:
 
 
 def draw_pose(seed: int, index: int) -> Pose:
-    """Draw the pose of one scan: up to 4 degrees and 1.5 mm per axis."""
+    """Draw the pose of one scan: up to 4 degrees and 1.2 mm per axis."""
     rng = np.random.default_rng([seed, index, 10])
     angles = rng.uniform(-4, 4, 3)
-    return Pose(Rotation.from_euler("xyz", angles, degrees=True).as_matrix(), rng.uniform(-1.5, 1.5, 3))
+    return Pose(Rotation.from_euler("xyz", angles, degrees=True).as_matrix(), rng.uniform(-1.2, 1.2, 3))
 
 
 def hemisphere_points(shape: Sequence[int], affine: np.ndarray, pose: Pose) -> np.ndarray:

@@ -24,6 +24,7 @@ DEPTHS = (9.0, 11.0)
 
 STEP = 0.2  # distance of the points along a curve; an error of STEP / 2 in a distance is far below a voxel
 SMALLEST = (57.0, 80.0, 68.0)  # extent of the image [mm] below which the folds no longer fit
+_SHARE = (0.77, 0.43, 0.415)  # of the extent: width, half axes; the rest is margin for the pose
 _OFFSET = 10.5  # of the PCS from the cingulate sulcus: two half gaps, two grey ribbons and some white between them
 _CLEARANCE = 9.5
 _RIM = 8.0
@@ -112,14 +113,14 @@ def _check(pcs: str, extent: tuple[float, float, float]) -> None:
 
 
 def _size(rng: np.random.Generator, extent: tuple[float, float, float]) -> tuple[float, float, float]:
-    grown = np.array([0.77, 0.44, 0.43]) * extent * rng.uniform(0.96, 1.03, 3)
+    grown = np.array(_SHARE) * extent * rng.uniform(0.97, 1.03, 3)
     return tuple(float(value) for value in grown)
 
 
 def _centre(rng: np.random.Generator, size: tuple[float, float, float]) -> np.ndarray:
     """Place the cingulate pair: nearly fixed in the default hemisphere, anywhere that holds it in a larger one."""
     room = np.maximum(np.array(size[1:]) - (35.5, 30.0), 0.0)
-    return np.array([1.0, -1.0]) + rng.uniform(-1, 1, 2) * (room * 0.75 + 0.7)
+    return np.array([0.5, -2.0]) + rng.uniform(-1, 1, 2) * (room * 0.75 + 0.7)
 
 
 def _pair(rng: np.random.Generator, centre: np.ndarray) -> tuple[Fold, np.ndarray]:
@@ -165,7 +166,7 @@ def _ventricle(rng: np.random.Generator, size: tuple[float, float, float], centr
 
 def _fill(rng, walls: list[list[Fold]], taken: list[list[np.ndarray]], size, pcs: Fold | None) -> None:
     """Add fillers to both walls until the PCS and they have the number and the total length drawn for the subject."""
-    grown = size[1] * size[2] / (0.44 * 84 * 0.43 * 72)
+    grown = size[1] * size[2] / (_SHARE[1] * 84 * _SHARE[2] * 72)
     count = max(_FILLERS, round(_FILLERS * grown)) - (pcs is not None)
     budget = rng.uniform(*_BUDGET) * max(1.0, grown) - (pcs.length if pcs else 0.0)
     walks = [_Walk(wall, size) for wall in taken]

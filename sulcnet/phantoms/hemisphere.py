@@ -18,6 +18,7 @@ from sulcnet.phantoms.folds import Fold, Folding
 
 _FAR = 30.0
 _GRID = 0.6  # mm, of the two-dimensional maps
+_PAD = 4.0  # of the maps round the hemisphere
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ def _lateral_wall(size, y: np.ndarray, z: np.ndarray) -> np.ndarray:
 def _hull(size, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     """Give the distance to half of the solid r^4 + (x/width)^4 = 1, first order: (1 - f) / |grad f|."""
     width, half_y, half_z = size
-    u, radius2 = x / width, (y / half_y) ** 2 + (z / half_z) ** 2
-    f = np.sqrt(np.sqrt(u**4 + radius2**2)) + 1e-6
-    slope2 = (u**3 / width) ** 2 + radius2**2 * ((y / half_y**2) ** 2 + (z / half_z**2) ** 2)
-    shell = (1 - f) * f**3 / np.sqrt(slope2 + 1e-9)
+    u2, radius2 = (x / width) ** 2, (y / half_y) ** 2 + (z / half_z) ** 2  # squares only: a float power is 30 times slower
+    f = np.sqrt(np.sqrt(u2**2 + radius2**2)) + 1e-6
+    slope2 = u2**2 * u2 / width**2 + radius2**2 * ((y / half_y**2) ** 2 + (z / half_z**2) ** 2)
+    shell = (1 - f) * (f * f * f) / np.sqrt(slope2 + 1e-9)
     return _round_minimum(-x, shell, 3.0)
 
 
@@ -80,9 +81,6 @@ def _sheets(folds: list[Fold] | tuple[Fold, ...], size, bent: tuple[np.ndarray, 
     near = map_coordinates(flat, at, order=1, mode="nearest")
     below = depth - map_coordinates(reach, at, order=0, mode="nearest")
     return np.hypot(near, np.maximum(below, 0))
-
-
-_PAD = 4.0
 
 
 def _maps(folds, size) -> tuple[np.ndarray, np.ndarray]:
