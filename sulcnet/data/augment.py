@@ -221,23 +221,19 @@ class Augmenter:
 
     def _cut(self, image: np.ndarray, label: np.ndarray | None, draw: Draw) -> tuple[np.ndarray, np.ndarray | None]:
         """Copy the centre, reversed where the matrix says so; no value is computed."""
-        where = tuple(
-            slice((source - size) // 2, (source - size) // 2 + size)
-            for source, size in zip(image.shape[1:], self.patch_size)
-        )
+        where = _centre(image.shape[1:], self.patch_size)
         turn = tuple(slice(None, None, -1 if draw.matrix[axis][axis] < 0 else 1) for axis in range(len(where)))
         patch = np.array(image[(slice(None), *where)][(slice(None), *turn)], dtype=np.float32, order="C")
         return patch, None if label is None else np.array(label[where][turn], order="C")
 
     def _read(self, image: np.ndarray, label: np.ndarray | None, draw: Draw) -> tuple[np.ndarray, np.ndarray | None]:
         """Interpolate, after wrapping the source in its outside where the draw reads further than it goes."""
-        room = np.asarray(image.shape[1:]) - self.patch_size
-        if (room % 2).any():  # drop the odd last voxel, as the cut does, so that both paths share one centre
-            even = tuple(slice(0, size - odd) for size, odd in zip(image.shape[1:], room % 2))
-            image, label = image[(slice(None), *even)], None if label is None else label[even]
-        if (self._margin(draw) > room).any():
-            image = np.stack([_spatial.wrap(c, range(c.ndim), value) for c, value in zip(image, self.background)])
-            label = None if label is None else _spatial.wrap(label, range(label.ndim), self.outside_label)
+        margin = self._margin(draw)
+        where = _centre(image.shape[1:], [size + int(more) for size, more in zip(self.patch_size, margin)])
+        image, label = image[(slice(None), *where)], None if label is None else label[where]
+        if (np.asarray(image.shape[1:]) < self.patch_size + margin).any():
+            image = np.stack([_spatial.wrap(channel, value) for channel, value in zip(image, self.background)])
+            label = None if label is None else _spatial.wrap(label, self.outside_label)
         field = _spatial.elastic_field(self.patch_size, *draw.elastic) if draw.elastic else None
         grid = _spatial.reading_grid(np.asarray(draw.matrix), self.patch_size, image.shape[1:], field)
         return _spatial.resample(image, label, grid, self.label_like)
@@ -249,6 +245,14 @@ class Augmenter:
             raise DataError(f"Augmentation got a crop of {image.shape}, expected {expected} or larger.", "Pad the crop.")
         if label is not None and label.shape != image.shape[1:]:
             raise DataError(f"Augmentation got an image {image.shape} and a label {label.shape}.", "Cut both alike.")
+
+
+def _centre(source: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
+    """Slice out the centre of this size, or as much of it as there is and keeps the centre of the patch."""
+    starts = [max(0, (have - want) // 2) for have, want in zip(source, size)]
+    # What is odd is dropped at the end, always: cut and read then share one centre.
+    ends = [start + min(want, have - (have - want) % 2) for start, have, want in zip(starts, source, size)]
+    return tuple(map(slice, starts, ends))
 
 
 def around_one(rng: np.random.Generator, interval: tuple[float, float]) -> float:
