@@ -1,0 +1,5 @@
+"""MONAI's SwinUNETR, feature size 12 (4.08 M parameters in 3-D): the smaller network of the paper's ablation."""
+
+from sulcnet.networks._swin import swin_unetr
+
+NETWORK = swin_unetr("swin_unetr_12", features=12)

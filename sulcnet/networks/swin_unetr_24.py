@@ -1,0 +1,5 @@
+"""MONAI's SwinUNETR, feature size 24 (15.70 M parameters in 3-D): the default network."""
+
+from sulcnet.networks._swin import swin_unetr
+
+NETWORK = swin_unetr("swin_unetr_24", features=24)
