@@ -1,0 +1,86 @@
+"""Batches of tensors: samples are drawn in worker processes, in an order that no worker decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sulcnet.data.patches import PatchSource, Sample
+
+
+class Batch(NamedTuple):
+    """B windows of B // W images, image-major.
+
+    `image` (B, C, X, Y, Z), `label` (B, X, Y, Z) int64, `place` (B, ndim, 2), `labelled` (B,), `target` (B // W,) with -1
+    for an unknown class.
+    """
+
+    image: Tensor
+    label: Tensor
+    place: Tensor
+    labelled: Tensor
+    target: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """Move to a device; labels widen there, so that fewer bytes travel."""
+        moved = [part.to(device, non_blocking=True) for part in self]
+        return Batch(moved[0], moved[1].long(), *moved[2:])
+
+
+def batches(source: PatchSource, batch: int, first: int, workers: int, pin: bool = False) -> Iterator[Batch]:
+    """Yield the batches of steps `first`, `first + 1`, ... without end.
+
+    Args:
+        batch: images per batch.
+        workers: processes that draw; 0 draws here. The batches are the same for any number.
+    """
+    steps = _Steps(source, batch)
+    loader = DataLoader(
+        steps, batch_size=None, sampler=_From(first), num_workers=workers, pin_memory=pin,
+        prefetch_factor=4 if workers else None, worker_init_fn=_one_thread, persistent_workers=False,
+    )
+    return iter(loader)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Join samples, image-major."""
+    windows = len(samples[0].image)
+    return Batch(
+        torch.from_numpy(np.concatenate([sample.image for sample in samples])),
+        torch.from_numpy(np.concatenate([sample.label for sample in samples])),
+        torch.from_numpy(np.concatenate([sample.place for sample in samples])),
+        torch.tensor([sample.labelled for sample in samples for _ in range(windows)]),
+        torch.tensor([sample.target for sample in samples]),
+    )
+
+
+class _Steps(Dataset):
+    """A step's number -> its batch."""
+
+    def __init__(self, source: PatchSource, batch: int):
+        self.source, self.batch = source, batch
+
+    def __getitem__(self, step: int) -> Batch:
+        return collate([self.source.sample(step, slot, self.batch) for slot in range(self.batch)])
+
+
+class _From(torch.utils.data.Sampler):
+    """Count up from a number."""
+
+    def __init__(self, first: int):
+        self.first = first
+
+    def __iter__(self) -> Iterator[int]:
+        step = self.first
+        while True:
+            yield step
+            step += 1
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,131 @@
+"""Samples: a few windows of one case, cut from disk and augmented; a pure function of (seed, step, slot).
+
+    source = PatchSource(folder, cases, plan, network_plan, region, seed=0)
+    source.sample(step=17, slot=0)          # the same today, tomorrow, and in whichever process
+
+The first `bag` windows of a case are the class head's evidence. Where they lie does not depend on the case's own label,
+else their place alone would give the class away; the window after them is centred on the case's structures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sulcnet.data.augment import AugmentOptions, Augmenter
+from sulcnet.data.region import Region, smallest_structure
+from sulcnet.io.store import open_array, read_box
+from sulcnet.records.plan import NetworkPlan, Plan
+from sulcnet.records.prepared import PreparedCase
+
+MISSING = -1
+IN_REGION = 2 / 3                       # share of bag windows drawn where the structure occurs; the others anywhere
+AT_STRUCTURE = 1 / 2                    # share of other windows centred on a voxel of a structure of this case
+ON_SMALLEST = 1 / 2                     # of these, the share that takes the smallest structure
+
+
+class Sample(NamedTuple):
+    """W windows of one case: image (W, C, X, Y, Z), label (W, X, Y, Z), place (W, ndim, 2), and what is known."""
+
+    image: np.ndarray
+    label: np.ndarray
+    place: np.ndarray
+    labelled: float
+    target: int
+
+
+class PatchSource:
+    """Draws samples of prepared cases.
+
+    Args:
+        folder: where the prepared arrays lie.
+        balanced: draw cases so that every class comes equally often.
+    """
+
+    def __init__(
+        self, folder: Path, cases: Sequence[PreparedCase], plan: Plan, network: NetworkPlan, region: Region | None,
+        seed: int = 0, augment: AugmentOptions | None = None, balanced: bool = True,
+    ):
+        self.folder, self.cases, self.region, self.seed = folder, list(cases), region, seed
+        self.patch, self.bag, self.windows = network.patch_size, network.bag, network.windows
+        self.augmenter = Augmenter(augment or AugmentOptions.off(), self.patch, plan.label_like, plan.spacing)
+        smallest = smallest_structure(cases, plan.structures)
+        self.values = [str(value) for value in plan.structures.values()]
+        self.smallest = None if smallest is None else str(plan.structures[smallest])
+        self.groups = _groups(self.cases, balanced)
+        self._arrays: dict[str, tuple] = {}
+
+    def sample(self, step: int, slot: int, batch: int) -> Sample:
+        """Draw the sample of one slot of one step's batch."""
+        position = step * batch + slot
+        return self.windows_of(self.cases[self._case(position)], np.random.default_rng((self.seed, 1, position)))
+
+    def fixed(self, index: int) -> Sample:
+        """Give the same windows of one case at every call: what validation watches."""
+        return self.windows_of(self.cases[index], np.random.default_rng((self.seed, 2, index)))
+
+    def windows_of(self, case: PreparedCase, rng: np.random.Generator) -> Sample:
+        """Cut this case's windows with draws from `rng`."""
+        parts = [self._window(case, rng, number) for number in range(self.windows)]
+        image, label, place = (np.stack(part) for part in zip(*parts))
+        return Sample(image, label, place, float(case.has_label), MISSING if case.target is None else case.target)
+
+    def _case(self, position: int) -> int:
+        """Walk through the groups in turn, and through each group in shuffled rounds."""
+        group = self.groups[position % len(self.groups)]
+        turn, place = divmod(position // len(self.groups), len(group))
+        order = np.random.default_rng((self.seed, 3, position % len(self.groups), turn)).permutation(len(group))
+        return group[order[place]]
+
+    def _window(self, case: PreparedCase, rng: np.random.Generator, number: int) -> tuple[np.ndarray, ...]:
+        centre = self._centre(case, rng, in_bag=number < self.bag)
+        draw = self.augmenter.draw(rng)
+        size = np.array(self.patch) + np.array(self.augmenter.margin(draw))
+        low = self._corner(centre, case.shape) - (size - np.array(self.patch)) // 2
+        image, label = self._read(case, low, low + size)
+        image, label = self.augmenter.apply(image, label, draw)
+        return image, label, self._place(low + (size - np.array(self.patch)) // 2, case.shape)
+
+    def _centre(self, case: PreparedCase, rng: np.random.Generator, in_bag: bool) -> np.ndarray:
+        kind, anywhere = rng.random(), rng.random(len(case.shape)) * np.array(case.shape)
+        if in_bag and self.windows > 1:
+            return self.region.draw(rng, case.shape) if self.region is not None and kind < IN_REGION else anywhere
+        found = [value for value in self.values if case.centres.get(value)]
+        if not found or kind >= AT_STRUCTURE:
+            return anywhere
+        smallest = self.smallest in found and rng.random() < ON_SMALLEST
+        voxels = case.centres[self.smallest if smallest else found[rng.integers(len(found))]]
+        return np.array(voxels[rng.integers(len(voxels))], dtype=float)
+
+    def _corner(self, centre: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """Give the low corner of the patch around `centre`, kept inside the volume; a smaller volume is centred."""
+        room = np.array(shape) - np.array(self.patch)
+        low = np.round(centre - np.array(self.patch) / 2).astype(int)
+        return np.where(room > 0, np.clip(low, 0, np.maximum(room, 0)), room // 2)
+
+    def _place(self, low: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """Give per axis where the patch's first and last voxel lie in the volume, -1 to 1; (ndim, 2) float32."""
+        ends = np.stack((low, low + np.array(self.patch) - 1), axis=1)
+        return (2 * ends / np.maximum(np.array(shape) - 1, 1)[:, None] - 1).astype(np.float32)
+
+    def _read(self, case: PreparedCase, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if case.id not in self._arrays:
+            label = open_array(self.folder / f"{case.id}_seg.b2nd") if case.has_label else None
+            self._arrays[case.id] = open_array(self.folder / f"{case.id}.b2nd"), label
+        image, label = self._arrays[case.id]
+        data = read_box(image, low, high)
+        mask = np.zeros(data.shape[1:], np.int8) if label is None else read_box(label, low, high)
+        return data, mask
+
+
+def _groups(cases: Sequence[PreparedCase], balanced: bool) -> list[list[int]]:
+    """Group case indices by class where classes are to come equally often."""
+    if not balanced:
+        return [list(range(len(cases)))]
+    groups: dict[int | None, list[int]] = {}
+    for index, case in enumerate(cases):
+        groups.setdefault(case.target, []).append(index)
+    return [groups[key] for key in sorted(groups, key=lambda key: (key is None, key or 0))]

@@ -1,0 +1,58 @@
+"""Where the structure of interest occurs, relative to the foreground box: learned from training subjects only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sulcnet.records._record import Record
+from sulcnet.records.prepared import PreparedCase
+
+
+@dataclass(frozen=True)
+class Region(Record):
+    """Places of the smallest structure in the training cases, each axis from 0 to 1 over the prepared volume."""
+
+    structure: str
+    places: tuple[tuple[float, ...], ...]
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if not self.places:
+            yield "places", "expected at least one"
+
+    def box(self) -> tuple[np.ndarray, np.ndarray]:
+        """Give the corners of the box that holds the central 98 % of the places per axis."""
+        places = np.array(self.places)
+        return np.percentile(places, 1, axis=0), np.percentile(places, 99, axis=0)
+
+    def draw(self, rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
+        """Draw a voxel of a volume of this shape at which the structure could be."""
+        return np.array(self.places[rng.integers(len(self.places))]) * (np.array(shape) - 1)
+
+
+PLACES = 1024
+
+
+def learn_region(cases: Sequence[PreparedCase], structures: Mapping[str, int]) -> Region | None:
+    """Collect the places of the smallest structure; None where no training case has one.
+
+    The smallest by mean volume over the cases that have it: the one the class is about in every dataset of this kind,
+    and the one that uniform patches miss.
+    """
+    name = smallest_structure(cases, structures)
+    if name is None:
+        return None
+    key = str(structures[name])
+    places = [np.array(case.centres[key]) / np.maximum(np.array(case.shape) - 1, 1) for case in cases if case.centres.get(key)]
+    every = np.concatenate(places)
+    kept = every[:: max(1, len(every) // PLACES)][:PLACES]
+    return Region(name, tuple(map(tuple, np.round(kept, 4).tolist())))
+
+
+def smallest_structure(cases: Sequence[PreparedCase], structures: Mapping[str, int]) -> str | None:
+    """Name the structure with the smallest mean volume over the cases that have it."""
+    volumes = {name: [case.volumes[name] for case in cases if case.volumes.get(name, 0) > 0] for name in structures}
+    present = {name: float(np.mean(values)) for name, values in volumes.items() if values}
+    return min(present, key=present.get) if present else None

@@ -1,0 +1,138 @@
+"""A prepared image -> probabilities per voxel and per class, window by window.
+
+    predictor = Predictor(model, patch, region, device, precision)
+    maps, classes = predictor(data)         # (K, X, Y, Z) float32 and (classes,), each None where there is no such head
+
+The class head sees the windows as in training: where the structure of interest occurs, pooled by the same attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sulcnet.data.region import Region
+from sulcnet.inference.windows import blending_weights, window_corners
+from sulcnet.networks.heads import ClassHead, Evidence, class_maps
+from sulcnet.training.device import autocast
+
+
+class _Model(Protocol):
+    network: nn.Module
+    heads: nn.ModuleDict
+
+
+class Predictor:
+    """Predicts whole volumes with a trained model.
+
+    Args:
+        patch: window size, as in training.
+        region: where the structure of interest occurs; windows centred elsewhere say nothing about the class.
+        coordinates: spreads a window's ends over a grid, as the classification task did in training.
+        batch: windows per forward pass.
+    """
+
+    def __init__(
+        self, model: _Model, patch: Sequence[int], region: Region | None, device: torch.device, precision: str,
+        coordinates: Any, overlap: float = 0.5, batch: int = 2,
+    ):
+        self.model, self.patch, self.region = model.to(device).eval(), tuple(patch), region
+        self.device, self.precision, self.overlap, self.batch = device, precision, overlap, batch
+        self.coordinates = coordinates
+
+    @torch.no_grad()
+    def __call__(self, data: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Predict one prepared image (C, X, Y, Z)."""
+        padded, before = self._padded(data)
+        corners = window_corners(padded.shape[1:], self.patch, self.overlap)
+        evidence: list[Evidence] = []
+        blended = _Blend(padded.shape[1:], self.patch) if "segmentation" in self.model.heads else None
+        told = self._telling(corners, before, data.shape[1:])
+        for first in range(0, len(corners), self.batch):
+            some = corners[first: first + self.batch]
+            features = self._features(padded, some)
+            if blended is not None:
+                blended.add(self._probabilities(features), some)
+            evidence += self._evidence(features, some, told, before, data.shape[1:])
+        maps = None if blended is None else blended.result(before, data.shape[1:])
+        return maps, self._classes(evidence)
+
+    def _padded(self, data: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
+        """Surround a volume smaller than the window by zeros, as training patches are."""
+        lacking = [max(0, size - have) for size, have in zip(self.patch, data.shape[1:])]
+        before = tuple(lack - lack // 2 for lack in lacking)
+        return np.pad(data, [(0, 0), *((b, lack - b) for b, lack in zip(before, lacking))]), before
+
+    def _features(self, data: np.ndarray, corners: Sequence[tuple[int, ...]]):
+        windows = np.stack([data[(slice(None), *self._slices(corner))] for corner in corners])
+        with autocast(self.device, self.precision):
+            return self.model.network(torch.from_numpy(windows).to(self.device))
+
+    def _probabilities(self, features) -> np.ndarray:
+        with autocast(self.device, self.precision):
+            logits = self.model.heads["segmentation"](features.decoder[-1])
+        return logits.float().softmax(dim=1).cpu().numpy()
+
+    def _telling(self, corners: Sequence[tuple[int, ...]], before: Sequence[int], shape: Sequence[int]) -> set[tuple[int, ...]]:
+        """Choose the windows whose centre lies in the region; all of them where none does."""
+        if self.region is None or len(corners) == 1:
+            return set(corners)
+        low, high = self.region.box()
+        reach = np.array(self.patch) / np.array(shape) / 4
+        told = set()
+        for corner in corners:
+            centre = (np.array(corner) - np.array(before) + np.array(self.patch) / 2) / np.array(shape)
+            if np.all(centre >= low - reach) and np.all(centre <= high + reach):
+                told.add(corner)
+        return told or set(corners)
+
+    def _evidence(self, features, corners, told, before, shape) -> list[Evidence]:
+        kept = [index for index, corner in enumerate(corners) if corner in told]
+        if "classification" not in self.model.heads or not kept:
+            return []
+        head: ClassHead = self.model.heads["classification"]
+        maps = [part[kept] for part in class_maps(self.model.network, features)]
+        place = torch.stack([self._place(corners[index], before, shape) for index in kept]).to(self.device)
+        return [head.evidence(maps, self.coordinates(place, maps[0].shape[2:]))]
+
+    def _place(self, corner: Sequence[int], before: Sequence[int], shape: Sequence[int]) -> Tensor:
+        low = np.array(corner) - np.array(before)
+        ends = np.stack((low, low + np.array(self.patch) - 1), axis=1)
+        return torch.from_numpy((2 * ends / np.maximum(np.array(shape) - 1, 1)[:, None] - 1).astype(np.float32))
+
+    def _classes(self, evidence: list[Evidence]) -> np.ndarray | None:
+        if not evidence:
+            return None
+        windows = sum(len(piece.peak) for piece in evidence)
+        logits = self.model.heads["classification"].conclude(evidence, windows)
+        return logits[0].float().softmax(dim=0).cpu().numpy()
+
+    def _slices(self, corner: Sequence[int]) -> tuple[slice, ...]:
+        return tuple(slice(low, low + size) for low, size in zip(corner, self.patch))
+
+
+class _Blend:
+    """A weighted sum of windows, on the CPU so that a volume of any size fits a small GPU."""
+
+    def __init__(self, shape: Sequence[int], window: tuple[int, ...]):
+        self.shape, self.window, self.weights = tuple(shape), window, blending_weights(window)
+        self.sum: np.ndarray | None = None
+        self.total = np.zeros(self.shape, np.float32)
+
+    def add(self, probabilities: np.ndarray, corners: Sequence[tuple[int, ...]]) -> None:
+        """Add windows (W, K, X, Y, Z) at their corners."""
+        if self.sum is None:
+            self.sum = np.zeros((probabilities.shape[1], *self.shape), np.float32)
+        for window, corner in zip(probabilities, corners):
+            where = tuple(slice(low, low + size) for low, size in zip(corner, self.window))
+            self.sum[(slice(None), *where)] += window * self.weights
+            self.total[where] += self.weights
+
+    def result(self, before: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+        """Give the mean, without what was padded."""
+        inside = tuple(slice(low, low + size) for low, size in zip(before, shape))
+        return self.sum[(slice(None), *inside)] / self.total[inside]

@@ -1,0 +1,1 @@
+"""Dataset facts to plan: fingerprint, normalisation, patch and batch; no torch."""

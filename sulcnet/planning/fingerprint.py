@@ -1,0 +1,110 @@
+"""Raw dataset -> fingerprint: one pass over the non-test cases, in worker processes that return small records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from sulcnet.errors import DataError
+from sulcnet.geometry.crop import crop, nonzero_box
+from sulcnet.geometry.orient import nearest_ras, orient
+from sulcnet.io import read_image, read_label
+from sulcnet.parallel import map_cases
+from sulcnet.records.dataset import Case, Dataset, DatasetHeader
+from sulcnet.records.fingerprint import CaseFacts, ChannelFacts, Fingerprint
+from sulcnet.records.splits import Splits
+
+SAMPLED = 10_000                        # voxels per case and channel that stand for its intensities
+MANY = 256                              # distinct values are counted up to here
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What one case tells: its facts, and per channel sampled foreground values and distinct values."""
+
+    facts: CaseFacts
+    samples: tuple[np.ndarray, ...]
+    distinct: tuple[frozenset[float], ...]
+
+
+def measure(dataset: Dataset, splits: Splits, workers: int = 1) -> Fingerprint:
+    """Measure every case that is not a test case.
+
+    Raises:
+        DataError: a case cannot be read; the first one is named.
+    """
+    tested = {splits.subjects[case] for case in splits.test}
+    cases = [case for case in dataset.cases if case.subject not in tested]
+    measured: dict[str, _Measured] = {}
+    for case, outcome in map_cases(partial(measure_case, dataset.header), cases, workers, "fingerprint"):
+        if isinstance(outcome, Exception):
+            raise outcome
+        measured[case.id] = outcome
+    ordered = [measured[case.id] for case in cases]
+    counts = Counter(case.target for case in cases if case.target is not None)
+    classes = dataset.header.classification.classes if dataset.header.classification else ()
+    return Fingerprint(
+        dataset=dataset.name,
+        cases={case.id: measured[case.id].facts for case in cases},
+        channels=tuple(_channel(name, number, ordered) for number, name in enumerate(dataset.header.channel_names)),
+        classes={name: counts[index] for index, name in enumerate(classes)},
+    )
+
+
+def measure_case(header: DatasetHeader, case: Case) -> _Measured:
+    """Read one case and give its facts."""
+    images = [read_image(path) for path in case.images]
+    first = images[0]
+    if any(image.shape != first.shape for image in images):
+        raise DataError(f"{case.id}: channels have shapes {[image.shape for image in images]}.", "Resample them to one grid.")
+    step = nearest_ras(first.affine, first.shape)
+    data = orient(np.stack([image.data for image in images]), step)
+    box = nonzero_box(data)
+    inside = crop(data, box)
+    facts = CaseFacts(
+        shape=tuple(data.shape[1:]),
+        box_shape=tuple(inside.shape[1:]),
+        spacing=tuple(round(float(first.spacing[axis]), 6) for axis in step.axes),
+        volumes=_volumes(header, case),
+    )
+    samples = tuple(_sample(channel[channel != 0]) for channel in inside)
+    return _Measured(facts, samples, tuple(_few(sample) for sample in samples))
+
+
+def _volumes(header: DatasetHeader, case: Case) -> dict[str, float]:
+    if case.label is None or not header.structures:
+        return {}
+    label = read_label(case.label)
+    voxel = float(np.prod(label.spacing))
+    counts = np.bincount(label.data[label.data > 0].ravel(), minlength=max(header.structures.values()) + 1)
+    return {name: float(counts[value]) * voxel for name, value in header.structures.items()}
+
+
+def _sample(values: np.ndarray) -> np.ndarray:
+    """Take evenly spaced values: as good as random ones for percentiles, and the same every time."""
+    return values[:: max(1, len(values) // SAMPLED)][:SAMPLED].astype(np.float32)
+
+
+def _few(sample: np.ndarray) -> frozenset[float]:
+    return frozenset(np.unique(sample)[: MANY].tolist())
+
+
+def _channel(name: str, number: int, measured: Sequence[_Measured]) -> ChannelFacts:
+    samples = [case.samples[number] for case in measured if len(case.samples[number])]
+    values = np.concatenate(samples).astype(np.float64) if samples else np.zeros(1)
+    low, high = np.percentile(values, [0.5, 99.5])
+    distinct = _union(case.distinct[number] for case in measured)
+    return ChannelFacts(name, float(low), float(high), float(values.mean()), float(values.std()), float(values.max()), distinct)
+
+
+def _union(sets: Iterable[frozenset[float]]) -> int:
+    seen: set[float] = set()
+    for values in sets:
+        seen |= values
+        if len(seen) >= MANY:
+            return MANY
+    return len(seen)

@@ -1,0 +1,21 @@
+"""Choose the normalisation of a channel: by its name, as nnU-Net does, or because it holds few values."""
+
+from __future__ import annotations
+
+from sulcnet.records.fingerprint import ChannelFacts
+from sulcnet.records.plan import Normalisation
+
+LABEL_LIKE = ("grey_white", "gray_white", "skeleton", "labels")
+UNTOUCHED = ("nonorm",)
+FEW = 16                                # more distinct values than this are intensities
+SMALL = 1e-8
+
+
+def choose(channel: ChannelFacts) -> Normalisation:
+    """Choose by the channel's name first; only a name that says nothing lets the values decide."""
+    name = channel.name.lower()
+    if name in LABEL_LIKE or (channel.distinct <= FEW and "skeleton" in name):
+        return Normalisation("labels", maximum=max(channel.maximum, SMALL))
+    if name == "ct":
+        return Normalisation("ct", channel.percentile_005, channel.percentile_995, channel.mean, max(channel.std, SMALL))
+    return Normalisation("none" if name in UNTOUCHED else "zscore")

@@ -1,0 +1,1 @@
+"""Check a raw dataset and prepare its cases; no torch."""

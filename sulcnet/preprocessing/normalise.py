@@ -1,0 +1,36 @@
+"""Turn a channel's stored values into what a network reads, as the plan says."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sulcnet.records.plan import Normalisation
+
+SMALL = 1e-8
+STRIPPED = 0.1                          # share of exact zeros above which they are background, not tissue
+
+
+def normalise(channel: np.ndarray, how: Normalisation) -> np.ndarray:
+    """Normalise one channel (X, Y, Z) to float32.
+
+    z-score takes its moments from the non-zero voxels of a skull-stripped image, because the share of background
+    would otherwise shift every case differently.
+    """
+    if how.kind == "labels":
+        return (channel / how.maximum).astype(np.float32)
+    if how.kind == "ct":
+        return ((np.clip(channel, how.low, how.high) - how.mean) / how.std).astype(np.float32)
+    if how.kind == "none":
+        return channel.astype(np.float32)
+    return _zscore(channel)
+
+
+def _zscore(channel: np.ndarray) -> np.ndarray:
+    inside = channel != 0
+    stripped = inside.any() and np.count_nonzero(~inside) > STRIPPED * inside.size
+    values = channel[inside] if stripped else channel
+    mean, std = values.mean(dtype=np.float64), values.std(dtype=np.float64)
+    scaled = ((channel - mean) / max(std, SMALL)).astype(np.float32)
+    if stripped:
+        scaled[~inside] = 0
+    return scaled

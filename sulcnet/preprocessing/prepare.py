@@ -1,0 +1,131 @@
+"""Raw cases -> prepared cases: canonical orientation, non-zero box, planned spacing, normalised; with the way back.
+
+    prepare_case(case, plan, folder)        # writes CASE.b2nd, CASE_seg.b2nd, CASE.json (last: it marks the case done)
+    arrays = prepare_arrays(images, plan)   # the same without files, for prediction
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sulcnet.errors import DataError
+from sulcnet.geometry.canonical import to_plan
+from sulcnet.io import Image, non_finite, read_image, read_label
+from sulcnet.io.store import write_array
+from sulcnet.preprocessing.normalise import normalise
+from sulcnet.records.dataset import Case
+from sulcnet.records.plan import Plan
+from sulcnet.records.prepared import PreparedCase
+from sulcnet.records.trace import Trace
+
+CENTRES = 512                           # voxels of a structure that are kept to centre patches at
+
+
+def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
+    """Prepare one case; give False where it was finished before and nothing it depends on has changed."""
+    sources = _sources(case, plan)
+    facts = folder / f"{case.id}.json"
+    if not overwrite and _finished(facts, case, sources):
+        return False
+    label = read_label(case.label) if case.label is not None and plan.structures else None
+    data, prepared_label, trace = prepare_arrays([read_image(path) for path in case.images], plan, label)
+    write_array(folder / f"{case.id}.b2nd", data)
+    if prepared_label is not None:
+        write_array(folder / f"{case.id}_seg.b2nd", prepared_label)
+    PreparedCase(
+        id=case.id, subject=case.subject, domain=case.domain, target=case.target, has_label=prepared_label is not None,
+        shape=tuple(data.shape[1:]), trace=trace, centres=_centres(plan, prepared_label),
+        volumes=_volumes(plan, prepared_label, trace), sources=sources,
+    ).save(facts)
+    return True
+
+
+def prepare_arrays(images: Sequence[Image], plan: Plan, label: Image | None = None) -> tuple[np.ndarray, np.ndarray | None, Trace]:
+    """Give (C, X, Y, Z) float32, (X, Y, Z) int8 or None, and the way back.
+
+    Raises:
+        DataError: wrong number of channels, shapes that differ, NaN or Inf, or a label value that is not declared.
+    """
+    _check(images, plan, label)
+    data = np.stack([image.data for image in images])
+    data, prepared_label, trace = to_plan(
+        data, images[0].affine, plan.spacing, None if label is None else label.data, plan.label_like
+    )
+    data = np.stack([normalise(channel, how) for channel, how in zip(data, plan.normalisation)])
+    return data, None if prepared_label is None else prepared_label.astype(np.int8), trace
+
+
+def read_prepared(folder: Path, case: str) -> PreparedCase:
+    """Read the facts of a prepared case."""
+    path = folder / f"{case}.json"
+    if not path.exists():
+        raise DataError(f"{path} does not exist: case {case} is not prepared.", "Run sulcnet_preprocess.")
+    return PreparedCase.load(path)
+
+
+def _check(images: Sequence[Image], plan: Plan, label: Image | None) -> None:
+    if len(images) != len(plan.channels):
+        raise DataError(f"{len(images)} channels, expected {len(plan.channels)}: {', '.join(plan.channels)}.",
+                        "Give one image per channel, named CASE_0000, CASE_0001, ...")
+    for image in images:
+        if image.shape != images[0].shape:
+            raise DataError(f"Channels have shapes {images[0].shape} and {image.shape}.", "Resample them to one grid.")
+        if non_finite(image):
+            raise DataError(f"{non_finite(image)} voxels are NaN or infinite.", "Repair the image.")
+    if label is not None:
+        _check_label(images[0], label, plan)
+
+
+def _check_label(image: Image, label: Image, plan: Plan) -> None:
+    if label.shape != image.shape:
+        raise DataError(f"Label has shape {label.shape}, its image {image.shape}.", "Resample the label to the image.")
+    unknown = sorted(set(np.unique(label.data).tolist()) - set(plan.labels.values()))
+    if unknown:
+        raise DataError(f"Label values {unknown} are not in dataset.json ({plan.labels}).", "Correct the label or dataset.json.")
+
+
+def _sources(case: Case, plan: Plan) -> dict[str, str]:
+    files = {path.name: _digest(path) for path in (*case.images, case.label) if path is not None}
+    return {**files, "plan": plan.preparation_hash(), "facts": f"{case.subject}/{case.domain}/{case.target}"}
+
+
+def _digest(path: Path) -> str:
+    if not path.exists():
+        raise DataError(f"{path} does not exist.", "Add the missing channel or label.")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16] if hasattr(hashlib, "file_digest") else _old_digest(file)
+
+
+def _old_digest(file) -> str:
+    digest = hashlib.sha256()           # Python 3.10 has no file_digest
+    for piece in iter(lambda: file.read(1 << 20), b""):
+        digest.update(piece)
+    return digest.hexdigest()[:16]
+
+
+def _finished(facts: Path, case: Case, sources: dict[str, str]) -> bool:
+    if not facts.exists():
+        return False
+    try:
+        return PreparedCase.load(facts).sources == sources
+    except DataError:                   # an older or damaged record: prepare again
+        return False
+
+
+def _centres(plan: Plan, label: np.ndarray | None) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """Keep evenly spaced voxels of each structure, the same every time."""
+    if label is None:
+        return {}
+    found = {str(value): np.argwhere(label == value) for value in plan.structures.values()}
+    return {value: tuple(map(tuple, rows[:: max(1, len(rows) // CENTRES)][:CENTRES].tolist())) for value, rows in found.items()}
+
+
+def _volumes(plan: Plan, label: np.ndarray | None, trace: Trace) -> dict[str, float]:
+    if label is None:
+        return {}
+    voxel = float(np.prod(trace.prepared_spacing))
+    return {name: float(np.count_nonzero(label == value)) * voxel for name, value in plan.structures.items()}

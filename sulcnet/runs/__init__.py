@@ -1,0 +1,1 @@
+"""Put network, method, tuning and tasks together into one run."""

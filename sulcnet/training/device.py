@@ -1,0 +1,53 @@
+"""Which device and precision a run uses, and moving batches there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import torch
+
+from sulcnet.errors import EnvironmentFault, UsageError
+
+
+def choose_device(wish: str) -> torch.device:
+    """Give the device for `auto`, `cpu`, `cuda[:n]` or `mps`.
+
+    Raises:
+        EnvironmentFault: a GPU was asked for that is not there.
+    """
+    if wish == "auto":
+        wish = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = wish.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()):
+        raise UsageError(f"--device {wish} is not a device.", "Use auto, cpu, cuda, cuda:1 or mps.")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise EnvironmentFault(f"--device {wish}: {torch.cuda.device_count()} CUDA devices are visible.",
+                               "Use --device cpu, or check the driver (in Docker: --gpus all, in Singularity: --nv).")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise EnvironmentFault("--device mps: this machine has none.", "Use --device auto.")
+    return torch.device(wish)
+
+
+def choose_precision(wish: str, device: torch.device) -> str:
+    """Give `bf16` where the device computes in it natively and `auto` was asked for, else `fp32`."""
+    if wish in ("fp32", "bf16"):
+        return wish
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    # CPUs without these instructions emulate bf16 and are slower with it than without.
+    native = [getattr(torch.cpu, name, lambda: False)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return "bf16" if device.type == "cpu" and any(native) else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """Run the block in the run's precision; parameters stay fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def use_threads(count: int | None) -> int:
+    """Set torch's threads to the cores this process may use (or to `count`), and give their number."""
+    torch.set_num_threads(count or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    return torch.get_num_threads()

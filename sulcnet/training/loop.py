@@ -1,0 +1,240 @@
+"""The loop: step, log, validate, save, stop; in this order, for every method.
+
+It knows devices, precision, accumulation and resume; it knows no method. A run resumed at any step ends with the same
+bits as one that was never stopped (counted in steps, on one machine and thread count): batches are a function of the
+step, and everything else that changes is in `checkpoint_last.pth`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sulcnet.errors import Interrupted, ModelError
+from sulcnet.losses import Ratio
+from sulcnet.records.experiment import Schedule
+from sulcnet.records.workspace import METRICS, RunFolder
+from sulcnet.training import checkpoint
+from sulcnet.training.device import autocast
+from sulcnet.training.method import Group, Method
+from sulcnet.training.schedule import Progress, rate_factor
+from sulcnet.training.signals import stop_request
+
+log = logging.getLogger("sulcnet")
+LAST_SAVE_SECONDS = 60.0                # a kill costs at most about this much work
+
+
+class Loop:
+    """Train one method to the end of its schedule.
+
+    Args:
+        batches: `batches(first_step)` gives micro-batches from that step on, `accumulate` per step.
+        validate: gives the validation metrics as plain numbers; `score` among them (higher is better) picks `best`.
+        after_epoch: called with all metric rows after every epoch (the progress picture).
+    """
+
+    def __init__(
+        self, method: Method, schedule: Schedule, folder: RunFolder, device: torch.device, precision: str,
+        batches: Callable[[int], Iterator[Any]], validate: Callable[[], dict[str, float]],
+        after_epoch: Callable[[list[dict]], None] = lambda rows: None,
+    ):
+        self.method, self.schedule, self.folder = method, schedule, folder
+        self.device, self.precision = device, precision
+        self.batches, self.validate, self.after_epoch = batches, validate, after_epoch
+        self.progress = Progress(schedule)
+        self.optimisers = {part: _optimiser(groups, schedule) for part, groups in method.parts().items()}
+        self.sums: dict[str, tuple[Tensor, Tensor]] = {}
+        self.best, self.since_best, self.rows = -math.inf, 0, []
+        self.epoch_began = self.saved = 0.0
+
+    def run(self) -> None:
+        """Train, save `final`, leave the curves behind.
+
+        Raises:
+            Interrupted: a signal asked for it; the state is saved and the run can be continued.
+            ModelError: the loss is no longer a number.
+        """
+        stopped_early = False
+        with stop_request() as request:
+            self.progress.tick()
+            self.progress.elapsed, self.epoch_began = self._elapsed_at_start, self._elapsed_at_start
+            source = self.batches(self.progress.step)
+            while not self.progress.done and not stopped_early:
+                self._step([next(source).to(self.device) for _ in range(self.schedule.accumulate)])
+                self.progress.tick()
+                if self.progress.at_epoch_end:
+                    stopped_early = self._close_epoch()
+                if request or self.progress.elapsed - self.saved > LAST_SAVE_SECONDS or self.progress.at_epoch_end:
+                    self._save_last()
+                if request and not self.progress.done:
+                    raise Interrupted(f"{request.name} after step {self.progress.step}; the run is saved.",
+                                      "Continue it with the same command and --c.")
+        self._finish(stopped_early)
+
+    _elapsed_at_start = 0.0
+
+    def resume(self) -> None:
+        """Take the state of `checkpoint_last.pth`; metric rows written after it are dropped."""
+        state = checkpoint.load(self.folder.checkpoint("last"))
+        self.method.modules.load_state_dict(state["modules"])
+        self.method.load_extra_state(state["extra"])
+        for part, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][part])
+        self.sums = {name: tuple(part.to(self.device) for part in pair) for name, pair in state["sums"].items()}
+        self.progress.step, self._elapsed_at_start = state["step"], state["elapsed"]
+        self.best, self.since_best, self.rows = state["best"], state["since_best"], state["rows"]
+        self.saved = self._elapsed_at_start
+        (self.folder / METRICS).write_text("".join(_line(row) for row in self.rows))
+        log.info("continuing at step %d (epoch %d)", self.progress.step, len(self.rows))
+
+    def _step(self, micro_batches: Sequence[Any]) -> None:
+        """Descend once per part: at once without accumulation, else at the window's end."""
+        self.method.train()
+        self._set_rates()
+        totals = _summed([self.method.totals(batch) for batch in micro_batches])
+        parts: list[str] = []
+        for batch in micro_batches:
+            with autocast(self.device, self.precision):
+                steps = self.method.steps(batch)
+                step = next(steps, None)
+            while step is not None:
+                self._backward(step, totals, len(micro_batches))
+                parts += [step.part] * (step.part not in parts)
+                if len(micro_batches) == 1:
+                    self._descend(step.part)
+                with autocast(self.device, self.precision):
+                    step = next(steps, None)
+        if len(micro_batches) > 1:
+            for part in parts:
+                self._descend(part)
+        self.progress.step += 1
+
+    def _backward(self, step, totals: dict[str, Tensor], micro_batches: int) -> None:
+        """Add the gradient of one part's loss to that part's parameters alone."""
+        loss = 0.0
+        for name, (weight, ratio) in step.terms.items():
+            whole = totals[name].clamp_min(1e-6) if name in totals else ratio.denominator.clamp_min(1e-6) * micro_batches
+            loss = loss + weight * ratio.numerator / whole
+            self._count(name, ratio)
+        for name, ratio in step.report.items():
+            self._count(name, ratio)
+        # Counted like the loss that is optimised: once per step, whatever its terms were divided by.
+        self._count("loss", Ratio(loss * micro_batches, torch.ones((), device=self.device)))
+        inputs = [p for group in self.optimisers[step.part].param_groups for p in group["params"] if p.requires_grad]
+        loss.backward(inputs=inputs)
+
+    def _count(self, name: str, ratio: Ratio) -> None:
+        """Add to the epoch's sums on the device; nothing waits for the value."""
+        pair = tuple(part.detach().double() if self.device.type != "mps" else part.detach() for part in ratio)
+        before = self.sums.get(name)
+        self.sums[name] = pair if before is None else (before[0] + pair[0], before[1] + pair[1])
+
+    def _descend(self, part: str) -> None:
+        optimiser = self.optimisers[part]
+        parameters = [p for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.schedule.clip if self.schedule.clip > 0 else math.inf)
+        self._count(f"gradient/{part}", Ratio(norm, torch.ones((), device=self.device)))
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        self.method.after_step(part)
+
+    def _set_rates(self) -> None:
+        factor = rate_factor(self.schedule, self.progress.share)
+        for optimiser in self.optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] = factor * self.schedule.rates[group["rate"]]
+
+    def _close_epoch(self) -> bool:
+        """Log, validate, keep the best; give whether patience has run out."""
+        row = self._row()
+        if not math.isfinite(row["loss"]):
+            raise ModelError(f"The loss is {row['loss']} in epoch {row['epoch']}.",
+                             "Lower the rate (--set rate=...) or train in --precision fp32; the last good state is saved.")
+        if (row["epoch"] + 1) % self.schedule.validate_every == 0 or self.progress.done:
+            row.update({f"val/{name}": value for name, value in self.validate().items()})
+            self._keep_best(row.get("val/score"))
+        self.progress.tick()
+        row["seconds"] = round(self.progress.elapsed - self.epoch_began, 3)
+        self.epoch_began = self.progress.elapsed
+        self.rows.append(row)
+        with (self.folder / METRICS).open("a") as file:
+            file.write(_line(row))
+        log.info(_sentence(row, self.progress))
+        self.after_epoch(self.rows)
+        return 0 < self.schedule.patience <= self.since_best
+
+    def _row(self) -> dict[str, Any]:
+        values = {name: float(a / b) if float(b) else None for name, (a, b) in sorted(self.sums.items())}
+        self.sums = {}
+        rate = next(iter(self.optimisers.values())).param_groups[0]["lr"]
+        peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
+        return {"epoch": len(self.rows), "step": self.progress.step, **values, "rate": rate, "peak_bytes": peak}
+
+    def _keep_best(self, score: float | None) -> None:
+        if score is None:
+            return
+        if score > self.best:
+            self.best, self.since_best = score, 0
+            self._save_weights("best")
+        else:
+            self.since_best += 1
+
+    def _save_weights(self, which: str) -> None:
+        facts = {"which": which, "step": self.progress.step, "epoch": len(self.rows), "score": _finite(self.best)}
+        checkpoint.save(self.folder.checkpoint(which), {"modules": self.method.modules.state_dict()}, facts)
+
+    def _save_last(self) -> None:
+        state = {
+            "modules": self.method.modules.state_dict(),
+            "optimisers": {part: optimiser.state_dict() for part, optimiser in self.optimisers.items()},
+            "extra": self.method.extra_state(), "sums": self.sums, "step": self.progress.step,
+            "elapsed": self.progress.elapsed, "best": self.best, "since_best": self.since_best, "rows": self.rows,
+        }
+        facts = {"which": "last", "step": self.progress.step, "epoch": len(self.rows), "score": _finite(self.best)}
+        checkpoint.save(self.folder.checkpoint("last"), state, facts)
+        self.saved = self.progress.elapsed
+
+    def _finish(self, stopped_early: bool) -> None:
+        """Save `final`: the end of the schedule, or the best epoch when patience ended the run."""
+        if stopped_early:
+            best = checkpoint.load(self.folder.checkpoint("best"))
+            self.method.modules.load_state_dict(copy.deepcopy(best["modules"]))
+            log.info("no better epoch in %d: final is the best one", self.schedule.patience)
+        self._save_weights("final")
+
+
+def _optimiser(groups: Sequence[Group], schedule: Schedule) -> torch.optim.Optimizer:
+    """Build a part's optimiser; norms and biases do not decay, since shrinking them shrinks nothing that overfits."""
+    kinds = []
+    for rate, parameters in groups:
+        for decays in (True, False):
+            chosen = [p for p in parameters if (p.ndim > 1) == decays]
+            if chosen:
+                kinds.append({"params": chosen, "rate": rate, "weight_decay": schedule.weight_decay if decays else 0.0})
+    kind = torch.optim.AdamW if schedule.optimiser == "adamw" else torch.optim.Adam
+    return kind(kinds, lr=1e-3, foreach=True)
+
+
+def _summed(totals: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: sum(total[name] for total in totals) for name in totals[0]}
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _sentence(row: dict[str, Any], progress: Progress) -> str:
+    shown = [("loss", "loss"), ("val/dice", "dice"), ("val/balanced_accuracy", "balanced accuracy"), ("val/score", "score")]
+    parts = [f"{label} {row[key]:.3f}" for key, label in shown if row.get(key) is not None]
+    return f"epoch {row['epoch']:3d}  {100 * progress.share:3.0f} %  {'  '.join(parts)}  {row['seconds']:.1f} s"

@@ -1,0 +1,78 @@
+"""What the loop steps: a method yields (part, terms, report); the loop does backward and steps that part's optimiser.
+
+    class Reconstruct(Method):
+        def steps(self, batch):
+            image = self.network(batch.image)
+            yield Step("network", {"ssim": Term(1.0, ssim(image, batch.image))})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from sulcnet.losses import Ratio
+
+
+class Term(NamedTuple):
+    """One weighted term of a loss."""
+
+    weight: float
+    ratio: Ratio
+
+
+class Step(NamedTuple):
+    """One optimiser step of one part: the terms to sum and descend, and what is only watched."""
+
+    part: str
+    terms: Mapping[str, Term]
+    report: Mapping[str, Ratio] = {}
+
+
+class Group(NamedTuple):
+    """Parameters that share a peak learning rate, by the name of the rate in the schedule."""
+
+    rate: str
+    parameters: list[nn.Parameter]
+
+
+class Method:
+    """Something that learns from batches.
+
+    `modules` holds every module whose state belongs to the run; `steps` must not read a tensor's value (no `.item()`,
+    no branch on one), so that the memory planner can run it on fake tensors.
+    """
+
+    modules: nn.ModuleDict
+
+    def parts(self) -> dict[str, list[Group]]:
+        """Name the parts and their parameter groups; each part has an optimiser of its own."""
+        raise NotImplementedError
+
+    def steps(self, batch: Any) -> Iterator[Step]:
+        """Yield one step per part for a (micro-)batch on the device."""
+        raise NotImplementedError
+
+    def totals(self, batch: Any) -> dict[str, Tensor]:
+        """Give the denominator of each term that is known from the batch alone.
+
+        The loop sums these over an accumulation window before the first backward pass, so that micro-batches with
+        unequally many labels weigh as they would in one large batch.
+        """
+        return {}
+
+    def after_step(self, part: str) -> None:
+        """Do once-per-step work (a moving average, a queue); not called for a skipped step."""
+
+    def train(self) -> None:
+        """Enter training mode; a tuning strategy keeps frozen stages in eval mode."""
+        self.modules.train()
+
+    def extra_state(self) -> dict[str, Any]:
+        """Give state beyond modules and optimisers that a resumed run needs."""
+        return {}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `extra_state` gave."""

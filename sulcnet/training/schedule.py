@@ -1,0 +1,58 @@
+"""How far a run is, and how fast it learns there: by steps, or by the clock where there is a time limit."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+
+from sulcnet.records.experiment import Schedule
+
+STEP_DECAY = 0.1                        # `paper`: the rate after half of the epochs
+
+
+def rate_factor(schedule: Schedule, progress: float) -> float:
+    """Give the share of the peak learning rate at `progress` in [0, 1]: linear warm-up, then cosine or one step."""
+    if progress < schedule.warm_up:
+        return max(progress / schedule.warm_up, 1e-3)
+    if schedule.decay == "step":
+        return 1.0 if progress < 0.5 else STEP_DECAY
+    along = (min(progress, 1.0) - schedule.warm_up) / max(1.0 - schedule.warm_up, 1e-9)
+    return schedule.floor + (1.0 - schedule.floor) * 0.5 * (1.0 + math.cos(math.pi * along))
+
+
+@dataclass
+class Progress:
+    """Where a run is. With a time limit the elapsed seconds decide, and are saved, so that a resumed run goes on."""
+
+    schedule: Schedule
+    step: int = 0
+    elapsed: float = 0.0
+    _since: float = field(default_factory=time.monotonic)
+
+    def tick(self) -> None:
+        """Add the time since the last tick."""
+        now = time.monotonic()
+        self.elapsed, self._since = self.elapsed + now - self._since, now
+
+    @property
+    def last_step(self) -> int:
+        """The step count at which a run without time limit ends."""
+        return self.schedule.epochs * self.schedule.steps_per_epoch
+
+    @property
+    def share(self) -> float:
+        """How far the run is, 0 to 1."""
+        if self.schedule.minutes is not None:
+            return min(self.elapsed / (60 * self.schedule.minutes), 1.0)
+        return self.step / self.last_step
+
+    @property
+    def done(self) -> bool:
+        """Whether the schedule has ended."""
+        return self.share >= 1.0
+
+    @property
+    def at_epoch_end(self) -> bool:
+        """Whether the last step closed an epoch."""
+        return self.step % self.schedule.steps_per_epoch == 0 or self.done

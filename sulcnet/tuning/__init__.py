@@ -1,0 +1,1 @@
+"""Tuning strategies: which parameters of a pre-trained network learn, one file per strategy."""
