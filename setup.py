@@ -23,9 +23,10 @@ setup(
     name="sulcnet",
     version=version(),
     description="Find small, variable cortical folds in brain MRI: segment them and classify the whole image.",
-    long_description=(HERE / "README.md").read_text() if (HERE / "README.md").exists() else "",
+    long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    package_dir={"": "."},  # an editable install is then a plain path, not a finder that slows every start
     packages=find_packages(include=["sulcnet", "sulcnet.*"]),
     package_data={"sulcnet": ["**/*.json", "**/*.tsv", "**/*.html", "**/*.css"]},
     python_requires=">=3.10",

@@ -1,0 +1,52 @@
+# make demo        the whole path on a phantom cohort, on a CPU, in minutes
+# make test        the tests that every change must pass
+# make test-all    these, the slow ones and those on real data
+# make contract    every method x strategy x network, one step each
+# make benchmark   the tables of docs/benchmarks.md
+# make clean       remove the environment and what the demo and the tests wrote
+#
+# The first call creates .venv and installs into it; PYTHON=python3.12 chooses the interpreter.
+
+PYTHON ?= python3
+ENV    := .venv
+BIN    := $(ENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# The stamps carry the list of commands: a new file in sulcnet/cli needs a new console script.
+JOBS   := $(shell echo $(sort $(wildcard sulcnet/cli/*.py)) | cksum | cut -d' ' -f1)
+READY  := $(ENV)/ready-$(JOBS)
+TESTS  := $(ENV)/ready-test-$(JOBS)
+PYTEST := $(BIN)/python -m pytest -q
+
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test test-all contract benchmark clean
+
+demo: $(READY)
+	$(BIN)/sulcnet_demo
+
+test: $(TESTS)
+	$(PYTEST)
+
+test-all: $(TESTS)
+	$(PYTEST) -m ""
+
+contract: $(TESTS)
+	$(PYTEST) -m contract
+
+benchmark: $(READY)
+	@for file in $(sort $(wildcard benchmarks/[a-z]*.py)); do $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf $(ENV) build *.egg-info .pytest_cache sulcnet_demo
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(ENV)
+
+$(READY): $(BIN)/python setup.py constraints.txt
+	$(PIP) -e .
+	@touch $@
+
+$(TESTS): $(BIN)/python setup.py constraints.txt
+	$(PIP) -e '.[test]'
+	@touch $(READY) $@

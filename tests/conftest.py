@@ -1,0 +1,40 @@
+"""What every test gets: one thread, the same random draws each time, and an empty place to work in."""
+
+import os
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+# Before anything imports torch or numpy; results must not depend on the number of cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _repeatable():
+    """Seed the generators that are in use; importing a heavy library just to seed it would slow every test."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch) -> Path:
+    """An empty root; no variable of the user's own points a test at real data."""
+    for name in ("SULCNET_ROOT", "SULCNET_PLUGINS", "sulcnet_raw", "sulcnet_preprocessed", "sulcnet_results"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real images; the test is skipped without one."""
+    folder = os.environ.get("SULCNET_TEST_DATA", "")
+    if not Path(folder).is_dir() or not folder:
+        pytest.skip("$SULCNET_TEST_DATA names no folder")
+    return Path(folder)

@@ -1,0 +1,235 @@
+"""The house rules of docs/architecture.md, checked on the source: floors, "only here", safety, docstrings.
+
+Every rule is a function from a file to what breaks it, and comes with a bad line that it must catch.
+"""
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from sulcnet.records import workspace
+
+PACKAGE = Path(__file__).parents[1] / "sulcnet"
+FLOORS = {
+    8: {"cli"},
+    7: {"report"},
+    6: {"runs"},
+    5: {"pretraining", "tuning", "tasks", "adaptation", "alignment"},
+    4: {"training", "inference"},
+    3: {"planning", "preprocessing", "data", "evaluation", "phantoms"},
+    2: {"io", "geometry", "networks", "losses"},
+    1: {"records"},
+    0: {"errors", "log", "options", "plugins", "parallel"},
+}
+FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
+NO_TORCH = FLOORS[0] | {"records", "io", "geometry", "planning", "preprocessing", "evaluation", "phantoms", "cli"}
+# Every name that workspace.py declares, but not its ordinary words ("test"), which mean other things elsewhere.
+FILE_NAMES = {
+    value
+    for name, value in vars(workspace).items()
+    if name.isupper() and isinstance(value, str) and ("." in value or not value.islower())
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A parsed file and its place: `("networks", "resenc_unet.py")`."""
+
+    parts: tuple[str, ...]
+    tree: ast.Module
+
+    @classmethod
+    def of(cls, place: str, text: str) -> "Source":
+        return cls(tuple(place.split("/")), ast.parse(text))
+
+    @property
+    def room(self) -> str:
+        return self.parts[0].removesuffix(".py")
+
+    @property
+    def place(self) -> str:
+        return "/".join(self.parts)
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield (line, dotted name) of all imports, those inside functions too; `from a import b` gives `a.b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = "." * node.level + (node.module or "")
+            yield from ((node.lineno, f"{package}.{alias.name}") for alias in node.names)
+
+
+def at_import(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield the statements that run when the module is imported, without `if TYPE_CHECKING:` blocks."""
+    waiting = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and "TYPE_CHECKING" not in ast.dump(node)[:60]:
+            waiting += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+
+
+def calls(tree: ast.AST, name: str) -> Iterator[ast.Call]:
+    """Yield calls of `name`, written as `print` or `torch.load`."""
+    return (node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == name)
+
+
+def downward(source: Source) -> Iterator[tuple[int, str]]:
+    """Import downward only; within a floor, only from the file's own room."""
+    for line, name in imports(source.tree):
+        target = (name.split(".") + [""])[1] if name.split(".")[0] == "sulcnet" else ""
+        if name.startswith("."):
+            yield line, "relative import"
+        elif target in FLOOR and target != source.room and FLOOR[target] >= max(FLOOR.get(source.room, 9), 1):
+            yield line, f"{source.room} (floor {FLOOR[source.room]}) imports {target} (floor {FLOOR[target]})"
+
+
+def no_siblings(source: Source) -> Iterator[tuple[int, str]]:
+    """A method, strategy or task imports no other one; what they share lies in `_*.py` or below."""
+    for line, name in imports(source.tree):
+        parts = name.split(".")
+        if source.room in FLOORS[5] and parts[:2] == ["sulcnet", source.room] and not parts[2].startswith("_"):
+            yield line, f"imports its sibling {parts[2]}"
+
+
+def only_in(where: Callable[[Source], bool], *modules: str):
+    """Make the rule that these modules are imported only where `where` says."""
+
+    def rule(source: Source) -> Iterator[tuple[int, str]]:
+        for line, name in imports(source.tree):
+            if not where(source) and any(name == module or name.startswith(module + ".") for module in modules):
+                yield line, f"imports {name}"
+
+    return rule
+
+
+def in_rooms(*rooms: str) -> Callable[[Source], bool]:
+    return lambda source: source.room in rooms
+
+
+def only_workspace(source: Source) -> Iterator[tuple[int, str]]:
+    """Environment variables and file names live in records/workspace.py."""
+    if source.place == "records/workspace.py":
+        return
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv"):
+            yield node.lineno, ast.unparse(node)
+        if isinstance(node, ast.Constant) and node.value in FILE_NAMES:
+            yield node.lineno, f"the file name {node.value!r}"
+    yield from ((line, name) for line, name in imports(source.tree) if name in ("os.environ", "os.getenv"))
+
+
+def only_cli_talks(source: Source) -> Iterator[tuple[int, str]]:
+    """Only cli/ prints and reads sys.argv."""
+    if source.room == "cli":
+        return
+    yield from ((call.lineno, "print") for call in calls(source.tree, "print"))
+    yield from ((node.lineno, "sys.argv") for node in ast.walk(source.tree)
+                if isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.argv")
+
+
+def no_bare_except(source: Source) -> Iterator[tuple[int, str]]:
+    """An except names what it expects."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.ExceptHandler) and node.type is None:
+            yield node.lineno, "bare except"
+
+
+def safe_load(source: Source) -> Iterator[tuple[int, str]]:
+    """A checkpoint may not run code when it is opened."""
+    for call in calls(source.tree, "torch.load"):
+        if not any(key.arg == "weights_only" and ast.unparse(key.value) == "True" for key in call.keywords):
+            yield call.lineno, "torch.load without weights_only=True"
+
+
+def light_import(source: Source) -> Iterator[tuple[int, str]]:
+    """Rooms that work without torch do not import it with the module."""
+    for node in at_import(source.tree):
+        for line, name in imports(node) if isinstance(node, (ast.Import, ast.ImportFrom)) else ():
+            if source.room in NO_TORCH and name.split(".")[0] in ("torch", "monai"):
+                yield line, f"imports {name} with the module"
+
+
+def no_item_in_steps(source: Source) -> Iterator[tuple[int, str]]:
+    """`steps` stays on the device: `.item()` waits for it and breaks planning under fake tensors."""
+    for function in ast.walk(source.tree):
+        if isinstance(function, ast.FunctionDef) and function.name == "steps":
+            for call in ast.walk(function):
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "item":
+                    yield call.lineno, ".item() in steps"
+
+
+def documented(source: Source) -> Iterator[tuple[int, str]]:
+    """Every public module, class and function says what it is; `arguments` and `run` of a command are its HELP."""
+    if ast.get_docstring(source.tree) is None:
+        yield 1, "module without docstring"
+    for node in source.tree.body:
+        told = source.room == "cli" and getattr(node, "name", "") in ("arguments", "run")
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_") and not told:
+            if ast.get_docstring(node) is None:
+                yield node.lineno, f"{node.name} without docstring"
+
+
+def known_room(source: Source) -> Iterator[tuple[int, str]]:
+    """Every file lies on a floor."""
+    if source.room not in FLOOR and source.place != "__init__.py":
+        yield 1, f"{source.room} is on no floor"
+
+
+# rule -> (where a bad line could stand, the bad line); the rule must catch it
+RULES = {
+    "downward": (downward, "records/x.py", "from sulcnet.io import nifti"),
+    "downward, inside a function": (downward, "planning/x.py", "def f():\n    import sulcnet.training.loop"),
+    "downward, not sideways": (downward, "tasks/x.py", "from sulcnet.tuning import top"),
+    "no siblings": (no_siblings, "tasks/x.py", "from sulcnet.tasks.segmentation import head"),
+    "NIfTI only in io": (only_in(in_rooms("io"), "nibabel", "SimpleITK"), "data/x.py", "import nibabel as nib"),
+    "MONAI only in networks": (only_in(in_rooms("networks"), "monai"), "losses/x.py", "from monai.losses import DiceLoss"),
+    "processes": (
+        only_in(in_rooms("parallel", "data", "runs"), "multiprocessing", "concurrent", "subprocess", "torch.utils.data"),
+        "training/x.py", "from torch.utils.data import DataLoader"),
+    "environment": (only_workspace, "io/x.py", "import os\nos.environ['A']"),
+    "environment by name": (only_workspace, "io/x.py", "from os import environ"),
+    "file names": (only_workspace, "planning/x.py", "path / 'plans.json'"),
+    "folder names": (only_workspace, "planning/x.py", "path / 'imagesTr'"),
+    "print": (only_cli_talks, "training/x.py", "print('epoch 1')"),
+    "sys.argv": (only_cli_talks, "training/x.py", "import sys\nsys.argv[1]"),
+    "bare except": (no_bare_except, "io/x.py", "try:\n    a\nexcept:\n    b"),
+    "safe load": (safe_load, "training/x.py", "torch.load(path, weights_only=False)"),
+    "light import": (light_import, "evaluation/x.py", "try:\n    from torch import nn\nexcept ImportError:\n    nn = 0"),
+    "no .item() in steps": (no_item_in_steps, "tasks/x.py", "class A:\n    def steps(self, b):\n        yield b.sum().item()"),
+    "documented": (documented, "io/x.py", '"""A."""\ndef read():\n    return 1'),
+    "documented module": (documented, "io/x.py", "a = 1"),
+    "known room": (known_room, "utils/x.py", "a = 1"),
+}
+GOOD = '"""A good file."""\nimport os\nfrom sulcnet.errors import DataError\n\n\ndef read():\n    """Read."""\n    import torch\n\n    return torch.load(os.devnull, weights_only=True)\n'
+
+
+@cache
+def sources() -> list[Source]:
+    files = sorted(PACKAGE.rglob("*.py"))
+    return [Source.of(str(file.relative_to(PACKAGE)), file.read_text()) for file in files]
+
+
+@pytest.mark.parametrize("name", {rule: name for name, (rule, *_) in RULES.items()}.values())
+def test_the_source_keeps_the_rule(name):
+    rule = RULES[name][0]
+    broken = [f"sulcnet/{source.place}:{line}: {what}" for source in sources() for line, what in rule(source)]
+    assert not broken, "\n" + "\n".join(broken)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_rule_catches_a_bad_line_and_lets_a_good_file_pass(name):
+    rule, place, bad = RULES[name]
+    assert list(rule(Source.of(place, bad)))
+    assert not list(rule(Source.of("inference/x.py", GOOD)))
+
+
+def test_every_folder_is_a_package_so_that_it_is_installed():
+    rooms = {file.parent for file in PACKAGE.rglob("*.py")}
+    assert not [str(room) for room in rooms if not (room / "__init__.py").exists()]
