@@ -176,14 +176,14 @@ def folds_alone(image: np.ndarray) -> np.ndarray:
 
 def test_a_split_that_parts_the_sessions_of_a_subject_leaks():
     """A nearest neighbour finds the other session and looks nearly perfect, until the split is by subject."""
-    scans = list(draw_cohort(SEED, 36, sessions=2, **COARSE))
+    scans = list(draw_cohort(SEED, 60, sessions=2, **COARSE))
     truth, likeness = classes(scans), np.corrcoef(np.stack([folds_alone(one.image) for one in scans]))
     np.fill_diagonal(likeness, -1)
     leaking = np.mean(truth[likeness.argmax(1)] == truth)
-    for first in range(0, 36, 2):
+    for first in range(0, len(scans), 2):
         likeness[first : first + 2, first : first + 2] = -1
     honest = np.mean(truth[likeness.argmax(1)] == truth)
-    assert leaking > 0.9 and honest < 0.6
+    assert leaking > 0.9 and leaking - honest > 0.25  # an honest neighbour knows a little: the PCS is in the image
 
 
 def cheap_features(image: np.ndarray) -> np.ndarray:
