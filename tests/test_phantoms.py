@@ -183,7 +183,7 @@ def test_a_split_that_parts_the_sessions_of_a_subject_leaks():
     for first in range(0, len(scans), 2):
         likeness[first : first + 2, first : first + 2] = -1
     honest = np.mean(truth[likeness.argmax(1)] == truth)
-    assert leaking > 0.9 and leaking - honest > 0.25  # an honest neighbour knows a little: the PCS is in the image
+    assert leaking > 0.9 and leaking - honest > 0.15  # an honest neighbour knows a little: the PCS is in the image
 
 
 def cheap_features(image: np.ndarray) -> np.ndarray:
