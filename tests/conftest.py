@@ -33,8 +33,8 @@ def root(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def real_data() -> Path:
-    """The folder of real images; the test is skipped without one."""
-    folder = os.environ.get("SULCNET_TEST_DATA", "")
-    if not Path(folder).is_dir() or not folder:
-        pytest.skip("$SULCNET_TEST_DATA names no folder")
-    return Path(folder)
+    """The folder of real images: `$SULCNET_TEST_DATA`, else `../shared/data` beside the project; skipped without one."""
+    folder = Path(os.environ.get("SULCNET_TEST_DATA") or Path(__file__).parents[1] / "../shared/data")
+    if not folder.is_dir():
+        pytest.skip(f"no real images: {folder} is no folder ($SULCNET_TEST_DATA names another)")
+    return folder
