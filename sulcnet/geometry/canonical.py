@@ -116,7 +116,7 @@ def target_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequenc
 def _check(data: np.ndarray, label: np.ndarray | None, label_like: Sequence[bool]) -> None:
     if not np.isfinite(data).all():
         bad = int(data.size - np.count_nonzero(np.isfinite(data)))
-        raise DataError(f"The image holds {bad} NaN or Inf voxels, expected numbers.", "Set them to 0 or mend the image.")
+        raise DataError(f"The image holds {bad} NaN or Inf voxels, expected numbers.", "Mend it or set them to 0.")
     if label is not None and label.shape != data.shape[1:]:
         raise DataError(
             f"The label has shape {label.shape}, expected the image's {data.shape[1:]}.", "Resample it to the image."
@@ -151,9 +151,12 @@ def _argmax_in_box(probabilities: np.ndarray, trace: Trace) -> np.ndarray:
 
 
 def _maps(probabilities: np.ndarray, trace: Trace) -> np.ndarray:
-    full = uncrop(resample_probabilities(probabilities, trace.resample.shape), trace.crop).astype(np.float32, copy=False)
-    full[0] = uncrop(resample_probabilities(probabilities[:1], trace.resample.shape)[0], trace.crop, fill=1)
-    return np.ascontiguousarray(unorient(full, trace.orient))
+    """Give the probabilities (K, X, Y, Z) on the input's grid, one class in memory beside the result."""
+    full = np.empty((len(probabilities), *trace.shape), dtype=np.float32)
+    for value in range(len(probabilities)):
+        inside = resample_probabilities(probabilities[value : value + 1], trace.resample.shape)[0]
+        full[value] = unorient(uncrop(inside, trace.crop, fill=1 if value == 0 else 0), trace.orient)
+    return full
 
 
 def _box(data: np.ndarray, box: str) -> Crop:

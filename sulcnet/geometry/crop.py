@@ -17,8 +17,8 @@ def nonzero_box(data: np.ndarray) -> Crop:
     this function too, but importing it imports torch.
     """
     filled = (data != 0).any(axis=0)
-    edges = [_edges(filled.any(axis=tuple(other for other in range(filled.ndim) if other != axis))) for axis in range(filled.ndim)]
-    low, high = zip(*edges)
+    axes = range(filled.ndim)
+    low, high = zip(*[_edges(filled.any(axis=tuple(other for other in axes if other != axis))) for axis in axes])
     return Crop(low, high, tuple(filled.shape))
 
 

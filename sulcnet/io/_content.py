@@ -38,7 +38,8 @@ def start(path: Path, count: int) -> bytes:
 def check_present(path: Path) -> None:
     """Raise DataError where there is no file, nothing in it, or only a note that says where the data once were."""
     if path.is_symlink() and not path.exists():
-        raise DataError(f"{path} is a link to {os.readlink(path)}, which does not exist.", _fetch("datalad get", path))
+        target = os.readlink(path)
+        raise DataError(f"{path} is a link to {target}, which does not exist.", _fetch("datalad get", path))
     if not path.is_file():
         raise DataError(f"{path} does not exist or is not a file.", "Check the name, the folder and the file ending.")
     with _explained(path), open(path, "rb") as file:
@@ -61,7 +62,8 @@ def _explained(path: Path) -> Iterator[None]:
             f"{path} is a damaged gzip file: {problem}.", "Copy or download the file again; `gzip -t` checks it."
         ) from problem
     except OSError as problem:
-        raise DataError(f"{path} cannot be read: {problem.strerror}.", "Check its permissions and the disk.") from problem
+        reason = problem.strerror or problem
+        raise DataError(f"{path} cannot be read: {reason}.", "Check its permissions and the disk.") from problem
 
 
 def _fetch(command: str, path: Path) -> str:

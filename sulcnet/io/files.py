@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -82,13 +83,21 @@ def endings() -> tuple[str, ...]:
 
 
 def _reader(path: Path) -> Reader:
+    reader = _reader_for("".join(path.suffixes[-2:]).lower())
+    if reader is None:
+        known = ", ".join(sorted(endings()))
+        raise DataError(f"{path} has an ending that no reader knows.", f"Convert it; known endings: {known}.")
+    return reader
+
+
+@lru_cache(maxsize=None)
+def _reader_for(suffixes: str) -> Reader | None:
+    """Find the reader of `.nii.gz` or `.05.nii`; kept, because finding plug-ins parses their files each time."""
     for name in plugins.names("io", "READER"):
         reader = plugins.find("io", name, "READER")
-        if path.name.lower().endswith(reader.endings):
+        if suffixes.endswith(reader.endings):
             return reader
-    raise DataError(
-        f"{path} has an ending that no reader knows.", f"Convert it; known endings: {', '.join(sorted(endings()))}."
-    )
+    return None
 
 
 def _rounded(path: Path, data: np.ndarray) -> np.ndarray:
@@ -127,7 +136,8 @@ def _write(path: Path, data: np.ndarray, like: Image) -> None:
         reader.write(beside / path.name, data, like)
         _move_all(beside, path)
     except OSError as problem:
-        raise DataError(f"Cannot write {path}: {problem.strerror}.", "Check the folder's permissions and space.") from problem
+        reason = problem.strerror or problem
+        raise DataError(f"Cannot write {path}: {reason}.", "Check the folder's permissions and space.") from problem
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

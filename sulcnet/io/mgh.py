@@ -41,16 +41,14 @@ def _write(path: Path, data: np.ndarray, like: Image) -> None:
     """Write all that an MGH header holds: type, shape and affine."""
     import nibabel as nib
 
-    mgh = nib.MGHHeader(like.header.opaque, check=False) if like.header.kind == KIND else None
-    data = data.reshape(like.header.stored_shape) if mgh is not None else data
-    raw = nib.MGHImage(data, None if mgh is not None else like.affine, _typed(mgh, data)).to_bytes()
-    path.write_bytes(gzip.compress(raw, COMPRESSION, mtime=0) if path.name.lower().endswith(".mgz") else raw)
-
-
-def _typed(mgh: Any, data: np.ndarray) -> Any:
-    if mgh is not None:
+    if like.header.kind == KIND:
+        mgh = nib.MGHImage.header_class(like.header.opaque, check=False)
         mgh.set_data_dtype(data.dtype)
-    return mgh
+        image = nib.MGHImage(data.reshape(like.header.stored_shape), None, mgh)
+    else:
+        image = nib.MGHImage(data, like.affine)
+    raw = image.to_bytes()
+    path.write_bytes(gzip.compress(raw, COMPRESSION, mtime=0) if path.name.lower().endswith(".mgz") else raw)
 
 
 def _parsed(path: Path, raw: bytes) -> Any:

@@ -1,4 +1,8 @@
-"""MetaImage, NRRD and GIPL, through SimpleITK; ITK's axes are left-posterior-superior, ours right-anterior-superior."""
+"""MetaImage and NRRD, through SimpleITK.
+
+ITK's axes point left, posterior, superior; ours right, anterior, superior. Formats that ITK reads but that do not
+store the direction of axes (GIPL, PNG) are left out: left and right would be a guess.
+"""
 
 from __future__ import annotations
 
@@ -54,14 +58,16 @@ def _write(path: Path, data: np.ndarray, like: Image) -> None:
         image.SetDirection(direction)
         sitk.WriteImage(image, str(path), useCompression=True)
     except RuntimeError as problem:
-        raise DataError(f"Cannot write {path}: {_last_line(problem)}", "Use the ending .nii.gz for outputs.") from problem
+        reason = _last_line(problem)
+        raise DataError(f"Cannot write {path}: {reason}", "Use the ending .nii.gz for outputs.") from problem
 
 
 def _described(path: Path, image: Any) -> tuple[Grid, Header]:
     """Give grid and header of an image or of a reader that has read the header."""
-    components = image.GetNumberOfComponents() if hasattr(image, "GetFileName") else image.GetNumberOfComponentsPerPixel()
+    from_file = hasattr(image, "GetFileName")
+    components = image.GetNumberOfComponents() if from_file else image.GetNumberOfComponentsPerPixel()
     if components != 1:
-        raise DataError(f"{path} has {components} numbers per voxel, expected 1.", "Write each channel to a file of its own.")
+        raise DataError(f"{path} has {components} numbers per voxel, expected 1.", "Write one file per channel.")
     stored = tuple(int(size) for size in image.GetSize())
     opaque = (tuple(image.GetSpacing()), tuple(image.GetOrigin()), tuple(image.GetDirection()))
     grid = Grid(one_volume(path, stored), usable_affine(path, _affine(*opaque)))
@@ -94,4 +100,4 @@ def _last_line(problem: RuntimeError) -> str:
     return str(problem).strip().splitlines()[-1].strip()
 
 
-READER = Reader((".mha", ".mhd", ".nrrd", ".nhdr", ".gipl", ".gipl.gz"), _head, _read, _write)
+READER = Reader((".mha", ".mhd", ".nrrd", ".nhdr"), _head, _read, _write)

@@ -93,7 +93,8 @@ class Trace(Record):
         return tuple(sum(value * value for value in column[:3]) ** 0.5 for column in columns)
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        oriented = tuple(self.shape[axis] for axis in self.orient.axes) if len(self.orient.axes) == len(self.shape) else ()
+        fits = len(self.orient.axes) == len(self.shape)
+        oriented = tuple(self.shape[axis] for axis in self.orient.axes) if fits else ()
         if oriented != self.crop.shape:
             yield "crop", f"expected shape {oriented} after orient, found {self.crop.shape}"
         cropped = tuple(high - low for low, high in zip(self.crop.low, self.crop.high))
