@@ -81,7 +81,7 @@ def one_volume(path: Path, stored: tuple[int, ...]) -> tuple[int, int, int]:
     if len(shape) > 3:
         raise DataError(
             f"{path} holds more than one volume: found shape {times(stored)}, expected one image of two or three axes.",
-            "Split it, or name the volume to use by writing it to a file of its own.",
+            "Write the volume to use, or each channel, to a file of its own.",
         )
     if len(shape) < 2 or 0 in shape:
         raise DataError(

@@ -29,7 +29,7 @@ def read_image(path: Path | str) -> Image:
     path = Path(path)
     data, grid, header = _reader(path).read(path)
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes Inf and is then counted as such
-        return Image(np.ascontiguousarray(data, dtype=np.float32), grid.affine, header)
+        return Image(np.array(data, dtype=np.float32, order="C"), grid.affine, header)
 
 
 def read_label(path: Path | str) -> Image:
@@ -41,7 +41,7 @@ def read_label(path: Path | str) -> Image:
     path = Path(path)
     data, grid, header = _reader(path).read(path)
     whole = data if data.dtype.kind in "iu" else _rounded(path, data)
-    return Image(np.ascontiguousarray(whole, dtype=_smallest(path, whole)), grid.affine, header)
+    return Image(np.array(whole, dtype=_smallest(path, whole), order="C"), grid.affine, header)
 
 
 def read_grid(path: Path | str) -> Grid:

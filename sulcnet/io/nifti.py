@@ -61,9 +61,8 @@ def _data_file(path: Path) -> Path:
 
 def _parsed(path: Path, first: bytes) -> Any:
     """Give nibabel's header object, or say what the file is instead."""
-    import nibabel as nib
-
-    size = next((size for size in (348, 540) if first[:4] in (size.to_bytes(4, "little"), size.to_bytes(4, "big"))), 0)
+    marks = {(size, order): size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big")}
+    size, order = next((key for key, mark in marks.items() if first[:4] == mark), (0, ""))
     if not size or len(first) < size:
         raise DataError(
             f"{path} is not a NIfTI file: found {len(first)} bytes that start with {first[:12]!r}, "
@@ -71,19 +70,21 @@ def _parsed(path: Path, first: bytes) -> Any:
             "Check that the download is complete, and that the ending fits the format.",
         )
     magic = first[344:348] if size == 348 else first[4:8]
-    kind = {
-        b"n+1\0": nib.Nifti1Header,
-        b"ni1\0": nib.nifti1.Nifti1PairHeader,
-        b"n+2\0": nib.Nifti2Header,
-        b"ni2\0": nib.nifti2.Nifti2PairHeader,
-    }.get(magic)
-    if kind is None:
-        raise DataError(
-            f"{path} is an ANALYZE file, expected NIfTI: ANALYZE does not say which side is left.",
-            "Convert it to NIfTI with a tool that knows its orientation.",
-        )
-    order = "<" if first[:4] == size.to_bytes(4, "little") else ">"
-    return _repaired(path, kind(first[:size], endianness=order, check=False))
+    return _repaired(path, _kind(path, magic)(first[:size], endianness=order, check=False))
+
+
+def _kind(path: Path, magic: bytes) -> type:
+    """Give nibabel's class for version 1 or 2, single file or pair."""
+    from nibabel import nifti1, nifti2
+
+    kinds = {b"n+1\0": nifti1.Nifti1Header, b"ni1\0": nifti1.Nifti1PairHeader}
+    kinds |= {b"n+2\0": nifti2.Nifti2Header, b"ni2\0": nifti2.Nifti2PairHeader}
+    if magic in kinds:
+        return kinds[magic]
+    raise DataError(
+        f"{path} is an ANALYZE file, expected NIfTI: ANALYZE does not say which side is left.",
+        "Convert it to NIfTI with a tool that knows its orientation.",
+    )
 
 
 def _repaired(path: Path, nifti: Any) -> Any:
