@@ -1,0 +1,41 @@
+"""`sulcnet_verify`: check a raw dataset and show everything that is wrong with it."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from sulcnet.cli._command import Command, Parser, add_dataset, add_json, add_quiet, add_root, add_workers
+
+HELP = """Check a raw dataset: files, headers, labels, tables and splits. All problems are shown at once, worst first,
+and kept in integrity.json. Exit code 4 if there are errors, 0 if there are warnings only."""
+EXAMPLES = """
+sulcnet_verify -d 1
+sulcnet_verify -d Dataset001_PCS --json > problems.json
+"""
+
+
+def arguments(parser: Parser) -> None:
+    add_dataset(parser)
+    add_workers(parser)
+    add_root(parser)
+    add_json(parser)
+    add_quiet(parser)
+
+
+def run(args: Namespace) -> str:
+    import json
+
+    from sulcnet.preprocessing.verify import format_report, verify_dataset
+    from sulcnet.records.workspace import INTEGRITY, Workspace
+
+    folders = Workspace.find(args.root).dataset(args.dataset)
+    report = verify_dataset(folders, args.workers)
+    if args.json:
+        print(json.dumps(report.to_json(), indent=1))
+    elif report.problems_found or not args.quiet:
+        print(format_report(report))
+    report.raise_if_errors()
+    return f"The same as JSON: {folders.preprocessed / INTEGRITY}"
+
+
+COMMAND = Command(HELP, arguments, run, EXAMPLES)

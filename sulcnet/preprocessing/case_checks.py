@@ -1,0 +1,163 @@
+"""Check the files of one case; everything that needs voxels happens here, in a worker process, reading each file once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sulcnet.errors import DataError
+from sulcnet.geometry.orient import nearest_ras
+from sulcnet.io import Grid, Image, farthest_corner_mm, non_finite, read_image, read_label
+from sulcnet.preprocessing.integrity import Problem, problem
+from sulcnet.records.dataset import Case, DatasetHeader
+
+NOISE = 0.1
+"""Share of the smallest voxel edge that a corner may move between two headers: float32 and quaternion rounding stay
+below 0.01 in real files, and less than a tenth of a voxel moves no voxel onto its neighbour."""
+SPACING_NOISE = 1e-3
+"""Relative difference of voxel sizes that is called rounding; only decides how a difference of grids is described."""
+NO_UNIT = ("mm", "unknown")
+LISTED = 8  # label values that a message lists
+
+
+@dataclass(frozen=True)
+class CaseCheck:
+    """What one case contributes: its problems, and the facts that rules about the whole dataset compare.
+
+    `orientation` is like "RAS" ("" where no file states one), `digest` identifies the voxels of the first channel
+    ("" where it cannot be read), `values` are the label values that occur, None without a readable label.
+    """
+
+    problems: tuple[Problem, ...]
+    orientation: str = ""
+    digest: str = ""
+    values: tuple[int, ...] | None = None
+
+
+def check_case(header: DatasetHeader, case: Case) -> CaseCheck:
+    """Read all files of a case and gather everything that is wrong with them."""
+    found: list[Problem] = []
+    first: Image | None = None
+    facts = {}
+    for path in case.images:
+        image = _read_channel(case, path, found)
+        if image is None:
+            continue
+        found += _image_problems(case, path, image)
+        if first is None:
+            first, facts = image, {"orientation": orientation(image), "digest": _digest(image)}
+        else:
+            found += _grid_problems("channels on different grids", case, path, image.grid, first.grid)
+    if case.label is not None and header.structures:
+        facts["values"] = _check_label(header, case, first, found)
+    return CaseCheck(tuple(found), **facts)
+
+
+def orientation(image: Image) -> str:
+    """Name the direction of each stored axis, like "LAS"; "" where the file states none."""
+    if not image.header.oriented:
+        return ""
+    step = nearest_ras(image.affine, (2, 2, 2))  # a cube: a 2-D image has its true directions too
+    letters = {axis: pair[flip] for axis, flip, pair in zip(step.axes, step.flips, ("RL", "AP", "SI"))}
+    return "".join(letters[axis] for axis in range(3))
+
+
+def _read_channel(case: Case, path: Path, found: list[Problem]) -> Image | None:
+    if not path.exists() and not path.is_symlink():
+        found.append(problem("missing channel", case.id, f"no {path.name}", f"{len(case.images)} channel(s) per case"))
+        return None
+    try:
+        return read_image(path)
+    except DataError as error:
+        found.append(_unreadable(case, path, error))
+        return None
+
+
+def _unreadable(case: Case, path: Path, error: DataError) -> Problem:
+    reason = error.message.removeprefix(str(path)).strip().rstrip(".") or error.message
+    return problem("unreadable file", case.id, f"{path.name} {reason}", "one image of two or three axes")
+
+
+def _image_problems(case: Case, path: Path, image: Image) -> Iterator[Problem]:
+    bad = non_finite(image)
+    if bad:
+        yield problem("NaN or infinite voxels", case.id, f"{bad} of {image.data.size} in {path.name}", "finite numbers")
+    elif image.data.min() == image.data.max():
+        yield problem("constant image", case.id, f"{image.data.flat[0]:g} in every voxel of {path.name}", "varying values")
+    yield from _header_problems(case, path, image)
+
+
+def _header_problems(case: Case, path: Path, image: Image) -> Iterator[Problem]:
+    header = image.header
+    if not header.oriented:
+        yield problem("left and right are a guess", case.id, f"no orientation in {path.name}", "a coded sform or qform")
+    if header.sform_qform_disagree_mm > _allowed(image.grid):
+        apart = f"{header.sform_qform_disagree_mm:.2f} mm apart at a corner of {path.name}"
+        yield problem("sform differs from qform", case.id, apart, f"at most {_allowed(image.grid):.2f} mm")
+    if header.unit not in NO_UNIT:
+        yield problem("unit is not mm", case.id, f"{header.unit} in {path.name}", "mm")
+
+
+def _check_label(header: DatasetHeader, case: Case, image: Image | None, found: list[Problem]) -> tuple[int, ...] | None:
+    label = _read_label(case, found)
+    if label is None:
+        return None
+    if image is not None:
+        found += _grid_problems("image and label on different grids", case, case.label, label.grid, image.grid)
+    values = tuple(int(value) for value in np.unique(label.data))
+    known = {0, *header.labels.values()}
+    if not known.issuperset(values):
+        strange = _listed(sorted(set(values) - known))
+        found.append(problem("label value outside dataset.json", case.id, strange, _listed(sorted(known))))
+    if values == (0,):
+        found.append(problem("all-background label", case.id, f"only 0 in {case.label.name}", "at least one structure"))
+    return values
+
+
+def _read_label(case: Case, found: list[Problem]) -> Image | None:
+    try:
+        return read_label(case.label)
+    except DataError as error:
+        refused = error
+    try:
+        read_image(case.label)  # a sound file that is only not a label map?
+    except DataError:
+        found.append(_unreadable(case, case.label, refused))
+    else:
+        reason = refused.message.partition(": ")[2].partition(", expected")[0].removeprefix("found ") or refused.message
+        found.append(problem("label values are not whole numbers", case.id, reason, f"whole numbers in {case.label.name}"))
+    return None
+
+
+def _grid_problems(what: str, case: Case, path: Path, grid: Grid, reference: Grid) -> Iterator[Problem]:
+    """Name the first thing in which two grids differ: shape, spacing or position; the others follow from it."""
+    if grid.shape != reference.shape:
+        yield problem(what, case.id, f"shape {grid.shape} in {path.name}", f"{reference.shape}")
+        return
+    apart = farthest_corner_mm(grid.shape, grid.affine, reference.affine)
+    if apart <= _allowed(reference):
+        return
+    if not np.allclose(grid.spacing, reference.spacing, rtol=SPACING_NOISE, atol=0):
+        yield problem(what, case.id, f"spacing {_mm(grid.spacing)} in {path.name}", _mm(reference.spacing))
+    else:
+        yield problem(what, case.id, f"affine {apart:.2f} mm off at a corner in {path.name}", f"at most {_allowed(reference):.2f} mm")
+
+
+def _allowed(grid: Grid) -> float:
+    return NOISE * min(grid.spacing)
+
+
+def _digest(image: Image) -> str:
+    return hashlib.blake2b(image.data.tobytes(), digest_size=16, key=str(image.shape).encode()[:64]).hexdigest()
+
+
+def _listed(values: list[int]) -> str:
+    return ", ".join(map(str, values[:LISTED])) + (" ..." if len(values) > LISTED else "")
+
+
+def _mm(spacing: tuple[float, ...]) -> str:
+    return " x ".join(f"{step:g}" for step in spacing) + " mm"

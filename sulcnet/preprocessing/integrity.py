@@ -1,0 +1,160 @@
+"""What was found wrong with a raw dataset: the rules, one record per problem, and the table for the terminal.
+
+    report = Report("Dataset001_PCS", 596, (problem("constant image", "case_7", "every voxel is 0", "varying values"),))
+    report.save(path)                 # integrity.json
+    report.raise_if_errors()          # DataError in two lines
+    print(format_report(report))      # in cli/, the only place for print
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from sulcnet.errors import DataError
+from sulcnet.records._record import Record
+
+ERROR, WARNING = "error", "warning"
+SHOWN = 3  # problems of one kind that the table spells out; the file has all
+WIDEST = 120  # characters of a line of the table
+
+# what is wrong -> how bad it is, and what to do about it
+RULES = {
+    "dataset cannot be opened": (ERROR, "Do what the line above says, then check again."),
+    "missing channel": (ERROR, "Add the file, or remove the case, or correct channel_names in dataset.json."),
+    "unreadable file": (ERROR, "Copy, download or export the file again, or remove the case."),
+    "image and label on different grids": (ERROR, "Resample the label to its image (nearest neighbour), or repair the header."),
+    "channels on different grids": (ERROR, "Resample the channels of a case to one grid, or repair the header."),
+    "NaN or infinite voxels": (ERROR, "Replace them, normally by 0 outside the head, or remove the case."),
+    "label values are not whole numbers": (ERROR, "Resample labels with nearest neighbour; check that it is not the image."),
+    "label value outside dataset.json": (ERROR, "Correct the label, or name the value under labels in dataset.json."),
+    "duplicate case": (ERROR, "Keep the case in one folder."),
+    "subject in train and test": (ERROR, "Move all cases of a subject to one side; a test on known people says nothing."),
+    "splits.json cannot be used": (ERROR, "Correct the file, or remove it and let sulcnet split by subject."),
+    "case could not be checked": (ERROR, "Run again with fewer --workers; if one case always fails, look at its files."),
+    "left and right are a guess": (WARNING, "Write the orientation into the header (sform), best from the original DICOM."),
+    "sform differs from qform": (WARNING, "The sform is used. Make sure that it is the right one: tools differ in their choice."),
+    "orientations differ": (WARNING, "Nothing to do: all are brought to RAS+. A surprise here may be a wrong header."),
+    "unit is not mm": (WARNING, "Lengths are read as mm. Correct the header's unit, or its voxel size."),
+    "identical images": (WARNING, "Remove the copies, or give both cases one subject in the table."),
+    "constant image": (WARNING, "Look at the image; it holds nothing to learn from."),
+    "all-background label": (WARNING, "Right if the structure is absent; else draw it, or remove the file."),
+    "structure in no label": (WARNING, "Remove it from labels in dataset.json, or check the label values."),
+    "class with fewer subjects than folds": (WARNING, "Cross-validation will have folds without it; merge classes or add cases."),
+    "every case counts as a person": (WARNING, "Name the column as participants.subject in dataset.json; else people leak into the test."),
+    "case without a row in the table": (WARNING, "Add the row; without it the case has no subject, domain or class."),
+    "row in the table without images": (WARNING, "Remove the row, or add the images."),
+    "label without images": (WARNING, "Remove the label, or add the images under the same case id."),
+    "labels that nothing asks for": (WARNING, "Name the structures under labels in dataset.json, if they shall be learned."),
+    "file that nothing reads": (WARNING, "Rename it to CASE_0000 + file_ending with a known channel number, or move it away."),
+    "numTraining": (WARNING, "Correct numTraining in dataset.json, or look for the missing cases."),
+}
+
+
+@dataclass(frozen=True)
+class Problem(Record):
+    """One thing that is wrong: how bad (`error` or `warning`), where (a case id; "" is the dataset), and what."""
+
+    level: str
+    case: str
+    what: str
+    found: str
+    expected: str
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if self.level not in (ERROR, WARNING):
+            yield "level", f"expected {ERROR} or {WARNING}, found '{self.level}'"
+
+
+@dataclass(frozen=True)
+class Report(Record):
+    """All problems of a dataset, worst first."""
+
+    dataset: str
+    cases: int
+    problems_found: tuple[Problem, ...]
+    schema: int = 1
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """The problems that stop every later command."""
+        return tuple(problem for problem in self.problems_found if problem.level == ERROR)
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """The problems that a person should look at."""
+        return tuple(problem for problem in self.problems_found if problem.level == WARNING)
+
+    def raise_if_errors(self) -> None:
+        """Stop if there are errors, naming the first of each kind.
+
+        Raises:
+            DataError: there is at least one.
+        """
+        if not self.errors:
+            return
+        first = next(iter(self.errors))
+        others = list(dict.fromkeys(problem.what for problem in self.errors if problem.what != first.what))
+        also = f"; also: {', '.join(others)}" if others else ""
+        raise DataError(f"{self.dataset} has {_count(len(self.errors), 'error')}: {first.what}: {_line(first)}{also}.",
+                        f"See them all: {command(self)}")
+
+
+def problem(what: str, case: str, found: str, expected: str) -> Problem:
+    """Make the record of a broken rule; `RULES` knows how bad it is."""
+    return Problem(RULES[what][0], case, what, found, expected)
+
+
+def worst_first(problems: list[Problem]) -> tuple[Problem, ...]:
+    """Sort by level, then by the order of `RULES`, then by case."""
+    order = list(RULES)
+    return tuple(sorted(problems, key=lambda p: (p.level != ERROR, order.index(p.what), p.case, p.found)))
+
+
+def command(report: Report) -> str:
+    """Give the command that checks this dataset."""
+    return f"sulcnet_verify -d {report.dataset}"
+
+
+def format_report(report: Report) -> str:
+    """Give the table: one block per kind of problem, a few cases of each, what to do, and the next command."""
+    blocks = [_headline(report)]
+    blocks += [_block(what, list(found)) for what, found in groupby(report.problems_found, lambda problem: problem.what)]
+    after = f"Correct the errors, then run again: {command(report)}" if report.errors else \
+        f"Continue with: sulcnet_plan_and_preprocess -d {report.dataset}"
+    return "\n\n".join([*blocks, after])
+
+
+def _headline(report: Report) -> str:
+    counts = f"{_count(len(report.errors), 'error')}, {_count(len(report.warnings), 'warning')}"
+    return f"{report.dataset}: {_count(report.cases, 'case')}, {counts if report.problems_found else 'nothing wrong'}"
+
+
+def _block(what: str, found: list[Problem]) -> str:
+    """Spell out the first few problems of a kind, count the rest, say what to do."""
+    level, advice = found[0].level, RULES[what][1]
+    title = f"{level.upper() if level == ERROR else level:<9}{what}" + (f" ({len(found)})" if len(found) > 1 else "")
+    width = max(len(item.case) for item in found[:SHOWN])
+    lines = [_cut(f"  {item.case:<{width}}  {_said(item)}" if width else f"  {_said(item)}") for item in found[:SHOWN]]
+    rest = found[SHOWN:]
+    if rest:
+        cases = {item.case for item in rest} - {""}
+        lines.append(f"  ... and {_count(len(cases), 'more case') if cases else f'{len(rest)} more'}")
+    return "\n".join([title, *lines, f"  -> {advice}"])
+
+
+def _line(item: Problem) -> str:
+    return f"{item.case}: {_said(item)}" if item.case else _said(item)
+
+
+def _said(item: Problem) -> str:
+    return f"found {item.found}, expected {item.expected}" if item.what != "dataset cannot be opened" else f"{item.found} {item.expected}"
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= WIDEST else line[: WIDEST - 4] + " ..."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + "s" * (number != 1)

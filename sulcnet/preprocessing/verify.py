@@ -1,0 +1,220 @@
+"""Check a raw dataset before anything is computed from it: all problems at once, none silently repaired.
+
+    report = verify_dataset(workspace.dataset("1"), workers=4)     # opens, checks, writes integrity.json
+    report.raise_if_errors()
+
+Rules about files are in `case_checks`, their severity and advice in `integrity.RULES`, rules about the whole here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from sulcnet.errors import DataError, EnvironmentFault
+from sulcnet.parallel import map_cases
+from sulcnet.preprocessing.case_checks import CaseCheck, check_case
+from sulcnet.preprocessing.integrity import Problem, Report, format_report, problem, worst_first
+from sulcnet.records import workspace as names
+from sulcnet.records.dataset import UNKNOWN, Case, Dataset, DatasetHeader, case_ids, channel_files, read_participants
+from sulcnet.records.splits import FOLDS, read_splits
+from sulcnet.records.workspace import DatasetFolders, make_folder
+
+__all__ = ["Problem", "Report", "format_report", "verify", "verify_dataset"]
+
+SUBJECT_COLUMNS = ("subject", "subject_id", "participant", "participant_id", "source_subject")
+"""Columns that hold a person in tables whose dataset.json names none."""
+
+
+def verify_dataset(folders: DatasetFolders, workers: int = 1) -> Report:
+    """Open and check a raw dataset, and leave the report in its preprocessed folder.
+
+    A dataset that cannot be opened (a faulty dataset.json, an unknown class, a case twice in the table) is a report
+    with that one error.
+
+    Raises:
+        EnvironmentFault: the report cannot be written.
+    """
+    try:
+        report = verify(Dataset.open(folders.raw), workers)
+    except DataError as error:
+        report = Report(folders.name, 0, (problem("dataset cannot be opened", "", error.message, error.hint),))
+    _save(report, make_folder(folders.preprocessed) / names.INTEGRITY)
+    return report
+
+
+def verify(dataset: Dataset, workers: int = 1) -> Report:
+    """Check every file of a dataset and everything that its cases must agree on.
+
+    Args:
+        dataset: An opened raw dataset; the cases of its test folder are checked too.
+        workers: Processes that read images.
+    """
+    rows = read_participants(dataset.folder, dataset.header)
+    tests = test_cases(dataset, rows)
+    checks, found = _check_cases(dataset, [*dataset.cases, *tests], workers)
+    found += _orientation_problems(checks)
+    found += _copies(checks, {case.id: case.subject for case in (*dataset.cases, *tests)})
+    found += _unused_structures(dataset, checks)
+    found += _class_problems(dataset)
+    found += _split_problems(dataset, tests)
+    found += _table_problems(dataset, tests, rows)
+    found += _folder_problems(dataset, tests)
+    return Report(dataset.name, len(dataset.cases) + len(tests), worst_first(found))
+
+
+def test_cases(dataset: Dataset, rows: Mapping[str, Mapping[str, str]]) -> list[Case]:
+    """List the cases of the test folder with the subjects that the table gives them."""
+    header, folder = dataset.header, dataset.folder
+    return [
+        Case(key, channel_files(folder / names.IMAGES_TEST, key, header),
+             _existing(folder / names.LABELS_TEST / f"{key}{header.file_ending}"), subject=_subject(key, rows, header))
+        for key in case_ids(folder / names.IMAGES_TEST, header.file_ending)
+    ]
+
+
+def _check_cases(dataset: Dataset, cases: Sequence[Case], workers: int) -> tuple[dict[str, CaseCheck], list[Problem]]:
+    checks: dict[str, CaseCheck] = {}
+    found: list[Problem] = []
+    for case, outcome in map_cases(partial(check_case, dataset.header), cases, workers, "verify"):
+        if isinstance(outcome, Exception):
+            found.append(problem("case could not be checked", case.id, str(outcome), "a result"))
+        else:
+            checks.setdefault(case.id, outcome)
+            found += outcome.problems
+    return checks, found
+
+
+def _orientation_problems(checks: Mapping[str, CaseCheck]) -> Iterator[Problem]:
+    """Hold every case against the orientation that most have."""
+    counts = Counter(check.orientation for check in checks.values() if check.orientation)
+    if len(counts) < 2:
+        return
+    usual, times = max(counts.items(), key=lambda item: (item[1], item[0]))
+    for case, check in checks.items():
+        if check.orientation not in ("", usual):
+            yield problem("orientations differ", case, check.orientation, f"{usual} as in {times} cases")
+
+
+def _copies(checks: Mapping[str, CaseCheck], subjects: Mapping[str, str]) -> Iterator[Problem]:
+    """Find images that are voxel for voxel the same: under two subjects, one may be trained on and the other tested."""
+    same: dict[str, list[str]] = defaultdict(list)
+    for case in sorted(checks):
+        if checks[case].digest:
+            same[checks[case].digest].append(case)
+    for first, *others in same.values():
+        for case in others:
+            people = "of the same subject" if subjects[case] == subjects[first] else "of another subject"
+            yield problem("identical images", case, f"the voxels of {first}, {people}", "an image of its own")
+
+
+def _unused_structures(dataset: Dataset, checks: Mapping[str, CaseCheck]) -> Iterator[Problem]:
+    labels = [check.values for check in checks.values() if check.values is not None]
+    seen = {value for values in labels for value in values}
+    for name, value in dataset.header.structures.items():
+        if labels and value not in seen:
+            yield problem("structure in no label", "", f"'{name}' ({value}) in none of {len(labels)} labels", "at least one")
+
+
+def _class_problems(dataset: Dataset) -> Iterator[Problem]:
+    """Subjects count, not cases: two cases of one person always share a fold."""
+    about = dataset.header.classification
+    for index, name in enumerate(about.classes if about else ()):
+        members = [case for case in dataset.cases if case.target == index]
+        people = len({case.subject for case in members})
+        if people < FOLDS:
+            found = f"{len(members)} cases of {people} subjects are {about.target} '{name}'"
+            yield problem("class with fewer subjects than folds", "", found, f"at least {FOLDS} subjects")
+
+
+def _split_problems(dataset: Dataset, tests: Sequence[Case]) -> Iterator[Problem]:
+    trained = {case.id: case.subject for case in dataset.cases}
+    people = {subject: case for case, subject in trained.items()}
+    for case in tests:
+        if case.id in trained:
+            yield problem("duplicate case", case.id, f"in {names.IMAGES} and in {names.IMAGES_TEST}", "in one of them")
+        elif case.subject in people:
+            found = f"subject '{case.subject}' also has {people[case.subject]} in {names.IMAGES}"
+            yield problem("subject in train and test", case.id, found, f"only {names.IMAGES_TEST}")
+    yield from _given_split(dataset)
+
+
+def _given_split(dataset: Dataset) -> Iterator[Problem]:
+    path = dataset.folder / names.SPLITS
+    if not path.exists():
+        return
+    try:
+        read_splits(path, dataset.cases)
+    except DataError as error:
+        yield problem("splits.json cannot be used", "", error.message, "known cases, every subject in one part")
+
+
+def _table_problems(dataset: Dataset, tests: Sequence[Case], rows: Mapping[str, Mapping[str, str]]) -> Iterator[Problem]:
+    header, known = dataset.header, {case.id for case in (*dataset.cases, *tests)}
+    for case in sorted(set(rows) - known):
+        yield problem("row in the table without images", case, "no image", f"images in {names.IMAGES}")
+    if header.participants or header.classification:
+        for case in sorted({case.id for case in dataset.cases} - set(rows)):
+            yield problem("case without a row in the table", case, "no row", "one row per case")
+    if header.participants is None or header.participants.subject is None:
+        yield from _undeclared_subjects(dataset, rows)
+
+
+def _undeclared_subjects(dataset: Dataset, rows: Mapping[str, Mapping[str, str]]) -> Iterator[Problem]:
+    """Find a column of people that dataset.json does not name; it matters where somebody has two cases."""
+    mine = [rows[case.id] for case in dataset.cases if case.id in rows]
+    for column in SUBJECT_COLUMNS:
+        people = Counter(row[column] for row in mine if row.get(column, "").lower() not in UNKNOWN)
+        repeated = [person for person, times in people.items() if times > 1]
+        if repeated:
+            found = f"column '{column}' holds {repeated[0]} and {len(repeated) - 1} others more than once"
+            yield problem("every case counts as a person", "", found, "dataset.json to name the column")
+            return
+
+
+def _folder_problems(dataset: Dataset, tests: Sequence[Case]) -> Iterator[Problem]:
+    header, folder = dataset.header, dataset.folder
+    for images, labels, cases in ((names.IMAGES, names.LABELS, dataset.cases), (names.IMAGES_TEST, names.LABELS_TEST, tests)):
+        yield from _unread(folder / images, {path.name for case in cases for path in case.images})
+        yield from _lonely_labels(folder / labels, header, {case.id for case in cases})
+    if header.num_training is not None and header.num_training != len(dataset.cases):
+        yield problem("numTraining", "", f"{len(dataset.cases)} cases in {names.IMAGES}", str(header.num_training))
+
+
+def _unread(folder: Path, known: set[str]) -> Iterator[Problem]:
+    for name in _visible(folder):
+        if name not in known:
+            yield problem("file that nothing reads", "", f"{folder.name}/{name}", "images of known channels only")
+
+
+def _lonely_labels(folder: Path, header: DatasetHeader, cases: set[str]) -> Iterator[Problem]:
+    present = [name.removesuffix(header.file_ending) for name in _visible(folder) if name.endswith(header.file_ending)]
+    for case in present:
+        if case not in cases:
+            yield problem("label without images", case, f"{folder.name}/{case}{header.file_ending}", "an image of the same case")
+    if present and not header.structures:
+        yield problem("labels that nothing asks for", "", f"{len(present)} files in {folder.name}", "structures in dataset.json")
+
+
+def _visible(folder: Path) -> list[str]:
+    """List the files of a folder; hidden ones (.DS_Store, ._ twins of macOS) are nobody's mistake."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.exists() else None
+
+
+def _subject(case: str, rows: Mapping[str, Mapping[str, str]], header: DatasetHeader) -> str:
+    column = header.participants.subject if header.participants else None
+    value = rows.get(case, {}).get(column or "", "")
+    return case if value.lower() in UNKNOWN else value
+
+
+def _save(report: Report, path: Path) -> None:
+    try:
+        report.save(path)
+    except OSError as error:
+        raise EnvironmentFault(f"{path} cannot be written: {error.strerror}.", "Choose another --root.") from None
