@@ -1,0 +1,131 @@
+"""Heads: shapes, and the algebra of pooling windows."""
+
+import pytest
+import torch
+
+from sulcnet.networks import build, family
+from sulcnet.networks.heads import (
+    ClassHead,
+    Evidence,
+    ReconstructionHead,
+    SegmentationHead,
+    class_channels,
+    class_maps,
+)
+
+
+def head(pooling="attention", **more):
+    torch.manual_seed(0)
+    return ClassHead((6, 10), classes=3, ndim=3, width=8, pooling=pooling, **more)
+
+
+def maps(windows):
+    torch.manual_seed(1)
+    return [torch.randn(windows, 6, 4, 4, 4), torch.randn(windows, 10, 2, 2, 2)]
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_dense_heads_keep_the_grid(ndim):
+    features = torch.randn(2, 6, *(8, 10, 12)[:ndim])
+    assert SegmentationHead(6, 3, ndim)(features).shape == (2, 3, *features.shape[2:])
+    assert ReconstructionHead(6, 1, ndim)(features).shape == (2, 1, *features.shape[2:])
+
+
+@pytest.mark.parametrize("name, ndim", [("resenc_unet", 3), ("unet_bn", 2)])
+def test_class_maps_are_the_quarter_resolution_and_the_bottleneck(name, ndim):
+    patch = (32,) * ndim
+    network = build(family(name).topology(ndim, 1, 4, patch, (1.0,) * ndim))
+    found = class_maps(network, network(torch.randn(2, 1, *patch)))
+    assert [one.shape[2] for one in found] == [8, 4]
+    assert tuple(one.shape[1] for one in found) == class_channels(network)
+    assert ClassHead(class_channels(network), 3, ndim)(found, bag=2).shape == (1, 3)
+
+
+def test_with_one_window_attention_and_mean_are_the_same():
+    assert torch.equal(head("attention")(maps(3), bag=1), head("mean")(maps(3), bag=1))
+
+
+def test_with_several_windows_they_differ_and_mean_averages_logits():
+    attention, mean = head("attention")(maps(4), bag=2), head("mean")(maps(4), bag=2)
+    assert not torch.allclose(attention, mean)
+    assert torch.allclose(mean, head("mean")(maps(4), bag=1).view(2, 2, 3).mean(1))
+
+
+def test_attention_is_one_softmax_over_the_positions_of_all_windows():
+    attention, (quarter, bottleneck) = head(), maps(4)
+    pooled = []
+    for reader, features in zip(attention.readers, (quarter, bottleneck)):
+        vectors = reader.project(features.flatten(2).transpose(1, 2).flatten(0, 1))
+        share = reader.score(reader.signal(vectors).tanh() * reader.gate(vectors).sigmoid()).softmax(0)
+        pooled.append((share * vectors).sum(0))
+    assert torch.allclose(attention([quarter, bottleneck], bag=4), attention.answer(torch.cat(pooled))[None], atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["attention", "mean"])
+def test_streamed_windows_give_what_all_at_once_give(pooling):
+    one_head, everything = head(pooling), maps(5)
+    pieces = [one_head.evidence([part[low:high] for part in everything]) for low, high in ((0, 2), (2, 3), (3, 5))]
+    assert torch.allclose(one_head.conclude(pieces, bag=5), one_head(everything, bag=5), atol=1e-6)
+
+
+def test_evidence_merged_one_by_one_equals_merged_at_once():
+    attention, everything = head(), maps(4)
+    evidence = attention.evidence(everything)
+    running = Evidence(*(part[:1] for part in evidence))
+    for window in range(1, 4):
+        running = attention.combine([running, Evidence(*(part[window : window + 1] for part in evidence))], bag=2)
+    for once, streamed in zip(attention.combine(evidence, bag=4), running):
+        assert torch.allclose(once, streamed, atol=1e-6)
+
+
+def test_order_of_windows_does_not_matter_but_their_image_does():
+    attention, everything = head(), maps(4)
+    logits = attention(everything, bag=2)
+    within = attention([part[[1, 0, 2, 3]] for part in everything], bag=2)
+    across = attention([part[[2, 1, 0, 3]] for part in everything], bag=2)
+    assert torch.allclose(logits, within, atol=1e-6) and not torch.allclose(logits, across, atol=1e-3)
+
+
+def test_large_scores_neither_overflow_nor_drift():
+    attention = head()
+    for reader in attention.readers:
+        reader.score.bias.data += 1000.0
+    assert torch.allclose(attention(maps(4), bag=4), head()(maps(4), bag=4), atol=1e-3)
+
+
+def test_the_gradient_is_that_of_the_softmax():
+    attention, everything = head().double(), [part.double().requires_grad_() for part in maps(2)]
+    assert torch.autograd.gradcheck(lambda *parts: attention(_exact(parts), bag=2), [part[:, :, :1, :1] for part in everything])
+
+
+def _exact(parts):
+    return [Unfloated(part) for part in parts]
+
+
+class Unfloated:
+    """Stand in for a feature map whose `.float()` keeps fp64, which gradcheck needs."""
+
+    def __init__(self, tensor):
+        self.tensor, self.device = tensor, tensor.device
+
+    def float(self):
+        return self.tensor
+
+
+def test_the_class_head_computes_in_fp32_under_autocast():
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = head()(maps(2), bag=2)
+    assert logits.dtype == torch.float32 and torch.equal(logits, head()(maps(2), bag=2))
+
+
+def test_positions_tell_equal_windows_apart():
+    placed = head(positions=True)
+    left, right = torch.full((1, 3, 16, 16, 16), -0.5), torch.full((1, 3, 16, 16, 16), 0.5)
+    assert not torch.allclose(placed(maps(1), 1, left), placed(maps(1), 1, right), atol=1e-4)
+    with pytest.raises(ValueError, match="coordinates"):
+        placed(maps(1), 1)
+
+
+def test_an_unknown_pooling_is_named():
+    with pytest.raises(ValueError, match="pooling.*'max'"):
+        head("max")
