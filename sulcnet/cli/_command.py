@@ -55,6 +55,12 @@ class Parser(ArgumentParser):
             self._named[title] = self.add_argument_group(title)
         return self._named[title]
 
+    def format_help(self) -> str:
+        """Show the command's own groups first, those that every command has last."""
+        last = ("machine", "general")
+        self._action_groups.sort(key=lambda group: last.index(group.title) + 1 if group.title in last else 0)
+        return super().format_help()
+
     def parse_args(self, args=None, namespace=None) -> Namespace:
         """Parse, after refusing flags that do not exist: argparse would read `-chkk` as `-c hkk`."""
         args = sys.argv[1:] if args is None else list(args)
@@ -104,7 +110,7 @@ class Command:
             return _report(problem, debug="--debug" in argv)
 
     def parser(self) -> Parser:
-        """Build the parser: the command's own flags first, those that every command has last."""
+        """Build the parser: the command's own flags and those that every command has."""
         parser = Parser(self.name, self.help, self.examples)
         self.arguments(parser)
         group = parser.group("general")

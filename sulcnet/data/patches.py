@@ -87,7 +87,7 @@ class PatchSource:
         low = self._corner(centre, case.shape) - (size - np.array(self.patch)) // 2
         image, label = self._read(case, low, low + size)
         image, label = self.augmenter.apply(image, label, draw)
-        return image, label, self._place(low + (size - np.array(self.patch)) // 2, case.shape)
+        return image, label, window_place(low + (size - np.array(self.patch)) // 2, self.patch, case.shape)
 
     def _centre(self, case: PreparedCase, rng: np.random.Generator, in_bag: bool) -> np.ndarray:
         kind, anywhere = rng.random(), rng.random(len(case.shape)) * np.array(case.shape)
@@ -106,11 +106,6 @@ class PatchSource:
         low = np.round(centre - np.array(self.patch) / 2).astype(int)
         return np.where(room > 0, np.clip(low, 0, np.maximum(room, 0)), room // 2)
 
-    def _place(self, low: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-        """Give per axis where the patch's first and last voxel lie in the volume, -1 to 1; (ndim, 2) float32."""
-        ends = np.stack((low, low + np.array(self.patch) - 1), axis=1)
-        return (2 * ends / np.maximum(np.array(shape) - 1, 1)[:, None] - 1).astype(np.float32)
-
     def _read(self, case: PreparedCase, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if case.id not in self._arrays:
             label = open_array(self.folder / f"{case.id}_seg.b2nd") if case.has_label else None
@@ -119,6 +114,12 @@ class PatchSource:
         data = read_box(image, low, high)
         mask = np.zeros(data.shape[1:], np.int8) if label is None else read_box(label, low, high)
         return data, mask
+
+
+def window_place(low: Sequence[int], patch: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+    """Give per axis where a window's first and last voxel lie in the volume, -1 to 1; (ndim, 2) float32."""
+    ends = np.stack((np.array(low), np.array(low) + np.array(patch) - 1), axis=1)
+    return (2 * ends / np.maximum(np.array(shape) - 1, 1)[:, None] - 1).astype(np.float32)
 
 
 def _groups(cases: Sequence[PreparedCase], balanced: bool) -> list[list[int]]:

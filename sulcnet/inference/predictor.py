@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from sulcnet.data.patches import window_place
 from sulcnet.data.region import Region
 from sulcnet.inference.windows import blending_weights, window_corners
 from sulcnet.networks.heads import ClassHead, Evidence, class_maps
@@ -96,13 +97,9 @@ class Predictor:
             return []
         head: ClassHead = self.model.heads["classification"]
         maps = [part[kept] for part in class_maps(self.model.network, features)]
-        place = torch.stack([self._place(corners[index], before, shape) for index in kept]).to(self.device)
+        places = [window_place(np.array(corners[index]) - before, self.patch, shape) for index in kept]
+        place = torch.from_numpy(np.stack(places)).to(self.device)
         return [head.evidence(maps, self.coordinates(place, maps[0].shape[2:]))]
-
-    def _place(self, corner: Sequence[int], before: Sequence[int], shape: Sequence[int]) -> Tensor:
-        low = np.array(corner) - np.array(before)
-        ends = np.stack((low, low + np.array(self.patch) - 1), axis=1)
-        return torch.from_numpy((2 * ends / np.maximum(np.array(shape) - 1, 1)[:, None] - 1).astype(np.float32))
 
     def _classes(self, evidence: list[Evidence]) -> np.ndarray | None:
         if not evidence:

@@ -1,0 +1,57 @@
+"""sulcnet_predict: masks and classes for new images."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from sulcnet.cli._command import Command, Parser, add_dataset, add_device, add_quiet, add_root
+
+HELP = """Predict a folder of images, one file, or a BIDS root: a mask per image on the image's own grid, and predictions.tsv
+with the class, its probabilities and the volumes. A broken image gets a row with its reason; the others go on."""
+EXAMPLES = """sulcnet_predict -i images -o out
+sulcnet_predict -i images -o out -d 4
+sulcnet_predict -i images -o out -m sulcnet_data/results/Dataset004_Hippocampus/train/.../holdout__sulcnet__seed0"""
+
+
+def arguments(parser: Parser) -> None:
+    """Add this command's flags."""
+    parser.add_argument("-i", "--input", required=True, metavar="PATH", help="folder, file or BIDS root")
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="where masks and predictions.tsv go")
+    parser.add_argument("-m", "--model", metavar="RUN", help="folder of a training run (default: the only one)")
+    add_dataset(parser, required=False)
+    parser.add_argument("-chk", "--checkpoint", default="final", choices=["final", "best", "last"], help="default: final")
+    parser.add_argument("--overlap", type=float, default=0.5, metavar="SHARE", help="of neighbouring windows (default: 0.5)")
+    parser.add_argument("--save-probabilities", action="store_true", help="also write a map per structure")
+    machine = parser.group("machine")
+    add_device(parser)
+    machine.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto", help="default: auto")
+    add_quiet(parser)
+    add_root(parser)
+
+
+def run(args: Namespace) -> str:
+    """Predict, and say where the results are."""
+    from pathlib import Path
+
+    from sulcnet.errors import UsageError
+    from sulcnet.records.workspace import RunFolder, Workspace, require_folder
+
+    source = require_folder(Path(args.input), "-i")
+    if not 0 <= args.overlap < 1:
+        raise UsageError(f"--overlap {args.overlap:g} is not a share.", "Give 0 to less than 1.")
+    folder = RunFolder(require_folder(Path(args.model), "-m")) if args.model else Workspace.find(args.root).only_run(args.dataset)
+
+    from sulcnet.runs.inputs import find_inputs
+    from sulcnet.runs.model import load_model
+    from sulcnet.runs.prediction import check_out, predict_cases
+    from sulcnet.training.device import choose_device, use_threads
+
+    trained, out = load_model(folder, args.checkpoint), Path(args.output)
+    check_out(out, source)
+    use_threads(None)
+    cases = find_inputs(source, trained.plan)
+    predict_cases(trained, cases, out, choose_device(args.device), args.precision, args.overlap, args.save_probabilities)
+    return f"{len(cases)} cases predicted: {out}\nNext: sulcnet_evaluate -p {out} -r REFERENCES -d {trained.plan.dataset} -o scores"
+
+
+COMMAND = Command(HELP, arguments, run, EXAMPLES)

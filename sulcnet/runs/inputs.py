@@ -1,0 +1,63 @@
+"""What to predict: a folder of images, one file, or a BIDS root -> cases with one file per channel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sulcnet.errors import DataError, UsageError
+from sulcnet.io import endings
+from sulcnet.records.dataset import Case
+from sulcnet.records.plan import Plan
+
+
+def find_inputs(path: Path, plan: Plan) -> list[Case]:
+    """List the cases under a path, sorted by id.
+
+    A folder holds CASE_0000.nii.gz, CASE_0001.nii.gz, ... as in training, or with one channel plain CASE.nii.gz.
+
+    Raises:
+        UsageError: the path does not exist.
+        DataError: no images there, or files that lack some channel.
+    """
+    if not path.exists():
+        raise UsageError(f"-i: {path} does not exist.", "Check the path.")
+    files = [path] if path.is_file() else _images(path)
+    channels = len(plan.channels)
+    groups: dict[str, dict[int, Path]] = {}
+    for file in files:
+        case, channel = _parse(file, channels)
+        if channel in groups.setdefault(case, {}):
+            raise DataError(f"{file} and {groups[case][channel]} are the same case and channel.", "Rename or move one.")
+        groups[case][channel] = file
+    if not groups:
+        raise DataError(f"{path} holds no images ({', '.join(endings())}).", "Name them CASE_0000.nii.gz as in training.")
+    return [_case(case, found, channels) for case, found in sorted(groups.items())]
+
+
+def _images(folder: Path) -> list[Path]:
+    """List images: those of a BIDS root's anat folders, else those lying in the folder itself."""
+    bids = sorted(folder.glob("sub-*/**/anat/*_T1w.nii*"))
+    return bids or sorted(file for file in folder.iterdir() if file.is_file() and _ending(file) and not file.name.startswith("."))
+
+
+def _ending(file: Path) -> str:
+    fits = [ending for ending in endings() if file.name.endswith(ending)]
+    return max(fits, key=len) if fits else ""
+
+
+def _parse(file: Path, channels: int) -> tuple[str, int]:
+    """Give case and channel of CASE_0000.ending; a name without a channel is channel 0."""
+    name = file.name[: len(file.name) - len(_ending(file))]
+    case, _, number = name.rpartition("_")
+    if case and len(number) == 4 and number.isdigit():
+        return case, int(number)
+    if channels > 1:
+        raise DataError(f"{file.name} names no channel.", f"The model reads {channels} channels: CASE_0000, CASE_0001, ...")
+    return name, 0
+
+
+def _case(case: str, found: dict[int, Path], channels: int) -> Case:
+    wrong = sorted(set(found) ^ set(range(channels)))
+    if wrong:
+        raise DataError(f"{case} has channels {sorted(found)}, the model reads 0 to {channels - 1}.", "Add or remove files.")
+    return Case(case, tuple(found[number] for number in range(channels)))

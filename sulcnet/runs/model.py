@@ -1,0 +1,57 @@
+"""A run folder -> a model that predicts; nothing but the folder is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from sulcnet.data.region import Region
+from sulcnet.errors import ModelError
+from sulcnet.inference.predictor import Predictor
+from sulcnet.records.experiment import Experiment
+from sulcnet.records.plan import NetworkPlan, Plan, load_plan
+from sulcnet.records.workspace import EXPERIMENT, REGION, RunFolder
+from sulcnet.runs.finetuning import Model
+from sulcnet.tasks.classification import coordinates
+from sulcnet.training import checkpoint
+from sulcnet.training.device import choose_precision
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What a run folder holds, loaded."""
+
+    folder: RunFolder
+    experiment: Experiment
+    plan: Plan
+    network_plan: NetworkPlan
+    region: Region | None
+    model: Model
+
+    def predictor(self, device: torch.device, precision: str = "auto", overlap: float = 0.5) -> Predictor:
+        """Give the function from prepared images to probabilities."""
+        return Predictor(self.model, self.network_plan.patch_size, self.region, device, choose_precision(precision, device),
+                         coordinates, overlap)
+
+
+def load_model(folder: RunFolder, which: str = "final") -> TrainedModel:
+    """Load a run's model.
+
+    Raises:
+        ModelError: the folder is no run, or the checkpoint is missing, damaged or does not fit its plan.
+    """
+    if not (folder / EXPERIMENT).exists():
+        raise ModelError(f"{folder.path} is no training run ({EXPERIMENT} is missing).", "Choose one from sulcnet_info.")
+    experiment = Experiment.load(folder / EXPERIMENT)
+    plan = load_plan(folder.plans(), experiment.configuration)
+    network_plan = plan.network(experiment.network)
+    model = Model(plan, network_plan, experiment.options)
+    state = checkpoint.load(folder.checkpoint(which))["modules"]
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as problem:
+        first = str(problem).split("\n")[1].strip() if "\n" in str(problem) else str(problem)
+        raise ModelError(f"{folder.checkpoint(which)} does not fit its plan: {first}", "The folder was changed; train anew.") from None
+    region = Region.load(folder / REGION) if (folder / REGION).exists() else None
+    return TrainedModel(folder, experiment, plan, network_plan, region, model)

@@ -1,0 +1,83 @@
+"""Raw dataset -> split -> fingerprint -> plan -> prepared cases: what the planning commands call."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from functools import partial
+
+from sulcnet.errors import PartlyDone
+from sulcnet.parallel import map_cases
+from sulcnet.planning.fingerprint import measure
+from sulcnet.planning.planner import Wish, make_plan
+from sulcnet.preprocessing.prepare import prepare_case
+from sulcnet.records.dataset import Dataset
+from sulcnet.records.fingerprint import Fingerprint
+from sulcnet.records.plan import Plan, load_plan, load_plans, save_plan
+from sulcnet.records.splits import Splits, read_splits, split
+from sulcnet.records.workspace import DATASET_JSON, SPLITS, DatasetFolders, make_folder
+
+log = logging.getLogger("sulcnet")
+
+
+def settle_splits(folders: DatasetFolders, dataset: Dataset) -> Splits:
+    """Give the dataset's split: the one written before, the raw dataset's own, or a new one, written now.
+
+    Nothing is learned from the data before this file exists.
+    """
+    own = folders.raw / SPLITS
+    if not folders.splits.exists():
+        make_folder(folders.preprocessed)
+        splits = read_splits(own, dataset.cases) if own.exists() else split(dataset.cases)
+        splits.save(folders.splits)
+    splits = read_splits(folders.splits, dataset.cases)
+    late = [case.id for case in dataset.cases if case.id not in splits.subjects]
+    if late:
+        log.warning("%d cases are newer than %s and are in no part of it: %s", len(late), folders.splits, ", ".join(late[:3]))
+    return splits
+
+
+def fingerprint_dataset(folders: DatasetFolders, workers: int, overwrite: bool) -> Fingerprint:
+    """Measure the dataset, or read what was measured before."""
+    if folders.fingerprint.exists() and not overwrite:
+        return Fingerprint.load(folders.fingerprint)
+    dataset = Dataset.open(folders.raw)
+    fingerprint = measure(dataset, settle_splits(folders, dataset), workers)
+    fingerprint.save(folders.fingerprint)
+    shutil.copy(folders.raw / DATASET_JSON, folders.preprocessed / DATASET_JSON)
+    return fingerprint
+
+
+def plan_dataset(folders: DatasetFolders, wish: Wish) -> Plan:
+    """Plan one network; other networks planned before stay in the plan as long as the preparation is the same."""
+    fingerprint = Fingerprint.load(folders.fingerprint)
+    plan = make_plan(Dataset.open(folders.raw).header, fingerprint, wish)
+    before = load_plans(folders.plans).get(plan.configuration) if folders.plans.exists() else None
+    if before is not None and before.preset == plan.preset and before.preparation_hash() == plan.preparation_hash():
+        plan = plan.replace(networks={**before.networks, **plan.networks})
+    save_plan(folders.plans, plan)
+    return plan
+
+
+def preprocess_dataset(folders: DatasetFolders, configuration: str, workers: int, overwrite: bool) -> tuple[int, int]:
+    """Prepare every case of the split; give how many were prepared now and how many had been before.
+
+    Raises:
+        PartlyDone: some cases failed; they are listed with their reasons, the others are finished.
+    """
+    plan = load_plan(folders.plans, configuration)
+    dataset = Dataset.open(folders.raw)
+    splits = settle_splits(folders, dataset)
+    tested = {splits.subjects[case] for case in splits.test}
+    known = [case for case in dataset.cases if case.id in splits.subjects]
+    # An unlabelled scan of a test subject is never read.
+    cases = [c for c in known if c.subject not in tested or c.label is not None or c.target is not None]
+    work = partial(prepare_case, plan, make_folder(folders.prepared(configuration)), overwrite)
+    outcomes = list(map_cases(work, cases, workers, "preprocess"))
+    failed = sorted((case.id, outcome) for case, outcome in outcomes if isinstance(outcome, Exception))
+    if failed:
+        reasons = "".join(f"\n  {case}: {getattr(problem, 'message', problem)}" for case, problem in failed)
+        raise PartlyDone(f"{len(failed)} of {len(cases)} cases could not be prepared:{reasons}",
+                         "Correct them and run sulcnet_preprocess again; finished cases are skipped.")
+    done = sum(bool(outcome) for _, outcome in outcomes)
+    return done, len(cases) - done
