@@ -34,7 +34,8 @@ contract: $(TESTS)
 	$(PYTEST) -m contract
 
 benchmark: $(READY)
-	@for file in $(sort $(wildcard benchmarks/[a-z]*.py)); do $(BIN)/python $$file || exit 1; done
+	@for file in _machine.py $(notdir $(sort $(wildcard benchmarks/[a-z]*.py))); do \
+		$(BIN)/python benchmarks/$$file || exit 1; done
 
 clean:
 	rm -rf $(ENV) build *.egg-info .pytest_cache sulcnet_demo
@@ -45,8 +46,10 @@ $(BIN)/python:
 
 $(READY): $(BIN)/python setup.py constraints.txt
 	$(PIP) -e .
+	@rm -f $(ENV)/ready*
 	@touch $@
 
 $(TESTS): $(BIN)/python setup.py constraints.txt
 	$(PIP) -e '.[test]'
+	@rm -f $(ENV)/ready*
 	@touch $(READY) $@

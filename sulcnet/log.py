@@ -43,7 +43,6 @@ def start(quiet: bool = False, debug: bool = False) -> None:
     """Send the package's lines to the terminal: warnings only when quiet, everything when debugging."""
     _terminal.setLevel(logging.WARNING if quiet else logging.DEBUG)
     PACKAGE.setLevel(logging.DEBUG if debug else logging.INFO)
-    PACKAGE.propagate = False
     if _terminal not in PACKAGE.handlers:
         PACKAGE.addHandler(_terminal)
     _keep_warnings(debug)

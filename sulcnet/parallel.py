@@ -210,8 +210,9 @@ def _unpacked(item: Any, kind: str, value: Any, trace: str) -> Any:
     if kind == "memory":
         value = WorkerLost(f"Memory ran out on '{case_id(item)}': {value}.", "Use fewer --workers or more memory.")
     elif kind == "failed":
-        value = CaseFailed(f"'{case_id(item)}': {value}", "Run again with --workers 1 --debug and report it.")
+        value = CaseFailed(f"'{case_id(item)}': {value}", "Run again with --debug for the traceback and report it.")
     value.trace = trace
+    log.debug("'%s'\n%s", case_id(item), trace)
     return value
 
 

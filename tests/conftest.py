@@ -29,12 +29,3 @@ def root(tmp_path, monkeypatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """The folder of real images: `$SULCNET_TEST_DATA`, else `../shared/data` beside the project; skipped without one."""
-    folder = Path(os.environ.get("SULCNET_TEST_DATA") or Path(__file__).parents[1] / "../shared/data")
-    if not folder.is_dir():
-        pytest.skip(f"no real images: {folder} is no folder ($SULCNET_TEST_DATA names another)")
-    return folder
