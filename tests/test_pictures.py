@@ -8,8 +8,9 @@ import matplotlib
 import numpy as np
 import pytest
 
+from sulcnet.report._curves import _series
 from sulcnet.report._slices import AXIAL, CORONAL, SAGITTAL, VIEWS, central_voxel, cut, frame, fullest_slice, outline
-from sulcnet.report.pictures import _series, case_montage, cohort_overview, training_curves
+from sulcnet.report.pictures import case_montage, cohort_overview, training_curves
 
 SHAPE, SPACING = (30, 40, 24), (1.0, 1.0, 2.0)
 

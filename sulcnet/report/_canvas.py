@@ -1,0 +1,42 @@
+"""The sheet that pictures are drawn on: colours, type, and a figure that is saved in one move.
+
+Colours are those of Okabe and Ito, which people with any colour vision can tell apart. Figures are built as objects, never
+through pyplot, so nothing global changes: no back end, no style, no open figure that is left behind.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, YELLOW = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"
+LINES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)  # on white
+OUTLINES = (SKY, ORANGE, GREEN, PURPLE, YELLOW, VERMILION)  # on grey
+INK, FAINT = "#222222", "#757575"
+STYLE = {
+    "font.family": "sans-serif", "font.size": 9, "text.color": INK, "axes.edgecolor": FAINT, "axes.labelcolor": INK,
+    "xtick.color": FAINT, "ytick.color": FAINT, "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.linewidth": 0.8,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "legend.frameon": False, "legend.fontsize": 8, "lines.linewidth": 1.6, "lines.solid_capstyle": "round", "path.simplify": True,
+}  # fmt: skip
+
+
+@contextmanager
+def sheet(width: float, height: float, path: Path | str) -> Iterator:
+    """Give an empty figure of this size [inches]; when the block ends well, it replaces the PNG at `path` in one move."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    path = Path(path)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.07, h_pad=0.07)
+        FigureCanvasAgg(figure)
+        yield figure
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.stem}.{os.getpid()}.png")
+        figure.savefig(beside, dpi=150, facecolor="white")
+        beside.replace(path)

@@ -1,0 +1,149 @@
+"""Curves of one run: loss, scores, rate, time and memory over the epochs, a panel for whatever was recorded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sulcnet.report._canvas import BLUE, FAINT, INK, LINES, VERMILION, sheet
+
+GIB = 2.0**-30
+
+
+def training_curves(metrics: Sequence[Mapping[str, Any]], path: Path | str, title: str = "") -> None:
+    """Draw a run's progress; quantities that were not recorded get no panel.
+
+    Args:
+        metrics: rows of metrics.jsonl, any keys missing, any value NaN.
+        path: of the PNG; it is replaced in one move, so a viewer never sees half of it.
+        title: of the run.
+    """
+    panels = [(name, draw) for name, keys, draw in _PANELS if _matching(metrics, keys)]
+    columns = max(1, min(3, len(panels)))
+    rows = max(1, math.ceil(len(panels) / columns))
+    with sheet(3.6 * columns, 2.5 * rows + 0.35, path) as figure:
+        for place, (name, draw) in enumerate(panels, start=1):
+            axes = figure.add_subplot(rows, columns, place)
+            axes.set_title(name)
+            draw(axes, metrics)
+            _tidy(axes, metrics, last_row=place > len(panels) - columns)
+        if not panels:
+            figure.text(0.5, 0.5, "no finished epoch yet", ha="center", color=FAINT)
+        figure.suptitle(title or None, x=0.01, ha="left", fontsize=11)
+
+
+def _draw_loss(axes, metrics) -> None:
+    _line(axes, metrics, "loss", BLUE, "training", zorder=3)
+    _line(axes, metrics, "val/loss", VERMILION, "validation", zorder=3)
+    for key, color in zip(_matching(metrics, ("loss/*",)), cycle(LINES[2:])):
+        _line(axes, metrics, key, color, key.removeprefix("loss/"), linewidth=0.9)
+
+
+def _draw_dice(axes, metrics) -> None:
+    structures = _matching(metrics, ("val/dice/*",))
+    for key, color in zip(structures, cycle(LINES)):
+        _line(axes, metrics, key, color, key.removeprefix("val/dice/"))
+    if len(structures) != 1:
+        _line(axes, metrics, "val/dice", INK, "mean")
+    axes.set_ylim(0, 1)
+    _note_best(axes, metrics, "val/dice")
+
+
+def _draw_accuracy(axes, metrics) -> None:
+    _line(axes, metrics, "val/balanced_accuracy", BLUE, "")
+    axes.set_ylim(0, 1)
+    _note_best(axes, metrics, "val/balanced_accuracy")
+
+
+def _draw_rate(axes, metrics) -> None:
+    _line(axes, metrics, "rate", BLUE, "")
+    if not (_series(metrics, "rate")[1] <= 0).any():
+        axes.set_yscale("log")
+
+
+def _draw_seconds(axes, metrics) -> None:
+    _line(axes, metrics, "seconds", BLUE, "")
+    axes.set_ylim(bottom=0)
+    _note(axes, f"median {np.nanmedian(_series(metrics, 'seconds')[1]):.3g} s")
+
+
+def _draw_memory(axes, metrics) -> None:
+    _line(axes, metrics, "peak_bytes", BLUE, "", factor=GIB)
+    axes.set_ylim(bottom=0)
+    _note(axes, f"most {np.nanmax(_series(metrics, 'peak_bytes')[1]) * GIB:.3g} GiB")
+
+
+# title, keys (a star stands for any ending), painter
+_PANELS: tuple[tuple[str, tuple[str, ...], Callable], ...] = (
+    ("Loss", ("loss", "val/loss", "loss/*"), _draw_loss),
+    ("Validation Dice", ("val/dice", "val/dice/*"), _draw_dice),
+    ("Balanced accuracy", ("val/balanced_accuracy",), _draw_accuracy),
+    ("Learning rate", ("rate",), _draw_rate),
+    ("Seconds per epoch", ("seconds",), _draw_seconds),
+    ("Peak memory [GiB]", ("peak_bytes",), _draw_memory),
+)
+
+
+def _matching(metrics: Iterable[Mapping[str, Any]], patterns: Sequence[str]) -> list[str]:
+    """List the keys that have values, in order of appearance."""
+    stems = tuple(pattern[:-1] for pattern in patterns if pattern.endswith("*"))
+    keys = dict.fromkeys(key for row in metrics for key in row)
+    return [key for key in keys if (key in patterns or key.startswith(stems)) and _has_values(metrics, key)]
+
+
+def _series(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Give the epochs and values of a key; what is there but no number is NaN, which leaves a gap in the line."""
+    points = [(_epoch(number, row), _number(row[key])) for number, row in enumerate(metrics) if key in row]
+    return tuple(np.array(points, dtype=float).reshape(-1, 2).T)
+
+
+def _has_values(metrics: Sequence[Mapping[str, Any]], key: str) -> bool:
+    return bool(np.isfinite(_series(metrics, key)[1]).any())
+
+
+def _epoch(number: int, row: Mapping[str, Any]) -> float:
+    """Give a row's epoch; its number stands in where that is missing."""
+    return row["epoch"] if math.isfinite(_number(row.get("epoch"))) else number
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
+
+
+def _line(axes, metrics, key: str, color: str, label: str, factor: float = 1.0, **style) -> None:
+    epochs, values = _series(metrics, key)
+    if _has_values(metrics, key):
+        # A few points are also marked: a line through one point cannot be seen.
+        marker = {"marker": "o", "markersize": 3.5} if epochs.size <= 12 else {}
+        axes.plot(epochs, values * factor, color=color, label=label or "_", **marker, **style)
+
+
+def _note_best(axes, metrics, key: str) -> None:
+    if _has_values(metrics, key):
+        epochs, values = _series(metrics, key)
+        best = np.nanargmax(values)
+        _note(axes, f"best {values[best]:.3f}, epoch {epochs[best]:.0f}")
+
+
+def _note(axes, text: str) -> None:
+    axes.set_title(text, loc="right", fontsize=8, fontweight="normal", color=FAINT)
+
+
+def _tidy(axes, metrics, last_row: bool) -> None:
+    epochs = [_epoch(number, row) for number, row in enumerate(metrics)]
+    low, high = min(epochs), max(epochs)
+    room = max(0.5, 0.03 * (high - low))
+    axes.set_xlim(low - room, high + room)
+    axes.xaxis.get_major_locator().set_params(integer=True, nbins=6, min_n_ticks=1)
+    if axes.get_yscale() == "linear":
+        axes.yaxis.get_major_locator().set_params(nbins=5)
+    axes.grid(axis="y", color="#E6E6E6", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("epoch" if last_row else "")
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(loc="best")
