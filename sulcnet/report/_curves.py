@@ -47,15 +47,15 @@ def _draw_loss(axes, metrics) -> None:
 def _draw_dice(axes, metrics) -> None:
     structures = _matching(metrics, ("val/dice/*",))
     for key, color in zip(structures, cycle(LINES)):
-        _line(axes, metrics, key, color, key.removeprefix("val/dice/"))
+        _line(axes, metrics, key, color, key.removeprefix("val/dice/"), clip_on=False)
     if len(structures) != 1:
-        _line(axes, metrics, "val/dice", INK, "mean")
+        _line(axes, metrics, "val/dice", INK, "mean", clip_on=False)
     axes.set_ylim(0, 1)
     _note_best(axes, metrics, "val/dice")
 
 
 def _draw_accuracy(axes, metrics) -> None:
-    _line(axes, metrics, "val/balanced_accuracy", BLUE, "")
+    _line(axes, metrics, "val/balanced_accuracy", BLUE, "", clip_on=False)
     axes.set_ylim(0, 1)
     _note_best(axes, metrics, "val/balanced_accuracy")
 

@@ -150,9 +150,12 @@ def _trace(axes, pieces: np.ndarray, color: str, weight: float) -> None:
 
 
 def _letters(axes, view: View) -> None:
+    from matplotlib.patheffects import withStroke
+
     places = ((view.left, 0.03, 0.5), (view.right, 0.97, 0.5), (view.top, 0.5, 0.96), (view.bottom, 0.5, 0.04))
     for letter, x, y in places:
-        axes.text(x, y, letter, transform=axes.transAxes, color="white", ha="center", va="center", fontsize=8)
+        text = axes.text(x, y, letter, transform=axes.transAxes, color="white", ha="center", va="center", fontsize=8)
+        text.set_path_effects([withStroke(linewidth=2, foreground="black")])
 
 
 def _legend(figure, names: Sequence[str], colors: Sequence[str], remark: str) -> None:
