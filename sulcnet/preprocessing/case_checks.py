@@ -134,17 +134,24 @@ def _read_label(case: Case, found: list[Problem]) -> Image | None:
 
 
 def _grid_problems(what: str, case: Case, path: Path, grid: Grid, reference: Grid) -> Iterator[Problem]:
-    """Name the first thing in which two grids differ: shape, spacing or position; the others follow from it."""
+    different = compare_grids(grid, reference)
+    if different is not None:
+        yield problem(what, case.id, f"{different[0]} in {path.name}", different[1])
+
+
+def compare_grids(grid: Grid, reference: Grid) -> tuple[str, str] | None:
+    """Say (found, expected) for the first thing in which two grids differ, shape, spacing or position, else None.
+
+    The later ones follow from the first, so one sentence is enough.
+    """
     if grid.shape != reference.shape:
-        yield problem(what, case.id, f"shape {grid.shape} in {path.name}", f"{reference.shape}")
-        return
+        return f"shape {grid.shape}", f"{reference.shape}"
     apart = farthest_corner_mm(grid.shape, grid.affine, reference.affine)
     if apart <= _allowed(reference):
-        return
+        return None
     if not np.allclose(grid.spacing, reference.spacing, rtol=SPACING_NOISE, atol=0):
-        yield problem(what, case.id, f"spacing {_mm(grid.spacing)} in {path.name}", _mm(reference.spacing))
-    else:
-        yield problem(what, case.id, f"affine {apart:.2f} mm off at a corner in {path.name}", f"at most {_allowed(reference):.2f} mm")
+        return f"spacing {_mm(grid.spacing)}", _mm(reference.spacing)
+    return f"affine {apart:.2f} mm off at a corner", f"at most {_allowed(reference):.2f} mm"
 
 
 def _allowed(grid: Grid) -> float:

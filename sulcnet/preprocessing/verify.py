@@ -18,7 +18,7 @@ from sulcnet.parallel import map_cases
 from sulcnet.preprocessing.case_checks import CaseCheck, check_case
 from sulcnet.preprocessing.integrity import Problem, Report, format_report, problem, worst_first
 from sulcnet.records import workspace as names
-from sulcnet.records.dataset import UNKNOWN, Case, Dataset, DatasetHeader, case_ids, channel_files, read_participants
+from sulcnet.records.dataset import UNKNOWN, Case, Dataset, DatasetHeader, case_ids, describe_case, label_files, read_participants
 from sulcnet.records.splits import FOLDS, read_splits
 from sulcnet.records.workspace import DatasetFolders, make_folder
 
@@ -67,11 +67,9 @@ def verify(dataset: Dataset, workers: int = 1) -> Report:
 
 def test_cases(dataset: Dataset, rows: Mapping[str, Mapping[str, str]]) -> list[Case]:
     """List the cases of the test folder with the subjects that the table gives them."""
-    header, folder = dataset.header, dataset.folder
     return [
-        Case(key, channel_files(folder / names.IMAGES_TEST, key, header),
-             _existing(folder / names.LABELS_TEST / f"{key}{header.file_ending}"), subject=_subject(key, rows, header))
-        for key in case_ids(folder / names.IMAGES_TEST, header.file_ending)
+        describe_case(dataset.folder, dataset.header, key, rows.get(key, {}), names.IMAGES_TEST, names.LABELS_TEST)
+        for key in case_ids(dataset.folder / names.IMAGES_TEST, dataset.header.file_ending)
     ]
 
 
@@ -190,10 +188,10 @@ def _unread(folder: Path, known: set[str]) -> Iterator[Problem]:
 
 
 def _lonely_labels(folder: Path, header: DatasetHeader, cases: set[str]) -> Iterator[Problem]:
-    present = [name.removesuffix(header.file_ending) for name in _visible(folder) if name.endswith(header.file_ending)]
-    for case in present:
+    present = label_files(folder, header.file_ending)
+    for case, path in present.items():
         if case not in cases:
-            yield problem("label without images", case, f"{folder.name}/{case}{header.file_ending}", "an image of the same case")
+            yield problem("label without images", case, f"{folder.name}/{path.name}", "an image of the same case")
     if present and not header.structures:
         yield problem("labels that nothing asks for", "", f"{len(present)} files in {folder.name}", "structures in dataset.json")
 
@@ -201,16 +199,6 @@ def _lonely_labels(folder: Path, header: DatasetHeader, cases: set[str]) -> Iter
 def _visible(folder: Path) -> list[str]:
     """List the files of a folder; hidden ones (.DS_Store, ._ twins of macOS) are nobody's mistake."""
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
-
-
-def _existing(path: Path) -> Path | None:
-    return path if path.exists() else None
-
-
-def _subject(case: str, rows: Mapping[str, Mapping[str, str]], header: DatasetHeader) -> str:
-    column = header.participants.subject if header.participants else None
-    value = rows.get(case, {}).get(column or "", "")
-    return case if value.lower() in UNKNOWN else value
 
 
 def _save(report: Report, path: Path) -> None:

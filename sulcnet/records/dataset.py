@@ -131,7 +131,7 @@ class Dataset:
                 f"{folder / names.IMAGES} holds no image named CASE_0000{header.file_ending}.",
                 "Name images CASE_0000 (case, channel) as nnU-Net does, or correct file_ending in dataset.json.",
             )
-        return cls(folder.name, folder, header, tuple(_case(folder, header, key, rows.get(key, {})) for key in ids))
+        return cls(folder.name, folder, header, tuple(describe_case(folder, header, key, rows.get(key, {})) for key in ids))
 
     def case(self, key: str) -> Case:
         """Find a case by id."""
@@ -145,13 +145,34 @@ def case_ids(folder: Path, ending: str) -> list[str]:
     """List the case ids of a folder of images named CASE_0000<ending>."""
     if not folder.is_dir():
         return []
-    found = {path.name[: -len(ending)].rpartition("_") for path in folder.iterdir() if path.name.endswith(ending)}
+    files = (path.name for path in folder.iterdir() if _visible(path) and path.name.endswith(ending))
+    found = {name[: -len(ending)].rpartition("_") for name in files}
     return sorted({case for case, _, channel in found if case and len(channel) == 4 and channel.isdigit()})
 
 
 def channel_files(folder: Path, case: str, header: DatasetHeader) -> tuple[Path, ...]:
     """Name the image file of each channel of a case."""
     return tuple(folder / f"{case}_{number:04d}{header.file_ending}" for number in range(len(header.channel_names)))
+
+
+def describe_case(
+    folder: Path, header: DatasetHeader, key: str, row: Mapping[str, str], images: str = names.IMAGES, labels: str = names.LABELS
+) -> Case:
+    """Put together what the files and the case's row of the table say; without a row it is a subject of its own."""
+    label = folder / labels / f"{key}{header.file_ending}"
+    about = header.participants or Participants()
+    given = {part: row.get(column or "", "") for part, column in
+             (("subject", about.subject), ("domain", about.domain), ("hemisphere", about.hemisphere))}
+    given["subject"] = given["subject"] if given["subject"].lower() not in UNKNOWN else key
+    return Case(key, channel_files(folder / images, key, header), label if label.exists() else None,
+                _target(row, header), **given)
+
+
+def label_files(folder: Path, ending: str) -> dict[str, Path]:
+    """Find the masks of a folder, named CASE<ending>, by case id."""
+    if not folder.is_dir():
+        return {}
+    return {path.name[: -len(ending)]: path for path in sorted(folder.iterdir()) if _visible(path) and path.name.endswith(ending)}
 
 
 def read_participants(folder: Path, header: DatasetHeader) -> dict[str, dict[str, str]]:
@@ -184,14 +205,9 @@ def read_participants(folder: Path, header: DatasetHeader) -> dict[str, dict[str
     return rows
 
 
-def _case(folder: Path, header: DatasetHeader, key: str, row: Mapping[str, str]) -> Case:
-    label = folder / names.LABELS / f"{key}{header.file_ending}"
-    about = header.participants or Participants()
-    given = {part: row.get(column or "", "") for part, column in
-             (("subject", about.subject), ("domain", about.domain), ("hemisphere", about.hemisphere))}
-    given["subject"] = given["subject"] if given["subject"].lower() not in UNKNOWN else key
-    return Case(key, channel_files(folder / names.IMAGES, key, header), label if label.exists() else None,
-                _target(row, header), **given)
+def _visible(path: Path) -> bool:
+    """Pass by the `._` twins that macOS leaves on foreign disks: they end like images and are none."""
+    return not path.name.startswith(".")
 
 
 def _target(row: Mapping[str, str], header: DatasetHeader) -> int | None:

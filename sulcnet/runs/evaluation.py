@@ -1,0 +1,193 @@
+"""Score a folder of predictions against references, whoever predicted them: masks, classes, or both.
+
+    summary = evaluate_folder(predictions, references, header, about, out)     # writes three tables into `out`
+
+Masks are `CASE<ending>`; classes are the `p_<class>` columns of predictions.tsv in the same folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from sulcnet.errors import DataError
+from sulcnet.evaluation.segmentation import Score, score_masks
+from sulcnet.evaluation.tables import CaseResult, TablePaths, summarise, write_tables
+from sulcnet.io import read_label
+from sulcnet.parallel import map_cases
+from sulcnet.preprocessing.case_checks import compare_grids
+from sulcnet.records.dataset import UNKNOWN, Case, DatasetHeader
+from sulcnet.records.workspace import CASES_TABLE, CLASSES_TABLE, PREDICTIONS, SUMMARY, make_folder
+
+log = logging.getLogger("sulcnet")
+
+Probabilities = dict[str, tuple[float, ...]]
+LISTED = 8  # cases that a message names
+CASE_COLUMN = "case_id"
+PROBABILITY = "p_"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A predicted mask and its reference."""
+
+    id: str
+    prediction: Path
+    reference: Path
+
+
+def evaluate_folder(
+    predictions: Path,
+    references: Mapping[str, Path],
+    header: DatasetHeader,
+    about: Mapping[str, Case],
+    out: Path,
+    tolerance: float = 1.0,
+    workers: int = 1,
+    allow_missing: bool = False,
+) -> dict:
+    """Score every case that has a reference mask or a known class; write the tables; give the summary.
+
+    Args:
+        predictions: Folder of masks and, optionally, predictions.tsv; without class columns no class is scored.
+        references: Case id -> reference mask.
+        header: Names the structures, the classes and the files' ending.
+        about: Case id -> subject, domain and true class. A case that is not in it is a subject of its own.
+        out: Folder of cases.tsv, classes.tsv and summary.json.
+        tolerance: Of the surface Dice [mm].
+        workers: Processes that score masks.
+        allow_missing: Count cases without a prediction instead of refusing them.
+
+    Raises:
+        DataError: Predictions are missing, a prediction and its reference lie on different grids, or a file is bad.
+    """
+    classes = header.classification.classes if header.classification else ()
+    table = read_predictions_table(predictions / PREDICTIONS, classes)
+    if classes and table is None:
+        log.info("no class probabilities in %s: only masks are scored", predictions / PREDICTIONS)
+        classes = ()
+    masks = {case: path for case, path in references.items() if header.structures}
+    cases = sorted({*masks, *(key for key, case in about.items() if classes and case.target is not None)})
+    if not cases:
+        raise DataError("There is nothing to score: no reference mask and no known class.", "Check -r and the dataset.")
+    pairs = [Pair(case, predictions / f"{case}{header.file_ending}", path) for case, path in sorted(masks.items())]
+    missing = {pair.id for pair in pairs if not pair.prediction.exists()}
+    silent = {case for case in cases if classes and case not in table and _about(case, about).target is not None}
+    if not allow_missing:
+        _refuse_missing(predictions, sorted(missing | silent), len(cases))
+    scores = _score([pair for pair in pairs if pair.id not in missing], header.labels, tolerance, workers)
+    # A case is missing as a whole if it lacks its mask, or if a class is all that was asked of it.
+    missing |= {case for case in silent if case not in masks}
+    results = [_result(_about(case, about), scores.get(case), table or {}, case in missing) for case in cases]
+    ordered = bool(header.classification and header.classification.ordered)
+    summary = summarise(results, classes, ordered, tolerance_mm=tolerance if masks else None)
+    write_tables(table_paths(make_folder(out)), results, summary, classes)
+    return summary
+
+
+def read_predictions_table(path: Path, classes: Sequence[str]) -> Probabilities | None:
+    """Read the class probabilities of a predictions table, in the order of `classes`.
+
+    Other columns are left alone, and so are rows whose probabilities are n/a (a failed case).
+
+    Returns:
+        Case id -> one probability per class, or None where there is no table or it says nothing about classes.
+
+    Raises:
+        DataError: The first column is not case_id, a class has no column, a case is there twice, or a value is no
+            number.
+    """
+    if not classes or not path.exists():
+        return None
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, delimiter="\t")
+        rows, columns = list(reader), list(reader.fieldnames or ())
+    if columns[:1] != [CASE_COLUMN]:
+        raise DataError(f"{path}: the first column is '{columns[0] if columns else ''}', expected {CASE_COLUMN}.",
+                        "Predict again, or rename the column.")
+    absent = [name for name in classes if PROBABILITY + name not in columns]
+    if len(absent) == len(classes):
+        return None
+    if absent:
+        raise DataError(f"{path} lacks the columns {', '.join(PROBABILITY + name for name in absent)}.",
+                        f"The dataset's classes are {', '.join(classes)}; the model must know the same.")
+    return _probabilities(path, rows, classes)
+
+
+def table_paths(folder: Path) -> TablePaths:
+    """Say where an evaluation's tables are."""
+    return TablePaths(folder / CASES_TABLE, folder / CLASSES_TABLE, folder / SUMMARY)
+
+
+def score_pair_of_files(labels: Mapping[str, int], tolerance: float, pair: Pair) -> dict[str, Score]:
+    """Score one predicted mask; runs in a worker process.
+
+    Raises:
+        DataError: A file is bad, the grids differ, or a label value is not declared; both files are named.
+    """
+    prediction, reference = read_label(pair.prediction), read_label(pair.reference)
+    different = compare_grids(prediction.grid, reference.grid)
+    if different is not None:
+        raise DataError(f"{pair.prediction} does not lie on the grid of {pair.reference}: found {different[0]}, "
+                        f"expected {different[1]}.", "Write predictions on the grid of the image that was labelled.")
+    try:
+        return score_masks(prediction.data, reference.data, reference.spacing, labels, tolerance)
+    except DataError as error:
+        raise DataError(f"{pair.prediction} against {pair.reference}: {error.message}.", error.hint) from error
+
+
+def _score(pairs: Sequence[Pair], labels: Mapping[str, int], tolerance: float, workers: int) -> dict[str, dict[str, Score]]:
+    outcomes = {pair.id: outcome for pair, outcome in map_cases(partial(score_pair_of_files, labels, tolerance), pairs, workers, "evaluate")}
+    failed = sorted((case, outcome) for case, outcome in outcomes.items() if isinstance(outcome, Exception))
+    if len(failed) > 1:
+        first = getattr(failed[0][1], "message", str(failed[0][1]))
+        raise DataError(f"{len(failed)} cases cannot be scored ({_listed([case for case, _ in failed])}). The first: {first}",
+                        getattr(failed[0][1], "hint", ""))
+    if failed:
+        raise failed[0][1]
+    return outcomes
+
+
+def _refuse_missing(predictions: Path, missing: Sequence[str], of: int) -> None:
+    if missing:
+        raise DataError(f"{len(missing)} of {of} predictions are missing in {predictions}: {_listed(missing)}.",
+                        "Predict these cases too, or count them with --allow-missing.")
+
+
+def _result(case: Case, scores: dict[str, Score] | None, table: Probabilities, missing: bool) -> CaseResult:
+    return CaseResult(case.id, case.subject, case.domain, scores, case.target, table.get(case.id), missing)
+
+
+def _about(case: str, about: Mapping[str, Case]) -> Case:
+    return about.get(case) or Case(case, (), subject=case)
+
+
+def _probabilities(path: Path, rows: Iterable[Mapping[str, str]], classes: Sequence[str]) -> Probabilities:
+    found: Probabilities = {}
+    seen: set[str] = set()
+    for number, row in enumerate(rows, start=2):
+        case, values = row[CASE_COLUMN], [(row[PROBABILITY + name] or "").strip() for name in classes]
+        if case in seen:
+            raise DataError(f"{path}, line {number}: case '{case}' appears twice.", "Keep one prediction per case.")
+        seen.add(case)
+        if not any(value.lower() in UNKNOWN for value in values):
+            found[case] = tuple(_number(value, path, number) for value in values)
+    return found
+
+
+def _number(text: str, path: Path, line: int) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise DataError(f"{path}, line {line}: '{text}' is not a probability.", "Expected a number from 0 to 1, or n/a.")
+    return value
+
+
+def _listed(cases: Sequence[str]) -> str:
+    return ", ".join(cases[:LISTED]) + (f" and {len(cases) - LISTED} more" if len(cases) > LISTED else "")
