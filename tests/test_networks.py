@@ -1,6 +1,8 @@
 """One contract for every network in two and three dimensions, then what each promises by itself."""
 
 import itertools
+import subprocess
+import sys
 from math import prod
 
 import pytest
@@ -125,6 +127,12 @@ def test_the_smallest_patch_is_divisible_and_leaves_the_bottleneck_several_voxel
 def test_parameters_are_those_of_the_methods_table(name, ndim, parameters):
     whole = family(name)
     assert count(build(whole.topology(ndim, 1, whole.features, (64,) * ndim, (1.0,) * ndim))) == parameters
+
+
+def test_planning_with_any_network_needs_no_torch():
+    plan = "[family(n).topology(3, 1, 24, (64,) * 3, (1.0,) * 3) for n in plugins.names('networks', 'NETWORK')]"
+    code = f"import sys; from sulcnet import plugins; from sulcnet.networks import family; {plan}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # SwinUNETR

@@ -11,10 +11,9 @@ micro-batches weigh by the items they hold.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
-
-import torch
 
 from sulcnet.losses._ratio import Ratio
 

@@ -25,8 +25,9 @@ class ResidualUNet(Network):
         self.decoder_reductions = self.encoder_reductions[-2::-1]
         self.stem = _convolution(spec.ndim, spec.in_channels, channels[0], spec.kernels[0])
         inputs = (channels[0], *channels)
-        self.encoder = nn.ModuleList(_EncoderStage(spec, stage, inputs[stage], width) for stage, width in enumerate(channels))
-        self.decoder = nn.ModuleList(_DecoderStage(spec, stage, channels) for stage in range(len(channels) - 1, 0, -1))
+        count = len(channels)
+        self.encoder = nn.ModuleList(_EncoderStage(spec, i, inputs[i], channels[i]) for i in range(count))
+        self.decoder = nn.ModuleList(_DecoderStage(spec, i, channels) for i in range(count - 1, 0, -1))
         self.apply(_initialise)
 
     def encode_stage(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:

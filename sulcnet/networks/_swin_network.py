@@ -21,13 +21,21 @@ class SwinUNETR(Network):
     """Hold MONAI's modules without its output layer, which is a head; features equal MONAI's."""
 
     # (transformer part, convolution block) per encoder stage, fine to coarse; decoder blocks coarse to fine
-    ENCODER = ((None, "encoder1"), ("patch_embed", "encoder2"), ("layers1", "encoder3"), ("layers2", "encoder4"), ("layers3", None), ("layers4", "encoder10"))
+    ENCODER = (
+        (None, "encoder1"),
+        ("patch_embed", "encoder2"),
+        ("layers1", "encoder3"),
+        ("layers2", "encoder4"),
+        ("layers3", None),
+        ("layers4", "encoder10"),
+    )
     DECODER = ("decoder5", "decoder4", "decoder3", "decoder2", "decoder1")
 
     def __init__(self, spec: NetworkSpec, halvings: int):
         super().__init__()
         # The output layer is drawn last and dropped: one channel, the random numbers before it are unchanged.
-        source = MonaiSwinUNETR(in_channels=spec.in_channels, out_channels=1, feature_size=spec.features, spatial_dims=spec.ndim)
+        shape = dict(in_channels=spec.in_channels, feature_size=spec.features, spatial_dims=spec.ndim)
+        source = MonaiSwinUNETR(out_channels=1, **shape)
         self.swinViT = source.swinViT
         for name in (*(block for _, block in self.ENCODER if block), *self.DECODER):
             setattr(self, name, getattr(source, name))

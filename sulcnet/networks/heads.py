@@ -24,7 +24,7 @@ class SegmentationHead(nn.Module):
     """Turn full-resolution decoder features into logits, (B, C, X, Y, Z) -> (B, K, X, Y, Z).
 
     One 3x3x3 convolution of half the channels, norm, activation, then 1x1x1. Half, because at full resolution every
-    channel costs as much as a whole deeper stage: with 16 channels on a CPU the head adds 6 % to a training step.
+    channel costs as much as a whole deeper stage: with 16 channels on a CPU the head adds 5 % to a training step, all channels 14 %.
     """
 
     def __init__(self, channels: int, classes: int, ndim: int):
@@ -78,7 +78,13 @@ class ClassHead(nn.Module):
     """
 
     def __init__(
-        self, channels: Sequence[int], classes: int, ndim: int, width: int = 64, pooling: str = "attention", positions: bool = False
+        self,
+        channels: Sequence[int],
+        classes: int,
+        ndim: int,
+        width: int = 64,
+        pooling: str = "attention",
+        positions: bool = False,
     ):
         super().__init__()
         if pooling not in ("attention", "mean"):
@@ -142,7 +148,7 @@ class _Reader(nn.Module):
 
     def forward(self, features: Tensor) -> Evidence:
         """Give the evidence of one feature map (B, C, X, Y, Z): (B,), (B,), (B, width)."""
-        vectors = self.project(features.flatten(2).transpose(1, 2))                # (B, positions, width)
+        vectors = self.project(features.flatten(2).transpose(1, 2))            # (B, positions, width)
         score = self.score(self.signal(vectors).tanh() * self.gate(vectors).sigmoid())[..., 0]
         peak = score.detach().amax(dim=1)                                     # any constant will do: no gradient
         share = (score - peak[:, None]).exp()
