@@ -10,7 +10,7 @@ light bias field, and rotations in millimetres. nnU-Net's "per sample, then half
 channel here. Order as in nnU-Net: space, bias, noise, blur, brightness, contrast, resolution, inverted gamma, gamma.
 
 batchgenerators is the oracle of the tests, not the engine: its functions draw from NumPy's global state while they apply, which
-neither repeats from (seed, step, sample) nor serves image and label in turn, and they take several times as long.
+cannot repeat from (seed, step, sample), and they take three to four times as long.
 """
 
 from __future__ import annotations
@@ -122,6 +122,8 @@ class Draw:
 
 class Augmenter:
     """Draws and applies augmentation for one patch size.
+
+    It is small and can be sent to worker processes; each should call `torch.set_num_threads(1)`.
 
     Args:
         options: probabilities and ranges.
