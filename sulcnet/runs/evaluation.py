@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sulcnet.errors import DataError
+from sulcnet.errors import DataError, UsageError
 from sulcnet.evaluation.segmentation import Score, score_masks
 from sulcnet.evaluation.tables import CaseResult, TablePaths, summarise, write_tables
 from sulcnet.io import read_label
 from sulcnet.parallel import map_cases
 from sulcnet.preprocessing.case_checks import compare_grids
-from sulcnet.records.dataset import UNKNOWN, Case, DatasetHeader
+from sulcnet.records.dataset import UNKNOWN, Case, DatasetHeader, describe_case, label_files, read_participants
 from sulcnet.records.workspace import CASES_TABLE, CLASSES_TABLE, PREDICTIONS, SUMMARY, make_folder
 
 log = logging.getLogger("sulcnet")
@@ -65,28 +65,41 @@ def evaluate_folder(
     Raises:
         DataError: Predictions are missing, a prediction and its reference lie on different grids, or a file is bad.
     """
-    classes = header.classification.classes if header.classification else ()
-    table = read_predictions_table(predictions / PREDICTIONS, classes)
-    if classes and table is None:
-        log.info("no class probabilities in %s: only masks are scored", predictions / PREDICTIONS)
-        classes = ()
-    masks = {case: path for case, path in references.items() if header.structures}
-    cases = sorted({*masks, *(key for key, case in about.items() if classes and case.target is not None)})
-    if not cases:
-        raise DataError("There is nothing to score: no reference mask and no known class.", "Check -r and the dataset.")
-    pairs = [Pair(case, predictions / f"{case}{header.file_ending}", path) for case, path in sorted(masks.items())]
+    table = _class_table(predictions / PREDICTIONS, header)
+    classes = header.classification.classes if table is not None else ()
+    pairs = _pairs(predictions, references, header)
+    cases = _cases(pairs, about, bool(classes))
+    silent = {case.id for case in cases if classes and case.target is not None and case.id not in table}
     missing = {pair.id for pair in pairs if not pair.prediction.exists()}
-    silent = {case for case in cases if classes and case not in table and _about(case, about).target is not None}
     if not allow_missing:
         _refuse_missing(predictions, sorted(missing | silent), len(cases))
     scores = _score([pair for pair in pairs if pair.id not in missing], header.labels, tolerance, workers)
-    # A case is missing as a whole if it lacks its mask, or if a class is all that was asked of it.
-    missing |= {case for case in silent if case not in masks}
-    results = [_result(_about(case, about), scores.get(case), table or {}, case in missing) for case in cases]
-    ordered = bool(header.classification and header.classification.ordered)
-    summary = summarise(results, classes, ordered, tolerance_mm=tolerance if masks else None)
+    # Without a class a case is missing as a whole only if nothing else was asked of it.
+    missing |= silent - {pair.id for pair in pairs}
+    results = [_result(case, scores.get(case.id), table or {}, case.id in missing) for case in cases]
+    summary = summarise(results, classes, bool(classes) and header.classification.ordered, tolerance_mm=tolerance if pairs else None)
     write_tables(table_paths(make_folder(out)), results, summary, classes)
     return summary
+
+
+def read_references(folder: Path | None, dataset_json: Path, predictions: Path) -> tuple[DatasetHeader, dict[str, Path], dict[str, Case]]:
+    """Find what predictions are held against: a folder of masks, and what the dataset's table says of these cases.
+
+    Args:
+        folder: Reference masks; None where there is nothing but classes to compare: then the predicted cases count.
+        dataset_json: The dataset's; the table is looked for beside it.
+        predictions: Folder of predictions.tsv, asked only without `folder`.
+    """
+    header = DatasetHeader.read(dataset_json)
+    rows = read_participants(dataset_json.parent, header)
+    references = label_files(folder, header.file_ending) if folder else {}
+    if folder and not references:
+        raise DataError(f"{folder} holds no mask named CASE{header.file_ending}.", "Check -r and file_ending in dataset.json.")
+    if folder is None and header.structures:
+        raise UsageError(f"{dataset_json} has structures ({', '.join(header.structures)}).", "Give their reference masks with -r.")
+    predicted = {} if folder else _class_table(predictions / PREDICTIONS, header) or {}
+    keys = references or predicted
+    return header, references, {key: describe_case(dataset_json.parent, header, key, rows[key]) for key in keys if key in rows}
 
 
 def read_predictions_table(path: Path, classes: Sequence[str]) -> Probabilities | None:
@@ -116,6 +129,29 @@ def read_predictions_table(path: Path, classes: Sequence[str]) -> Probabilities 
         raise DataError(f"{path} lacks the columns {', '.join(PROBABILITY + name for name in absent)}.",
                         f"The dataset's classes are {', '.join(classes)}; the model must know the same.")
     return _probabilities(path, rows, classes)
+
+
+def _class_table(path: Path, header: DatasetHeader) -> Probabilities | None:
+    """Read the classes, or say that there are none although the dataset has some."""
+    classes = header.classification.classes if header.classification else ()
+    table = read_predictions_table(path, classes)
+    if classes and table is None:
+        log.info("no class probabilities in %s: only masks are scored", path)
+    return table
+
+
+def _pairs(predictions: Path, references: Mapping[str, Path], header: DatasetHeader) -> list[Pair]:
+    known = sorted(references.items()) if header.structures else []
+    return [Pair(case, predictions / f"{case}{header.file_ending}", path) for case, path in known]
+
+
+def _cases(pairs: Sequence[Pair], about: Mapping[str, Case], classes: bool) -> list[Case]:
+    """List the cases that have something to compare: a reference mask, or a known class."""
+    known = {key for key, case in about.items() if classes and case.target is not None}
+    cases = sorted(known | {pair.id for pair in pairs})
+    if not cases:
+        raise DataError("There is nothing to score: no reference mask and no known class.", "Check -r, -p and the dataset.")
+    return [about.get(case) or Case(case, (), subject=case) for case in cases]
 
 
 def table_paths(folder: Path) -> TablePaths:
@@ -160,10 +196,6 @@ def _refuse_missing(predictions: Path, missing: Sequence[str], of: int) -> None:
 
 def _result(case: Case, scores: dict[str, Score] | None, table: Probabilities, missing: bool) -> CaseResult:
     return CaseResult(case.id, case.subject, case.domain, scores, case.target, table.get(case.id), missing)
-
-
-def _about(case: str, about: Mapping[str, Case]) -> Case:
-    return about.get(case) or Case(case, (), subject=case)
 
 
 def _probabilities(path: Path, rows: Iterable[Mapping[str, str]], classes: Sequence[str]) -> Probabilities:
