@@ -65,17 +65,13 @@ def run(args: Namespace) -> str:
 
 
 def wish_of(args: Namespace):
-    """Read the flags, and say what was chosen where they are silent."""
-    import logging
-
+    """Read the flags."""
     from sulcnet.errors import UsageError
     from sulcnet.parallel import default_workers
     from sulcnet.runs.training import TrainingWish
 
     if args.fold_flag and args.fold != "holdout":
         raise UsageError(f"The fold is given twice: {args.fold} and {args.fold_flag}.", "Give it once.")
-    if args.pretrain is None and args.tune is None:
-        logging.getLogger("sulcnet").info("no --pretrain and --tune: random start (none), everything learns (scratch)")
     workers = max(0, default_workers(10) - 2) if args.workers is None else args.workers
     return TrainingWish(
         configuration=args.configuration, net=args.net, pretrain=args.pretrain or "none", tune=args.tune or "scratch",

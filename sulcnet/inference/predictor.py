@@ -1,6 +1,6 @@
 """A prepared image -> probabilities per voxel and per class, window by window.
 
-    predictor = Predictor(model, patch, region, device, precision)
+    predictor = Predictor(model, patch, region, device, autocast, coordinates)
     maps, classes = predictor(data)         # (K, X, Y, Z) float32 and (classes,), each None where there is no such head
 
 The class head sees the windows as in training: where the structure of interest occurs, pooled by the same attention.
@@ -8,18 +8,18 @@ The class head sees the windows as in training: where the structure of interest 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sulcnet.data.patches import window_place
 from sulcnet.data.region import Region
 from sulcnet.inference.windows import blending_weights, window_corners
 from sulcnet.networks.heads import ClassHead, Evidence, class_maps
-from sulcnet.training.device import autocast
 
 
 class _Model(Protocol):
@@ -33,17 +33,18 @@ class Predictor:
     Args:
         patch: window size, as in training.
         region: where the structure of interest occurs; windows centred elsewhere say nothing about the class.
+        autocast: gives the context of the run's precision.
         coordinates: spreads a window's ends over a grid, as the classification task did in training.
         batch: windows per forward pass.
     """
 
     def __init__(
-        self, model: _Model, patch: Sequence[int], region: Region | None, device: torch.device, precision: str,
-        coordinates: Any, overlap: float = 0.5, batch: int = 2,
+        self, model: _Model, patch: Sequence[int], region: Region | None, device: torch.device,
+        autocast: Callable[[], AbstractContextManager], coordinates: Callable[[Tensor, tuple[int, ...]], Tensor], overlap: float = 0.5, batch: int = 2,
     ):
         self.model, self.patch, self.region = model.to(device).eval(), tuple(patch), region
-        self.device, self.precision, self.overlap, self.batch = device, precision, overlap, batch
-        self.coordinates = coordinates
+        self.device, self.autocast, self.coordinates = device, autocast, coordinates
+        self.overlap, self.batch = overlap, batch
 
     @torch.no_grad()
     def __call__(self, data: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -70,11 +71,11 @@ class Predictor:
 
     def _features(self, data: np.ndarray, corners: Sequence[tuple[int, ...]]):
         windows = np.stack([data[(slice(None), *self._slices(corner))] for corner in corners])
-        with autocast(self.device, self.precision):
+        with self.autocast():
             return self.model.network(torch.from_numpy(windows).to(self.device))
 
     def _probabilities(self, features) -> np.ndarray:
-        with autocast(self.device, self.precision):
+        with self.autocast():
             logits = self.model.heads["segmentation"](features.decoder[-1])
         return logits.float().softmax(dim=1).cpu().numpy()
 

@@ -18,6 +18,7 @@ from sulcnet.errors import UsageError
 from sulcnet.phantoms.folds import CLASSES, Folding, draw_folding
 from sulcnet.phantoms.hemisphere import measure
 from sulcnet.phantoms.scanners import SCANNERS, Scanner, label, render_grey_white, render_t1
+from sulcnet.records.workspace import PARTICIPANTS
 
 __all__ = ["CHANNELS", "CLASSES", "SCANNERS", "SHAPE", "Phantom", "Scanner", "dataset_json", "draw_cohort", "draw_phantom"]
 
@@ -125,7 +126,7 @@ def dataset_json(count: int, modality: str = "t1") -> dict[str, object]:
         "numTraining": count,
         "file_ending": ".nii.gz",
         "classification": {"target": "pcs", "classes": list(CLASSES), "ordered": True},
-        "participants": {"file": "participants.tsv", "subject": "subject", "domain": "site", "hemisphere": "hemi"},
+        "participants": {"file": PARTICIPANTS, "subject": "subject", "domain": "site", "hemisphere": "hemi"},
     }
 
 

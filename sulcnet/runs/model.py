@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -15,7 +16,7 @@ from sulcnet.records.workspace import EXPERIMENT, REGION, RunFolder
 from sulcnet.runs.finetuning import Model
 from sulcnet.tasks.classification import coordinates
 from sulcnet.training import checkpoint
-from sulcnet.training.device import choose_precision
+from sulcnet.training.device import autocast, choose_precision
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class TrainedModel:
 
     def predictor(self, device: torch.device, precision: str = "auto", overlap: float = 0.5) -> Predictor:
         """Give the function from prepared images to probabilities."""
-        return Predictor(self.model, self.network_plan.patch_size, self.region, device, choose_precision(precision, device),
-                         coordinates, overlap)
+        context = partial(autocast, device, choose_precision(precision, device))
+        return Predictor(self.model, self.network_plan.patch_size, self.region, device, context, coordinates, overlap)
 
 
 def load_model(folder: RunFolder, which: str = "final") -> TrainedModel:

@@ -24,7 +24,6 @@ from sulcnet.errors import DataError, ModelError, UsageError
 from sulcnet.log import to_file
 from sulcnet.preprocessing.prepare import read_prepared
 from sulcnet.records._record import write_json
-from sulcnet.records.dataset import DatasetHeader
 from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.plan import NetworkPlan, Plan, load_plan
 from sulcnet.records.prepared import PreparedCase
@@ -129,7 +128,6 @@ def _assemble(
 ) -> tuple[Loop, Model]:
     """Put the run together; the same for a new and for a continued one."""
     own = options.parse(TuningOptions, wish.settings)
-    header = DatasetHeader.read(folders.preprocessed / DATASET_JSON)
     splits = Splits.load(folders.splits)
     part = splits.part(wish.fold)
     prepared = folders.prepared(wish.configuration)
@@ -151,7 +149,8 @@ def _assemble(
     method = FineTuning(model, tuning, plan.preset)
     _write_facts(folders, run, plan, network_plan, region, _experiment(
         wish, plan, network_plan, schedule, own, precision, device, threads, splits, part, training))
-    log.info(_opening(header, network_plan, model, training, watched, schedule, precision, device))
+    log.info("pretrain %s, tune %s", wish.pretrain, wish.tune)
+    log.info(_opening(network_plan, model, training, watched, schedule, precision, device))
 
     images = network_plan.batch_size
     source = PatchSource(prepared, training, plan, network_plan, region, wish.seed, own)
@@ -203,7 +202,7 @@ def _write_facts(folders: DatasetFolders, run: RunFolder, plan: Plan, network_pl
     experiment.save(run / EXPERIMENT)
 
 
-def _opening(header, network_plan: NetworkPlan, model: Model, training, watched, schedule: Schedule, precision: str, device) -> str:
+def _opening(network_plan: NetworkPlan, model: Model, training, watched, schedule: Schedule, precision: str, device) -> str:
     length = f"{schedule.minutes:g} minutes" if schedule.minutes else f"{schedule.epochs} epochs"
     parameters = sum(p.numel() for p in model.network.parameters())
     return (

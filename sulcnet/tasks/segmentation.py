@@ -47,7 +47,7 @@ class Segmentation(Task):
         return np.array(rows, dtype=np.int64)
 
     def scores(self, counts: np.ndarray, plan: Plan) -> dict[str, float]:
-        per = {name: _dice(*counts[value - 1]) for name, value in plan.structures.items()}
+        per = {name: _dice(*counts[value - 1].tolist()) for name, value in plan.structures.items()}
         return {"dice": float(np.mean(list(per.values()))), **{f"dice/{name}": value for name, value in per.items()}}
 
 

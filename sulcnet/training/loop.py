@@ -158,7 +158,7 @@ class Loop:
             raise ModelError(f"The loss is {row['loss']} in epoch {row['epoch']}.",
                              "Lower the rate (--set rate=...) or train in --precision fp32; the last good state is saved.")
         if (row["epoch"] + 1) % self.schedule.validate_every == 0 or self.progress.done:
-            row.update({f"val/{name}": value for name, value in self.validate().items()})
+            row.update({f"val/{name}": float(value) for name, value in self.validate().items()})
             self._keep_best(row.get("val/score"))
         self.progress.tick()
         row["seconds"] = round(self.progress.elapsed - self.epoch_began, 3)

@@ -1,0 +1,44 @@
+"""sulcnet_demo: the main job on a phantom cohort, in minutes, on a CPU."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from sulcnet.cli._command import Command, Parser, add_device, add_quiet, add_seed, add_workers
+
+HELP = """Run the whole path on phantoms that it draws: raw images, plan, preprocessing, training, prediction, scores and a
+picture. Takes a few minutes on two CPU cores."""
+EXAMPLES = "sulcnet_demo"
+MINUTES = 5.0
+
+
+def arguments(parser: Parser) -> None:
+    """Add this command's flags."""
+    parser.add_argument("--root", default="sulcnet_demo", metavar="DIR", help="where everything goes (default: ./sulcnet_demo)")
+    parser.add_argument("--time-limit", type=float, default=MINUTES, metavar="MINUTES", help=f"of training (default: {MINUTES:g})")
+    add_device(parser)
+    add_workers(parser)
+    add_seed(parser)
+    add_quiet(parser)
+
+
+def run(args: Namespace) -> str:
+    """Run it, and say where to look."""
+    from pathlib import Path
+
+    from sulcnet.evaluation.tables import format_summary
+    from sulcnet.records.workspace import IMAGES, OVERVIEW, PROGRESS, TEST
+    from sulcnet.report.pictures import cohort_overview, training_curves
+    from sulcnet.runs.demo import demonstrate, examples
+
+    done = demonstrate(Path(args.root), args.time_limit, args.device, args.workers, args.seed, training_curves)
+    picture = done.run / OVERVIEW
+    cohort_overview(examples(done), picture)
+    return (
+        f"{format_summary(done.summary)}\n\nLook at:\n  {picture}\n  {done.run / PROGRESS}\n"
+        f"  {done.run / TEST}    masks and tables of the test phantoms\n"
+        f"Predict others: sulcnet_predict -m {done.run.path} -i {done.folders.raw / IMAGES} -o out"
+    )
+
+
+COMMAND = Command(HELP, arguments, run, EXAMPLES)

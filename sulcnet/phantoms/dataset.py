@@ -1,0 +1,38 @@
+"""Write a phantom cohort as a raw dataset, as a laboratory would keep its own."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+from sulcnet.io import Image, write_map, write_mask
+from sulcnet.io._image import Header
+from sulcnet.phantoms.cohort import Phantom, dataset_json
+from sulcnet.records._record import write_json
+from sulcnet.records.dataset import Dataset
+from sulcnet.records.splits import Splits, split
+from sulcnet.records.workspace import DATASET_JSON, IMAGES, LABELS, PARTICIPANTS, SPLITS
+
+
+def write_dataset(folder: Path, phantoms: Iterable[Phantom], modality: str = "t1", shares: tuple[float, float] = (0.7, 0.2)) -> Splits:
+    """Write images, labels, table, header and a split of these shares (training, validation; the rest is test)."""
+    for part in (IMAGES, LABELS):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    rows = [_write(folder, phantom) for phantom in phantoms]
+    with (folder / PARTICIPANTS).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    write_json(folder / DATASET_JSON, dataset_json(len(rows), modality))
+    splits = split(Dataset.open(folder).cases, shares=shares)
+    splits.save(folder / SPLITS)
+    return splits
+
+
+def _write(folder: Path, phantom: Phantom) -> dict[str, object]:
+    case, ending = phantom.row["case_id"], ".nii.gz"
+    image = Image(phantom.image, phantom.affine, Header("phantom", phantom.image.shape, None))
+    write_map(folder / IMAGES / f"{case}_0000{ending}", phantom.image, image)
+    write_mask(folder / LABELS / f"{case}{ending}", phantom.label, image)
+    return phantom.row
