@@ -33,6 +33,13 @@ def test_dense_heads_keep_the_grid(ndim):
     assert ReconstructionHead(6, 1, ndim)(features).shape == (2, 1, *features.shape[2:])
 
 
+def test_segmentation_starts_from_mostly_background():
+    head = SegmentationHead(16, 4, 3)
+    head.logits.weight.data.zero_()
+    probability = head(torch.randn(1, 16, 4, 4, 4)).softmax(1)
+    assert torch.allclose(probability[:, 0], torch.tensor(0.9)) and torch.allclose(probability[:, 1:], torch.tensor(0.1 / 3))
+
+
 @pytest.mark.parametrize("name, ndim", [("resenc_unet", 3), ("unet_bn", 2)])
 def test_class_maps_are_the_quarter_resolution_and_the_bottleneck(name, ndim):
     patch = (32,) * ndim
