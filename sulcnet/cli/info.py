@@ -1,0 +1,140 @@
+"""`sulcnet_info`: versions, machine, datasets, plans and runs at a glance."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sulcnet.cli._command import Command, Parser, add_dataset, add_json, add_root
+
+if TYPE_CHECKING:
+    from sulcnet.records.workspace import Workspace
+    from sulcnet.runs.machine import Machine
+    from sulcnet.runs.overview import DatasetOverview, RunOverview
+
+HELP = """Show versions, GPU, CPU and memory, which rule chose the folders, and the datasets with what was planned, prepared
+and trained for them. With -d, one dataset and its runs."""
+EXAMPLES = """
+sulcnet_info
+sulcnet_info -d 1 --json
+"""
+UNKNOWN = "-"
+
+
+def arguments(parser: Parser) -> None:
+    add_dataset(parser, required=False)
+    add_root(parser)
+    add_json(parser)
+
+
+def run(args: Namespace) -> str:
+    from sulcnet.records.workspace import Workspace
+    from sulcnet.runs.machine import describe_machine
+    from sulcnet.runs.overview import describe_dataset, describe_workspace
+
+    workspace = Workspace.find(args.root)
+    if args.dataset:
+        datasets = [describe_dataset(workspace, workspace.dataset(args.dataset))]
+    else:
+        datasets = describe_workspace(workspace)
+    machine = describe_machine()
+    if args.json:
+        _print_json(machine, workspace, datasets)
+    body = _dataset(datasets[0]) if args.dataset else _datasets(datasets)
+    return f"{_machine(machine)}\n{_places(workspace)}\n\n{body}"
+
+
+def _print_json(machine: Machine, workspace: Workspace, datasets: Sequence[DatasetOverview]) -> None:
+    import json
+    from dataclasses import asdict
+
+    facts = {"machine": asdict(machine), "workspace": asdict(workspace), "datasets": [asdict(item) for item in datasets]}
+    print(json.dumps(facts, indent=1, default=str))
+
+
+def _machine(machine: Machine) -> str:
+    versions = "  ".join(f"{name} {version or 'not installed'}" for name, version in machine.versions.items())
+    gpus = [f"{gpu.name}, {_gigabytes(gpu.memory)}, {_gigabytes(gpu.free)} free, {machine.gpu_note}" for gpu in machine.gpus]
+    memory = f", {_gigabytes(machine.memory)} memory" if machine.memory else ""
+    lines = [("software", versions)]
+    lines += [("GPU", gpu) for gpu in gpus or [f"no GPU ({machine.gpu_note})"]]
+    lines += [("CPU", f"{machine.cores} core{'s' * (machine.cores != 1)}{memory}, {machine.system}")]
+    return _aligned(lines)
+
+
+def _places(workspace: Workspace) -> str:
+    folders = [workspace.raw, workspace.preprocessed, workspace.results]
+    together = len({folder.parent for folder in folders}) == 1
+    shown = str(folders[0].parent.resolve()) if together else ", ".join(str(folder.resolve()) for folder in folders)
+    return _aligned([("folders", f"{shown} (chosen by {workspace.rule})")])
+
+
+def _datasets(datasets: Sequence[DatasetOverview]) -> str:
+    if not datasets:
+        return "No dataset yet. Make a phantom one with sulcnet_demo, or put yours at raw/Dataset001_NAME."
+    rows = [("dataset", "cases", "labelled", "classes", "planned", "prepared", "runs finished")]
+    rows += [_row(item) for item in datasets]
+    notes = [f"{item.name}: {note}" for item in datasets for note in item.notes]
+    return "\n".join([_aligned(rows, right=(1, 2, 5, 6)), *([""] + notes if notes else []), "", "One dataset and its runs: sulcnet_info -d ID"])
+
+
+def _row(item: DatasetOverview) -> tuple[str, ...]:
+    classes = f"{item.target}: {len(item.classes)}" if item.target else UNKNOWN
+    planned = "; ".join(f"{name}: {', '.join(networks)}" for name, networks in item.planned.items()) or UNKNOWN
+    finished = f"{sum(run.state == 'finished' for run in item.runs)} of {len(item.runs)}" if item.runs else UNKNOWN
+    return item.name, _text(item.cases), _text(item.labelled), classes, planned, _prepared(item), finished
+
+
+def _prepared(item: DatasetOverview) -> str:
+    return ", ".join(str(count) for count in item.prepared.values()) or UNKNOWN
+
+
+def _dataset(item: DatasetOverview) -> str:
+    facts = [("dataset", item.name)]
+    if item.cases is not None:
+        facts.append(("cases", f"{item.cases} of {item.subjects} subjects, {item.labelled} labelled"))
+    facts.append(("structures", ", ".join(item.structures) or UNKNOWN))
+    if item.target:
+        facts.append((item.target, ", ".join(f"{count} {name}" for name, count in item.classes.items())))
+    facts.append(("checked", UNKNOWN if item.errors is None else f"{item.errors} errors, {item.warnings} warnings"))
+    facts += [(f"plan {name}", f"{', '.join(networks)}; {item.prepared[name]} cases prepared") for name, networks in item.planned.items()]
+    facts += [("note", note) for note in item.notes]
+    return f"{_aligned(facts)}\n\n{_runs(item.runs)}"
+
+
+def _runs(runs: Sequence[RunOverview]) -> str:
+    if not runs:
+        return "No runs yet."
+    rows = [("pretrain", "tune", "network", "config", "fold", "seed", "epochs", "best score", "test Dice", "test class", "state")]
+    rows += [_run(run) for run in runs]
+    score = "best score: validation; test class: balanced accuracy"
+    return f"{_aligned(rows, right=(5, 6, 7, 8, 9))}\n\n{score}\n" + "\n".join(run.path for run in runs)
+
+
+def _run(run: RunOverview) -> tuple[str, ...]:
+    epochs = f"{run.epochs_done} of {run.epochs}" if run.epochs else str(run.epochs_done)
+    scores = tuple(_score(value) for value in (run.best_score, run.test_dice, run.test_balanced_accuracy))
+    return run.pretrain, run.tune, run.network, run.configuration, run.fold, str(run.seed), epochs, *scores, run.state
+
+
+def _score(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.3f}"
+
+
+def _text(value: int | None) -> str:
+    return UNKNOWN if value is None else str(value)
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def _aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Align the columns; those in `right` to the right. A row of two is a name and a fact: names get one width."""
+    widths = [max(map(len, column)) for column in zip(*rows)] if len(rows[0]) > 2 else [10, 0]
+    lines = ("  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+COMMAND = Command(HELP, arguments, run, EXAMPLES)

@@ -1,0 +1,88 @@
+"""What this machine offers and which versions are installed, found without importing torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from sulcnet import __version__
+
+LIBRARIES = ("torch", "monai", "numpy", "scipy", "nibabel")
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU; memory in bytes."""
+
+    name: str
+    memory: int
+    free: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Versions (None where a library is not installed), GPUs, cores of this process, and memory in bytes."""
+
+    versions: dict[str, str | None]
+    system: str
+    gpus: tuple[Gpu, ...]
+    gpu_note: str
+    cores: int
+    memory: int | None
+
+
+def describe_machine() -> Machine:
+    """Look around; nothing here fails on a machine that lacks something."""
+    gpus, note = _gpus()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    versions = {"sulcnet": __version__, "python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
+    return Machine(versions, f"{platform.system()} {platform.machine()}", gpus, note, cores, _memory())
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
+
+
+def _gpus() -> tuple[tuple[Gpu, ...], str]:
+    """Ask NVML; give the GPUs, and the driver or the reason why there are none."""
+    try:
+        import pynvml
+    except ImportError:
+        return (), "nvidia-ml-py is not installed"
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as problem:
+        return (), str(problem)
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
+        return tuple(_gpu(pynvml, handle) for handle in handles), f"driver {_text(pynvml.nvmlSystemGetDriverVersion())}"
+    except pynvml.NVMLError as problem:
+        return (), str(problem)
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpu(pynvml, handle) -> Gpu:
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    return Gpu(_text(pynvml.nvmlDeviceGetName(handle)), int(memory.total), int(memory.free))
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode() if isinstance(name, bytes) else name  # older releases of nvidia-ml-py give bytes
+
+
+def _memory() -> int | None:
+    """Give the machine's memory, or the container's limit where that is smaller; None where nothing tells."""
+    try:
+        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+    limit = CONTAINER_LIMIT.read_text().strip() if CONTAINER_LIMIT.is_file() else ""
+    return min(physical, int(limit)) if limit.isdigit() else physical

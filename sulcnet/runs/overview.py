@@ -1,0 +1,153 @@
+"""What lies in a workspace: datasets, what was planned and prepared for them, and their runs.
+
+Everything is read from JSON; a broken file is a note beside its dataset, never the end of the overview.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from sulcnet.errors import SulcnetError
+from sulcnet.preprocessing.integrity import Report
+from sulcnet.records._record import read_json
+from sulcnet.records.dataset import Dataset
+from sulcnet.records.experiment import Experiment
+from sulcnet.records.plan import load_plans
+from sulcnet.records.workspace import EXPERIMENT, INTEGRITY, METRICS, SUMMARY, TEST, DatasetFolders, RunFolder, Workspace
+
+FINISHED, UNFINISHED = "finished", "unfinished"
+
+
+@dataclass(frozen=True)
+class RunOverview:
+    """One run: which, how far, how good. `epochs` is None where the clock decides; scores are None where unknown."""
+
+    path: str
+    pretrain: str
+    tune: str
+    network: str
+    configuration: str
+    fold: str
+    seed: int
+    epochs_done: int
+    epochs: int | None
+    best_score: float | None
+    test_dice: float | None
+    test_balanced_accuracy: float | None
+    state: str
+
+
+@dataclass(frozen=True)
+class DatasetOverview:
+    """One dataset: counts of its raw cases, its plans and prepared cases by configuration, its runs, and what is odd."""
+
+    name: str
+    cases: int | None
+    labelled: int | None
+    subjects: int | None
+    structures: tuple[str, ...]
+    target: str | None
+    classes: dict[str, int]
+    planned: dict[str, tuple[str, ...]]
+    prepared: dict[str, int]
+    errors: int | None
+    warnings: int | None
+    runs: tuple[RunOverview, ...]
+    notes: tuple[str, ...]
+
+
+def describe_workspace(workspace: Workspace) -> list[DatasetOverview]:
+    """Describe every dataset."""
+    return [describe_dataset(workspace, workspace.folders(name)) for name in workspace.datasets()]
+
+
+def describe_dataset(workspace: Workspace, folders: DatasetFolders) -> DatasetOverview:
+    """Describe one dataset; `notes` say what could not be read."""
+    notes: list[str] = []
+    dataset = _read(lambda: Dataset.open(folders.raw), notes) if folders.raw.is_dir() else None
+    plans = _read(lambda: load_plans(folders.plans), notes) if folders.plans.exists() else None
+    report = _read(lambda: Report.load(folders.preprocessed / INTEGRITY), notes) if (folders.preprocessed / INTEGRITY).exists() else None
+    runs = [_read(lambda run=run: describe_run(run), notes) for run in workspace.runs(folders)]
+    return DatasetOverview(
+        name=folders.name,
+        **_counts(dataset),
+        planned={name: tuple(plan.networks) for name, plan in (plans or {}).items()},
+        prepared={name: _prepared(folders.prepared(name)) for name in plans or {}},
+        errors=None if report is None else len(report.errors),
+        warnings=None if report is None else len(report.warnings),
+        runs=tuple(run for run in runs if run is not None),
+        notes=tuple(notes),
+    )
+
+
+def describe_run(run: RunFolder) -> RunOverview:
+    """Describe one run.
+
+    Raises:
+        ModelError: its experiment file cannot be read.
+    """
+    experiment = Experiment.load(run / EXPERIMENT)
+    best = _json(run.checkpoint("best").with_suffix(".json"))
+    summary = _json(run / TEST / SUMMARY)
+    return RunOverview(
+        path=str(run.path), pretrain=experiment.pretrain, tune=experiment.tune, network=experiment.network,
+        configuration=experiment.configuration, fold=experiment.fold, seed=experiment.seed,
+        epochs_done=_lines(run / METRICS),
+        epochs=None if experiment.schedule.minutes else experiment.schedule.epochs,
+        best_score=_number(best, "score"),
+        test_dice=_number(summary, "mean_dice", "mean"),
+        test_balanced_accuracy=_number(summary, "classification", "balanced_accuracy", "estimate"),
+        state=FINISHED if run.checkpoint("final").exists() else UNFINISHED,
+    )
+
+
+def _counts(dataset: Dataset | None) -> dict:
+    if dataset is None:
+        return {"cases": None, "labelled": None, "subjects": None, "structures": (), "target": None, "classes": {}}
+    about = dataset.header.classification
+    targets = Counter(case.target for case in dataset.cases)
+    return {
+        "cases": len(dataset.cases),
+        "labelled": sum(case.label is not None for case in dataset.cases),
+        "subjects": len({case.subject for case in dataset.cases}),
+        "structures": tuple(dataset.header.structures),
+        "target": about.target if about else None,
+        "classes": {name: targets[index] for index, name in enumerate(about.classes)} if about else {},
+    }
+
+
+def _prepared(folder: Path) -> int:
+    """Count finished cases: a case's JSON is written last."""
+    return sum(not path.name.startswith(".") for path in folder.glob("*.json"))
+
+
+def _read(reader, notes: list[str]):
+    try:
+        return reader()
+    except SulcnetError as problem:
+        notes.append(problem.message)
+        return None
+
+
+def _json(path: Path) -> dict:
+    """Read a small file of facts; nothing there, or half of one after a kill, is no fact."""
+    try:
+        found = read_json(path)
+    except SulcnetError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _number(facts: object, *keys: str) -> float | None:
+    for key in keys:
+        facts = facts.get(key) if isinstance(facts, dict) else None
+    return float(facts) if isinstance(facts, (int, float)) else None
+
+
+def _lines(path: Path) -> int:
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
