@@ -32,7 +32,8 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.4",
-        "monai>=1.4",
+        "monai>=1.5",
+        "einops",  # MONAI needs it for SwinUNETR and does not install it
         "numpy",
         "scipy",
         "pandas",

@@ -46,11 +46,12 @@ def run(args: Namespace) -> str:
     from sulcnet.runs.prediction import check_out, predict_cases
     from sulcnet.training.device import choose_device, use_threads
 
-    trained, out = load_model(folder, args.checkpoint), Path(args.output)
+    device, out = choose_device(args.device), Path(args.output)
     check_out(out, source)
+    trained = load_model(folder, args.checkpoint)
     use_threads(None)
     cases = find_inputs(source, trained.plan)
-    predict_cases(trained, cases, out, choose_device(args.device), args.precision, args.overlap, args.save_probabilities)
+    predict_cases(trained, cases, out, device, args.precision, args.overlap, args.save_probabilities)
     return f"{len(cases)} cases predicted: {out}\nNext: sulcnet_evaluate -p {out} -r REFERENCES -d {trained.plan.dataset} -o scores"
 
 

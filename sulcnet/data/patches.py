@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 
 from sulcnet.data.augment import AugmentOptions, Augmenter
 from sulcnet.data.region import Region, smallest_structure
-from sulcnet.io.store import open_array, read_box
+from sulcnet.io.store import open_array
 from sulcnet.records.plan import NetworkPlan, Plan
 from sulcnet.records.prepared import PreparedCase
 
@@ -111,8 +112,9 @@ class PatchSource:
             label = open_array(self.folder / f"{case.id}_seg.b2nd") if case.has_label else None
             self._arrays[case.id] = open_array(self.folder / f"{case.id}.b2nd"), label
         image, label = self._arrays[case.id]
-        data = read_box(image, low, high)
-        mask = np.zeros(data.shape[1:], np.int8) if label is None else read_box(label, low, high)
+        box = np.stack((low, high), axis=1).tolist()
+        data = crop_and_pad_nd(image, box)
+        mask = np.zeros(data.shape[1:], np.int8) if label is None else crop_and_pad_nd(label, box)
         return data, mask
 
 

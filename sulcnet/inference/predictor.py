@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from torch import Tensor, nn
 
 from sulcnet.data.patches import window_place
@@ -64,10 +65,10 @@ class Predictor:
         return maps, self._classes(evidence)
 
     def _padded(self, data: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
-        """Surround a volume smaller than the window by zeros, as training patches are."""
-        lacking = [max(0, size - have) for size, have in zip(self.patch, data.shape[1:])]
-        before = tuple(lack - lack // 2 for lack in lacking)
-        return np.pad(data, [(0, 0), *((b, lack - b) for b, lack in zip(before, lacking))]), before
+        """Surround a volume smaller than the window by zeros, as training patches are; give what lies before it."""
+        before = tuple(-(min(have - size, 0) // 2) for size, have in zip(self.patch, data.shape[1:]))
+        box = [[-start, max(size, have) - start] for start, size, have in zip(before, self.patch, data.shape[1:])]
+        return crop_and_pad_nd(data, box), before
 
     def _features(self, data: np.ndarray, corners: Sequence[tuple[int, ...]]):
         windows = np.stack([data[(slice(None), *self._slices(corner))] for corner in corners])

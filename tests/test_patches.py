@@ -1,0 +1,132 @@
+"""Samples: a function of (seed, step, slot), windows inside the volume, and no label in their place."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from cohort import prepared_cohort
+from sulcnet.data.augment import AugmentOptions
+from sulcnet.data.loader import batches
+from sulcnet.data.patches import PatchSource, window_place
+from sulcnet.data.region import learn_region
+from sulcnet.io.store import open_array, read_array, write_array
+from sulcnet.records.plan import load_plan
+from sulcnet.records.splits import Splits
+from sulcnet.runs.training import _read_cases
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    _, folders = prepared_cohort(tmp_path_factory.mktemp("cohort"), patch=(16, 24, 16))
+    plan = load_plan(folders.plans, "3d")
+    cases = _read_cases(folders.prepared("3d"), Splits.load(folders.splits).holdout.train, plan)
+    return folders.prepared("3d"), cases, plan
+
+
+def source(prepared, **changes) -> PatchSource:
+    folder, cases, plan = prepared
+    region = learn_region(cases, plan.structures)
+    return PatchSource(folder, cases, plan, plan.network(None), region, **{"augment": AugmentOptions(), **changes})
+
+
+def test_samples_depend_on_seed_step_and_slot_alone(prepared):
+    one, two = source(prepared), source(prepared)
+    two.sample(3, 1, 2)                                      # what was drawn before changes nothing
+    for a, b in zip(one.sample(5, 0, 2), two.sample(5, 0, 2)):
+        np.testing.assert_array_equal(a, b)
+    other = source(prepared, seed=1).sample(5, 0, 2)
+    assert not np.array_equal(one.sample(5, 0, 2).image, other.image)
+
+
+def test_workers_and_starting_point_do_not_change_batches(prepared):
+    alone = batches(source(prepared), 2, 0, 0)
+    [next(alone) for _ in range(3)]
+    helped = batches(source(prepared), 2, 3, 2)
+    for a, b in zip(next(alone), next(helped)):
+        assert (a == b).all()
+
+
+def test_every_class_comes_equally_often_and_every_case_once_a_round(prepared):
+    drawn = source(prepared)
+    cases = [drawn.cases[drawn._case(position)] for position in range(3 * len(drawn.cases))]
+    assert max(Counter(case.target for case in cases).values()) - min(Counter(case.target for case in cases).values()) <= 1
+    assert {case.id for case in cases} == {case.id for case in drawn.cases}
+
+
+def test_windows_stay_inside_and_label_follows_image(prepared):
+    folder, cases, plan = prepared
+    drawn = source(prepared, augment=AugmentOptions.off())
+    for index, case in enumerate(cases):
+        sample = drawn.fixed(index)
+        image, label = read_array(folder / f"{case.id}.b2nd"), read_array(folder / f"{case.id}_seg.b2nd")
+        for window in range(len(sample.image)):
+            low = np.round((sample.place[window, :, 0] + 1) / 2 * (np.array(case.shape) - 1)).astype(int)
+            box = tuple(slice(a, a + b) for a, b in zip(low, drawn.patch))
+            np.testing.assert_array_equal(sample.image[window], image[(slice(None), *box)])
+            np.testing.assert_array_equal(sample.label[window], label[box])
+
+
+def test_place_of_bag_windows_does_not_depend_on_the_label(prepared):
+    """Else the class could be read from where windows lie: the same draws with and without the case's structures."""
+    drawn = source(prepared)
+    case = drawn.cases[0]
+    blind = case.replace(centres={}, volumes={}, target=None)
+    for seed in range(8):
+        one = drawn.windows_of(case, np.random.default_rng(seed))
+        two = drawn.windows_of(blind, np.random.default_rng(seed))
+        np.testing.assert_array_equal(one.place[: drawn.bag], two.place[: drawn.bag])
+
+
+def test_last_window_holds_the_smallest_structure_often(prepared):
+    drawn = source(prepared)
+    index = next(i for i, case in enumerate(drawn.cases) if case.volumes["PCS"] > 0)
+    held = [2 in drawn.windows_of(drawn.cases[index], np.random.default_rng(seed)).label[-1] for seed in range(60)]
+    assert np.mean(held) > 0.3
+
+
+def test_region_comes_from_the_given_cases_alone(prepared):
+    _, cases, plan = prepared
+    with_pcs = [case for case in cases if case.volumes["PCS"] > 0]
+    region = learn_region(with_pcs[:1], plan.structures)
+    centres = np.array(with_pcs[0].centres["2"]) / (np.array(with_pcs[0].shape) - 1)
+    assert region.structure == "PCS"
+    np.testing.assert_allclose(np.array(region.places).mean(0), centres.mean(0), atol=0.02)
+    without = [case for case in cases if case.volumes["PCS"] == 0]
+    assert learn_region(without, plan.structures).structure == "skeleton"
+    assert learn_region([case.replace(centres={}, volumes={}) for case in cases], plan.structures) is None
+
+
+def test_place_runs_from_minus_one_to_one_over_the_volume():
+    np.testing.assert_allclose(window_place((0, 0), (11, 5), (11, 9)), [[-1, 1], [-1, 0]])
+
+
+def test_a_stored_array_is_read_in_parts(tmp_path):
+    data = np.arange(2 * 40 * 36 * 50, dtype=np.float32).reshape(2, 40, 36, 50)
+    write_array(tmp_path / "a.b2nd", data)
+    array = open_array(tmp_path / "a.b2nd")
+    np.testing.assert_array_equal(array[:, 1:34, 2:5, 30:46], data[:, 1:34, 2:5, 30:46])
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_volume_smaller_than_the_window_is_centred_in_zeros(prepared):
+    folder, cases, plan = prepared
+    network = plan.network(None).__class__.from_json({**plan.network(None).to_json(), "patch_size": [64, 64, 64]})
+    drawn = PatchSource(folder, cases, plan, network, None)
+    image = read_array(folder / f"{cases[0].id}.b2nd")
+    sample = drawn.fixed(0).image[0]
+    before = [-((have - 64) // 2) for have in image.shape[1:]]
+    inside = tuple(slice(b, b + have) for b, have in zip(before, image.shape[1:]))
+    np.testing.assert_array_equal(sample[(slice(None), *inside)], image)
+    assert np.abs(sample).sum() == pytest.approx(np.abs(image).sum(), rel=1e-5)
+
+
+def test_prepared_facts_match_the_arrays(prepared):
+    folder, cases, plan = prepared
+    for case in cases:
+        label = read_array(folder / f"{case.id}_seg.b2nd")
+        assert label.shape == case.shape and json.loads((folder / f"{case.id}.json").read_text())["id"] == case.id
+        for value, centres in case.centres.items():
+            assert all(label[centre] == int(value) for centre in centres[:20])
+        voxel = np.prod(case.trace.prepared_spacing)
+        assert case.volumes["PCS"] == pytest.approx((label == 2).sum() * voxel)

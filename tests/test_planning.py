@@ -1,0 +1,149 @@
+"""Fingerprint and plan: what they read, what they never read, and what they choose."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cohort import raw_cohort
+from sulcnet.errors import ModelError
+from sulcnet.planning.normalisation import choose
+from sulcnet.planning.planner import BAG, Wish, make_plan, target_spacing
+from sulcnet.preprocessing.normalise import normalise
+from sulcnet.records.dataset import Classification, Dataset, DatasetHeader
+from sulcnet.records.fingerprint import CaseFacts, ChannelFacts, Fingerprint
+from sulcnet.records.plan import Normalisation, Plan, load_plan
+from sulcnet.runs.preparing import fingerprint_dataset, plan_dataset, preprocess_dataset
+
+
+def fingerprint(shape=(90, 190, 160), spacing=(1.0, 1.0, 1.0), channel="T1w", distinct=256) -> Fingerprint:
+    facts = CaseFacts(shape, shape, spacing, {"PCS": 900.0})
+    facts_of = ChannelFacts(channel, 1.0, 99.0, 50.0, 10.0, 200.0, distinct)
+    return Fingerprint("Dataset001_PCS", {f"case{i}": facts for i in range(5)}, (facts_of,), {})
+
+
+def header(classes: bool = True, channel: str = "T1w") -> DatasetHeader:
+    classification = Classification("pcs", ("absent", "present")) if classes else None
+    return DatasetHeader((channel,), {"background": 0, "PCS": 1}, classification=classification)
+
+
+def plan_of(wish: Wish, **facts) -> Plan:
+    return make_plan(header(), fingerprint(**facts), wish)
+
+
+def test_smaller_memory_never_gives_a_larger_patch():
+    sizes = [np.prod(plan_of(Wish("resenc_unet", gpu_gb=gb)).networks["resenc_unet"].patch_size) for gb in (80, 24, 11, 8, 6)]
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[-1]
+
+
+@pytest.mark.parametrize("net", ["swin_unetr_24", "swin_unetr_12", "resenc_unet", "unet_bn"])
+def test_patch_fits_network_budget_and_says_how_it_was_estimated(net):
+    from sulcnet import plugins
+
+    network = plan_of(Wish(net, gpu_gb=24)).networks[net]
+    steps = plugins.find("networks", net, "NETWORK").divisor(network.network)
+    assert all(size % step == 0 for size, step in zip(network.patch_size, steps))
+    assert network.estimate.kind == "linear" and network.estimate.bytes <= network.estimate.budget
+
+
+def test_a_window_over_the_whole_image_needs_no_bag_and_a_part_needs_one():
+    whole = plan_of(Wish("resenc_unet"), shape=(36, 50, 36)).networks["resenc_unet"]
+    part = plan_of(Wish("resenc_unet")).networks["resenc_unet"]
+    assert (whole.bag, whole.windows) == (1, 1)
+    assert (part.bag, part.windows) == (BAG, BAG + 1)
+    alone = make_plan(header(classes=False), fingerprint(), Wish("resenc_unet")).networks["resenc_unet"]
+    assert (alone.bag, alone.windows) == (1, 1)
+
+
+def test_paper_preset_is_64_cubed_and_batch_8():
+    network = make_plan(header(classes=False), fingerprint(), Wish("swin_unetr_24", preset="paper", gpu_gb=80)).networks["swin_unetr_24"]
+    assert network.patch_size == (64, 64, 64) and network.batch_size == 8
+
+
+def test_a_budget_too_small_names_the_smallest_that_would_do():
+    with pytest.raises(ModelError, match="does not fit 1 GB.*needs") as problem:
+        plan_of(Wish("swin_unetr_24", gpu_gb=1))
+    assert "--gpu-memory" in problem.value.hint
+
+
+def test_coarse_axis_is_resampled_finer_than_its_median():
+    facts = fingerprint()
+    cases = {f"c{i}": CaseFacts((100, 100, 20), (100, 100, 20), (1.0, 1.0, mm), {}) for i, mm in enumerate((3.5, 5.0, 5.0, 5.0, 5.0))}
+    assert target_spacing(replace(facts, cases=cases)) == (1.0, 1.0, pytest.approx(4.1))
+    assert target_spacing(facts) == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(("name", "distinct", "kind"), [("T1w", 256, "zscore"), ("grey_white", 3, "labels"), ("CT", 256, "ct"), ("noNorm", 9, "none")])
+def test_normalisation_follows_the_channel_name(name, distinct, kind):
+    assert choose(ChannelFacts(name, 0, 1, 0.5, 0.1, 200.0, distinct)).kind == kind
+
+
+def test_label_like_values_are_divided_by_the_maximum():
+    values = np.array([0, 100, 200], np.float32).reshape(3, 1, 1)
+    assert normalise(values, Normalisation("labels", maximum=200.0)).ravel().tolist() == [0, 0.5, 1]
+
+
+def test_zscore_of_a_stripped_image_leaves_background_zero():
+    rng = np.random.default_rng(0)
+    image = np.zeros((10, 10, 10), np.float32)
+    image[2:8, 2:8, 2:8] = rng.normal(50, 5, (6, 6, 6))
+    scaled = normalise(image, Normalisation("zscore"))
+    inside = scaled[2:8, 2:8, 2:8]
+    assert (scaled[:2] == 0).all() and abs(inside.mean()) < 1e-4 and inside.std() == pytest.approx(1, abs=1e-3)
+
+
+def test_a_test_subjects_files_are_never_opened(tmp_path, monkeypatch):
+    """Neither the fingerprint nor, for unlabelled scans, the preparation reads a test subject."""
+    _, folders = raw_cohort(tmp_path, 12)
+    from sulcnet.runs.preparing import settle_splits
+
+    splits = settle_splits(folders, Dataset.open(folders.raw))
+    opened: list[str] = []
+    import sulcnet.planning.fingerprint as module
+
+    read = module.read_image
+    monkeypatch.setattr(module, "read_image", lambda path: opened.append(path.name) or read(path))
+    found = fingerprint_dataset(folders, 1, True)
+    assert splits.test and not any(name.startswith(case) for name in opened for case in splits.test)
+    assert set(found.cases) == set(splits.holdout.train) | set(splits.holdout.validation)
+
+
+def test_unlabelled_scans_of_test_subjects_are_not_prepared(tmp_path):
+    _, folders = raw_cohort(tmp_path, 12)
+    fingerprint_dataset(folders, 1, True)
+    splits = json.loads(folders.splits.read_text())
+    case = splits["test"][0]
+    (folders.raw / "labelsTr" / f"{case}.nii.gz").unlink()
+    table = folders.raw / "participants.tsv"
+    lines = [line.replace("\tabsent\t", "\tn/a\t").replace("\tpresent\t", "\tn/a\t").replace("\tprominent\t", "\tn/a\t")
+             if line.startswith(case) else line for line in table.read_text().splitlines()]
+    table.write_text("\n".join(lines) + "\n")
+    plan_dataset(folders, Wish("resenc_unet", 4))
+    preprocess_dataset(folders, "3d", 1, False)
+    assert not (folders.prepared("3d") / f"{case}.json").exists()
+
+
+def test_preparation_skips_what_is_finished_and_redoes_what_changed(tmp_path):
+    _, folders = raw_cohort(tmp_path, 6)
+    fingerprint_dataset(folders, 1, True)
+    plan_dataset(folders, Wish("resenc_unet", 4))
+    assert preprocess_dataset(folders, "3d", 1, False) == (6, 0)
+    assert preprocess_dataset(folders, "3d", 2, False) == (0, 6)
+    label = next((folders.raw / "labelsTr").iterdir())
+    other = [path for path in (folders.raw / "labelsTr").iterdir() if path != label][0]
+    label.write_bytes(other.read_bytes())
+    assert preprocess_dataset(folders, "3d", 1, False) == (1, 5)
+    assert preprocess_dataset(folders, "3d", 1, True) == (6, 0)
+
+
+def test_networks_planned_one_after_the_other_stand_side_by_side(tmp_path):
+    _, folders = raw_cohort(tmp_path, 6)
+    fingerprint_dataset(folders, 1, True)
+    plan_dataset(folders, Wish("resenc_unet", 4))
+    plan_dataset(folders, Wish("unet_bn", 4))
+    plan = load_plan(folders.plans, "3d")
+    assert set(plan.networks) == {"resenc_unet", "unet_bn"}
+    with pytest.raises(ModelError, match="Choose|planned for"):
+        plan.network(None)
+    with pytest.raises(ModelError, match="not planned for swin"):
+        plan.network("swin_unetr_24")

@@ -1,0 +1,189 @@
+"""Windows, whole-volume prediction, and the files that come out."""
+
+import csv
+import shutil
+from itertools import product
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from cohort import prepared_cohort
+from sulcnet.cli.predict import COMMAND as PREDICT
+from sulcnet.data.region import Region
+from sulcnet.errors import DataError, ModelError
+from sulcnet.inference.predictor import Predictor
+from sulcnet.inference.windows import blending_weights, window_corners
+from sulcnet.networks._network import Features
+from sulcnet.records.plan import load_plan
+from sulcnet.records.workspace import RunFolder
+from sulcnet.runs.finetuning import Model
+from sulcnet.runs.inputs import find_inputs
+from sulcnet.runs.model import load_model
+from sulcnet.runs.training import TrainingWish, train
+from sulcnet.tasks.classification import coordinates
+from sulcnet.training.device import autocast
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of a few steps: its predictions are poor, its files are real."""
+    import sulcnet.runs.schedules as schedules
+
+    before, schedules.EPOCH_PATCHES = schedules.EPOCH_PATCHES, 8
+    workspace, folders = prepared_cohort(tmp_path_factory.mktemp("cohort"))
+    run = train(workspace, folders, TrainingWish(epochs=1, device="cpu", precision="fp32", threads=1))
+    schedules.EPOCH_PATCHES = before
+    return workspace, folders, run
+
+
+@pytest.mark.parametrize(("shape", "window"), [((20, 33, 16), (16, 16, 16)), ((16, 16, 16), (16, 16, 16)), ((5, 70), (8, 16))])
+def test_windows_cover_every_voxel_and_stay_inside(shape, window):
+    padded = tuple(map(max, shape, window))
+    count = np.zeros(padded, int)
+    for corner in window_corners(padded, window):
+        assert all(0 <= low and low + size <= full for low, size, full in zip(corner, window, padded))
+        count[tuple(slice(low, low + size) for low, size in zip(corner, window))] += 1
+    assert count.min() >= 1
+
+
+def test_blending_weights_equal_the_product_of_gaussians():
+    weights = blending_weights((5, 8, 3))
+    for place in product(range(5), range(8), range(3)):
+        distance = sum(((i - (n - 1) / 2) / (n / 8)) ** 2 for i, n in zip(place, (5, 8, 3)))
+        centre = sum((0.5 * (n % 2 == 0) / (n / 8)) ** 2 for n in (5, 8, 3))
+        assert weights[place] == pytest.approx(max(np.exp(-0.5 * (distance - centre)), 1e-3), rel=1e-4)
+
+
+class Threshold(torch.nn.Module):
+    """A stand-in for a network whose right answer is known at every voxel."""
+
+    def forward(self, x):
+        return Features([x], [torch.cat((-x, x), dim=1)])
+
+
+class Bare(torch.nn.Module):
+    """A model around it, without a class head."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = Threshold()
+        self.heads = torch.nn.ModuleDict({"segmentation": torch.nn.Identity()})
+
+
+def test_blended_windows_of_a_voxelwise_model_equal_the_model():
+    predictor = Predictor(Bare(), (8, 8, 8), None, CPU, lambda: autocast(CPU, "fp32"), coordinates)
+    for shape in ((13, 8, 21), (5, 9, 6)):                   # larger than the window, and smaller
+        data = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
+        maps, classes = predictor(data)
+        np.testing.assert_allclose(maps[1], 1 / (1 + np.exp(-2 * data[0])), atol=1e-5)
+        assert maps.shape == (2, *shape) and classes is None
+
+
+def test_one_window_over_the_image_gives_attention_and_mean_the_same_class(trained):
+    workspace, folders, run = trained
+    plan = load_plan(folders.plans, "3d")
+    torch.manual_seed(0)
+    attention = Model(plan, plan.network(None), {"pooling": "attention"})
+    mean = Model(plan, plan.network(None), {"pooling": "mean"})
+    mean.load_state_dict(attention.state_dict())
+    data = np.random.default_rng(0).normal(size=(1, *plan.network(None).patch_size)).astype(np.float32)
+
+    def classes(model, data):
+        return Predictor(model, plan.network(None).patch_size, None, CPU, lambda: autocast(CPU, "fp32"), coordinates)(data)[1]
+
+    np.testing.assert_allclose(classes(attention, data), classes(mean, data), atol=1e-6)
+    twice = np.concatenate([data, data[:, ::-1]], axis=1)    # two windows and more: no longer the same
+    assert np.abs(classes(attention, twice) - classes(mean, twice)).max() > 1e-6
+
+
+def test_class_windows_lie_in_the_region(trained):
+    _, _, run = trained
+    model = load_model(run)
+    region = Region("PCS", ((0.1, 0.1, 0.1), (0.15, 0.12, 0.1)))
+    predictor = Predictor(model.model, (8, 8, 8), region, CPU, lambda: autocast(CPU, "fp32"), coordinates)
+    corners = window_corners((32, 32, 32), (8, 8, 8))
+    told = predictor._telling(corners, (0, 0, 0), (32, 32, 32))
+    assert told and all(max(corner) <= 4 for corner in told)
+
+
+def test_prediction_has_the_grid_of_its_input_and_a_broken_image_stops_nothing(trained, tmp_path):
+    workspace, folders, run = trained
+    images = tmp_path / "in"
+    images.mkdir()
+    first, second = sorted((folders.raw / "imagesTr").iterdir())[:2]
+    flipped = nib.load(first).as_reoriented(np.array([[1, -1], [2, 1], [0, -1]]))
+    flipped.header.set_xyzt_units("mm")
+    flipped.set_qform(flipped.affine, 3)
+    flipped.set_sform(flipped.affine, 4)
+    nib.save(flipped, images / "odd_0000.nii.gz")
+    shutil.copy(second, images / "plain_0000.nii.gz")
+    (images / "broken_0000.nii.gz").write_bytes(first.read_bytes()[:2000])
+    out = tmp_path / "out"
+    assert PREDICT(["-i", str(images), "-o", str(out), "-m", str(run.path), "--device", "cpu", "--save-probabilities"]) == 7
+    rows = {row["case_id"]: row for row in csv.DictReader((out / "predictions.tsv").open(), delimiter="\t")}
+    assert rows["broken"]["qc_flag"] == "failed" and rows["broken"]["qc_reason"]
+    assert rows["plain"]["class"] in ("absent", "present", "prominent")
+    assert sum(float(rows["plain"][f"p_{name}"]) for name in ("absent", "present", "prominent")) == pytest.approx(1, abs=1e-4)
+    for name in ("odd.nii.gz", "odd_p_PCS.nii.gz"):
+        mask = nib.load(out / name)
+        assert mask.shape == flipped.shape and np.array_equal(mask.affine, nib.load(images / "odd_0000.nii.gz").affine)
+        assert (int(mask.header["sform_code"]), int(mask.header["qform_code"])) == (4, 3)
+
+
+def test_a_turned_input_gets_the_same_mask(trained, tmp_path):
+    """The input's storage order must not change what is found."""
+    _, folders, run = trained
+    image = nib.load(sorted((folders.raw / "imagesTr").iterdir())[0])
+    (tmp_path / "in").mkdir()
+    nib.save(image, tmp_path / "in" / "a.nii.gz")
+    nib.save(image.as_reoriented(np.array([[2, -1], [0, 1], [1, -1]])), tmp_path / "in" / "b.nii.gz")
+    assert PREDICT(["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-m", str(run.path), "--device", "cpu"]) == 0
+    a, b = (nib.as_closest_canonical(nib.load(tmp_path / "out" / f"{name}.nii.gz")) for name in "ab")
+    np.testing.assert_array_equal(np.asarray(a.dataobj), np.asarray(b.dataobj))
+
+
+def test_inputs_are_found_in_folders_files_and_bids(trained, tmp_path):
+    plan = load_plan(trained[1].plans, "3d")
+    anat = tmp_path / "bids" / "sub-01" / "ses-1" / "anat"
+    anat.mkdir(parents=True)
+    (anat / "sub-01_ses-1_T1w.nii.gz").touch()
+    assert [case.id for case in find_inputs(tmp_path / "bids", plan)] == ["sub-01_ses-1_T1w"]
+    (tmp_path / "plain").mkdir()
+    for name in ("b_0000.nii.gz", "a.nii", "notes.txt"):
+        (tmp_path / "plain" / name).touch()
+    assert [case.id for case in find_inputs(tmp_path / "plain", plan)] == ["a", "b"]
+    assert [case.id for case in find_inputs(tmp_path / "plain" / "a.nii", plan)] == ["a"]
+    (tmp_path / "plain" / "b_0001.nii.gz").touch()
+    with pytest.raises(DataError, match="channels"):
+        find_inputs(tmp_path / "plain", plan)
+
+
+def test_predict_says_what_is_wrong_in_two_lines(trained, tmp_path, capsys):
+    workspace, folders, run = trained
+    root = str(workspace.raw.parent)
+    (tmp_path / "empty").mkdir()
+    for flags, code in (
+        (["-i", str(tmp_path / "nowhere"), "-o", str(tmp_path / "o")], 2),
+        (["-i", str(tmp_path / "empty"), "-o", str(tmp_path / "o")], 4),
+        (["-i", str(tmp_path), "-o", str(tmp_path / "o"), "-d", "5"], 4),
+        (["-i", str(tmp_path), "-o", str(tmp_path / "o"), "-m", str(tmp_path)], 5),
+        (["-i", str(tmp_path), "-o", str(tmp_path / "o"), "--device", "cuda:7"], 3),
+        (["-i", str(tmp_path), "--outt", "x"], 2),
+    ):
+        assert PREDICT([*flags, "--root", root]) == code, flags
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 2 and "Traceback" not in lines[0], lines
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(trained, tmp_path):
+    shutil.copytree(trained[2].path, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    run.checkpoint("final").write_bytes(run.checkpoint("final").read_bytes()[:5000])
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_model(run)
+    torch.save({"modules": {"network.other": torch.zeros(2)}}, run.checkpoint("final"))
+    with pytest.raises(ModelError, match="does not fit"):
+        load_model(run)
