@@ -1,0 +1,122 @@
+"""Every network with every tuning strategy and preset: it starts, learns, steps what it says, and runs on fake tensors."""
+
+import pytest
+import torch
+from sulcnet import plugins
+from sulcnet.data.loader import Batch
+from sulcnet.records.dataset import Classification
+from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
+from sulcnet.runs.finetuning import FineTuning, Model
+from sulcnet.runs.schedules import tuning_schedule
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+NETWORKS, TUNINGS = plugins.names("networks", "NETWORK"), plugins.names("tuning", "TUNING")
+SMALL = {"swin_unetr_24": (12, (64, 32, 32)), "swin_unetr_12": (12, (64, 32, 32)), "resenc_unet": (4, (16, 16, 16)), "unet_bn": (4, (16, 16, 16))}
+BAG, WINDOWS, IMAGES = 1, 2, 1
+
+
+def plan_of(net: str, ndim: int = 3, classes: bool = True, structures: bool = True) -> Plan:
+    features, patch = SMALL[net]
+    spec = plugins.find("networks", net, "NETWORK").topology(ndim, 1, features, patch[:ndim], (1.0,) * ndim)
+    network = NetworkPlan(spec, patch[:ndim], IMAGES, BAG, WINDOWS, MemoryEstimate("linear", 1, 2), "test")
+    labels = {"background": 0, "skeleton": 1, "PCS": 2} if structures else {"background": 0}
+    classification = Classification("pcs", ("absent", "present", "prominent"), True) if classes else None
+    return Plan("Dataset001_T", "3d", "sulcnet", ("T1w",), labels, classification, ".nii.gz", (1.0,) * ndim, patch[:ndim],
+                (Normalisation("zscore"),), {net: network})
+
+
+def batch_of(plan: Plan, net: str) -> Batch:
+    shape, windows = plan.networks[net].patch_size, IMAGES * WINDOWS
+    generator = torch.Generator().manual_seed(0)
+    place = torch.tensor([[-1.0, 1.0]] * len(shape)).expand(windows, -1, -1).clone()
+    return Batch(
+        torch.randn(windows, 1, *shape, generator=generator), torch.randint(0, 3, (windows, *shape), generator=generator), place,
+        torch.ones(windows), torch.tensor([1] * IMAGES),
+    )
+
+
+def method_of(plan: Plan, net: str, tune: str, preset: str) -> FineTuning:
+    torch.manual_seed(0)
+    return FineTuning(Model(plan, plan.networks[net], {}), plugins.find("tuning", tune, "TUNING"), preset)
+
+
+def total(step) -> torch.Tensor:
+    return sum(weight * ratio.value() for weight, ratio in step.terms.values())
+
+
+@pytest.mark.parametrize("preset", ["sulcnet", "paper"])
+@pytest.mark.parametrize("tune", TUNINGS)
+@pytest.mark.parametrize("net", NETWORKS)
+def test_a_step_runs_on_fake_tensors(net, tune, preset):
+    """What reads a tensor's value inside a step would break the memory planner; here it raises."""
+    plan = plan_of(net)
+    method, batch = method_of(plan, net, tune, preset), batch_of(plan, net)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        for module in method.modules.modules():
+            for store in (module._parameters, module._buffers):
+                for name, value in store.items():
+                    if value is not None:
+                        fake = mode.from_tensor(value.detach())
+                        store[name] = torch.nn.Parameter(fake, value.requires_grad) if store is module._parameters else fake
+        for step in method.steps(Batch(*(mode.from_tensor(part) for part in batch))):
+            total(step).backward()
+    assert any(parameter.grad is not None for parameter in method.modules.parameters())
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("net", [name for name in NETWORKS if name != "swin_unetr_24"])
+def test_three_steps_change_every_part_and_lower_the_loss(net, ndim):
+    plan = plan_of(net, ndim)
+    method, batch = method_of(plan, net, "scratch", "sulcnet"), batch_of(plan, net)
+    before = {name: value.clone() for name, value in method.modules.named_parameters()}
+    optimiser = torch.optim.AdamW(method.modules.parameters(), 1e-3)
+    losses = []
+    method.train()
+    for _ in range(3):
+        loss = total(next(method.steps(batch)))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    still = [name for name, value in method.modules.named_parameters() if torch.equal(value, before[name])]
+    assert not still, still
+
+
+@pytest.mark.parametrize("net", NETWORKS)
+def test_groups_hold_every_trainable_parameter_once(net):
+    """A head that is left out of the optimiser would silently never learn."""
+    method = method_of(plan_of(net), net, "scratch", "sulcnet")
+    listed = [id(p) for groups in method.parts().values() for group in groups for p in group.parameters]
+    assert sorted(listed) == sorted(id(p) for p in method.modules.parameters())
+    rates = tuning_schedule("sulcnet", True, 10, plan_of(net).networks[net]).rates
+    assert {group.rate for groups in method.parts().values() for group in groups} <= set(rates)
+
+
+def test_the_joint_loss_is_85_to_15_and_one_task_alone_takes_all():
+    both = method_of(plan_of("resenc_unet"), "resenc_unet", "scratch", "sulcnet")
+    assert both.weights == {"segmentation": 0.85, "classification": 0.15}
+    assert method_of(plan_of("resenc_unet", classes=False), "resenc_unet", "scratch", "sulcnet").weights == {"segmentation": 1.0}
+    assert method_of(plan_of("resenc_unet", structures=False), "resenc_unet", "scratch", "sulcnet").weights == {"classification": 1.0}
+
+
+def test_a_missing_label_gives_no_gradient_and_never_becomes_a_class():
+    plan = plan_of("resenc_unet")
+    method, batch = method_of(plan, "resenc_unet", "scratch", "sulcnet"), batch_of(plan, "resenc_unet")
+    unknown = batch._replace(labelled=torch.zeros(WINDOWS), target=torch.tensor([-1]))
+    total(next(method.steps(unknown))).backward()
+    assert all(p.grad is None or p.grad.abs().max() == 0 for p in method.modules.parameters())
+    other = unknown._replace(label=torch.zeros_like(batch.label))
+    assert torch.equal(total(next(method.steps(unknown))), total(next(method.steps(other))))
+
+
+def test_the_class_sees_only_the_bag():
+    """The window after the bag is centred on the case's own structures: the class head must not read it."""
+    plan = plan_of("resenc_unet")
+    method, batch = method_of(plan, "resenc_unet", "scratch", "sulcnet"), batch_of(plan, "resenc_unet")
+    method.model.eval()
+    changed = batch.image.clone()
+    changed[-1] += 5
+    one, two = method.model(batch), method.model(batch._replace(image=changed))
+    assert torch.equal(one["classification"], two["classification"])
+    assert not torch.equal(one["segmentation"], two["segmentation"])
