@@ -37,11 +37,12 @@ def verify_dataset(folders: DatasetFolders, workers: int = 1) -> Report:
     Raises:
         EnvironmentFault: the report cannot be written.
     """
+    path = make_folder(folders.preprocessed) / names.INTEGRITY
     try:
         report = verify(Dataset.open(folders.raw), workers)
     except DataError as error:
         report = Report(folders.name, 0, (problem("dataset cannot be opened", "", error.message, error.hint),))
-    _save(report, make_folder(folders.preprocessed) / names.INTEGRITY)
+    _save(report, path)
     return report
 
 

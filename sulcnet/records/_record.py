@@ -34,7 +34,7 @@ class Record:
     error: typing.ClassVar[type[SulcnetError]] = DataError
 
     def __post_init__(self):
-        found = list(self.problems())
+        found = [f"{field}: {wrong}" for field, wrong in self.problems()]
         if found:
             raise self.error(_gathered(type(self).__name__, found), "Correct the fields named above.")
 
@@ -54,13 +54,19 @@ class Record:
     def from_json(cls: type[R], data: Mapping[str, Any], where: str = "") -> R:
         """Build the record from parsed JSON; `where` names the file in errors."""
         where = where or cls.__name__
+        _expect(isinstance(data, Mapping), "an object", data, where, cls.error)
         hints = typing.get_type_hints(cls)
         fields = {field.name: field for field in dataclasses.fields(cls)}
-        found = [(key, "unknown key") for key in data if key not in fields]
-        found += [(name, "missing") for name, field in fields.items() if name not in data and not _has_default(field)]
+        found = [f"{key}: unknown key" for key in data if key not in fields]
+        found += [f"{name}: missing" for name, field in fields.items() if name not in data and not _has_default(field)]
+        values = {}
+        for name in fields:
+            try:
+                values.update({name: _typed(hints[name], data[name], name, cls.error)} if name in data else {})
+            except SulcnetError as error:
+                found.append(error.message)
         if found:
             raise cls.error(_gathered(where, found), f"Known keys: {', '.join(fields)}.")
-        values = {name: _typed(hints[name], data[name], f"{where}: {name}", cls.error) for name in fields if name in data}
         try:
             return cls(**values)
         except SulcnetError as error:
@@ -79,11 +85,13 @@ class Record:
 def read_json(path: Path, error: type[SulcnetError] = DataError) -> Any:
     """Parse a JSON file, or say what is wrong with it in the caller's kind of error."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))  # some editors begin a file with a byte order mark
     except FileNotFoundError:
         raise error(f"{path} does not exist.", "Run the step that writes it first.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as problem:
         raise error(f"{path} is not valid JSON: {problem}", "Correct the file or write it anew.") from None
+    except OSError as problem:
+        raise error(f"{path} cannot be read: {problem.strerror}.", "Check its permissions and the disk.") from None
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -95,8 +103,8 @@ def write_json(path: Path, data: Any) -> None:
     beside.replace(path)
 
 
-def _gathered(where: str, found: list[tuple[str, str]]) -> str:
-    return f"{where} has {len(found)} problem{'s' * (len(found) > 1)}: " + "; ".join(f"{k}: {v}" for k, v in found)
+def _gathered(where: str, found: list[str]) -> str:
+    return f"{where} has {len(found)} problem{'s' * (len(found) > 1)}: " + "; ".join(found)
 
 
 def _has_default(field: dataclasses.Field) -> bool:

@@ -33,6 +33,9 @@ class Classification(Record):
             yield "classes", f"expected at least two, found {len(self.classes)}"
         if len(set(self.classes)) < len(self.classes):
             yield "classes", "a class is listed twice"
+        for name in self.classes:
+            if name.lower() in UNKNOWN:
+                yield "classes", f"'{name}' means unknown in a table and cannot be a class"
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ class DatasetHeader(Record):
     @classmethod
     def parse(cls, data: Mapping[str, Any], where: str) -> DatasetHeader:
         """Understand the parsed JSON of a dataset.json."""
+        if not isinstance(data, Mapping):
+            raise DataError(f"{where}: expected an object, found {data!r}.", "See dataset_json_examples/README.md.")
         missing = [key for key in ("channel_names", "labels") if key not in data]
         if missing:
             raise DataError(f"{where} lacks {' and '.join(missing)}.", "See dataset_json_examples/README.md.")
@@ -155,6 +160,16 @@ def channel_files(folder: Path, case: str, header: DatasetHeader) -> tuple[Path,
     return tuple(folder / f"{case}_{number:04d}{header.file_ending}" for number in range(len(header.channel_names)))
 
 
+def _table(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Read the rows of a table with the numbers of their lines; a quote that never ends would swallow cases unseen."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, delimiter="\t", strict=True)
+            return [(reader.line_num, row) for row in reader]
+    except (csv.Error, UnicodeDecodeError) as problem:
+        raise DataError(f"{path} is not a tab-separated table: {problem}.", "Save it as UTF-8 text with tabs.") from None
+
+
 def describe_case(
     folder: Path, header: DatasetHeader, key: str, row: Mapping[str, str], images: str = names.IMAGES, labels: str = names.LABELS
 ) -> Case:
@@ -163,9 +178,11 @@ def describe_case(
     about = header.participants or Participants()
     given = {part: row.get(column or "", "") for part, column in
              (("subject", about.subject), ("domain", about.domain), ("hemisphere", about.hemisphere))}
-    given["subject"] = given["subject"] if given["subject"].lower() not in UNKNOWN else key
-    return Case(key, channel_files(folder / images, key, header), label if label.exists() else None,
-                _target(row, header), **given)
+    given = {part: "" if value.lower() in UNKNOWN else value for part, value in given.items()}
+    given["subject"] = given["subject"] or key
+    # A link to a label that was not fetched is a label: reading it must fail, not make the case an unlabelled one.
+    there = label.exists() or label.is_symlink()
+    return Case(key, channel_files(folder / images, key, header), label if there else None, _target(row, header), **given)
 
 
 def label_files(folder: Path, ending: str) -> dict[str, Path]:
@@ -188,12 +205,11 @@ def read_participants(folder: Path, header: DatasetHeader) -> dict[str, dict[str
         if header.participants is None and header.classification is None:
             return {}
         raise DataError(f"{path} does not exist, but dataset.json refers to it.", "Add the table, a row per case.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = list(csv.DictReader(file, delimiter="\t"))
-    columns = list(lines[0]) if lines else []
+    lines = _table(path)
+    columns = list(lines[0][1]) if lines else []
     wrong = [f"column '{column}' is missing" for column in _wanted(header) if lines and column not in columns]
     rows: dict[str, dict[str, str]] = {}
-    for number, line in enumerate(lines, start=2):
+    for number, line in lines:
         row = {key: (value or "").strip() for key, value in line.items() if key is not None}
         case = row[columns[0]]
         if case in rows:
@@ -237,10 +253,14 @@ def _channels(channels: Any, where: str) -> list[str]:
         if sorted(channels, key=str) != sorted(expected):
             raise DataError(f"{where}: channel_names has keys {list(channels)}, expected {expected}.", "Number from 0.")
         return [str(channels[key]) for key in expected]
+    if not isinstance(channels, (list, tuple)):
+        raise DataError(f"{where}: channel_names is {channels!r}, expected an object or a list.", 'Like {"0": "T1w"}.')
     return list(channels)
 
 
-def _labels(labels: Mapping[str, Any], where: str) -> dict[str, int]:
+def _labels(labels: Any, where: str) -> dict[str, int]:
+    if not isinstance(labels, Mapping):
+        raise DataError(f"{where}: labels is {labels!r}, expected an object.", 'Like {"background": 0, "PCS": 1}.')
     regions = [name for name, value in labels.items() if isinstance(value, (list, tuple))]
     if regions or "ignore" in labels:
         raise DataError(

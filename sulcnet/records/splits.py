@@ -58,6 +58,10 @@ class Splits(Record):
             return self.folds[int(fold)]
         raise DataError(f"There is no fold '{fold}'.", f"Folds: holdout, 0 to {len(self.folds) - 1}.")
 
+    def listed(self) -> set[str]:
+        """Give every case that is in any part."""
+        return {*self.test, *(case for _, part in self._parts() for case in (*part.train, *part.validation))}
+
     def _parts(self) -> Iterator[tuple[str, Part]]:
         yield "holdout", self.holdout
         yield from ((f"folds[{number}]", fold) for number, fold in enumerate(self.folds))
@@ -92,7 +96,7 @@ def read_splits(path: Path, cases: Sequence[Case]) -> Splits:
     splits = Splits.load(path)
     known = {case.id: case.subject for case in cases}
     moved = [case for case, subject in splits.subjects.items() if known.get(case, subject) != subject]
-    lost = [case for case in (*splits.test, *splits.holdout.train, *splits.holdout.validation) if case not in known]
+    lost = [case for case in splits.listed() if case not in known]
     if moved or lost:
         wrong = ", ".join(sorted({*moved, *lost})[:5])
         raise DataError(f"{path} does not fit the dataset: {wrong} changed subject or are gone.",

@@ -73,12 +73,13 @@ def evaluate_folder(
     missing = {pair.id for pair in pairs if not pair.prediction.exists()}
     if not allow_missing:
         _refuse_missing(predictions, sorted(missing | silent), len(cases))
+    make_folder(out)  # before the work, not after it
     scores = _score([pair for pair in pairs if pair.id not in missing], header.labels, tolerance, workers)
     # Without a class a case is missing as a whole only if nothing else was asked of it.
     missing |= silent - {pair.id for pair in pairs}
     results = [_result(case, scores.get(case.id), table or {}, case.id in missing) for case in cases]
     summary = summarise(results, classes, bool(classes) and header.classification.ordered, tolerance_mm=tolerance if pairs else None)
-    write_tables(table_paths(make_folder(out)), results, summary, classes)
+    write_tables(table_paths(out), results, summary, classes)
     return summary
 
 

@@ -1,0 +1,401 @@
+"""Records: strict JSON with all problems at once. Datasets: tables and names. Splits: no subject on two sides."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+
+from sulcnet.errors import DataError, ModelError
+from sulcnet.records._record import Record, read_json, write_json
+from sulcnet.records.dataset import Case, Dataset, DatasetHeader, case_ids
+from sulcnet.records.splits import FOLDS, Part, Splits, read_splits, split
+
+
+@dataclass(frozen=True)
+class Box(Record):
+    low: tuple[int, ...]
+    high: tuple[int, int]
+    scale: float = 1.0
+    name: str | None = None
+    flags: dict[str, bool] | None = None
+
+    def problems(self):
+        if len(self.low) != 2:
+            yield "low", f"expected 2 numbers, found {len(self.low)}"
+        if self.scale <= 0:
+            yield "scale", f"expected more than 0, found {self.scale}"
+
+
+@dataclass(frozen=True)
+class Shelf(Record):
+    error = ModelError
+
+    boxes: tuple[Box, ...]
+
+
+BOX = {"low": [0, 1], "high": [4, 5]}
+
+
+def refusal(call, *arguments, error=DataError) -> str:
+    with pytest.raises(error) as caught:
+        call(*arguments)
+    assert caught.value.hint
+    return caught.value.message
+
+
+# ---- JSON ----------------------------------------------------------------------------------------------------------
+
+
+def test_round_trip_through_json(tmp_path):
+    shelf = Shelf((Box((0, 1), (4, 5), 2.5, "a", {"x": True}), Box((0, 0), (1, 1))))
+    shelf.save(tmp_path / "deep/shelf.json")
+    assert Shelf.load(tmp_path / "deep/shelf.json") == shelf
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["shelf.json"]
+
+
+def test_all_problems_of_the_keys_and_types_come_at_once():
+    message = refusal(Box.from_json, {"low": [0, "x"], "scale": "big", "colour": 1}, "box.json")
+    assert message == ("box.json has 4 problems: colour: unknown key; high: missing; low: expected a whole number, found 'x'; "
+                       "scale: expected a number, found 'big'")
+
+
+def test_all_problems_of_the_values_come_at_once():
+    message = refusal(Box, (1,), (2, 2), -1.0)
+    assert message == "Box has 2 problems: low: expected 2 numbers, found 1; scale: expected more than 0, found -1.0"
+
+
+@pytest.mark.parametrize("key, value", [
+    ("low", 3), ("low", "01"), ("low", [1.5, 2]), ("low", [True, 1]), ("low", None), ("high", [1, 2, 3]), ("scale", True),
+    ("scale", "1"), ("name", 5), ("flags", [1]), ("flags", {"x": 1}),
+])
+def test_wrong_types_name_the_field(key, value):
+    assert f"{key}" in refusal(Box.from_json, {**BOX, key: value}) and "expected" in refusal(Box.from_json, {**BOX, key: value})
+
+
+@pytest.mark.parametrize("data", [[], [{"train": []}], 3, "text", None])
+def test_a_file_that_is_no_object_is_refused(tmp_path, data):
+    write_json(tmp_path / "a.json", data)
+    assert "a.json: expected an object" in refusal(Box.load, tmp_path / "a.json")
+
+
+def test_whole_numbers_are_numbers_and_null_is_an_optional_value():
+    assert Box.from_json({**BOX, "scale": 2, "name": None}).scale == 2.0
+
+
+def test_nested_problems_name_the_way_and_have_the_files_kind_of_error():
+    message = refusal(Shelf.from_json, {"boxes": [{**BOX, "colour": 1}]}, "shelf.json", error=ModelError)
+    assert "shelf.json" in message and "boxes" in message and "colour: unknown key" in message
+
+
+def test_replace_checks_again():
+    assert Box((0, 1), (4, 5)).replace(scale=3.0).scale == 3.0
+    assert "scale" in refusal(lambda: Box((0, 1), (4, 5)).replace(scale=0.0))
+
+
+def test_files_that_cannot_be_read_are_two_lines(tmp_path):
+    assert "does not exist" in refusal(read_json, tmp_path / "none.json")
+    assert "cannot be read" in refusal(read_json, tmp_path)
+    (tmp_path / "half.json").write_text('{"low": [')
+    assert "not valid JSON" in refusal(read_json, tmp_path / "half.json")
+    (tmp_path / "latin.json").write_bytes(b'{"name": "\xe9"}')
+    assert "not valid JSON" in refusal(read_json, tmp_path / "latin.json")
+
+
+def test_a_byte_order_mark_is_no_problem(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(BOX), encoding="utf-8-sig")
+    assert Box.load(tmp_path / "a.json") == Box((0, 1), (4, 5))
+
+
+def test_not_a_number_is_never_written(tmp_path):
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "a.json", {"a": float("nan")})
+    assert not (tmp_path / "a.json").exists()
+
+
+# ---- dataset.json and the table ------------------------------------------------------------------------------------
+
+HEADER = {"channel_names": {"0": "T1w"}, "labels": {"background": 0, "PCS": 1}, "numTraining": 2, "file_ending": ".nii.gz"}
+CLASSES = {"classification": {"target": "pcs", "classes": ["absent", "present"]},
+           "participants": {"subject": "subject", "domain": "site", "hemisphere": "hemi"}}
+
+
+def test_keys_of_nnunet_and_its_users_are_left_alone():
+    header = DatasetHeader.parse({**HEADER, "reference": "x", "overwrite_image_reader_writer": "y"}, "here")
+    assert header.structures == {"PCS": 1} and header.channel_names == ("T1w",)
+
+
+@pytest.mark.parametrize("change, said", [
+    ({"channel_names": "T1w"}, "channel_names is 'T1w'"),
+    ({"channel_names": {"1": "T1w"}}, "expected ['0']"),
+    ({"channel_names": {}}, "channel_names: expected at least one"),
+    ({"labels": ["background", "PCS"]}, "expected an object"),
+    ({"labels": {"0": "background", "1": "PCS"}}, "expected a whole number, found 'background'"),
+    ({"labels": {"background": 0, "PCS": 2}}, "expected consecutive values 1..1, found [2]"),
+    ({"labels": {"background": 1, "PCS": 0}}, "background must be 0"),
+    ({"labels": {"background": 0, "a": 1, "b": 1}}, "found [1, 1]"),
+    ({"labels": {"background": 0, "whole": [1, 2]}}, "regions or ignore label"),
+    ({"labels": {"background": 0, "ignore": 1}}, "regions or ignore label"),
+    ({"classification": {"target": "pcs", "classes": ["absent"]}}, "at least two, found 1"),
+    ({"classification": {"target": "pcs", "classes": ["a", "a"]}}, "listed twice"),
+    ({"classification": {"target": "pcs", "classes": ["a", "Unknown"]}}, "'Unknown' means unknown"),
+    ({"classification": {"target": "pcs", "classes": ["a", "b"], "order": True}}, "order: unknown key"),
+    ({"participants": {"subjects": "x"}}, "subjects: unknown key"),
+    ({"numTraining": "two"}, "expected a whole number"),
+])
+def test_a_wrong_header_names_the_key(change, said):
+    assert said in (message := refusal(DatasetHeader.parse, {**HEADER, **change}, "here/dataset.json")), message
+    assert "here/dataset.json" in message
+
+
+@pytest.mark.parametrize("data", [[], 3, None, {"labels": {}}])
+def test_a_header_that_is_none(data):
+    assert "here" in refusal(DatasetHeader.parse, data, "here")
+
+
+def test_ten_channels_keep_their_numeric_order():
+    names = {str(number): f"c{number}" for number in range(11)}
+    assert DatasetHeader.parse({**HEADER, "channel_names": names}, "here").channel_names == tuple(names.values())
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """Two cases, one of them labelled, and what writes the table."""
+    for name in ("imagesTr/a_0000.nii.gz", "imagesTr/b_0000.nii.gz", "labelsTr/a.nii.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "dataset.json").write_text(json.dumps({**HEADER, **CLASSES}))
+    return tmp_path
+
+
+COLUMNS = "case_id\tsubject\tsite\themi\tpcs\n"
+
+
+def opened(raw, table) -> Dataset:
+    (raw / "participants.tsv").write_text(table, encoding="utf-8")
+    return Dataset.open(raw)
+
+
+def test_a_case_is_its_files_and_its_row(raw):
+    a, b = opened(raw, COLUMNS + "a\ts1\there\tL\tpresent\nb\ts2\tthere\tR\tabsent\n").cases
+    assert (a.id, a.subject, a.domain, a.hemisphere, a.target, a.label) == ("a", "s1", "here", "L", 1, raw / "labelsTr/a.nii.gz")
+    assert (b.target, b.label, b.images) == (0, None, (raw / "imagesTr/b_0000.nii.gz",))
+
+
+@pytest.mark.parametrize("unknown", ["n/a", "", "NA", "nan", "Unknown"])
+def test_unknown_values_are_nothing_and_an_unknown_subject_is_one_of_its_own(raw, unknown):
+    case = opened(raw, COLUMNS + "\t".join(["a", *[unknown] * 4]) + "\n").cases[0]
+    assert (case.subject, case.domain, case.hemisphere, case.target) == ("a", "", "", None)
+
+
+def test_a_case_without_a_row_is_a_subject_of_its_own(raw):
+    assert [case.subject for case in opened(raw, COLUMNS).cases] == ["a", "b"]
+
+
+def test_all_problems_of_the_table_come_at_once_with_their_lines(raw):
+    table = COLUMNS + "a\ts1\there\tL\tpresnt\n\nb\ts2\tthere\tR\tabsent\nb\ts2\tthere\tR\tabsnt\n"
+    message = refusal(opened, raw, table)
+    for said in ("line 2: unknown class 'presnt' (allowed: absent, present, n/a)", "line 5: case 'b' appears twice",
+                 "line 5: unknown class 'absnt'"):
+        assert said in message
+    assert str(raw / "participants.tsv") in message
+
+
+def test_a_missing_column_is_named(raw):
+    assert "column 'hemi' is missing" in refusal(opened, raw, "case_id\tsubject\tsite\tpcs\na\ts1\there\tabsent\n")
+    assert "column 'subject' is missing" in refusal(opened, raw, "case_id,subject\na,s1\n")
+
+
+def test_a_missing_table_is_named(raw):
+    assert "participants.tsv does not exist" in refusal(Dataset.open, raw)
+
+
+def test_a_quote_that_never_ends_swallows_no_rows(raw):
+    assert "not a tab-separated table" in refusal(opened, raw, COLUMNS + 'a\ts1\t"here\tL\tabsent\nb\ts2\tthere\tR\tabsent\n')
+
+
+def test_a_table_in_another_encoding_is_named(raw):
+    (raw / "participants.tsv").write_bytes(COLUMNS.encode() + "a\ts1\tZürich\tL\tabsent\n".encode("latin-1"))
+    assert "not a tab-separated table" in refusal(Dataset.open, raw)
+
+
+def test_a_table_from_windows_is_read(raw):
+    (raw / "participants.tsv").write_bytes(b"\xef\xbb\xbf" + (COLUMNS + "a\ts1\there\tL\tpresent\n").replace("\n", "\r\n").encode())
+    assert (Dataset.open(raw).cases[0].subject, Dataset.open(raw).cases[0].target) == ("s1", 1)
+
+
+def test_a_label_that_was_not_fetched_is_still_a_label(raw):
+    (raw / "labelsTr/b.nii.gz").symlink_to("../.git/annex/objects/gone")
+    assert opened(raw, COLUMNS).case("b").label == raw / "labelsTr/b.nii.gz"
+
+
+def test_hidden_and_foreign_files_are_no_cases(raw):
+    for name in ("._a_0000.nii.gz", "a_0000.json", "a_000.nii.gz", "_0000.nii.gz", "sub-1_T1w.nii.gz", "c_x_0001.nii.gz"):
+        (raw / "imagesTr" / name).touch()
+    assert case_ids(raw / "imagesTr", ".nii.gz") == ["a", "b", "c_x"]
+
+
+def test_no_images_says_how_they_are_named(raw):
+    (raw / "dataset.json").write_text(json.dumps({**HEADER, "file_ending": ".nii"}))
+    assert "no image named CASE_0000.nii" in refusal(Dataset.open, raw)
+
+
+# ---- splits --------------------------------------------------------------------------------------------------------
+
+
+def cohort(subjects=100, unlabelled=(), extra=0):
+    """Two hemispheres per subject, three classes, an unlabelled third scan of some subjects, and unlabelled people."""
+    cases = []
+    for number in range(subjects):
+        about = {"subject": f"s{number:03d}", "target": number % 3}
+        cases += [Case(f"s{number:03d}_{side}", (), label="mask", **about) for side in "LR"]
+    cases += [Case(f"s{number:03d}_again", (), subject=f"s{number:03d}") for number in unlabelled]
+    return cases + [Case(f"extra{number}", (), subject=f"extra{number}") for number in range(extra)]
+
+
+def subjects_of(ids):
+    return {case.rpartition("_")[0] or case for case in ids}
+
+
+@pytest.mark.parametrize("fold", ["holdout", *map(str, range(FOLDS))])
+def test_no_subject_is_in_two_parts(fold):
+    splits = split(cohort(), seed=3)
+    part = splits.part(fold)
+    sides = [subjects_of(ids) for ids in (part.train, part.validation, splits.test)]
+    assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2]) and all(sides)
+
+
+def test_both_hemispheres_stay_together():
+    splits = split(cohort())
+    for ids in (splits.test, splits.holdout.train, splits.holdout.validation):
+        assert set(Counter(case.rpartition("_")[0] for case in ids).values()) == {2}
+
+
+@pytest.mark.parametrize("subjects", [10, 23, 100, 299])
+def test_shares_are_70_20_10_of_the_subjects(subjects):
+    splits = split(cohort(subjects))
+    counts = [len(subjects_of(ids)) for ids in (splits.holdout.train, splits.holdout.validation, splits.test)]
+    assert sum(counts) == subjects
+    assert all(abs(count - share * subjects) <= 1 for count, share in zip(counts, (0.7, 0.2, 0.1)))
+
+
+def test_every_class_has_the_same_shares():
+    cases = {case.id: case.target for case in cohort(99)}
+    splits = split(cohort(99))
+    for ids, share in ((splits.holdout.train, 0.7), (splits.holdout.validation, 0.2), (splits.test, 0.1)):
+        for count in Counter(cases[case] for case in ids).values():
+            assert abs(count / 2 - share * 33) <= 1.5
+    for fold in splits.folds:
+        counts = Counter(cases[case] for case in fold.validation)
+        assert len(counts) == 3 and max(counts.values()) - min(counts.values()) <= 4
+
+
+def test_the_folds_partition_what_is_not_test():
+    splits = split(cohort())
+    validations = [case for fold in splits.folds for case in fold.validation]
+    rest = {*splits.holdout.train, *splits.holdout.validation}
+    assert len(splits.folds) == FOLDS and len(validations) == len(set(validations)) and set(validations) == rest
+    for fold in splits.folds:
+        assert {*fold.train, *fold.validation} == rest and not {*fold.train} & {*fold.validation}
+    sizes = [len(subjects_of(fold.validation)) for fold in splits.folds]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_the_split_depends_on_the_seed_and_not_on_the_order_of_cases():
+    cases = cohort()
+    assert split(cases, 1) == split(cases[::-1], 1) != split(cases, 2)
+
+
+def test_unlabelled_scans_train_but_never_those_of_test_subjects():
+    cases = cohort(40, unlabelled=range(40), extra=7)
+    splits = split(cases)
+    tested, watched = subjects_of(splits.test), subjects_of(splits.holdout.validation)
+    again = {case for case in splits.holdout.train if case.endswith("_again")}
+    assert subjects_of(again) == subjects_of(splits.holdout.train) - {f"extra{n}" for n in range(7)}
+    assert not subjects_of(splits.holdout.train) & (tested | watched)
+    assert {f"extra{number}" for number in range(7)} < set(splits.holdout.train)
+    assert not any(case.endswith("_again") for case in splits.holdout.validation)
+    for fold in splits.folds:
+        assert not tested & subjects_of(fold.train) and {f"extra{number}" for number in range(7)} < set(fold.train)
+
+
+def test_unlabelled_people_do_not_change_who_is_tested():
+    assert split(cohort(40)).test == split(cohort(40, extra=100)).test
+
+
+def test_a_dataset_without_any_label_is_split_as_well():
+    splits = split(cohort(0, extra=20))
+    assert [len(ids) for ids in (splits.holdout.train, splits.holdout.validation, splits.test)] == [14, 4, 2]
+
+
+@pytest.mark.parametrize("subjects", range(1, 10))
+def test_small_cohorts_are_split_without_a_leak_and_train_somebody(subjects):
+    splits = split(cohort(subjects))
+    assert splits.holdout.train and {*splits.listed()} == {case.id for case in cohort(subjects)}
+
+
+def test_round_trip_of_a_split(tmp_path):
+    cases = cohort()
+    splits = split(cases)
+    splits.save(tmp_path / "splits.json")
+    assert read_splits(tmp_path / "splits.json", cases) == splits
+
+
+def leaking(change) -> dict:
+    data = split(cohort(20)).to_json()
+    change(data)
+    return data
+
+
+LEAKS = {
+    "train in test": lambda data: data["test"].append(data["holdout"]["train"][0]),
+    "one hemisphere in test": lambda data: data["test"].append(data["holdout"]["validation"].pop()),
+    "validation in train": lambda data: data["holdout"]["train"].append(data["holdout"]["validation"][0]),
+    "a fold trains on its validation": lambda data: data["folds"][2]["train"].append(data["folds"][2]["validation"][0]),
+    "a fold trains on test": lambda data: data["folds"][4]["train"].append(data["test"][0]),
+}
+
+
+@pytest.mark.parametrize("name", LEAKS)
+def test_a_leaking_file_is_refused_with_the_subject(tmp_path, name):
+    write_json(tmp_path / "splits.json", leaking(LEAKS[name]))
+    message = refusal(read_splits, tmp_path / "splits.json", cohort(20))
+    assert "splits.json" in message and "subject 's0" in message and " and in " in message
+
+
+def test_a_file_that_hides_a_leak_behind_invented_subjects_is_refused(tmp_path):
+    def lie(data):
+        left = data["holdout"]["train"][0]
+        data["test"].append(left)
+        data["holdout"]["train"].remove(left)
+        data["folds"] = []
+        data["subjects"] = {case: case for case in data["subjects"]}
+
+    write_json(tmp_path / "splits.json", leaking(lie))
+    assert "does not fit the dataset" in refusal(read_splits, tmp_path / "splits.json", cohort(20))
+
+
+def test_cases_that_are_gone_are_named_wherever_they_are_listed(tmp_path):
+    splits = split(cohort(20))
+    for part in (splits.test, splits.holdout.train, splits.folds[1].validation):
+        splits.save(tmp_path / "splits.json")
+        left = [case for case in cohort(20) if case.id != part[0]]
+        assert part[0] in refusal(read_splits, tmp_path / "splits.json", left)
+    only_in_a_fold = Splits(0, (), Part((), ()), (Part(("x",), ()),), {"x": "x"})
+    only_in_a_fold.save(tmp_path / "splits.json")
+    assert "x" in refusal(read_splits, tmp_path / "splits.json", cohort(2))
+
+
+def test_a_case_without_a_subject_is_refused():
+    assert "cases without a subject: x" in refusal(Splits, 0, ("x",), Part((), ()), (), {})
+
+
+def test_a_split_file_of_nnunet_is_refused_in_two_lines(tmp_path):
+    write_json(tmp_path / "splits.json", [{"train": ["a"], "val": ["b"]}])
+    assert "expected an object" in refusal(read_splits, tmp_path / "splits.json", cohort(2))
+
+
+def test_an_unknown_fold_lists_the_known_ones():
+    with pytest.raises(DataError) as caught:
+        split(cohort()).part("5")
+    assert "holdout, 0 to 4" in caught.value.hint
