@@ -413,6 +413,10 @@ def test_the_table_folds_repeated_problems_and_ends_with_a_command():
     assert format_report(report_of("constant image")).endswith("sulcnet_plan_and_preprocess -d Dataset001_Tiny")
 
 
+def test_the_next_command_keeps_the_root():
+    assert format_report(report_of("constant image"), "--root x").endswith("-d Dataset001_Tiny --root x")
+
+
 def test_errors_come_before_warnings(raw):
     raw.label("a_lonely_label")
     raw.label("c9", np.full(SHAPE, 5, np.uint8))

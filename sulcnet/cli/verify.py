@@ -25,6 +25,7 @@ def arguments(parser: Parser) -> None:
 def run(args: Namespace) -> str:
     import json
 
+    from sulcnet.errors import DataError
     from sulcnet.preprocessing.verify import format_report, verify_dataset
     from sulcnet.records.workspace import INTEGRITY, Workspace
 
@@ -33,9 +34,11 @@ def run(args: Namespace) -> str:
     if args.json:
         print(json.dumps(report.to_json(), indent=1))
     elif report.problems_found or not args.quiet:
-        print(format_report(report))
-    report.raise_if_errors()
-    return f"The same as JSON: {folders.preprocessed / INTEGRITY}"
+        print(format_report(report, f"--root {args.root}" if args.root else ""))
+    kept = f"The same as JSON: {folders.preprocessed / INTEGRITY}"
+    if report.errors:
+        raise DataError(f"{folders.name} cannot be used as it is: {len(report.errors)} error(s), listed above.", kept)
+    return kept
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES)

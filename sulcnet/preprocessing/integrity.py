@@ -87,7 +87,7 @@ class Report(Record):
         return tuple(problem for problem in self.problems_found if problem.level == WARNING)
 
     def raise_if_errors(self) -> None:
-        """Stop if there are errors, naming the first of each kind.
+        """Stop if there are errors, with the worst one and the other kinds; for commands that do not show the table.
 
         Raises:
             DataError: there is at least one.
@@ -117,13 +117,16 @@ def command(report: Report) -> str:
     return f"sulcnet_verify -d {report.dataset}"
 
 
-def format_report(report: Report) -> str:
-    """Give the table: one block per kind of problem, a few cases of each, what to do, and the next command."""
+def format_report(report: Report, flags: str = "") -> str:
+    """Give the table: one block per kind of problem, a few cases of each, what to do, and the next command.
+
+    Args:
+        flags: What the next command needs besides the dataset, like "--root DIR".
+    """
     blocks = [_headline(report)]
     blocks += [_block(what, list(found)) for what, found in groupby(report.problems_found, lambda problem: problem.what)]
-    after = f"Correct the errors, then run again: {command(report)}" if report.errors else \
-        f"Continue with: sulcnet_plan_and_preprocess -d {report.dataset}"
-    return "\n\n".join([*blocks, after])
+    again, on = f"Correct the errors, then run again: {command(report)}", f"Continue with: sulcnet_plan_and_preprocess -d {report.dataset}"
+    return "\n\n".join([*blocks, f"{again if report.errors else on} {flags}".rstrip()])
 
 
 def _headline(report: Report) -> str:
