@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from sulcnet.data.images import ImageSample, ImageSource
 from sulcnet.data.patches import PatchSource, Sample
 
 
@@ -39,7 +40,47 @@ def batches(source: PatchSource, batch: int, first: int, workers: int, pin: bool
         batch: images per batch.
         workers: processes that draw; 0 draws here. The batches are the same for any number.
     """
-    steps = _Steps(source, batch)
+    return _endless(source, batch, first, workers, pin, collate)
+
+
+class Images(NamedTuple):
+    """B samples x V views without regard to labels, sample-major: the views of sample 0, then those of sample 1.
+
+    Attributes:
+        image: (B*V, C, X, Y, Z) clean, after the spatial draw.
+        corrupted: (B*V, C, X, Y, Z) the same voxels after the intensity draw; the same values where there is none.
+        inside: (B*V, 1, X, Y, Z) 1 in the foreground: within the volume, and not the exact background of a stripped image.
+        range: (B*V, C, 2) foreground percentiles 0.5 and 99.5 of the whole volume, in network units.
+        place: (B*V, ndim, 2) first and last voxel of the view in its volume, before it was moved.
+        label: (B*V, X, Y, Z) int64, -1 outside of the volume, and everywhere where the case has none.
+    """
+
+    image: Tensor
+    corrupted: Tensor
+    inside: Tensor
+    range: Tensor
+    place: Tensor
+    label: Tensor
+
+    def to(self, device: torch.device) -> Images:
+        """Move to a device; labels widen there, so that fewer bytes travel."""
+        moved = [part.to(device, non_blocking=True) for part in self]
+        return Images(*moved[:-1], moved[-1].long())
+
+
+def image_batches(source: ImageSource, batch: int, first: int, workers: int, pin: bool = False) -> Iterator[Images]:
+    """Yield the batches of steps `first`, `first + 1`, ... without end; `batch` counts samples, not views."""
+    return _endless(source, batch, first, workers, pin, collate_images)
+
+
+def collate_images(samples: Sequence[ImageSample]) -> Images:
+    """Join samples, sample-major."""
+    return Images(*(torch.from_numpy(np.concatenate(part)) for part in zip(*samples)))
+
+
+def _endless(source: Any, batch: int, first: int, workers: int, pin: bool, join: Callable) -> Iterator:
+    """Count up from `first`, each step drawn by whichever process is free."""
+    steps = _Steps(source, batch, join)
     loader = DataLoader(
         steps, batch_size=None, sampler=_From(first), num_workers=workers, pin_memory=pin,
         prefetch_factor=4 if workers else None, worker_init_fn=_one_thread, persistent_workers=False,
@@ -62,11 +103,11 @@ def collate(samples: Sequence[Sample]) -> Batch:
 class _Steps(Dataset):
     """A step's number -> its batch."""
 
-    def __init__(self, source: PatchSource, batch: int):
-        self.source, self.batch = source, batch
+    def __init__(self, source: Any, batch: int, join: Callable):
+        self.source, self.batch, self.join = source, batch, join
 
-    def __getitem__(self, step: int) -> Batch:
-        return collate([self.source.sample(step, slot, self.batch) for slot in range(self.batch)])
+    def __getitem__(self, step: int) -> Any:
+        return self.join([self.source.sample(step, slot, self.batch) for slot in range(self.batch)])
 
 
 class _From(torch.utils.data.Sampler):

@@ -76,16 +76,14 @@ class PatchSource:
 
     def _case(self, position: int) -> int:
         """Walk through the groups in turn, and through each group in shuffled rounds."""
-        group = self.groups[position % len(self.groups)]
-        turn, place = divmod(position // len(self.groups), len(group))
-        order = np.random.default_rng((self.seed, 3, position % len(self.groups), turn)).permutation(len(group))
-        return group[order[place]]
+        number = position % len(self.groups)
+        return self.groups[number][in_rounds(len(self.groups[number]), position // len(self.groups), (self.seed, 3, number))]
 
     def _window(self, case: PreparedCase, rng: np.random.Generator, number: int) -> tuple[np.ndarray, ...]:
         centre = self._centre(case, rng, in_bag=number < self.bag)
         draw = self.augmenter.draw(rng)
         size = np.array(self.patch) + np.array(self.augmenter.margin(draw))
-        low = self._corner(centre, case.shape) - (size - np.array(self.patch)) // 2
+        low = corner(centre, self.patch, case.shape) - (size - np.array(self.patch)) // 2
         image, label = self._read(case, low, low + size)
         image, label = self.augmenter.apply(image, label, draw)
         return image, label, window_place(low + (size - np.array(self.patch)) // 2, self.patch, case.shape)
@@ -101,12 +99,6 @@ class PatchSource:
         voxels = case.centres[self.smallest if smallest else found[rng.integers(len(found))]]
         return np.array(voxels[rng.integers(len(voxels))], dtype=float)
 
-    def _corner(self, centre: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-        """Give the low corner of the patch around `centre`, kept inside the volume; a smaller volume is centred."""
-        room = np.array(shape) - np.array(self.patch)
-        low = np.round(centre - np.array(self.patch) / 2).astype(int)
-        return np.where(room > 0, np.clip(low, 0, np.maximum(room, 0)), room // 2)
-
     def _read(self, case: PreparedCase, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if case.id not in self._arrays:
             label = open_array(self.folder / f"{case.id}_seg.b2nd") if case.has_label else None
@@ -116,6 +108,19 @@ class PatchSource:
         data = crop_and_pad_nd(image, box)
         mask = np.zeros(data.shape[1:], np.int8) if label is None else crop_and_pad_nd(label, box)
         return data, mask
+
+
+def corner(centre: np.ndarray, patch: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+    """Give the low corner of the patch around `centre`, kept inside the volume; a smaller volume is centred."""
+    room = np.array(shape) - np.array(patch)
+    low = np.round(centre - np.array(patch) / 2).astype(int)
+    return np.where(room > 0, np.clip(low, 0, np.maximum(room, 0)), room // 2)
+
+
+def in_rounds(count: int, position: int, key: tuple[int, ...]) -> int:
+    """Walk through `count` items in rounds, each in an order of its own that `key` decides; give the item's index."""
+    turn, place = divmod(position, count)
+    return int(np.random.default_rng((*key, turn)).permutation(count)[place])
 
 
 def window_place(low: Sequence[int], patch: Sequence[int], shape: Sequence[int]) -> np.ndarray:

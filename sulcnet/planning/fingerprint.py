@@ -14,6 +14,7 @@ from sulcnet.geometry.crop import crop, nonzero_box
 from sulcnet.geometry.orient import nearest_ras, orient
 from sulcnet.io import read_image, read_label
 from sulcnet.parallel import map_cases
+from sulcnet.planning.normalisation import FEW
 from sulcnet.records.dataset import Case, Dataset, DatasetHeader
 from sulcnet.records.fingerprint import CaseFacts, ChannelFacts, Fingerprint
 from sulcnet.records.splits import Splits
@@ -98,13 +99,15 @@ def _channel(name: str, number: int, measured: Sequence[_Measured]) -> ChannelFa
     values = np.concatenate(samples).astype(np.float64) if samples else np.zeros(1)
     low, high = np.percentile(values, [0.5, 99.5])
     distinct = _union(case.distinct[number] for case in measured)
-    return ChannelFacts(name, float(low), float(high), float(values.mean()), float(values.std()), float(values.max()), distinct)
+    moments = float(low), float(high), float(values.mean()), float(values.std()), float(values.max())
+    return ChannelFacts(name, *moments, len(distinct), tuple(sorted(distinct)) if len(distinct) <= FEW else ())
 
 
-def _union(sets: Iterable[frozenset[float]]) -> int:
+def _union(sets: Iterable[frozenset[float]]) -> set[float]:
+    """Join the distinct values, at most `MANY` of them."""
     seen: set[float] = set()
     for values in sets:
         seen |= values
         if len(seen) >= MANY:
-            return MANY
-    return len(seen)
+            return set(sorted(seen)[:MANY])
+    return seen

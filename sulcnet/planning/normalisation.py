@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sulcnet.records.fingerprint import ChannelFacts
 from sulcnet.records.plan import Normalisation
 
@@ -15,7 +17,13 @@ def choose(channel: ChannelFacts) -> Normalisation:
     """Choose by the channel's name first; only a name that says nothing lets the values decide."""
     name = channel.name.lower()
     if name in LABEL_LIKE or (channel.distinct <= FEW and "skeleton" in name):
-        return Normalisation("labels", maximum=max(channel.maximum, SMALL))
+        maximum = max(channel.maximum, SMALL)
+        return Normalisation("labels", maximum=maximum, values=_table(channel.values, maximum))
     if name == "ct":
         return Normalisation("ct", channel.percentile_005, channel.percentile_995, channel.mean, max(channel.std, SMALL))
     return Normalisation("none" if name in UNTOUCHED else "zscore")
+
+
+def _table(values: Sequence[float], maximum: float) -> tuple[float, ...]:
+    """Give the values that voxels have after division, background included; none where too many were seen to list."""
+    return tuple(sorted({0.0, *(value / maximum for value in values)})) if values else ()

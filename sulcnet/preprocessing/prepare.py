@@ -16,13 +16,14 @@ from sulcnet.errors import DataError
 from sulcnet.geometry.canonical import to_plan
 from sulcnet.io import Image, non_finite, read_image, read_label
 from sulcnet.io.store import write_array
-from sulcnet.preprocessing.normalise import normalise
+from sulcnet.preprocessing.normalise import SMALL, normalise
 from sulcnet.records.dataset import Case
-from sulcnet.records.plan import Plan
+from sulcnet.records.plan import Normalisation, Plan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.trace import Trace
 
 CENTRES = 512                           # voxels of a structure that are kept to centre patches at
+RANGE = (0.5, 99.5)                     # percentiles of the foreground that SSIM takes as black and white
 
 
 def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
@@ -40,6 +41,7 @@ def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
         id=case.id, subject=case.subject, domain=case.domain, target=case.target, has_label=prepared_label is not None,
         shape=tuple(data.shape[1:]), trace=trace, centres=_centres(plan, prepared_label),
         volumes=_volumes(plan, prepared_label, trace), sources=sources,
+        ranges=tuple(foreground_range(channel, how) for channel, how in zip(data, plan.normalisation)),
     ).save(facts)
     return True
 
@@ -57,6 +59,18 @@ def prepare_arrays(images: Sequence[Image], plan: Plan, label: Image | None = No
     )
     data = np.stack([normalise(channel, how) for channel, how in zip(data, plan.normalisation)])
     return data, None if prepared_label is None else prepared_label.astype(np.int8), trace
+
+
+def foreground_range(channel: np.ndarray, how: Normalisation) -> tuple[float, float]:
+    """Give the foreground percentiles 0.5 and 99.5 of a prepared channel (X, Y, Z); (0, 1) for a label-like one.
+
+    The exact background of a stripped image is left out. A constant channel gets a range of 1, so that nothing divides by 0.
+    """
+    if how.label_like:
+        return 0.0, 1.0
+    values = channel[channel != 0]
+    low, high = np.percentile(values, RANGE) if values.size else (0.0, 0.0)
+    return float(low), float(high if high - low > SMALL else low + 1)
 
 
 def read_prepared(folder: Path, case: str) -> PreparedCase:

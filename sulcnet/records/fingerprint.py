@@ -21,7 +21,10 @@ class CaseFacts(Record):
 
 @dataclass(frozen=True)
 class ChannelFacts(Record):
-    """One channel over all cases: foreground percentiles, moments, and how many distinct values (capped at 256)."""
+    """One channel over all cases: foreground percentiles, moments, and how many distinct values (capped at 256).
+
+    `values` lists them, ascending, where they are few enough to be labels; it stays empty for intensities.
+    """
 
     name: str
     percentile_005: float
@@ -30,6 +33,7 @@ class ChannelFacts(Record):
     std: float
     maximum: float
     distinct: int
+    values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ class Normalisation(Record):
     """How one channel becomes a network input.
 
     `kind` is zscore (per case), ct (clipped to dataset percentiles, dataset moments), labels (value / maximum) or none.
+    `values` lists what a label-like channel holds after that, ascending, background 0 included: masked reconstruction
+    classifies voxels into them. It stays empty for intensities.
     """
 
     kind: str
@@ -31,8 +33,11 @@ class Normalisation(Record):
     mean: float = 0.0
     std: float = 1.0
     maximum: float = 1.0
+    values: tuple[float, ...] = ()
 
     def problems(self) -> Iterator[tuple[str, str]]:
+        if list(self.values) != sorted(set(self.values)):
+            yield "values", f"expected ascending values, found {self.values}"
         if self.kind not in ("zscore", "ct", "labels", "none"):
             yield "kind", f"expected zscore, ct, labels or none, found '{self.kind}'"
 
@@ -119,6 +124,8 @@ class Plan(Record):
     def preparation_hash(self) -> str:
         """Identify what prepared cases depend on; patch, batch and network do not change them."""
         parts = {key: self.to_json()[key] for key in ("channels", "labels", "spacing", "normalisation", "schema")}
+        for channel in parts["normalisation"]:
+            del channel["values"]       # what occurs is not what is done
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def network(self, name: str | None) -> NetworkPlan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sulcnet.records._record import Record
@@ -13,7 +14,9 @@ class PreparedCase(Record):
     """Facts of one prepared case; its arrays lie beside it as CASE.b2nd and CASE_seg.b2nd.
 
     `shape` is that of the prepared grid. `centres` maps a structure's label value to some of its voxels, at which
-    patches are centred. `sources` are the hashes that decide whether the case must be prepared again.
+    patches are centred. `ranges` are per channel the foreground percentiles 0.5 and 99.5 of the prepared values, which
+    SSIM maps to [0, 1]; a label-like channel has (0, 1). `sources` are the hashes that decide whether the case must be
+    prepared again.
     """
 
     id: str
@@ -26,4 +29,9 @@ class PreparedCase(Record):
     centres: dict[str, tuple[tuple[int, ...], ...]]
     volumes: dict[str, float]
     sources: dict[str, str]
-    schema: int = 1
+    ranges: tuple[tuple[float, float], ...]
+    schema: int = 2
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if any(not low < high for low, high in self.ranges):
+            yield "ranges", f"expected (low, high) with low below high, found {self.ranges}"

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,15 +39,16 @@ class Loop:
         batches: `batches(first_step)` gives micro-batches from that step on, `accumulate` per step.
         validate: gives the validation metrics as plain numbers; `score` among them (higher is better) picks `best`.
         after_epoch: called with all metric rows after every epoch (the progress picture).
+        seed: with the step and the micro-batch it decides every draw that `method.steps` makes.
     """
 
     def __init__(
         self, method: Method, schedule: Schedule, folder: RunFolder, device: torch.device, precision: str,
         batches: Callable[[int], Iterator[Any]], validate: Callable[[], dict[str, float]],
-        after_epoch: Callable[[list[dict]], None] = lambda rows: None,
+        after_epoch: Callable[[list[dict]], None] = lambda rows: None, seed: int = 0,
     ):
         self.method, self.schedule, self.folder = method, schedule, folder
-        self.device, self.precision = device, precision
+        self.device, self.precision, self.seed = device, precision, seed
         self.batches, self.validate, self.after_epoch = batches, validate, after_epoch
         self.progress = Progress(schedule)
         self.optimisers = {part: _optimiser(groups, schedule) for part, groups in method.parts().items()}
@@ -100,7 +102,8 @@ class Loop:
         self._set_rates()
         totals = _summed([self.method.totals(batch) for batch in micro_batches])
         parts: list[str] = []
-        for batch in micro_batches:
+        for number, batch in enumerate(micro_batches):
+            seed_draws(self.seed, self.progress.step, number)
             with autocast(self.device, self.precision):
                 steps = self.method.steps(batch)
                 step = next(steps, None)
@@ -220,6 +223,11 @@ def _optimiser(groups: Sequence[Group], schedule: Schedule) -> torch.optim.Optim
                 kinds.append({"params": chosen, "rate": rate, "weight_decay": schedule.weight_decay if decays else 0.0})
     kind = torch.optim.AdamW if schedule.optimiser == "adamw" else torch.optim.Adam
     return kind(kinds, lr=1e-3, foreach=True)
+
+
+def seed_draws(*key: int) -> None:
+    """Let the draws that follow depend on these numbers alone, so that a resumed run draws what the whole one drew."""
+    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
 
 
 def _summed(totals: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -1,0 +1,150 @@
+"""Samples without labels: views of one case, clean and corrupted; a pure function of (seed, step, slot).
+
+    source = ImageSource([(folder, case), ...], plan, network_plan, seed=0, augment=AugmentOptions(), corruption=None, views=2)
+    source.sample(step=17, slot=0, batch=4)
+
+    volume  +-----------------------------+      views of one case share at least `overlap` of the patch along
+            |   +---------+               |      every axis; what is read is cut from disk, moved (rotation, scale),
+            |   |    +----+----+          |      and that is `image`; its intensities changed, that is `corrupted`
+            |   |  1 |    | 2  |          |
+            |   +----+----+    |          |
+            +--------+---------+----------+
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
+from scipy.ndimage import binary_dilation
+
+from sulcnet.data.augment import AugmentOptions, Augmenter
+from sulcnet.data.patches import corner, in_rounds
+from sulcnet.errors import DataError
+from sulcnet.io.store import open_array
+from sulcnet.records.plan import NetworkPlan, Plan
+from sulcnet.records.prepared import PreparedCase
+
+UNKNOWN = -1
+SPATIAL = ("rotation_probability", "scale_probability", "elastic_probability")
+RIM = 2                                 # voxels around a label-like structure that count as foreground
+
+
+class ImageSample(NamedTuple):
+    """V views of one case; see `loader.Images`, which joins B of them."""
+
+    image: np.ndarray
+    corrupted: np.ndarray
+    inside: np.ndarray
+    range: np.ndarray
+    place: np.ndarray
+    label: np.ndarray
+
+
+class ImageSource:
+    """Draws views of prepared cases, labelled or not, every case once a round.
+
+    Args:
+        cases: the folder and the facts of each case; ids need to be unique within a folder only.
+        augment: whose spatial part moves each view; None cuts along the axes.
+        corruption: whose intensity part changes the input; None leaves `corrupted` equal to `image`.
+        views: how many views of one case a sample holds.
+        overlap: least share of the patch, along every axis, that a further view has in common with the first.
+
+    Raises:
+        DataError: no cases.
+    """
+
+    def __init__(
+        self, cases: Sequence[tuple[Path, PreparedCase]], plan: Plan, network_plan: NetworkPlan, seed: int,
+        augment: AugmentOptions | None, corruption: AugmentOptions | None, views: int = 1, overlap: float = 0.5,
+    ):
+        if not cases:
+            raise DataError("There are no cases to draw from.", "Prepare some: sulcnet_plan_and_preprocess.")
+        self.cases, self.seed, self.views, self.overlap = list(cases), seed, views, overlap
+        self.patch, self.label_like = network_plan.patch_size, plan.label_like
+        self.mover = Augmenter(spatial(augment), self.patch, plan.label_like, plan.spacing)
+        self.spoiler = None if corruption is None else Augmenter(intensity(corruption), self.patch, plan.label_like, plan.spacing)
+        self._arrays: dict[tuple[Path, str], tuple] = {}
+
+    def sample(self, step: int, slot: int, batch: int) -> ImageSample:
+        """Draw the sample of one slot of one step's batch."""
+        position = step * batch + slot
+        index = in_rounds(len(self.cases), position, (self.seed, 5))
+        return self.views_of(index, np.random.default_rng((self.seed, 6, position)))
+
+    def fixed(self, index: int) -> ImageSample:
+        """Give the same views of one case at every call: what validation watches."""
+        return self.views_of(index, np.random.default_rng((self.seed, 7, index)))
+
+    def views_of(self, index: int, rng: np.random.Generator) -> ImageSample:
+        """Cut this case's views with draws from `rng`."""
+        folder, case = self.cases[index]
+        lows = self._corners(case.shape, rng)
+        parts = [self._view(folder, case, low, rng) for low in lows]
+        return ImageSample(*(np.stack(part) for part in zip(*parts)))
+
+    def _corners(self, shape: Sequence[int], rng: np.random.Generator) -> list[np.ndarray]:
+        """Draw the low corners: the first anywhere, the others near it. Kept inside, they only come nearer."""
+        centre = rng.random(len(shape)) * np.array(shape)
+        first = corner(centre, self.patch, shape)
+        most = np.floor((1 - self.overlap) * np.array(self.patch))
+        shifts = [rng.uniform(-most, most) for _ in range(self.views - 1)]
+        return [first, *(corner(first + np.array(self.patch) / 2 + np.trunc(shift), self.patch, shape) for shift in shifts)]
+
+    def _view(self, folder: Path, case: PreparedCase, low: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        draw = self.mover.draw(rng)
+        extra = np.array(self.mover.margin(draw)) // 2
+        image, code = self._read(folder, case, low - extra, low + np.array(self.patch) + extra)
+        image, code = self.mover.apply(image, code, draw)
+        corrupted = image if self.spoiler is None else self.spoiler.apply(image, None, self.spoiler.draw(rng))[0]
+        place = np.stack((low, low + np.array(self.patch) - 1), axis=1).astype(np.float32)
+        label = np.where(code > 0, code - 1, UNKNOWN) if case.has_label else np.full(code.shape, UNKNOWN)
+        range_ = np.array(case.ranges, dtype=np.float32)
+        return image, corrupted, self._inside(image, code), range_, place, label.astype(np.int8)
+
+    def _inside(self, image: np.ndarray, code: np.ndarray) -> np.ndarray:
+        """Mark foreground (1, X, Y, Z): in the volume, and in any channel not background.
+
+        A stripped image's background is exactly 0, which an intensity never is. In a label-like channel 0 is a tissue
+        too (the space within a fold), so a rim around the other values belongs to the foreground.
+        """
+        found = np.zeros(code.shape, dtype=bool)
+        for channel, label_like in zip(image, self.label_like):
+            here = channel != 0
+            found |= binary_dilation(here, iterations=RIM) if label_like and here.any() else here
+        return ((code > 0) & found)[None].astype(np.float32)
+
+    def _read(self, folder: Path, case: PreparedCase, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Cut a box: image (C, ...), and a code (...) that is 0 outside of the volume and label + 1 inside."""
+        if (folder, case.id) not in self._arrays:
+            label = open_array(folder / f"{case.id}_seg.b2nd") if case.has_label else None
+            self._arrays[folder, case.id] = open_array(folder / f"{case.id}.b2nd"), label
+        image, label = self._arrays[folder, case.id]
+        box = np.stack((low, high), axis=1).tolist()
+        within = tuple(slice(max(0, -a), max(0, min(b, size) - a)) for (a, b), size in zip(box, case.shape))
+        code = np.zeros([b - a for a, b in box], np.int8)
+        code[within] = 1
+        if label is not None:
+            code += crop_and_pad_nd(label, box)
+        return crop_and_pad_nd(image, box), code
+
+
+def spatial(options: AugmentOptions | None) -> AugmentOptions:
+    """Keep of these options what moves voxels."""
+    if options is None:
+        return AugmentOptions.off()
+    return options.replace(**{name: 0.0 for name in _probabilities() if name not in SPATIAL})
+
+
+def intensity(options: AugmentOptions) -> AugmentOptions:
+    """Keep of these options what changes values in place."""
+    return options.replace(mirror_axes=(), **{name: 0.0 for name in SPATIAL})
+
+
+def _probabilities() -> list[str]:
+    return [field.name for field in fields(AugmentOptions) if field.name.endswith("probability")]
