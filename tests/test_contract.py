@@ -11,7 +11,7 @@ from sulcnet.runs.schedules import tuning_schedule
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 NETWORKS, TUNINGS = plugins.names("networks", "NETWORK"), plugins.names("tuning", "TUNING")
-SMALL = {"swin_unetr_24": (12, (64, 32, 32)), "swin_unetr_12": (12, (64, 32, 32)), "resenc_unet": (4, (16, 16, 16)), "unet_bn": (4, (16, 16, 16))}
+SMALL = {"swin_unetr_24": (12, (64, 32, 32)), "swin_unetr_12": (12, (64, 32, 32)), "resenc_unet": (4, (16, 16, 16)), "unet_bn": (4, (16, 16, 16)), "dd_unet": (4, (16, 16, 16))}
 BAG, WINDOWS, IMAGES = 1, 2, 1
 
 

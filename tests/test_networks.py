@@ -17,7 +17,11 @@ from sulcnet.networks.heads import SegmentationHead
 from sulcnet.records.network_spec import NetworkSpec
 
 NAMES = plugins.names("networks", "NETWORK")
-TINY = {"swin_unetr_24": (12, (64, 32, 32)), "swin_unetr_12": (12, (64, 32, 32))}          # features, patch
+TINY = {                                                      # features, patch
+    "swin_unetr_24": (12, (64, 32, 32)),
+    "swin_unetr_12": (12, (64, 32, 32)),
+    "dd_unet": (4, (16, 8, 8)),
+}
 every = pytest.mark.parametrize("name, ndim", list(itertools.product(NAMES, (2, 3))))
 
 
@@ -122,7 +126,7 @@ def test_the_smallest_patch_is_divisible_and_leaves_the_bottleneck_several_voxel
 
 @pytest.mark.parametrize(
     "name, ndim, parameters",
-    [("swin_unetr_24", 3, 15_702_954), ("swin_unetr_12", 3, 4_078_038), ("unet_bn", 2, 2_434_720)],
+    [("swin_unetr_24", 3, 15_702_954), ("swin_unetr_12", 3, 4_078_038), ("dd_unet", 3, 2_974_688), ("unet_bn", 2, 2_434_720)],
 )
 def test_parameters_are_those_of_the_methods_table(name, ndim, parameters):
     whole = family(name)

@@ -60,6 +60,40 @@ class ReconstructionHead(nn.Module):
         return self.image(features)
 
 
+class ProjectionHead(nn.Module):
+    """Turn the bottleneck into a point on the unit sphere, (B, C, X, Y, Z) -> (B, out); contrast is measured there.
+
+    Chen et al. 2020 (SimCLR, arXiv 2002.05709): mean over positions, one hidden layer, length 1. It takes up what
+    contrast throws away, so that features do not, and is dropped afterwards. No batch norm: batches are small, and it
+    lets images of a batch tell each other the answer. In fp32 also under autocast: a temperature of 0.2 multiplies errors.
+    """
+
+    def __init__(self, channels: int, hidden: int = 512, out: int = 128):
+        super().__init__()
+        self.project = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, out))
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            return nn.functional.normalize(self.project(features.float().flatten(2).mean(dim=2)), dim=1)
+
+
+class DenseProjectionHead(nn.Module):
+    """Turn a decoder map into a point on the unit sphere per voxel, (B, C, X, Y, Z) -> (B, out, X, Y, Z).
+
+    Wang et al. 2021 (DenseCL, arXiv 2011.09157): the projection head as 1x1x1 convolutions. Meant for a map at about a
+    quarter of the resolution: at full resolution its output alone is `out` floats per voxel.
+    """
+
+    def __init__(self, channels: int, ndim: int, hidden: int = 128, out: int = 64):
+        super().__init__()
+        convolution = layer("Conv", ndim)
+        self.project = nn.Sequential(convolution(channels, hidden, 1), nn.GELU(), convolution(hidden, out, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            return nn.functional.normalize(self.project(features.float()), dim=1)
+
+
 class Evidence(NamedTuple):
     """What windows say about a class, small enough to keep for every window of a volume; W windows, M feature maps.
 

@@ -1,0 +1,72 @@
+"""MONAI's DiffusionModelUNet as a backbone (2.98 M parameters in 3-D): the network of the paper's diffusion.
+
+Rombach et al. 2022 (arXiv 2112.10752), in the shape of Mamalakis et al. 2024 (arXiv 2405.19204): channels 32, 32, 64,
+two residual blocks per level, group norm, attention on the third level and at the bottleneck. With cross-attention of
+dimension 32 it would have 3.40 M; there is nothing here to attend to (conditioning on the clean image is a leak).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import gcd
+from typing import TYPE_CHECKING
+
+from sulcnet.networks._base import NetworkFamily, demand, training_bytes
+from sulcnet.records.network_spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from sulcnet.networks._network import Network
+
+WIDTHS = (1, 1, 2)                     # channels per level, as multiples of the features
+BLOCKS = 2                             # residual blocks per level
+GROUPS = 32                            # of a group norm, at most
+HEAD = 64                              # channels per attention head, at most
+
+# Counted at 4, 16, 32 and 64 features, one input channel: exact.
+PARAMETERS = {2: (1131, 301), 3: (2895, 319)}
+BYTES = {2: 0, 3: 0}
+
+
+def topology(ndim: int, in_channels: int, features: int, patch: Sequence[int], spacing: Sequence[float]) -> NetworkSpec:
+    """Give the one shape there is; patch and spacing change nothing."""
+    return NetworkSpec("dd_unet", ndim, in_channels, features)
+
+
+def divisor(spec: NetworkSpec) -> tuple[int, ...]:
+    """Give what patch axes must be multiples of."""
+    return (2 ** (len(WIDTHS) - 1),) * spec.ndim
+
+
+def build(spec: NetworkSpec) -> Network:
+    """Build the network; MONAI is imported here and nowhere else.
+
+    Groups and heads follow the features where these are not the paper's 32: both must divide the channels.
+    """
+    demand(spec, [("features", f"expected a multiple of 4, found {spec.features}")] if spec.features % 4 else [])
+    from sulcnet.networks._dd_network import DiffusionUNet
+
+    widths = tuple(spec.features * width for width in WIDTHS)
+    return DiffusionUNet(spec, widths, BLOCKS, gcd(spec.features, GROUPS), gcd(widths[-1], HEAD))
+
+
+def bytes_per_voxel(spec: NetworkSpec) -> float:
+    """Estimate peak training bytes per voxel and item."""
+    return BYTES[spec.ndim] * spec.features
+
+
+def fixed_bytes(spec: NetworkSpec) -> float:
+    """Give bytes of parameters, gradients and optimiser state; parameters are a polynomial of the features."""
+    square, linear = PARAMETERS[spec.ndim]
+    return training_bytes(square * spec.features**2 + linear * spec.features)
+
+
+NETWORK = NetworkFamily(
+    name="dd_unet",
+    features=32,
+    topology=topology,
+    divisor=divisor,
+    smallest_patch=32,                 # the paper's patch: the bottleneck's attention sees 8 positions per axis
+    build=build,
+    bytes_per_voxel=bytes_per_voxel,
+    fixed_bytes=fixed_bytes,
+)
