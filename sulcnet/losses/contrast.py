@@ -103,7 +103,8 @@ def uniformity(z: Tensor, t: float = 2.0) -> Ratio:
     rows = len(unit)
     if rows < 2:
         return Ratio(unit.sum() * 0, unit.new_zeros(()))     # no pair, nothing to say
-    exponent = (2 * t * (unit @ unit.T - 1)).masked_fill(_itself(rows, rows, unit.device), -torch.inf)
+    with torch.autocast(z.device.type, enabled=False):
+        exponent = (2 * t * (unit @ unit.T - 1)).masked_fill(_itself(rows, rows, unit.device), -torch.inf)
     return Ratio((exponent.flatten().logsumexp(0) - log(rows * (rows - 1))) * rows, unit.new_full((), rows))
 
 

@@ -40,8 +40,8 @@ FEW = 3
 def to_unit(image: Tensor, range: Tensor) -> Tensor:
     """Map an image by one fixed affine map per volume, low percentile to 0 and high one to 1; nothing is clipped.
 
-    SSIM is defined for non-negative intensities. On z-scored data l is near 1 wherever both means are near 0 and c
-    near c2 / c2 where both are flat, so that even the negated image can score well.
+    SSIM is defined for non-negative intensities. Of a z-scored image and its negative, l and c are both near -1, and
+    their product is near 1: the worst output would score best.
 
     Args:
         image: (B, C, ...).
@@ -63,7 +63,8 @@ def ssim(x: Tensor, y: Tensor, inside: Tensor | None = None, window: int = WINDO
         sigma: of the Gaussian [voxels].
     """
     with torch.autocast(x.device.type, enabled=False):
-        similarity = prod(_similarity(x, y, window, sigma)).mean(dim=1, keepdim=True)
+        luminance, contrast = _similarity(x, y, window, sigma)
+        similarity = (luminance * contrast).mean(dim=1, keepdim=True)
         inside = torch.ones_like(similarity) if inside is None else inside.to(similarity.dtype)
         return Ratio((similarity * inside).sum(), inside.sum())
 
@@ -90,7 +91,7 @@ def ms_ssim(x: Tensor, y: Tensor, inside: Tensor | None = None) -> Ratio:
     with torch.autocast(x.device.type, enabled=False):
         x, y = x.to(_wide(x)), y.to(_wide(x))
         inside = torch.ones_like(x[:, :1]) if inside is None else inside.to(x.dtype)
-        some, product = (inside.flatten(1).sum(1) > 0).to(x.dtype), torch.ones_like(x[:, :, 0].flatten(2)[..., 0])
+        some, product = (inside.flatten(1).sum(1) > 0).to(x.dtype), x.new_ones(x.shape[:2])
         for scale, weight in enumerate(weights, start=1):
             luminance, contrast = _similarity(x, y, WINDOW, SIGMA)
             mean = _per_item(luminance * contrast if scale == len(weights) else contrast, inside)
