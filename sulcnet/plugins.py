@@ -1,6 +1,7 @@
 """The file is the registration: find what `<folder>/<name>.py` exports, list names without importing anything.
 
     find("networks", "resenc_unet", "NETWORK")     # imports sulcnet/networks/resenc_unet.py
+    options_table("pretraining", "mae")            # [('rate', '0.0', 'peak learning rate ...'), ...], parses, never imports
     names("networks")                              # ['resenc_unet', 'swin_unetr_12', ...], reads file names only
 
 `$SULCNET_PLUGINS` adds a folder with the same sub-folders, for one's own variants beside a read-only installation.
@@ -46,6 +47,38 @@ def summary(folder: str, name: str) -> str:
         if path.stem.rstrip("_") == name:
             return (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
     return ""
+
+
+def options_table(folder: str, name: str) -> list[tuple[str, str, str]]:
+    """List a plug-in's options as (name, default, meaning), by parsing, never by import.
+
+    The class is the last one of the file whose name ends in Options; what it inherits from `_*.py` of the same folder
+    comes first, as dataclasses order their fields.
+    """
+    for path in _files(folder):
+        if path.stem.rstrip("_") == name:
+            own = _classes(path)
+            shared = [_classes(file) for file in sorted(path.parent.glob("_*.py")) if file.stem != "__init__"]
+            known = {key: node for classes in (*shared, own) for key, node in classes.items()}
+            last = [key for key in own if key.endswith("Options")][-1:]
+            return list(_options(last[0], known).values()) if last else []
+    return []
+
+
+def _classes(path: Path) -> dict[str, ast.ClassDef]:
+    return {node.name: node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)}
+
+
+def _options(name: str, known: dict[str, ast.ClassDef]) -> dict[str, tuple[str, str, str]]:
+    """Read `field: type = option(default, "meaning")` of a class and of its parents among the known ones."""
+    found: dict[str, tuple[str, str, str]] = {}
+    for base in known[name].bases if name in known else ():
+        found |= _options(ast.unparse(base).rpartition(".")[2], known)
+    for node in known[name].body if name in known else ():
+        if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call) and len(node.value.args) == 2:
+            default, meaning = (ast.literal_eval(argument) for argument in node.value.args)
+            found[ast.unparse(node.target)] = (ast.unparse(node.target), str(default), meaning)
+    return found
 
 
 def _files(folder: str) -> list[Path]:

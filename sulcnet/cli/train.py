@@ -13,6 +13,7 @@ HELP = """Train one model for segmentation, classification, or both, as the data
 validation and test cases. Without --pretrain and --tune it starts from random weights and trains everything."""
 EXAMPLES = """sulcnet_train 1 3d
 sulcnet_train 4 3d --net resenc_unet --pretrain none --tune scratch --time-limit 20
+sulcnet_train 1 3d --pretrain mae        (after sulcnet_pretrain 1 3d mae)
 sulcnet_train 1 3d 0 --c        (continue fold 0)"""
 
 
@@ -23,9 +24,11 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("fold", nargs="?", default="holdout", help="0 to 4 for cross-validation (default: the 70/20/10 holdout)")
     parser.add_argument("-f", "--fold", dest="fold_flag", metavar="FOLD", help="the same as a flag")
     parser.add_argument("--net", metavar="NET", help="a planned network (default: the only one planned)")
-    parser.add_argument("--pretrain", default=None, metavar="NAME", choices=["none"], help="start from: none (default: none)")
+    parser.add_argument("--pretrain", default=None, metavar="NAME|FILE",
+                        help=f"start from: none, {', '.join(plugins.names('pretraining', 'METHOD'))}, or a file of weights (default: none)")
     parser.add_argument("--tune", default=None, choices=plugins.names("tuning", "TUNING"), metavar="NAME",
-                        help=f"what learns: {', '.join(plugins.names('tuning', 'TUNING'))} (default: scratch)")
+                        help=f"what learns: {', '.join(plugins.names('tuning', 'TUNING'))} "
+                             "(default: full after pre-training, else scratch)")
     group = parser.group("length")
     group.add_argument("--epochs", type=int, metavar="N", help="epochs of at least 250 patches (default: 200)")
     group.add_argument("--time-limit", type=float, metavar="MINUTES", help="train this long; the schedule fits the clock")
@@ -74,7 +77,8 @@ def wish_of(args: Namespace):
         raise UsageError(f"The fold is given twice: {args.fold} and {args.fold_flag}.", "Give it once.")
     workers = max(0, default_workers(10) - 2) if args.workers is None else args.workers
     return TrainingWish(
-        configuration=args.configuration, net=args.net, pretrain=args.pretrain or "none", tune=args.tune or "scratch",
+        configuration=args.configuration, net=args.net, pretrain=args.pretrain or "none",
+        tune=args.tune or ("scratch" if args.pretrain in (None, "none") else "full"),
         fold=args.fold_flag or args.fold, seed=args.seed, device=args.device, precision=args.precision, workers=workers,
         threads=args.threads, epochs=args.epochs, minutes=args.time_limit, patience=args.patience,
         accumulate=args.accumulate, settings=tuple(args.set), go_on=args.c, overwrite=args.overwrite,

@@ -1,4 +1,4 @@
-"""Masked reconstruction: most blocks of the image are hidden and must be drawn from the rest (the task of ProFound).
+"""Hide most blocks of the image and draw them from the rest (masked reconstruction, the task of ProFound).
 
     patch 40 x 56 x 40, blocks of 10: 4 x 6 x 4 of them, the last of an axis cut short where the patch ends
 

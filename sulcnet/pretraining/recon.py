@@ -1,4 +1,4 @@
-"""Reconstruction: the network draws the image that it was given, after a light corruption of it (Mamalakis et al. 2024)."""
+"""Draw the image again from a lightly corrupted copy of it (reconstruction, Mamalakis et al. 2024)."""
 
 from __future__ import annotations
 

@@ -35,6 +35,10 @@ RESOURCES = "resources.json"
 PROGRESS = "progress.png"
 OVERVIEW = "overview.png"
 LOG = "log.txt"
+EXPORT = "export.pth"
+TRANSFER = "transfer.json"
+PICTURES = "pictures"
+POOLED = "pooled"
 VALIDATION = "validation"
 TEST = "test"
 ANY_DATASET = re.compile(r"^Dataset(\d{3,})_(\w[\w.-]*)$")
@@ -67,6 +71,10 @@ class DatasetFolders:
     def prepared(self, configuration: str) -> Path:
         """The folder of prepared cases of one configuration."""
         return self.preprocessed / configuration
+
+    def pooled(self, configuration: str, other: str) -> Path:
+        """The folder of another dataset's cases, prepared by this dataset's plan to be pre-trained on together."""
+        return self.prepared(configuration) / POOLED / other
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,14 @@ class Workspace:
     def training_run(self, dataset: DatasetFolders, parts: tuple[str, ...], run: tuple[str, ...]) -> RunFolder:
         """Name the folder of a fine-tuning run; the facts of the run live in its JSON, never in this name."""
         return RunFolder(dataset.results / "train" / "__".join(parts) / "__".join(run))
+
+    def pretraining_run(self, dataset: DatasetFolders, parts: tuple[str, ...], run: tuple[str, ...]) -> RunFolder:
+        """Name the folder of a pre-training run: (method, network, configuration), (preset, seed)."""
+        return RunFolder(dataset.results / "pretrain" / "__".join(parts) / "__".join(run))
+
+    def pretraining_runs(self, dataset: DatasetFolders) -> list[RunFolder]:
+        """List every pre-training run of a dataset that has an experiment file."""
+        return [RunFolder(file.parent) for file in sorted((dataset.results / "pretrain").glob(f"*/*/{EXPERIMENT}"))]
 
     def runs(self, dataset: DatasetFolders) -> list[RunFolder]:
         """List every training run of a dataset that has an experiment file."""

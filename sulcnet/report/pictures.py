@@ -3,6 +3,7 @@
     training_curves(metrics, folder / "progress.png")
     case_montage(image, {"reference": label, "prediction": mask}, spacing, "case.png", labels={"skeleton": 1, "PCS": 2})
     cohort_overview([(image, label, mask, "sub-01  absent"), ...], "cohort.png")
+    reconstruction_montage({"input": image, "corrupted": noisy, "output": drawn}, "epoch_0010.png")
 
 Volumes have axes towards right, anterior and superior (RAS+), as prepared cases do; see `_slices.py` for the way round.
 """
@@ -21,7 +22,7 @@ from sulcnet.report._canvas import FAINT, INK, ORANGE, OUTLINES, SKY, sheet
 from sulcnet.report._curves import training_curves
 from sulcnet.report._slices import SAGITTAL, VIEWS, View, central_voxel, cut, frame, fullest_slice, outline
 
-__all__ = ["case_montage", "cohort_overview", "training_curves"]
+__all__ = ["case_montage", "cohort_overview", "reconstruction_montage", "training_curves"]
 
 
 class Overlay(NamedTuple):
@@ -113,11 +114,42 @@ def cohort_overview(
         figure.suptitle(title or None, x=0.01, ha="left", fontsize=11)
 
 
-def _slice(
-    axes, image: np.ndarray, overlays: Sequence[Overlay], spacing, view: View, index: int, box, room: tuple[float, float]
+def reconstruction_montage(
+    volumes: Mapping[str, np.ndarray], path: Path | str, spacing: Sequence[float] = (1.0, 1.0, 1.0), title: str = ""
 ) -> None:
-    """Draw one slice in the middle of `room` [mm], and its overlays on it."""
-    low, high = np.percentile(image, [1, 99.5])
+    """Draw three orthogonal slices through the middle, a column for each volume, all in the grey scale of the first.
+
+    Args:
+        volumes: name -> (X, Y, Z), all of one shape, axes towards right, anterior, superior; (X, Y) gives one row.
+        path: of the PNG.
+        spacing: mm per axis.
+        title: one line.
+    """
+    volumes = {name: volume[..., None] if volume.ndim == 2 else volume for name, volume in volumes.items()}
+    first = next(iter(volumes.values()))
+    views, spacing = (VIEWS if first.shape[2] > 1 else VIEWS[2:]), (*spacing, 1.0)[:3]
+    window = tuple(np.percentile(first, [0.5, 99.5]))
+    box = tuple(slice(0, size) for size in first.shape)
+    width = max(_extent(first, box, spacing, view)[0] for view in views)
+    heights = [_extent(first, box, spacing, view)[1] for view in views]
+    with sheet(2.6 * len(volumes), 2.6 * sum(heights) / width + 0.7, path) as figure:
+        grid = figure.add_gridspec(len(views), len(volumes), height_ratios=heights)
+        for row, view in enumerate(views):
+            for column, (name, volume) in enumerate(volumes.items()):
+                axes = figure.add_subplot(grid[row, column])
+                room = (width, heights[row])
+                _slice(axes, volume, (), spacing, view, first.shape[view.cut] // 2, box, room, window)
+                axes.set_title(name if row == 0 else "", loc="center", fontweight="normal")
+            figure.axes[-len(volumes)].set_ylabel(view.name, color=FAINT)
+        figure.suptitle(title or None, x=0.01, ha="left", fontsize=10)
+
+
+def _slice(
+    axes, image: np.ndarray, overlays: Sequence[Overlay], spacing, view: View, index: int, box, room: tuple[float, float],
+    window: tuple[float, float] | None = None,
+) -> None:
+    """Draw one slice in the middle of `room` [mm], and its overlays on it; `window` is what is black and white."""
+    low, high = window or np.percentile(image, [1, 99.5])
     inside = box[: view.cut] + (slice(None),) + box[view.cut + 1 :]
     width, height = _extent(image, box, spacing, view)
     axes.imshow(cut(image[inside], view, index), cmap="gray", vmin=low, vmax=max(high, low + 1e-6),

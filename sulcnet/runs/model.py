@@ -14,6 +14,7 @@ from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import NetworkPlan, Plan, load_plan
 from sulcnet.records.workspace import EXPERIMENT, REGION, RunFolder
 from sulcnet.runs.finetuning import Model
+from sulcnet.runs.transfer import restore_constants
 from sulcnet.tasks.classification import coordinates
 from sulcnet.training import checkpoint
 from sulcnet.training.device import autocast, choose_precision
@@ -49,6 +50,7 @@ def load_model(folder: RunFolder, which: str = "final") -> TrainedModel:
     network_plan = plan.network(experiment.network)
     model = Model(plan, network_plan, experiment.options)
     state = checkpoint.load(folder.checkpoint(which))["modules"]
+    restore_constants(model.network, {name.removeprefix("network."): value for name, value in state.items()})
     try:
         model.load_state_dict(state)
     except RuntimeError as problem:

@@ -5,35 +5,35 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import platform
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from sulcnet import __version__, options, plugins
+from sulcnet import options, plugins
 from sulcnet.data.augment import AugmentOptions
 from sulcnet.data.loader import batches
 from sulcnet.data.patches import PatchSource
 from sulcnet.data.region import learn_region
 from sulcnet.errors import DataError, ModelError, UsageError
 from sulcnet.log import to_file
-from sulcnet.preprocessing.prepare import read_prepared
 from sulcnet.records._record import write_json
 from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.plan import NetworkPlan, Plan, load_plan
-from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.splits import Part, Splits
 from sulcnet.records.workspace import (
-    DATASET_JSON, EXPERIMENT, LOG, PLANS, PROGRESS, REGION, RESOURCES, SPLITS, DatasetFolders, RunFolder,
-    Workspace, make_folder,
+    DATASET_JSON, EXPERIMENT, EXPORT, LOG, PLANS, PROGRESS, REGION, RESOURCES, SPLITS, TRANSFER, DatasetFolders,
+    RunFolder, Workspace,
 )
 from sulcnet.runs.finetuning import FineTuning, Model
+from sulcnet.runs.folders import claim, read_cases, versions
 from sulcnet.runs.schedules import tuning_schedule
+from sulcnet.runs.transfer import load_pretrained
 from sulcnet.runs.validation import Validation
 from sulcnet.training.device import choose_device, choose_precision, use_threads
 from sulcnet.training.loop import Loop
@@ -52,7 +52,10 @@ class TuningOptions(AugmentOptions):
 
 @dataclass(frozen=True)
 class TrainingWish:
-    """What the user asked of a run; None takes the preset's value."""
+    """What the user asked of a run; None takes the preset's value.
+
+    `pretrain` is none, a pre-training method, or a file of weights.
+    """
 
     configuration: str = "3d"
     net: str | None = None
@@ -87,10 +90,11 @@ def train(
     """
     plan = load_plan(folders.plans, wish.configuration)
     network_plan = plan.network(wish.net)
-    run = workspace.training_run(folders, *_folder_name(wish, plan, network_plan))
-    _claim(run, wish)
+    start = find_start(workspace, folders, wish, plan, network_plan)
+    run = workspace.training_run(folders, *_folder_name(wish, start, plan, network_plan))
+    claim(run, wish.go_on, wish.overwrite, run.checkpoint("final").exists())
     with to_file(run / LOG):
-        loop, model = _assemble(folders, plan, network_plan, run, wish, picture)
+        loop, model = _assemble(folders, plan, network_plan, run, wish, start, picture)
         if wish.go_on:
             loop.resume()
         with GpuWatch(loop.device) as watch:
@@ -99,40 +103,57 @@ def train(
     return run
 
 
-def _folder_name(wish: TrainingWish, plan: Plan, network: NetworkPlan) -> tuple[tuple[str, ...], tuple[str, ...]]:
+class Start(NamedTuple):
+    """Where a network's weights come from: a name for the run's folder, and the file; None is a random start."""
+
+    name: str
+    file: Path | None
+
+
+def find_start(workspace: Workspace, folders: DatasetFolders, wish: TrainingWish, plan: Plan, network_plan: NetworkPlan) -> Start:
+    """Find the weights that a run starts from, before anything is written.
+
+    Raises:
+        UsageError: neither a method nor a file, or a strategy that starts the other way.
+        ModelError: the method's pre-training has not been run for this network, preset and seed.
+    """
+    pretrained, methods = wish.pretrain != "none", plugins.names("pretraining", "METHOD")
+    if plugins.find("tuning", wish.tune, "TUNING").pretrained != pretrained:
+        hint = "Give --pretrain METHOD or a file, or --tune scratch." if not pretrained else "Leave --pretrain away, or choose another --tune."
+        raise UsageError(f"--tune {wish.tune} does not go with --pretrain {wish.pretrain}.", hint)
+    if not pretrained:
+        return Start("none", None)
+    net = network_plan.network.name
+    if wish.pretrain in methods:
+        run = workspace.pretraining_run(folders, (wish.pretrain, net, wish.configuration), (plan.preset, f"seed{wish.seed}"))
+        if not (run / EXPORT).exists():
+            command = f"sulcnet_pretrain {folders.name} {wish.configuration} {wish.pretrain} --net {net} --seed {wish.seed}"
+            raise ModelError(f"{run / EXPORT} does not exist: {net} was not pre-trained with {wish.pretrain}.", f"Run {command}")
+        return Start(wish.pretrain, run / EXPORT)
+    file = Path(wish.pretrain)
+    if not file.is_file():
+        raise UsageError(f"--pretrain {wish.pretrain} is neither a method nor a file.", f"Methods: none, {', '.join(methods)}.")
+    # Every export has the same file name: a part of its hash tells runs from different ones apart.
+    return Start(f"{file.stem}-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}", file)
+
+
+def _folder_name(wish: TrainingWish, start: Start, plan: Plan, network: NetworkPlan) -> tuple[tuple[str, ...], tuple[str, ...]]:
     fold = wish.fold if wish.fold == "holdout" else f"fold_{wish.fold}"
-    parts = (wish.pretrain, wish.tune, network.network.name, wish.configuration)
+    parts = (start.name, wish.tune, network.network.name, wish.configuration)
     return parts, (fold, plan.preset, f"seed{wish.seed}")
 
 
-def _claim(run: RunFolder, wish: TrainingWish) -> None:
-    """Take the run's folder, without ever losing what is in it unasked."""
-    started, finished = run.checkpoint("last").exists(), run.checkpoint("final").exists()
-    if wish.go_on and wish.overwrite:
-        raise UsageError("--c continues a run, --overwrite starts it anew.", "Give one of them.")
-    if wish.go_on and finished:
-        raise ModelError(f"{run.path} is finished; there is nothing to continue.", "Predict with it, or --overwrite it.")
-    if wish.go_on and not started:
-        raise ModelError(f"There is nothing to continue in {run.path}.", "Start it without --c.")
-    if not wish.go_on and not wish.overwrite and finished:
-        raise ModelError(f"{run.path} is finished.", "Train it anew with --overwrite, or another --seed.")
-    if not wish.go_on and not wish.overwrite and started:
-        raise ModelError(f"{run.path} holds an unfinished run.", "Continue it with --c, or start anew with --overwrite.")
-    if wish.overwrite and run.path.exists():
-        shutil.rmtree(run.path)
-    make_folder(run.path)
-
-
 def _assemble(
-    folders: DatasetFolders, plan: Plan, network_plan: NetworkPlan, run: RunFolder, wish: TrainingWish, picture
+    folders: DatasetFolders, plan: Plan, network_plan: NetworkPlan, run: RunFolder, wish: TrainingWish,
+    start: Start, picture,
 ) -> tuple[Loop, Model]:
     """Put the run together; the same for a new and for a continued one."""
     own = options.parse(TuningOptions, wish.settings)
     splits = Splits.load(folders.splits)
     part = splits.part(wish.fold)
     prepared = folders.prepared(wish.configuration)
-    training = [case for case in _read_cases(prepared, part.train, plan) if case.has_label or case.target is not None]
-    watched = [case for case in _read_cases(prepared, part.validation, plan) if case.has_label or case.target is not None]
+    training = [case for case in read_cases(prepared, part.train, plan) if case.has_label or case.target is not None]
+    watched = [case for case in read_cases(prepared, part.validation, plan) if case.has_label or case.target is not None]
     if not training:
         raise DataError(f"No training case of {folders.name} has a label or a class.", "Fine-tuning needs some; pre-training does not.")
     region = learn_region(training, plan.structures)
@@ -145,11 +166,13 @@ def _assemble(
         patience=wish.patience, accumulate=wish.accumulate, rate=own.rate or None,
     )
     torch.manual_seed(wish.seed)
-    model = Model(plan, network_plan, {"pooling": own.pooling}).to(device)
+    model = Model(plan, network_plan, {"pooling": own.pooling})
+    _transfer(model, start, run, wish)
+    model.to(device)
     method = FineTuning(model, tuning, plan.preset)
     _write_facts(folders, run, plan, network_plan, region, _experiment(
-        wish, plan, network_plan, schedule, own, precision, device, threads, splits, part, training))
-    log.info("pretrain %s, tune %s", wish.pretrain, wish.tune)
+        wish, start, plan, network_plan, schedule, own, precision, device, threads, splits, part, training))
+    log.info("pretrain %s, tune %s", start.name, wish.tune)
     log.info(_opening(network_plan, model, training, watched, schedule, precision, device))
 
     images = network_plan.batch_size
@@ -160,25 +183,27 @@ def _assemble(
         batches=lambda step: batches(source, images, step * schedule.accumulate, wish.workers, device.type == "cuda"),
         validate=Validation(method, fixed, plan, images, device, precision),
         after_epoch=(lambda rows: picture(rows, run / PROGRESS)) if picture else (lambda rows: None),
+        seed=wish.seed,
     )
     return loop, model
 
 
-def _read_cases(prepared: Path, ids: Sequence[str], plan: Plan) -> list[PreparedCase]:
-    """Read the facts of prepared cases, refusing those prepared under another plan."""
-    cases = [read_prepared(prepared, case) for case in ids]
-    stale = [case.id for case in cases if case.sources.get("plan") != plan.preparation_hash()]
-    if stale:
-        raise ModelError(f"{len(stale)} cases in {prepared} were prepared under another plan, such as {stale[0]}.",
-                         "Run sulcnet_preprocess again.")
-    return cases
+def _transfer(model: Model, start: Start, run: RunFolder, wish: TrainingWish) -> None:
+    """Fill the network from its start and report what arrived; a continued run keeps the first report."""
+    if start.file is None:
+        return
+    transfer = load_pretrained(model.network, start.file)
+    if not wish.go_on:
+        transfer.save(run / TRANSFER)
+        for line in transfer.lines():
+            log.info(line)
 
 
-def _experiment(wish, plan, network_plan, schedule: Schedule, own, precision, device, threads, splits: Splits, part: Part, training) -> Experiment:
+def _experiment(wish, start: Start, plan, network_plan, schedule: Schedule, own, precision, device, threads, splits: Splits, part: Part, training) -> Experiment:
     used = {case.id for case in training}
     return Experiment(
         kind="train", dataset=plan.dataset, configuration=plan.configuration, network=network_plan.network.name,
-        pretrain=wish.pretrain, tune=wish.tune, preset=plan.preset, fold=wish.fold, seed=wish.seed, schedule=schedule,
+        pretrain=start.name, tune=wish.tune, preset=plan.preset, fold=wish.fold, seed=wish.seed, schedule=schedule,
         options={name: getattr(own, name) for name in own.__dataclass_fields__},
         assumptions={
             "scratch_rate": "a random start learns at 1e-3, the rate of new heads; the sources name no rate for it",
@@ -186,7 +211,7 @@ def _experiment(wish, plan, network_plan, schedule: Schedule, own, precision, de
             "validation": "fixed windows of the validation cases; whole-volume scores are in validation/ after training",
         },
         precision=precision, device=str(device), threads=threads, preparation=plan.preparation_hash(),
-        versions={"sulcnet": __version__, "python": platform.python_version(), "torch": torch.__version__, "monai": version("monai")},
+        versions=versions(),
         subjects=splits.subjects, train=tuple(c for c in part.train if c in used), validation=part.validation, test=splits.test,
     )
 

@@ -1,0 +1,108 @@
+"""Which prepared cases pre-training reads: training and validation subjects of one or several datasets, no test subject.
+
+Several datasets are pooled under the first: its plan prepares the cases of the others, whose own splits decide what is
+test there. Those cases lie in preprocessed/<first>/<configuration>/pooled/<other>/.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from sulcnet.errors import DataError, PartlyDone
+from sulcnet.parallel import map_cases
+from sulcnet.preprocessing.prepare import prepare_case
+from sulcnet.records.dataset import Case, Dataset
+from sulcnet.records.plan import Plan
+from sulcnet.records.prepared import PreparedCase
+from sulcnet.records.splits import Splits
+from sulcnet.records.workspace import DatasetFolders, make_folder
+from sulcnet.runs.folders import read_cases
+from sulcnet.runs.preparing import settle_splits
+
+log = logging.getLogger("sulcnet")
+
+Located = tuple[Path, PreparedCase]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The cases to learn from and to watch, with their folders; ids of all parts, those of later datasets as dataset/case."""
+
+    training: list[Located]
+    watched: list[Located]
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+    subjects: dict[str, str]
+
+
+def gather(folders: Sequence[DatasetFolders], plan: Plan, use_validation: bool, workers: int = 1) -> Pool:
+    """Read the facts of every case that pre-training may read; prepare those of further datasets first.
+
+    Args:
+        folders: of the datasets, the first of which is planned and prepared.
+        use_validation: learn from validation subjects too, and watch nobody.
+
+    Raises:
+        DataError: not prepared, or a further dataset has other channels.
+    """
+    pools = [_first(folders[0], plan), *(_further(folders[0], other, plan, workers) for other in folders[1:])]
+    _warn_of_shared_subjects(pools)
+    pool = Pool(
+        *(sum((getattr(pool, name) for pool in pools), []) for name in ("training", "watched")),
+        *(sum((getattr(pool, name) for pool in pools), ()) for name in ("train", "validation", "test")),
+        {case: subject for pool in pools for case, subject in pool.subjects.items()},
+    )
+    if use_validation:
+        pool = replace(pool, training=pool.training + pool.watched, watched=[], train=pool.train + pool.validation, validation=())
+    if not pool.training:
+        raise DataError(f"There is no training case in {', '.join(f.name for f in folders)}.", "Add images, and preprocess them.")
+    return pool
+
+
+def _first(folders: DatasetFolders, plan: Plan) -> Pool:
+    splits = Splits.load(folders.splits)
+    return _located(folders.prepared(plan.configuration), splits, plan, "")
+
+
+def _further(first: DatasetFolders, other: DatasetFolders, plan: Plan, workers: int) -> Pool:
+    """Prepare another dataset's training and validation cases by this plan; finished ones are skipped."""
+    dataset = Dataset.open(other.raw)
+    if len(dataset.header.channel_names) != len(plan.channels):
+        raise DataError(f"{other.name} has channels {', '.join(dataset.header.channel_names)}, {first.name} has "
+                        f"{', '.join(plan.channels)}.", "Pool datasets of the same channels.")
+    splits = settle_splits(other, dataset)
+    # Labels help label-guided contrast alone, and only where they mean the same.
+    keep = dataset.header.structures == plan.structures
+    chosen = {*splits.holdout.train, *splits.holdout.validation}
+    cases = [case if keep else replace(case, label=None, target=None) for case in dataset.cases if case.id in chosen]
+    place = make_folder(first.pooled(plan.configuration, other.name))
+    _prepare(cases, plan, place, workers)
+    return _located(place, splits, plan, f"{other.name}/")
+
+
+def _prepare(cases: Sequence[Case], plan: Plan, place: Path, workers: int) -> None:
+    outcomes = map_cases(partial(prepare_case, plan, place, False), cases, max(1, workers), "pool")
+    failed = [f"\n  {case.id}: {getattr(out, 'message', out)}" for case, out in outcomes if isinstance(out, Exception)]
+    if failed:
+        raise PartlyDone(f"{len(failed)} of {len(cases)} cases could not be prepared:{''.join(sorted(failed))}", "Correct them.")
+
+
+def _located(place: Path, splits: Splits, plan: Plan, prefix: str) -> Pool:
+    part = splits.holdout
+    training, watched = ([(place, case) for case in read_cases(place, ids, plan)] for ids in (part.train, part.validation))
+    named = [tuple(prefix + case for case in ids) for ids in (part.train, part.validation, splits.test)]
+    return Pool(training, watched, *named, {prefix + case: subject for case, subject in splits.subjects.items()})
+
+
+def _warn_of_shared_subjects(pools: Sequence[Pool]) -> None:
+    """Say when a subject is test in one dataset and read in another: the same name may or may not be the same person."""
+    tested = {pool.subjects[case] for pool in pools for case in pool.test}
+    read = {pool.subjects[case] for pool in pools for case in (*pool.train, *pool.validation)}
+    if tested & read:
+        log.warning("%d subjects are test in one dataset and read from another: %s. If they are the same persons, rename "
+                    "or remove them.", len(tested & read), ", ".join(sorted(tested & read)[:3]))

@@ -1,0 +1,193 @@
+"""Weights from one run into another: what is exported after pre-training, and what a network takes from a file.
+
+    write_export(run, method, network_plan)                     # export.pth and export.json, the last act of a run
+    transfer = load_pretrained(model.network, path)             # any export, checkpoint or MONAI SwinUNETR state
+    print("\\n".join(transfer.lines()))
+
+A part that the file promises and that does not arrive whole is an error: a network that is pre-trained in name only
+would be reported as a result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sulcnet.errors import ModelError
+from sulcnet.networks import build
+from sulcnet.networks._network import Network
+from sulcnet.networks.film import FILM, attach_constants
+from sulcnet.pretraining._pretraining import Pretraining
+from sulcnet.records._record import read_json
+from sulcnet.records.plan import NetworkPlan, Plan
+from sulcnet.records.transfer import Count, StageTransfer, Transfer
+from sulcnet.records.workspace import EXPORT, RunFolder
+from sulcnet.training import checkpoint
+
+NESTS = ("modules", "state_dict", "model", "network", "net")   # keys under which libraries keep a state
+WRAPPERS = ("module.", "_orig_mod.", "network.", "model.", "net.")
+PARTS = ("encoder", "decoder")
+FOREIGN = "another library's"
+
+
+class Weights(NamedTuple):
+    """A network's state by name, the parts it promises (None: whatever it holds a tensor of), and who made it."""
+
+    state: dict[str, Tensor]
+    promised: tuple[str, ...] | None
+    method: str
+
+
+def write_export(run: RunFolder, method: Pretraining, name: str, network_plan: NetworkPlan) -> Path:
+    """Write the network that fine-tuning starts from, and beside it what it is: key map, hashes, method, folded time."""
+    state = method.export()
+    facts = {
+        "method": name, "preset": method.preset, "network": network_plan.network.to_json(), "promised": list(method.exports),
+        "keys": {key: key for key in state}, "hashes": {key: digest(value) for key, value in state.items()}, **method.facts(),
+    }
+    checkpoint.save(run / EXPORT, state, facts)
+    return run / EXPORT
+
+
+def dry_load(method: Pretraining, plan: Plan, network_plan: NetworkPlan) -> Transfer:
+    """Load what would be exported now into the network that fine-tuning builds.
+
+    Raises:
+        ModelError: it does not fit: better in the first minute than after the last epoch.
+    """
+    weights = Weights(method.export(), method.exports, type(method).__name__.lower())
+    return load_weights(build(network_plan.network), weights, f"a dry run for {plan.dataset}")
+
+
+def load_pretrained(network: Network, path: Path) -> Transfer:
+    """Fill a network from a file, before it moves to its device.
+
+    Args:
+        path: export.pth of a pre-training run, any checkpoint of this package, or a state dict under MONAI's names,
+            possibly nested under `state_dict` or with a `module.` prefix.
+
+    Raises:
+        ModelError: missing, damaged, nothing in it fits, or a promised part does not arrive whole.
+    """
+    return load_weights(network, read_weights(path), str(path))
+
+
+def load_weights(network: Network, weights: Weights, source: str) -> Transfer:
+    """Fill a network and report; nothing is filled where a promised part would stay incomplete."""
+    restore_constants(network, weights.state)
+    transfer = compare(network, weights, source)
+    if not transfer.loaded or not transfer.promised:
+        raise ModelError(f"Nothing in {source} fits this network.", "Choose weights of the same network, width and channels.")
+    if transfer.broken():
+        named = (*transfer.wrong_shape, *transfer.missing)
+        raise ModelError(
+            f"{source} does not fill the {' and '.join(transfer.promised)}: {'; '.join(transfer.broken())}. First: {named[0]}.",
+            "Choose weights of the same network, width and channels.",
+        )
+    own = network.state_dict()
+    network.load_state_dict({**own, **{name: weights.state[name] for name in transfer.loaded}})
+    return transfer
+
+
+def compare(network: Network, weights: Weights, source: str) -> Transfer:
+    """Hold a state against a network without changing it."""
+    own, stages = network.state_dict(), stage_names(network)
+    missing = [name for name in own if name not in weights.state]
+    wrong = [name for name in own if name in weights.state and weights.state[name].shape != own[name].shape]
+    loaded = [name for name in own if name not in missing and name not in wrong]
+    unexpected = [name for name in weights.state if name not in own]
+    promised = weights.promised
+    if promised is None:
+        promised = tuple(part for part in PARTS if any(stages[name][0] == part for name in (*loaded, *wrong)))
+
+    def count(names: list[str], stage: tuple[str, str]) -> Count:
+        return _count(own, [name for name in names if stages[name] == stage])
+
+    return Transfer(
+        source=source, method=weights.method, promised=promised, loaded=tuple(loaded), missing=tuple(missing),
+        unexpected=tuple(unexpected), extra=_count(weights.state, unexpected),
+        wrong_shape=tuple(f"{n}: expected {_shape(own[n])}, found {_shape(weights.state[n])}" for n in wrong),
+        stages=tuple(StageTransfer(s[1], s[0], *(count(names, s) for names in (loaded, missing, wrong)))
+                     for s in dict.fromkeys(stages.values())),
+    )
+
+
+def stage_names(network: Network) -> dict[str, tuple[str, str]]:
+    """Give (part, stage) of every tensor of a network's state; what lies in no stage is `other`."""
+    paths = {id(module): path for path, module in network.named_modules()}
+    found, encoder = {}, len(network.encoder_channels)
+    for number, stage in enumerate(network.stages()):
+        prefixes = tuple(f"{paths[id(module)]}." for module in stage.modules)
+        found[prefixes] = ("encoder" if number < encoder else "decoder", stage.name)
+    named = {}
+    for name in network.state_dict():
+        named[name] = next((stage for prefixes, stage in found.items() if name.startswith(prefixes)), ("other", "other"))
+    return named
+
+
+def read_weights(path: Path) -> Weights:
+    """Read the network's state from a file of ours or of others.
+
+    Raises:
+        ModelError: missing, unreadable, without tensors, or not what the JSON beside it says.
+    """
+    content = checkpoint.load(path)
+    facts = _facts(path)
+    if "keys" not in facts:
+        return Weights(_bare(content), None, facts.get("which") or FOREIGN)
+    lost = [name for name in facts["keys"].values() if name not in content]
+    damaged = [name for name, value in content.items() if facts["hashes"].get(name) != digest(value)]
+    if lost or damaged:
+        raise ModelError(f"{path} is not what {path.with_suffix('.json').name} says: {(lost + damaged)[0]}.", "Pre-train anew.")
+    return Weights({ours: content[theirs] for ours, theirs in facts["keys"].items()}, tuple(facts["promised"]), facts["method"])
+
+
+def restore_constants(network: Network, state: Mapping[str, Tensor]) -> None:
+    """Give a network the buffers that a folded time needs, where its state has some and it does not."""
+    constants = {name: value for name, value in state.items() if name.startswith(f"{FILM}.")}
+    if not constants or any(name.startswith(f"{FILM}.") for name in network.state_dict()):
+        return
+    try:
+        attach_constants(network, constants)
+    except ValueError as problem:
+        raise ModelError(f"The folded time does not fit this network: {problem}.", "Pre-train this network.") from None
+
+
+def digest(value: Tensor) -> str:
+    """Give the sha256 of a tensor's type, shape and bytes."""
+    plain = value.detach().cpu().contiguous()
+    told = f"{plain.dtype}{tuple(plain.shape)}".encode()
+    return hashlib.sha256(told + plain.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    beside = path.with_suffix(".json")
+    return read_json(beside, ModelError) if beside.exists() else {}
+
+
+def _bare(content: Any) -> dict[str, Tensor]:
+    """Unwrap nests and prefixes until names are a network's own; of a whole model keep the network."""
+    while isinstance(content, Mapping) and (nest := next((n for n in NESTS if isinstance(content.get(n), Mapping)), None)):
+        content = content[nest]
+    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)} if isinstance(content, Mapping) else {}
+    if not state:
+        raise ModelError("There are no tensors in the file.", "Choose a checkpoint.")
+    for _ in range(len(WRAPPERS)):
+        for prefix in WRAPPERS:
+            inner = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            # Beside a network there are heads; a network of its own never has a child of one of these names.
+            state = inner or state
+    return state
+
+
+def _count(state: Mapping[str, Tensor], names: list[str]) -> Count:
+    return Count(len(names), sum(state[name].numel() for name in names))
+
+
+def _shape(value: Tensor) -> str:
+    return "x".join(map(str, value.shape)) or "a number"
