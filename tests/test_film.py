@@ -60,16 +60,26 @@ def test_an_untrained_film_changes_nothing_and_no_name(name, ndim):
 
 @every
 def test_folded_equals_unfolded_in_training_and_evaluation(name, ndim):
-    model, x, other = network(name, ndim), image(name, ndim), network(name, ndim, seed=3)
-    film = trained(model)
+    """In fp64: norms over the two voxels of these tiny bottlenecks magnify the rounding of fp32 by 100."""
+    model, x, other = network(name, ndim).double(), image(name, ndim).double(), network(name, ndim, seed=3).double()
+    film = trained(model).double()
     folded = fold(model, film, 50.0)
     attach_constants(other, folded.constants)
     other.load_state_dict({**folded.state_dict, **folded.constants})
     film.set_time(torch.full((1,), 50.0))
     for mode in (True, False):
-        assert near(features(other.train(mode), x), features(model.train(mode), x))
+        ours, theirs = features(other.train(mode), x), features(model.train(mode), x)
+        assert all(torch.allclose(one, two, atol=1e-9) for one, two in zip(ours, theirs))
     film.set_time(torch.full((1,), 900.0))
     assert not near(features(model, x), features(other, x))
+
+
+def test_folded_equals_unfolded_in_single_precision():
+    model, x = network("unet_bn", 3).eval(), image("unet_bn", 3)
+    film, other = trained(model), network("unet_bn", 3, seed=3).eval()
+    other.load_state_dict(fold(model, film, 50.0).state_dict)
+    film.set_time(torch.full((1,), 50.0))
+    assert near(features(other, x), features(model, x))
 
 
 @pytest.mark.parametrize("name, kept", [("swin_unetr_12", True), ("resenc_unet", False), ("unet_bn", False)])
@@ -156,12 +166,13 @@ def gradients(model, film, x, run):
 
 
 def test_gradients_flow_into_the_film_and_survive_recomputation():
-    model, x = network("resenc_unet", 2), image("resenc_unet", 2, batch=2)
-    film = trained(model)
+    model, x = network("unet_bn", 2).double(), image("unet_bn", 2, batch=2).double()
+    model.train()
+    film = trained(model).double()
     plain = gradients(model, film, x, lambda f, *a: f(*a))
     again = gradients(model, film, x, lambda f, *a: checkpoint(f, *a, use_reentrant=False))
     assert all(one.abs().max() > 0 for one, _ in zip(plain, film.parameters()))
-    assert all(torch.allclose(one, two, atol=1e-6) for one, two in zip(plain, again))
+    assert all(torch.allclose(one, two, atol=1e-9) for one, two in zip(plain, again))
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -190,9 +201,14 @@ def test_scales_are_made_in_fp32_under_autocast_and_keep_the_norm_s_type():
 
 @pytest.mark.parametrize("name", TINY)
 def test_a_step_runs_on_fake_tensors(name):
-    with FakeTensorMode():
-        model = network(name, 3)
-        film = Film(model, 16)
+    model = network(name, 3)
+    film = Film(model, 16)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        for module in (*model.modules(), *film.modules()):
+            for key, value in module._parameters.items():
+                module._parameters[key] = None if value is None else nn.Parameter(mode.from_tensor(value.detach()))
+            for key, value in module._buffers.items():
+                module._buffers[key] = None if value is None else mode.from_tensor(value)
         film.set_time(torch.tensor([5.0, 600.0]))
         model(image(name, 3, batch=2)).decoder[-1].square().mean().backward()
         assert all(p.grad is not None for p in (*film.parameters(), *model.parameters()))

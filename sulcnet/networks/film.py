@@ -83,7 +83,7 @@ class Film(nn.Module):
     def _embedded(self, time: Tensor) -> Tensor:
         first = self.embed[0]
         with torch.autocast(first.weight.device.type, enabled=False):
-            return self.embed(sinusoid(time.to(first.weight.device), first.in_features))
+            return self.embed(sinusoid(time.to(first.weight.device), first.in_features).to(first.weight.dtype))
 
     def _after(self, maker: _Maker, norm: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
         return None if self._moment is None else _modulate(norm, output, *maker(self._moment))
