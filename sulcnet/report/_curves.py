@@ -60,6 +60,13 @@ def _draw_accuracy(axes, metrics) -> None:
     _note_best(axes, metrics, "val/balanced_accuracy")
 
 
+def _draw_similarity(axes, metrics) -> None:
+    names = {"val/ssim": "SSIM", "val/ms_ssim": "MS-SSIM", "val/skip_only": "SSIM of the finest skip alone"}
+    for (key, label), color in zip(names.items(), LINES):
+        _line(axes, metrics, key, color, label)
+    _note_best(axes, metrics, "val/ssim")
+
+
 def _draw_rate(axes, metrics) -> None:
     _line(axes, metrics, "rate", BLUE, "")
     if not (_series(metrics, "rate")[1] <= 0).any():
@@ -83,6 +90,7 @@ _PANELS: tuple[tuple[str, tuple[str, ...], Callable], ...] = (
     ("Loss", ("loss", "val/loss", "loss/*"), _draw_loss),
     ("Validation Dice", ("val/dice", "val/dice/*"), _draw_dice),
     ("Balanced accuracy", ("val/balanced_accuracy",), _draw_accuracy),
+    ("Validation similarity", ("val/ssim", "val/ms_ssim", "val/skip_only"), _draw_similarity),
     ("Learning rate", ("rate",), _draw_rate),
     ("Seconds per epoch", ("seconds",), _draw_seconds),
     ("Peak memory [GiB]", ("peak_bytes",), _draw_memory),

@@ -138,7 +138,7 @@ def _train(run: Run, method: Pretraining, folders: Sequence[DatasetFolders], pic
     transfer = dry_load(method, run.plan, run.network_plan)
     _write_facts(folders, run, method, schedule)
     log.info(_opening(run, schedule))
-    log.info("the export will load: %s", transfer.lines()[0])
+    log.info("the export will load into the network that is fine-tuned: %d tensors", len(transfer.loaded))
     loop = _loop(run, method, schedule, picture, montage)
     if run.wish.go_on:
         loop.resume()

@@ -98,8 +98,9 @@ def compare(network: Network, weights: Weights, source: str) -> Transfer:
     """Hold a state against a network without changing it."""
     own, stages = network.state_dict(), stage_names(network)
     missing = [name for name in own if name not in weights.state]
-    wrong = [name for name in own if name in weights.state and weights.state[name].shape != own[name].shape]
-    loaded = [name for name in own if name not in missing and name not in wrong]
+    shared = [name for name in own if name in weights.state]
+    wrong = [name for name in shared if weights.state[name].shape != own[name].shape]
+    loaded = [name for name in shared if weights.state[name].shape == own[name].shape]
     unexpected = [name for name in weights.state if name not in own]
     promised = weights.promised
     if promised is None:
