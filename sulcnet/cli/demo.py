@@ -33,7 +33,7 @@ def run(args: Namespace) -> str:
 
     done = demonstrate(Path(args.root), args.time_limit, args.device, args.workers, args.seed, training_curves)
     picture = done.run / OVERVIEW
-    cohort_overview(examples(done), picture)
+    cohort_overview(examples(done), picture, value=2, title="Test phantoms: true class \N{RIGHTWARDS ARROW} predicted class")
     return (
         f"{format_summary(done.summary)}\n\nLook at:\n  {picture}\n  {done.run / PROGRESS}\n"
         f"  {done.run / TEST}    masks and tables of the test phantoms\n"
