@@ -13,14 +13,14 @@ from sulcnet.data.region import learn_region
 from sulcnet.io.store import open_array, read_array, write_array
 from sulcnet.records.plan import load_plan
 from sulcnet.records.splits import Splits
-from sulcnet.runs.training import _read_cases
+from sulcnet.runs.training import _labelled_cases
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     _, folders = prepared_cohort(tmp_path_factory.mktemp("cohort"), patch=(16, 24, 16))
     plan = load_plan(folders.plans, "3d")
-    cases = _read_cases(folders.prepared("3d"), Splits.load(folders.splits).holdout.train, plan)
+    cases = _labelled_cases(folders.prepared("3d"), Splits.load(folders.splits).holdout.train, plan)
     return folders.prepared("3d"), cases, plan
 
 

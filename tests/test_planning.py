@@ -60,6 +60,12 @@ def test_paper_preset_is_64_cubed_and_batch_8():
     assert network.patch_size == (64, 64, 64) and network.batch_size == 8
 
 
+def test_a_batch_that_was_asked_for_is_given_or_refused():
+    assert plan_of(Wish("resenc_unet", gpu_gb=80, batch=3)).networks["resenc_unet"].batch_size == 3
+    with pytest.raises(ModelError, match="does not fit"):
+        plan_of(Wish("resenc_unet", gpu_gb=8, batch=8, patch=(96, 96, 96)))
+
+
 def test_a_budget_too_small_names_the_smallest_that_would_do():
     with pytest.raises(ModelError, match="does not fit 1 GB.*needs") as problem:
         plan_of(Wish("swin_unetr_24", gpu_gb=1))
@@ -80,16 +86,43 @@ def test_normalisation_follows_the_channel_name(name, distinct, kind):
 
 def test_label_like_values_are_divided_by_the_maximum():
     values = np.array([0, 100, 200], np.float32).reshape(3, 1, 1)
-    assert normalise(values, Normalisation("labels", maximum=200.0)).ravel().tolist() == [0, 0.5, 1]
+    assert normalise(values, values != 0, Normalisation("labels", maximum=200.0)).ravel().tolist() == [0, 0.5, 1]
 
 
 def test_zscore_of_a_stripped_image_leaves_background_zero():
     rng = np.random.default_rng(0)
     image = np.zeros((10, 10, 10), np.float32)
     image[2:8, 2:8, 2:8] = rng.normal(50, 5, (6, 6, 6))
-    scaled = normalise(image, Normalisation("zscore"))
+    scaled = normalise(image, image != 0, Normalisation("zscore"))
     inside = scaled[2:8, 2:8, 2:8]
     assert (scaled[:2] == 0).all() and abs(inside.mean()) < 1e-4 and inside.std() == pytest.approx(1, abs=1e-3)
+
+
+def test_a_stripped_image_has_the_same_moments_at_any_spacing():
+    """Resampling rings around tissue: background must be told from tissue before it."""
+    from sulcnet.io import Image
+    from sulcnet.io._image import Header
+    from sulcnet.preprocessing.prepare import prepare_arrays
+
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*[np.arange(40)] * 3, indexing="ij")) - 19.5
+    ball = np.where((grid**2).sum(0) < 15**2, rng.normal(100, 10, (40, 40, 40)), 0).astype(np.float32)
+    ball[0, 0, 0] = ball[-1, -1, -1] = 1                   # keeps the box as large as the image
+    plan = plan_of(Wish("resenc_unet"))
+    for mm in (1.0, 0.8, 1.25):
+        image = Image(ball, np.eye(4), Header("test", ball.shape, None))
+        data = prepare_arrays([image], plan.replace(spacing=(mm,) * 3))[0][0]
+        size = data.shape[0]
+        core = data[tuple([slice(int(size * 0.4), int(size * 0.6))] * 3)]
+        assert abs(core.mean()) < 0.15 and data[1, 1, 1] == 0
+
+
+@pytest.mark.parametrize("count", [3, 512, 513, 1000, 1023, 5000])
+def test_thinning_keeps_both_ends(count):
+    from sulcnet.geometry.thin import thin
+
+    kept = thin(np.arange(count), 512)
+    assert len(kept) == min(count, 512) and kept[0] == 0 and kept[-1] == count - 1 and len(set(kept)) == len(kept)
 
 
 def test_a_test_subjects_files_are_never_opened(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ class Batch(NamedTuple):
 
 
 def batches(source: PatchSource, batch: int, first: int, workers: int, pin: bool = False) -> Iterator[Batch]:
-    """Yield the batches of steps `first`, `first + 1`, ... without end.
+    """Yield the batches of steps `first`, `first + 1`, ... without end; closing the generator ends its workers.
 
     Args:
         batch: images per batch.
@@ -42,9 +43,9 @@ def batches(source: PatchSource, batch: int, first: int, workers: int, pin: bool
     steps = _Steps(source, batch)
     loader = DataLoader(
         steps, batch_size=None, sampler=_From(first), num_workers=workers, pin_memory=pin,
-        prefetch_factor=4 if workers else None, worker_init_fn=_one_thread, persistent_workers=False,
+        prefetch_factor=4 if workers else None, worker_init_fn=_start_worker, persistent_workers=False,
     )
-    return iter(loader)
+    yield from loader
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -82,5 +83,9 @@ class _From(torch.utils.data.Sampler):
             step += 1
 
 
-def _one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
+    """Use one thread, and leave stop signals to the loop: a scheduler sends them to the whole process group."""
     torch.set_num_threads(1)
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

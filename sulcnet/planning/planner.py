@@ -92,10 +92,10 @@ def plan_network(header: DatasetHeader, shapes: np.ndarray, spacing: Sequence[fl
     def candidate(patch: Sequence[int]) -> NetworkPlan:
         spec, fitted = _fit_patch(family, len(header.channel_names), wish.features or family.features, patch, spacing)
         bag, windows = _windows(header, median, fitted)
-        images = _images(wish, windows)
-        need = [_bytes(family, spec, fitted, count * windows) for count in range(images, 0, -1)]
-        fits = [count for count, size in zip(range(images, 0, -1), need) if size <= budget]
-        images = fits[0] if fits else 1
+        wanted = wish.batch or max(1, BATCH[wish.preset] // windows)
+        least = wanted if wish.batch else 1      # what was asked for is given, or refused
+        fits = [count for count in range(wanted, least - 1, -1) if _bytes(family, spec, fitted, count * windows) <= budget]
+        images = fits[0] if fits else least
         estimate = MemoryEstimate("linear", _bytes(family, spec, fitted, images * windows), budget)
         reason = "covers the median case" if all(fitted >= median) else "the largest that fits the budget"
         return NetworkPlan(spec, fitted, images, bag, windows, estimate, reason, tuple(tried))
@@ -124,7 +124,7 @@ def _first_patch(median: np.ndarray, smallest: int, preset: str) -> tuple[int, .
 
 
 def _fit_patch(family, channels: int, features: int, patch: Sequence[int], spacing: Sequence[float]) -> tuple[NetworkSpec, tuple[int, ...]]:
-    """Round a patch up to what the network's strides allow; the strides follow from the patch, so ask twice."""
+    """Choose the strides for a patch, and round the patch up to a multiple of them."""
     spec = family.topology(len(patch), channels, features, patch, spacing)
     steps = family.divisor(spec)
     fitted = tuple(max(family.smallest_patch, int(ceil(size / step)) * step) for size, step in zip(patch, steps))
@@ -137,10 +137,6 @@ def _windows(header: DatasetHeader, median: np.ndarray, patch: Sequence[int]) ->
     if header.classification is None or all(np.array(patch) >= 0.95 * median):
         return 1, 1
     return BAG, BAG + bool(header.structures)
-
-
-def _images(wish: Wish, windows: int) -> int:
-    return wish.batch or max(1, BATCH[wish.preset] // windows)
 
 
 def _bytes(family, spec: NetworkSpec, patch: Sequence[int], windows: int) -> int:

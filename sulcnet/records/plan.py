@@ -118,7 +118,7 @@ class Plan(Record):
 
     def preparation_hash(self) -> str:
         """Identify what prepared cases depend on; patch, batch and network do not change them."""
-        parts = {key: self.to_json()[key] for key in ("channels", "labels", "spacing", "normalisation", "schema")}
+        parts = {key: self.to_json()[key] for key in ("channels", "labels", "classification", "spacing", "normalisation", "schema")}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def network(self, name: str | None) -> NetworkPlan:

@@ -16,9 +16,9 @@ SCRATCH_RATE = 1e-3                     # a random start learns as fast as the h
 EPOCHS = {"paper": 600, "sulcnet": 200}
 
 
-def steps_per_epoch(cases: int, plan: NetworkPlan) -> int:
+def steps_per_epoch(cases: int, plan: NetworkPlan, accumulate: int = 1) -> int:
     """Count the steps that draw one patch per training case, but at least 250 patches."""
-    return max(1, ceil(max(cases, EPOCH_PATCHES) / (plan.batch_size * plan.windows)))
+    return max(1, ceil(max(cases, EPOCH_PATCHES) / (plan.batch_size * plan.windows * accumulate)))
 
 
 def tuning_schedule(preset: str, scratch: bool, cases: int, plan: NetworkPlan, **wishes) -> Schedule:
@@ -29,7 +29,7 @@ def tuning_schedule(preset: str, scratch: bool, cases: int, plan: NetworkPlan, *
     if wishes.get("rate") is not None:
         rates["network"] = wishes["rate"]
     wishes = {name: value for name, value in wishes.items() if value is not None and name != "rate"}
-    common = dict(epochs=EPOCHS[preset], steps_per_epoch=steps_per_epoch(cases, plan), rates=rates)
+    common = dict(epochs=EPOCHS[preset], steps_per_epoch=steps_per_epoch(cases, plan, wishes.get("accumulate", 1)), rates=rates)
     if preset == "paper":
         defaults = dict(common, weight_decay=1e-4, warm_up=0.0, floor=0.1, clip=0.0, optimiser="adam", decay="step")
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import platform
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,12 +19,12 @@ from sulcnet import __version__, options, plugins
 from sulcnet.data.augment import AugmentOptions
 from sulcnet.data.loader import batches
 from sulcnet.data.patches import PatchSource
-from sulcnet.data.region import learn_region
+from sulcnet.data.region import Region, learn_region
 from sulcnet.errors import DataError, ModelError, UsageError
 from sulcnet.log import to_file
 from sulcnet.preprocessing.prepare import read_prepared
 from sulcnet.records._record import write_json
-from sulcnet.records.experiment import Experiment, Schedule
+from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import NetworkPlan, Plan, load_plan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.splits import Part, Splits
@@ -34,6 +34,7 @@ from sulcnet.records.workspace import (
 )
 from sulcnet.runs.finetuning import FineTuning, Model
 from sulcnet.runs.schedules import tuning_schedule
+from sulcnet.runs.scoring import is_scored
 from sulcnet.runs.validation import Validation
 from sulcnet.training.device import choose_device, choose_precision, use_threads
 from sulcnet.training.loop import Loop
@@ -48,6 +49,13 @@ class TuningOptions(AugmentOptions):
 
     pooling: str = options.option("attention", "how windows agree on the class: attention, or the mean of their logits")
     rate: float = options.option(0.0, "peak learning rate of the network; 0 takes the preset's")
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        yield from super().problems()
+        if self.pooling not in ("attention", "mean"):
+            yield "pooling", f"expected attention or mean, found '{self.pooling}'"
+        if not 0 <= self.rate < 1:
+            yield "rate", f"expected 0 to 1, found {self.rate}"
 
 
 @dataclass(frozen=True)
@@ -73,27 +81,48 @@ class TrainingWish:
     overwrite: bool = False
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What a run is made of, settled before anything is built or written."""
+
+    plan: Plan
+    network_plan: NetworkPlan
+    training: list[PreparedCase]
+    watched: list[PreparedCase]
+    region: Region | None
+    options: TuningOptions
+    experiment: Experiment
+
+
 def train(
     workspace: Workspace, folders: DatasetFolders, wish: TrainingWish, picture: Callable[[list[dict], Path], None] | None = None
 ) -> RunFolder:
-    """Train one model; give its folder.
+    """Train one model; give its folder. A finished run that is to be continued is given back as it is.
 
     Args:
         picture: draws the metric rows so far into a file, after every epoch.
 
     Raises:
         ModelError: nothing planned or prepared, an unfinished run in the way, or nothing to continue.
+        UsageError: flags that contradict each other, or the run that is to be continued.
         Interrupted: a signal stopped it; `go_on` continues.
     """
     plan = load_plan(folders.plans, wish.configuration)
-    network_plan = plan.network(wish.net)
-    run = workspace.training_run(folders, *_folder_name(wish, plan, network_plan))
-    _claim(run, wish)
+    run = workspace.training_run(folders, *_folder_name(wish, plan, plan.network(wish.net)))
+    _check_claim(run, wish)
+    if wish.go_on and run.checkpoint("final").exists():
+        return run
+    setup = _set_up(folders, run, wish)
+    device = choose_device(wish.device)
+    use_threads(setup.experiment.threads)
+    loop, model = _assemble(folders, setup, run, device, wish.workers, picture)
+    if not wish.go_on:
+        _take(folders, run, setup)
     with to_file(run / LOG):
-        loop, model = _assemble(folders, plan, network_plan, run, wish, picture)
+        log.info(_opening(setup, model))
         if wish.go_on:
             loop.resume()
-        with GpuWatch(loop.device) as watch:
+        with GpuWatch(device) as watch:
             loop.run()
         write_json(run / RESOURCES, costs(loop.rows, model, watch))
     return run
@@ -105,110 +134,141 @@ def _folder_name(wish: TrainingWish, plan: Plan, network: NetworkPlan) -> tuple[
     return parts, (fold, plan.preset, f"seed{wish.seed}")
 
 
-def _claim(run: RunFolder, wish: TrainingWish) -> None:
-    """Take the run's folder, without ever losing what is in it unasked."""
+def _check_claim(run: RunFolder, wish: TrainingWish) -> None:
+    """Refuse what would lose a run, or continue none. Nothing is written yet."""
     started, finished = run.checkpoint("last").exists(), run.checkpoint("final").exists()
     if wish.go_on and wish.overwrite:
         raise UsageError("--c continues a run, --overwrite starts it anew.", "Give one of them.")
-    if wish.go_on and finished:
-        raise ModelError(f"{run.path} is finished; there is nothing to continue.", "Predict with it, or --overwrite it.")
-    if wish.go_on and not started:
+    if wish.epochs is not None and wish.minutes is not None:
+        raise UsageError("--epochs and --time-limit both say how long to train.", "Give one of them.")
+    if wish.go_on and not started and not finished:
         raise ModelError(f"There is nothing to continue in {run.path}.", "Start it without --c.")
+    if wish.go_on and finished and is_scored(run):
+        raise ModelError(f"{run.path} is finished; there is nothing to continue.", "Predict with it, or --overwrite it.")
     if not wish.go_on and not wish.overwrite and finished:
         raise ModelError(f"{run.path} is finished.", "Train it anew with --overwrite, or another --seed.")
     if not wish.go_on and not wish.overwrite and started:
         raise ModelError(f"{run.path} holds an unfinished run.", "Continue it with --c, or start anew with --overwrite.")
-    if wish.overwrite and run.path.exists():
-        shutil.rmtree(run.path)
-    make_folder(run.path)
 
 
-def _assemble(
-    folders: DatasetFolders, plan: Plan, network_plan: NetworkPlan, run: RunFolder, wish: TrainingWish, picture
-) -> tuple[Loop, Model]:
-    """Put the run together; the same for a new and for a continued one."""
-    own = options.parse(TuningOptions, wish.settings)
-    splits = Splits.load(folders.splits)
+def _set_up(folders: DatasetFolders, run: RunFolder, wish: TrainingWish) -> Setup:
+    """Settle every choice: from the wish, or for a continued run from what its folder recorded."""
+    plan = load_plan(run.plans() if wish.go_on else folders.plans, wish.configuration)
+    network_plan = plan.network(wish.net)
+    splits = Splits.load(run / SPLITS if wish.go_on else folders.splits)
     part = splits.part(wish.fold)
-    prepared = folders.prepared(wish.configuration)
-    training = [case for case in _read_cases(prepared, part.train, plan) if case.has_label or case.target is not None]
-    watched = [case for case in _read_cases(prepared, part.validation, plan) if case.has_label or case.target is not None]
+    training, watched = (_labelled_cases(folders.prepared(wish.configuration), ids, plan) for ids in (part.train, part.validation))
     if not training:
         raise DataError(f"No training case of {folders.name} has a label or a class.", "Fine-tuning needs some; pre-training does not.")
-    region = learn_region(training, plan.structures)
-
-    device = choose_device(wish.device)
-    precision, threads = choose_precision(wish.precision, device), use_threads(wish.threads)
-    tuning = plugins.find("tuning", wish.tune, "TUNING")
-    schedule = tuning_schedule(
-        plan.preset, not tuning.pretrained, len(training), network_plan, epochs=wish.epochs, minutes=wish.minutes,
-        patience=wish.patience, accumulate=wish.accumulate, rate=own.rate or None,
-    )
-    torch.manual_seed(wish.seed)
-    model = Model(plan, network_plan, {"pooling": own.pooling}).to(device)
-    method = FineTuning(model, tuning, plan.preset)
-    _write_facts(folders, run, plan, network_plan, region, _experiment(
-        wish, plan, network_plan, schedule, own, precision, device, threads, splits, part, training))
-    log.info("pretrain %s, tune %s", wish.pretrain, wish.tune)
-    log.info(_opening(network_plan, model, training, watched, schedule, precision, device))
-
-    images = network_plan.batch_size
-    source = PatchSource(prepared, training, plan, network_plan, region, wish.seed, own)
-    fixed = PatchSource(prepared, watched, plan, network_plan, region, wish.seed, balanced=False)
-    loop = Loop(
-        method, schedule, run, device, precision,
-        batches=lambda step: batches(source, images, step * schedule.accumulate, wish.workers, device.type == "cuda"),
-        validate=Validation(method, fixed, plan, images, device, precision),
-        after_epoch=(lambda rows: picture(rows, run / PROGRESS)) if picture else (lambda rows: None),
-    )
-    return loop, model
+    if wish.go_on:
+        experiment = _recorded(run, wish)
+        own = TuningOptions.from_json(experiment.options, str(run / EXPERIMENT))
+    else:
+        own = options.parse(TuningOptions, wish.settings)
+        experiment = _experiment(wish, plan, network_plan, own, splits, part, training)
+    return Setup(plan, network_plan, training, watched, learn_region(training, plan.structures), own, experiment)
 
 
-def _read_cases(prepared: Path, ids: Sequence[str], plan: Plan) -> list[PreparedCase]:
-    """Read the facts of prepared cases, refusing those prepared under another plan."""
+def _labelled_cases(prepared: Path, ids: Sequence[str], plan: Plan) -> list[PreparedCase]:
+    """Read the facts of prepared cases with a label or a class, refusing those prepared under another plan."""
     cases = [read_prepared(prepared, case) for case in ids]
     stale = [case.id for case in cases if case.sources.get("plan") != plan.preparation_hash()]
     if stale:
         raise ModelError(f"{len(stale)} cases in {prepared} were prepared under another plan, such as {stale[0]}.",
                          "Run sulcnet_preprocess again.")
-    return cases
+    return [case for case in cases if case.has_label or case.target is not None]
 
 
-def _experiment(wish, plan, network_plan, schedule: Schedule, own, precision, device, threads, splits: Splits, part: Part, training) -> Experiment:
-    used = {case.id for case in training}
+def _recorded(run: RunFolder, wish: TrainingWish) -> Experiment:
+    """Give the experiment of a run that is to be continued; flags may repeat it, not change it."""
+    experiment = Experiment.load(run / EXPERIMENT)
+    given = {name: getattr(wish, name) for name in ("epochs", "minutes", "patience", "accumulate")}
+    differ = [name for name, value in given.items() if value is not None and value != getattr(experiment.schedule, name)]
+    asked = options.parse(TuningOptions, wish.settings).to_json()
+    keys = [setting.partition("=")[0] for setting in wish.settings]
+    differ += [key for key in keys if asked[key] != experiment.options.get(key)]
+    if differ:
+        raise UsageError(f"--c continues a run as it was started, but {', '.join(differ)} differ from {run / EXPERIMENT}.",
+                         "Leave them out, or start anew with --overwrite.")
+    return experiment
+
+
+def _experiment(
+    wish: TrainingWish, plan: Plan, network_plan: NetworkPlan, own: TuningOptions, splits: Splits, part: Part,
+    training: Sequence[PreparedCase],
+) -> Experiment:
+    """Write down everything that decides the result."""
+    device, tuning = choose_device(wish.device), plugins.find("tuning", wish.tune, "TUNING")
+    schedule = tuning_schedule(
+        plan.preset, not tuning.pretrained, len(training), network_plan, epochs=wish.epochs, minutes=wish.minutes,
+        patience=wish.patience, accumulate=wish.accumulate, rate=own.rate or None,
+    )
     return Experiment(
         kind="train", dataset=plan.dataset, configuration=plan.configuration, network=network_plan.network.name,
         pretrain=wish.pretrain, tune=wish.tune, preset=plan.preset, fold=wish.fold, seed=wish.seed, schedule=schedule,
-        options={name: getattr(own, name) for name in own.__dataclass_fields__},
+        options=own.to_json(),
         assumptions={
             "scratch_rate": "a random start learns at 1e-3, the rate of new heads; the sources name no rate for it",
             "class_windows": "two thirds from the region of the structure, one third anywhere; independent of the label",
             "validation": "fixed windows of the validation cases; whole-volume scores are in validation/ after training",
         },
-        precision=precision, device=str(device), threads=threads, preparation=plan.preparation_hash(),
+        precision=choose_precision(wish.precision, device), device=str(device), threads=use_threads(wish.threads),
+        preparation=plan.preparation_hash(),
         versions={"sulcnet": __version__, "python": platform.python_version(), "torch": torch.__version__, "monai": version("monai")},
-        subjects=splits.subjects, train=tuple(c for c in part.train if c in used), validation=part.validation, test=splits.test,
+        subjects=splits.subjects, train=tuple(case.id for case in training), validation=part.validation, test=splits.test,
     )
 
 
-def _write_facts(folders: DatasetFolders, run: RunFolder, plan: Plan, network_plan: NetworkPlan, region, experiment: Experiment) -> None:
-    """Copy in what prediction and a reader need, so that the folder can travel alone."""
-    alone = replace(plan, networks={network_plan.network.name: network_plan})
-    write_json(run / PLANS, {plan.configuration: alone.to_json()})
+def _assemble(
+    folders: DatasetFolders, setup: Setup, run: RunFolder, device: torch.device, workers: int,
+    picture: Callable[[list[dict], Path], None] | None,
+) -> tuple[Loop, Model]:
+    """Put the run together; the same for a new and for a continued one."""
+    plan, network_plan, experiment = setup.plan, setup.network_plan, setup.experiment
+    prepared, images = folders.prepared(plan.configuration), network_plan.batch_size
+    torch.manual_seed(experiment.seed)
+    model = Model(plan, network_plan, experiment.options).to(device)
+    method = FineTuning(model, plugins.find("tuning", experiment.tune, "TUNING"), plan.preset)
+    source = PatchSource(prepared, setup.training, plan, network_plan, setup.region, experiment.seed, setup.options)
+    fixed = PatchSource(prepared, setup.watched, plan, network_plan, setup.region, experiment.seed, balanced=False)
+    accumulate = experiment.schedule.accumulate
+    loop = Loop(
+        method, experiment.schedule, run, device, experiment.precision,
+        batches=lambda step: batches(source, images, step * accumulate, workers, device.type == "cuda"),
+        validate=Validation(method, fixed, plan, images, device, experiment.precision),
+        after_epoch=(lambda rows: picture(rows, run / PROGRESS)) if picture else (lambda rows: None),
+        seed=experiment.seed,
+    )
+    return loop, model
+
+
+def _take(folders: DatasetFolders, run: RunFolder, setup: Setup) -> None:
+    """Make the run's folder, and copy in what prediction and a reader need, so that it can travel alone."""
+    if run.path.exists():
+        shutil.rmtree(run.path)         # `_check_claim` has asked for --overwrite where there was a run in it
+    make_folder(run.path)
+    alone = replace(setup.plan, networks={setup.network_plan.network.name: setup.network_plan})
+    write_json(run / PLANS, {setup.plan.configuration: alone.to_json()})
     shutil.copy(folders.preprocessed / DATASET_JSON, run / DATASET_JSON)
     shutil.copy(folders.splits, run / SPLITS)
-    if region is not None:
-        region.save(run / REGION)
-    experiment.save(run / EXPERIMENT)
+    if setup.region is not None:
+        setup.region.save(run / REGION)
+    setup.experiment.save(run / EXPERIMENT)
 
 
-def _opening(network_plan: NetworkPlan, model: Model, training, watched, schedule: Schedule, precision: str, device) -> str:
+def _opening(setup: Setup, model: Model) -> str:
+    """Say what is about to be trained, on what, for how long."""
+    e, network = setup.experiment, setup.network_plan
+    schedule = e.schedule
     length = f"{schedule.minutes:g} minutes" if schedule.minutes else f"{schedule.epochs} epochs"
     parameters = sum(p.numel() for p in model.network.parameters())
+    unlabelled = sum(not case.has_label for case in setup.training) if setup.plan.structures else 0
+    unclassed = sum(case.target is None for case in setup.training) if setup.plan.classification else 0
     return (
-        f"{network_plan.network.name} ({parameters / 1e6:.2f} M parameters), patch {'x'.join(map(str, network_plan.patch_size))}, "
-        f"{network_plan.batch_size} images x {network_plan.windows} windows; {', '.join(task.name for task in model.tasks)}; "
-        f"{len(training)} training and {len(watched)} validation cases; {length} of {schedule.steps_per_epoch} steps; "
-        f"{precision} on {device}"
+        f"pretrain {e.pretrain}, tune {e.tune}; {' and '.join(task.name for task in model.tasks)}\n"
+        f"{e.network} ({parameters / 1e6:.2f} M parameters), patch {'x'.join(map(str, network.patch_size))}, "
+        f"{network.batch_size} images x {network.windows} windows, {e.precision} on {e.device}\n"
+        f"{len(setup.training)} training cases ({unlabelled} without a mask, {unclassed} without a class: left out of that loss), "
+        f"{len(setup.watched)} validation cases\n"
+        f"{length} of {schedule.steps_per_epoch} steps"
     )
-
