@@ -72,6 +72,50 @@ def test_a_budget_too_small_names_the_smallest_that_would_do():
     assert "--gpu-memory" in problem.value.hint
 
 
+@pytest.mark.parametrize("wish, said", [
+    (Wish("swin_unetr_24", features=7, gpu_gb=80), "features: expected a multiple of 12, found 7"),
+    (Wish("resenc_unet", gpu_gb=80, patch=(4, 4, 4)), "strides: expected at least 2 stages"),
+])
+def test_a_plan_that_cannot_be_built_is_refused(wish, said):
+    with pytest.raises(ModelError, match=said) as problem:
+        plan_of(wish)
+    assert "--features" in problem.value.hint and problem.value.exit_code == 5
+
+
+@pytest.mark.parametrize("net", ["swin_unetr_24", "swin_unetr_12", "resenc_unet", "unet_bn"])
+@pytest.mark.parametrize("preset", ["sulcnet", "paper"])
+def test_the_default_plan_passes_the_networks_own_check(net, preset):
+    from sulcnet.networks import family
+
+    family(net).check(plan_of(Wish(net, gpu_gb=80, preset=preset)).networks[net].network)
+
+
+@pytest.mark.parametrize("wish, reason", [
+    (Wish("resenc_unet", gpu_gb=80, patch=(64, 64, 64)), "as asked"),
+    (Wish("resenc_unet", gpu_gb=80, patch=(63, 63, 63)), "as asked, rounded up for the network"),
+    (Wish("resenc_unet", gpu_gb=80, preset="paper"), "the source paper's"),
+    (Wish("resenc_unet", gpu_gb=200), "covers the median case"),
+    (Wish("resenc_unet", gpu_gb=8), "the largest that fits the budget"),
+])
+def test_the_plan_says_why_the_patch_is_what_it_is(wish, reason):
+    assert plan_of(wish).networks["resenc_unet"].reason == reason
+
+
+def test_small_budgets_are_said_in_megabytes():
+    from sulcnet.cli._planning import sentence
+
+    plan = plan_of(Wish("resenc_unet", 4, 0.68, patch=(16, 16, 16)))
+    assert "MB of 80 MB" in sentence(plan, "resenc_unet")
+    assert " GB of 79.4 GB" in sentence(plan_of(Wish("resenc_unet", gpu_gb=80)), "resenc_unet")
+
+
+def test_a_dataset_that_was_not_measured_names_the_command(tmp_path):
+    _, folders = raw_cohort(tmp_path, 4)
+    with pytest.raises(ModelError, match="not measured") as problem:
+        plan_dataset(folders, Wish("resenc_unet", 4))
+    assert f"sulcnet_extract_fingerprint -d {folders.name}" in problem.value.hint
+
+
 def test_coarse_axis_is_resampled_finer_than_its_median():
     facts = fingerprint()
     cases = {f"c{i}": CaseFacts((100, 100, 20), (100, 100, 20), (1.0, 1.0, mm), {}) for i, mm in enumerate((3.5, 5.0, 5.0, 5.0, 5.0))}

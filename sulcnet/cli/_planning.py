@@ -48,5 +48,9 @@ def sentence(plan: Plan, net: str) -> str:
     windows = f" of {network.windows} windows" if network.windows > 1 else ""
     return (
         f"{net}: patch {voxels} ({network.reason}) at {spacing} mm, batch {network.batch_size}{windows}, "
-        f"about {network.estimate.bytes / 1e9:.1f} GB of {network.estimate.budget / 1e9:.1f} (linear estimate)"
+        f"about {_size(network.estimate.bytes)} of {_size(network.estimate.budget)} (linear estimate)"
     )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
