@@ -99,14 +99,18 @@ def test_one_window_over_the_image_gives_attention_and_mean_the_same_class(train
     assert np.abs(classes(attention, twice) - classes(mean, twice)).max() > 1e-6
 
 
-def test_class_windows_lie_in_the_region(trained):
-    _, _, run = trained
-    model = load_model(run)
-    region = Region("PCS", ((0.1, 0.1, 0.1), (0.15, 0.12, 0.1)))
-    predictor = Predictor(model.model, (8, 8, 8), region, CPU, lambda: autocast(CPU, "fp32"), coordinates)
-    corners = window_corners((32, 32, 32), (8, 8, 8))
-    told = predictor._telling(corners, (0, 0, 0), (32, 32, 32))
-    assert told and all(max(corner) <= 4 for corner in told)
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
+@pytest.mark.parametrize("place", [0.03, 0.3, 0.5, 0.63, 0.95])
+def test_class_windows_are_those_nearest_the_region(trained, place, overlap):
+    """Also where the structure lies at the border, and whatever the windows' overlap."""
+    model = load_model(trained[2])
+    region = Region("PCS", ((place,) * 3, (place + 0.02,) * 3))
+    predictor = Predictor(model.model, (32, 32, 32), region, CPU, lambda: autocast(CPU, "fp32"), coordinates)
+    corners = window_corners((96, 96, 96), (32, 32, 32), overlap)
+    told = predictor._telling(corners, (0, 0, 0), (96, 96, 96))
+    distance = {corner: max(abs(low + 16 - np.clip(place * 95, 16, 80)) for low in corner) for corner in corners}
+    assert 1 <= len(told) <= 8
+    assert min(distance, key=distance.get) in told and max(distance[corner] for corner in told) <= 20
 
 
 def test_prediction_has_the_grid_of_its_input_and_a_broken_image_stops_nothing(trained, tmp_path):
@@ -156,9 +160,23 @@ def test_inputs_are_found_in_folders_files_and_bids(trained, tmp_path):
         (tmp_path / "plain" / name).touch()
     assert [case.id for case in find_inputs(tmp_path / "plain", plan)] == ["a", "b"]
     assert [case.id for case in find_inputs(tmp_path / "plain" / "a.nii", plan)] == ["a"]
-    (tmp_path / "plain" / "b_0001.nii.gz").touch()
-    with pytest.raises(DataError, match="channels"):
-        find_inputs(tmp_path / "plain", plan)
+    (tmp_path / "plain" / "OAS1_0001.nii.gz").touch()                # a person's number, not a channel
+    (tmp_path / "plain" / "OAS1_0002.nii.gz").touch()
+    assert [case.id for case in find_inputs(tmp_path / "plain", plan)] == ["OAS1_0001", "OAS1_0002", "a", "b"]
+    two = plan.replace(channels=("T1w", "T2w"), normalisation=plan.normalisation * 2)
+    for path in (tmp_path / "plain").iterdir():
+        path.unlink()
+    (tmp_path / "plain" / "b_0000.nii.gz").touch()
+    assert len(find_inputs(tmp_path / "plain", two)[0].images) == 1  # predicted as a failed row, the others go on
+
+
+def test_masks_are_never_overwritten_unasked(trained, tmp_path):
+    _, folders, run = trained
+    flags = ["-i", str(sorted((folders.raw / "imagesTr").iterdir())[0]), "-m", str(run.path), "--device", "cpu"]
+    labels = tmp_path / "labelsTr"
+    shutil.copytree(folders.raw / "labelsTr", labels)
+    assert PREDICT([*flags, "-o", str(labels)]) == 4
+    assert PREDICT([*flags, "-o", str(labels), "--overwrite"]) == 0
 
 
 def test_predict_says_what_is_wrong_in_two_lines(trained, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """The loop and the run: what learns, what resumes, what stops, and what refuses."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 import torch
 from cohort import prepared_cohort
 from sulcnet.cli.train import COMMAND as TRAIN
-from sulcnet.errors import ModelError, UsageError
+from sulcnet.errors import ModelError, SulcnetError, UsageError
 from sulcnet.losses import Ratio
 from sulcnet.records.experiment import Schedule
 from sulcnet.records.workspace import METRICS, RunFolder, Workspace
@@ -94,15 +95,16 @@ from pathlib import Path
 from sulcnet.runs.training import TrainingWish, train
 raw, prepared, results = map(Path, sys.argv[1:4])
 workspace = Workspace(raw, prepared, results, "test")
-wish = TrainingWish(epochs=4, device="cpu", precision="fp32", threads=1, go_on=sys.argv[4] == "c")
+wish = TrainingWish(epochs=4, device="cpu", precision="fp32", threads=1, go_on=sys.argv[4] == "c", workers=int(sys.argv[6]))
 train(workspace, workspace.folders(sys.argv[5]), wish)
 """
 
 
-def start(fresh, how: str) -> subprocess.Popen:
+def start(fresh, how: str, workers: int = 0) -> subprocess.Popen:
     workspace, folders = fresh
     places = [str(workspace.raw), str(workspace.preprocessed), str(workspace.results)]
-    return subprocess.Popen([sys.executable, "-c", KILLED, *places, how, folders.name], stderr=subprocess.PIPE)
+    return subprocess.Popen([sys.executable, "-c", KILLED, *places, how, folders.name, str(workers)], stderr=subprocess.PIPE,
+                            start_new_session=True)
 
 
 def run_of(fresh) -> RunFolder:
@@ -121,17 +123,19 @@ def wait_for_step(process: subprocess.Popen, run: RunFolder, step: int) -> None:
     raise AssertionError("the run did not get that far")
 
 
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
-def test_killed_and_resumed_ends_with_the_same_bits(fresh, stop, tmp_path):
+@pytest.mark.parametrize(("stop", "workers"), [(signal.SIGKILL, 0), (signal.SIGTERM, 2)])
+def test_killed_and_resumed_ends_with_the_same_bits(fresh, stop, workers):
+    """SIGTERM goes to the whole process group, as a scheduler sends it; loader workers must not die of it."""
     whole = start(fresh, "")
     assert whole.wait() == 0, whole.stderr.read().decode()
     expected = weights(run_of(fresh))
     shutil.rmtree(run_of(fresh).path)
 
-    stopped = start(fresh, "")
+    stopped = start(fresh, "", workers)
     wait_for_step(stopped, run_of(fresh), 4)
-    stopped.send_signal(stop)
+    os.killpg(stopped.pid, stop)
     assert stopped.wait() != 0
+    assert stop == signal.SIGKILL or "Interrupted" in stopped.stderr.read().decode()
     assert not run_of(fresh).checkpoint("final").exists()
     resumed = start(fresh, "c")
     assert resumed.wait() == 0, resumed.stderr.read().decode()
@@ -152,6 +156,29 @@ def test_unfinished_finished_and_absent_runs_are_never_lost_or_guessed(fresh, mo
         train(*fresh, wish(epochs=1))
     with pytest.raises(UsageError):
         train(*fresh, wish(go_on=True, overwrite=True))
+
+
+def test_a_wrong_setting_costs_no_finished_run(fresh, monkeypatch):
+    short(monkeypatch, 4)
+    run = train(*fresh, wish(epochs=1))
+    for wrong in ({"settings": ("rate=-1",)}, {"settings": ("pooling=max",)}, {"fold": "9"}, {"device": "cuda:9"}):
+        with pytest.raises(SulcnetError):
+            train(*fresh, wish(**{"epochs": 1, "overwrite": True, **wrong}))
+    assert run.checkpoint("final").exists() and not list(run.path.parent.glob("fold_9*"))
+
+
+def test_a_continued_run_keeps_its_schedule(fresh, monkeypatch):
+    """--c without flags goes on as recorded; a flag that differs is refused, not obeyed silently."""
+    short(monkeypatch, 4)
+    run = train(*fresh, wish(epochs=2))
+    run.checkpoint("final").unlink()
+    with pytest.raises(UsageError, match="epochs"):
+        train(*fresh, wish(epochs=3, go_on=True))
+    with pytest.raises(UsageError, match="rotation"):
+        train(*fresh, wish(epochs=2, go_on=True, settings=("rotation=5",)))
+    train(*fresh, wish(epochs=None, go_on=True))
+    assert len((run / METRICS).read_text().splitlines()) == 2
+    assert train(*fresh, wish(epochs=None, go_on=True)) == run      # finished but not scored: scoring goes on
 
 
 def test_time_limit_stretches_the_schedule(fresh, monkeypatch):
@@ -237,7 +264,7 @@ def points(count: int, known: list[float]) -> Points:
 def line_loop(tmp_path: Path, batches: list[Points], accumulate: int) -> tuple[Line, Loop]:
     schedule = Schedule(1, len(batches) // accumulate, {"network": 1e-2}, 1e-2, 0.0, 0.1, 0.0, accumulate=accumulate)
     method = Line()
-    return method, Loop(method, schedule, RunFolder(tmp_path), CPU, "fp32", lambda step: iter(batches), lambda: {})
+    return method, Loop(method, schedule, RunFolder(tmp_path), CPU, "fp32", lambda step: (batch for batch in batches), lambda: {})
 
 
 def test_accumulation_equals_one_large_batch(tmp_path):
@@ -272,17 +299,22 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     batch = points(4, [1, 1, 1, 1])
     batch.y[0] = float("nan")
     _, loop = line_loop(tmp_path, [batch], 1)
-    with pytest.raises(ModelError, match="nan"):
+    with pytest.raises(ModelError, match="no longer a number"):
         loop.run()
+    assert not (tmp_path / "checkpoint_last.pth").exists()           # what is no number is never saved
 
 
 def test_patience_ends_with_the_best_weights(tmp_path):
     batches = [points(4, [1, 1, 1, 1])] * 10
     schedule = Schedule(10, 1, {"network": 1e-2}, 0.0, 0.0, 0.1, 0.0, patience=2)
     scores = iter([0.1, 0.5, 0.4, 0.3, 0.2, 0.9])
-    loop = Loop(Line(), schedule, RunFolder(tmp_path), CPU, "fp32", lambda step: iter(batches), lambda: {"score": next(scores)})
+    loop = Loop(Line(), schedule, RunFolder(tmp_path), CPU, "fp32", lambda step: (batch for batch in batches), lambda: {"score": next(scores)})
     loop.run()
     assert len(loop.rows) == 4
+    resumed = Loop(Line(), schedule, RunFolder(tmp_path), CPU, "fp32", lambda step: (batch for batch in batches), lambda: {"score": 0.9})
+    resumed.resume()                                                 # killed before `final`: patience is still out
+    resumed.run()
+    assert len(resumed.rows) == 4
     assert same(weights(RunFolder(tmp_path)), weights(RunFolder(tmp_path), "best"))
 
 

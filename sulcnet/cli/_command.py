@@ -157,13 +157,13 @@ def add_device(parser: Parser) -> None:
 
 def add_seed(parser: Parser) -> None:
     """Add --seed, from which every random draw follows."""
-    parser.group("machine").add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
+    parser.group("machine").add_argument("--seed", type=natural, default=0, metavar="N", help="random seed (default: 0)")
 
 
 def add_workers(parser: Parser) -> None:
     """Add -np/--workers, the number of processes."""
     parser.group("machine").add_argument(
-        "-np", "--workers", type=_at_least_one, default=default_workers(), metavar="N",
+        "-np", "--workers", type=positive, default=default_workers(), metavar="N",
         help="processes (default: the cores, at most 8)",
     )
 
@@ -221,9 +221,30 @@ def _device(text: str) -> str:
     return text
 
 
-def _at_least_one(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"expected a number from 1, found '{text}'")
+def positive(text: str) -> int:
+    """Read a whole number from 1."""
+    return _whole(text, 1)
+
+
+def natural(text: str) -> int:
+    """Read a whole number from 0."""
+    return _whole(text, 0)
+
+
+def amount(text: str) -> float:
+    """Read a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ArgumentTypeError(f"expected a number above 0, found '{text}'")
+    return value
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise ArgumentTypeError(f"expected a whole number from {least}, found '{text}'")
     return int(text)
 
 

@@ -6,7 +6,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from sulcnet import plugins
-from sulcnet.cli._command import Parser
+from sulcnet.cli._command import Parser, amount, positive
 
 if TYPE_CHECKING:
     from sulcnet.planning.planner import Wish
@@ -25,12 +25,12 @@ def add_wish(parser: Parser) -> None:
     group = parser.group("plan")
     group.add_argument("--net", default=DEFAULT_NET, choices=plugins.names("networks", "NETWORK"), metavar="NET",
                        help=f"network: {', '.join(plugins.names('networks', 'NETWORK'))} (default: {DEFAULT_NET})")
-    group.add_argument("--features", type=int, metavar="N", help="channels of the finest stage (default: the network's)")
-    group.add_argument("--gpu-memory", type=float, default=8.0, metavar="GB", help="memory to plan for (default: 8)")
+    group.add_argument("--features", type=positive, metavar="N", help="channels of the finest stage (default: the network's)")
+    group.add_argument("--gpu-memory", type=amount, default=8.0, metavar="GB", help="memory to plan for (default: 8)")
     group.add_argument("--preset", default="sulcnet", choices=["sulcnet", "paper"],
                        help="sulcnet (default), or the source paper's patch, batch, loss and rates")
-    group.add_argument("--patch", type=int, nargs=3, metavar=("X", "Y", "Z"), help="patch size instead of the planned one")
-    group.add_argument("--batch", type=int, metavar="N", help="images per step instead of the planned number")
+    group.add_argument("--patch", type=positive, nargs=3, metavar=("X", "Y", "Z"), help="patch size instead of the planned one")
+    group.add_argument("--batch", type=positive, metavar="N", help="images per step instead of the planned number")
 
 
 def wish_of(args: Namespace) -> Wish:
@@ -48,5 +48,9 @@ def sentence(plan: Plan, net: str) -> str:
     windows = f" of {network.windows} windows" if network.windows > 1 else ""
     return (
         f"{net}: patch {voxels} ({network.reason}) at {spacing} mm, batch {network.batch_size}{windows}, "
-        f"about {network.estimate.bytes / 1e9:.1f} GB of {network.estimate.budget / 1e9:.1f} (linear estimate)"
+        f"about {_size(network.estimate.bytes)} of {_size(network.estimate.budget)} (linear estimate)"
     )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from sulcnet.cli._command import Command, Parser, add_device, add_quiet, add_seed, add_workers
+from sulcnet.cli._command import Command, Parser, add_device, add_quiet, add_seed, add_workers, amount
 
 HELP = """Run the whole path on phantoms that it draws: raw images, plan, preprocessing, training, prediction, scores and a
 picture. Takes a few minutes on two CPU cores."""
@@ -15,7 +15,7 @@ MINUTES = 5.0
 def arguments(parser: Parser) -> None:
     """Add this command's flags."""
     parser.add_argument("--root", default="sulcnet_demo", metavar="DIR", help="where everything goes (default: ./sulcnet_demo)")
-    parser.add_argument("--time-limit", type=float, default=MINUTES, metavar="MINUTES", help=f"of training (default: {MINUTES:g})")
+    parser.add_argument("--time-limit", type=amount, default=MINUTES, metavar="MINUTES", help=f"of training (default: {MINUTES:g})")
     add_device(parser)
     add_workers(parser)
     add_seed(parser)
@@ -33,7 +33,7 @@ def run(args: Namespace) -> str:
 
     done = demonstrate(Path(args.root), args.time_limit, args.device, args.workers, args.seed, training_curves)
     picture = done.run / OVERVIEW
-    cohort_overview(examples(done), picture)
+    cohort_overview(examples(done), picture, value=2, title="Test phantoms: true class \N{RIGHTWARDS ARROW} predicted class")
     return (
         f"{format_summary(done.summary)}\n\nLook at:\n  {picture}\n  {done.run / PROGRESS}\n"
         f"  {done.run / TEST}    masks and tables of the test phantoms\n"

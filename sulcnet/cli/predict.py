@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from sulcnet.cli._command import Command, Parser, add_dataset, add_device, add_quiet, add_root
+from sulcnet.cli._command import Command, Parser, add_dataset, add_device, add_overwrite, add_quiet, add_root
 
 HELP = """Predict a folder of images, one file, or a BIDS root: a mask per image on the image's own grid, and predictions.tsv
 with the class, its probabilities and the volumes. A broken image gets a row with its reason; the others go on."""
@@ -25,6 +25,7 @@ def arguments(parser: Parser) -> None:
     machine = parser.group("machine")
     add_device(parser)
     machine.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto", help="default: auto")
+    add_overwrite(parser)
     add_quiet(parser)
     add_root(parser)
 
@@ -47,11 +48,12 @@ def run(args: Namespace) -> str:
     from sulcnet.training.device import choose_device, use_threads
 
     device, out = choose_device(args.device), Path(args.output)
-    check_out(out, source)
     trained = load_model(folder, args.checkpoint)
+    ending = trained.plan.file_ending
     use_threads(None)
     cases = find_inputs(source, trained.plan)
-    predict_cases(trained, cases, out, device, args.precision, args.overlap, args.save_probabilities)
+    check_out(out, cases, ending, args.overwrite)
+    predict_cases(trained, cases, out, device, args.precision, args.overlap, args.save_probabilities, ending)
     return f"{len(cases)} cases predicted: {out}\nNext: sulcnet_evaluate -p {out} -r REFERENCES -d {trained.plan.dataset} -o scores"
 
 

@@ -6,7 +6,8 @@ from argparse import Namespace
 
 from sulcnet import plugins
 from sulcnet.cli._command import (
-    Command, Parser, add_device, add_overwrite, add_quiet, add_root, add_seed, add_set,
+    Command, Parser, add_device, add_overwrite, add_quiet, add_root, add_seed, add_set, amount, natural,
+    positive,
 )
 
 HELP = """Train one model for segmentation, classification, or both, as the dataset asks; then predict and score its
@@ -30,18 +31,18 @@ def arguments(parser: Parser) -> None:
                         help=f"what learns: {', '.join(plugins.names('tuning', 'TUNING'))} "
                              "(default: full after pre-training, else scratch)")
     group = parser.group("length")
-    group.add_argument("--epochs", type=int, metavar="N", help="epochs of at least 250 patches (default: 200)")
-    group.add_argument("--time-limit", type=float, metavar="MINUTES", help="train this long; the schedule fits the clock")
-    group.add_argument("--patience", type=int, metavar="N", help="stop after N epochs without a better validation score")
-    group.add_argument("--accumulate", type=int, metavar="N", help="micro-batches per step (default: 1)")
+    group.add_argument("--epochs", type=positive, metavar="N", help="epochs of at least 250 patches (default: 200)")
+    group.add_argument("--time-limit", type=amount, metavar="MINUTES", help="train this long; the schedule fits the clock")
+    group.add_argument("--patience", type=positive, metavar="N", help="stop after N epochs without a better validation score")
+    group.add_argument("--accumulate", type=positive, metavar="N", help="micro-batches per step (default: 1)")
     group.add_argument("--c", action="store_true", help="continue an unfinished run")
     add_set(parser)
     machine = parser.group("machine")
     add_device(parser)
     machine.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto",
                          help="auto: bf16 where the device computes in it (default: auto)")
-    machine.add_argument("--threads", type=int, metavar="N", help="torch threads (default: the cores)")
-    machine.add_argument("--workers", type=int, metavar="N",
+    machine.add_argument("--threads", type=positive, metavar="N", help="torch threads (default: the cores)")
+    machine.add_argument("--workers", type=natural, metavar="N",
                          help="processes that draw patches (default: cores - 2, at most 8; batches do not depend on it)")
     add_seed(parser)
     add_overwrite(parser)
@@ -61,8 +62,9 @@ def run(args: Namespace) -> str:
     folders = workspace.dataset(args.dataset)
     run_folder = train(workspace, folders, wish_of(args), training_curves)
     summary = score_run(folders, run_folder, args.device, args.precision)
+    scores = format_summary(summary) if summary else "No validation or test case has a reference: nothing was scored."
     return (
-        f"{format_summary(summary)}\n\nRun: {run_folder.path}\n"
+        f"{scores}\n\nRun: {run_folder.path}\n"
         f"Next: sulcnet_predict -m {run_folder.path} -i IMAGES -o OUT"
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import signal
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,8 +34,8 @@ class Batch(NamedTuple):
         return Batch(moved[0], moved[1].long(), *moved[2:])
 
 
-def batches(source: PatchSource, batch: int, first: int, workers: int, pin: bool = False) -> Iterator[Batch]:
-    """Yield the batches of steps `first`, `first + 1`, ... without end.
+def batches(source: PatchSource, batch: int, first: int, workers: int, pin: bool = False) -> Generator[Batch, None, None]:
+    """Yield the batches of steps `first`, `first + 1`, ... without end; closing the generator ends its workers.
 
     Args:
         batch: images per batch.
@@ -68,7 +69,7 @@ class Images(NamedTuple):
         return Images(*moved[:-1], moved[-1].long())
 
 
-def image_batches(source: ImageSource, batch: int, first: int, workers: int, pin: bool = False) -> Iterator[Images]:
+def image_batches(source: ImageSource, batch: int, first: int, workers: int, pin: bool = False) -> Generator[Images, None, None]:
     """Yield the batches of steps `first`, `first + 1`, ... without end; `batch` counts samples, not views."""
     return _endless(source, batch, first, workers, pin, collate_images)
 
@@ -78,14 +79,14 @@ def collate_images(samples: Sequence[ImageSample]) -> Images:
     return Images(*(torch.from_numpy(np.concatenate(part)) for part in zip(*samples)))
 
 
-def _endless(source: Any, batch: int, first: int, workers: int, pin: bool, join: Callable) -> Iterator:
+def _endless(source: Any, batch: int, first: int, workers: int, pin: bool, join: Callable) -> Generator:
     """Count up from `first`, each step drawn by whichever process is free."""
     steps = _Steps(source, batch, join)
     loader = DataLoader(
         steps, batch_size=None, sampler=_From(first), num_workers=workers, pin_memory=pin,
-        prefetch_factor=4 if workers else None, worker_init_fn=_one_thread, persistent_workers=False,
+        prefetch_factor=4 if workers else None, worker_init_fn=_start_worker, persistent_workers=False,
     )
-    return iter(loader)
+    yield from loader
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -123,5 +124,9 @@ class _From(torch.utils.data.Sampler):
             step += 1
 
 
-def _one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
+    """Use one thread, and leave stop signals to the loop: a scheduler sends them to the whole process group."""
     torch.set_num_threads(1)
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

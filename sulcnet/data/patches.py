@@ -53,6 +53,7 @@ class PatchSource:
         self.folder, self.cases, self.region, self.seed = folder, list(cases), region, seed
         self.patch, self.bag, self.windows = network.patch_size, network.bag, network.windows
         self.augmenter = Augmenter(augment or AugmentOptions.off(), self.patch, plan.label_like, plan.spacing)
+        self.classified = plan.classification is not None
         smallest = smallest_structure(cases, plan.structures)
         self.values = [str(value) for value in plan.structures.values()]
         self.smallest = None if smallest is None else str(plan.structures[smallest])
@@ -90,7 +91,7 @@ class PatchSource:
 
     def _centre(self, case: PreparedCase, rng: np.random.Generator, in_bag: bool) -> np.ndarray:
         kind, anywhere = rng.random(), rng.random(len(case.shape)) * np.array(case.shape)
-        if in_bag and self.windows > 1:
+        if in_bag and self.classified:
             return self.region.draw(rng, case.shape) if self.region is not None and kind < IN_REGION else anywhere
         found = [value for value in self.values if case.centres.get(value)]
         if not found or kind >= AT_STRUCTURE:
@@ -106,7 +107,7 @@ class PatchSource:
         image, label = self._arrays[case.id]
         box = np.stack((low, high), axis=1).tolist()
         data = crop_and_pad_nd(image, box)
-        mask = np.zeros(data.shape[1:], np.int8) if label is None else crop_and_pad_nd(label, box)
+        mask = np.zeros(data.shape[1:], np.int16) if label is None else crop_and_pad_nd(label, box)
         return data, mask
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sulcnet.geometry.thin import thin
 from sulcnet.records._record import Record
 from sulcnet.records.prepared import PreparedCase
 
@@ -46,8 +47,7 @@ def learn_region(cases: Sequence[PreparedCase], structures: Mapping[str, int]) -
         return None
     key = str(structures[name])
     places = [np.array(case.centres[key]) / np.maximum(np.array(case.shape) - 1, 1) for case in cases if case.centres.get(key)]
-    every = np.concatenate(places)
-    kept = every[:: max(1, len(every) // PLACES)][:PLACES]
+    kept = thin(np.concatenate(places), PLACES)
     return Region(name, tuple(map(tuple, np.round(kept, 4).tolist())))
 
 

@@ -61,6 +61,7 @@ class Predictor:
             if blended is not None:
                 blended.add(self._probabilities(features), some)
             evidence += self._evidence(features, some, told, before, data.shape[1:])
+            del features                        # else two batches' features are alive at once
         maps = None if blended is None else blended.result(before, data.shape[1:])
         return maps, self._classes(evidence)
 
@@ -81,17 +82,20 @@ class Predictor:
         return logits.float().softmax(dim=1).cpu().numpy()
 
     def _telling(self, corners: Sequence[tuple[int, ...]], before: Sequence[int], shape: Sequence[int]) -> set[tuple[int, ...]]:
-        """Choose the windows whose centre lies in the region; all of them where none does."""
+        """Choose the windows whose centre lies in the region, or nearest to it.
+
+        Training keeps windows inside the volume, so a region near the border is seen from the nearest window that
+        fits: the region's box is clipped to the centres that windows can have. Half a step around it, some window
+        of any grid lies in it.
+        """
         if self.region is None or len(corners) == 1:
             return set(corners)
-        low, high = self.region.box()
-        reach = np.array(self.patch) / np.array(shape) / 4
-        told = set()
-        for corner in corners:
-            centre = (np.array(corner) - np.array(before) + np.array(self.patch) / 2) / np.array(shape)
-            if np.all(centre >= low - reach) and np.all(centre <= high + reach):
-                told.add(corner)
-        return told or set(corners)
+        centres = np.array(corners) - before + np.array(self.patch) / 2
+        least, most = centres.min(axis=0), centres.max(axis=0)
+        low, high = (np.clip(corner * (np.array(shape) - 1), least, most) for corner in self.region.box())
+        reach = np.array([np.diff(np.unique(axis)).max(initial=0) / 2 + 0.5 for axis in centres.T])
+        inside = np.all((centres >= low - reach) & (centres <= high + reach), axis=1)
+        return {corner for corner, told in zip(corners, inside) if told}
 
     def _evidence(self, features, corners, told, before, shape) -> list[Evidence]:
         kept = [index for index, corner in enumerate(corners) if corner in told]
@@ -134,4 +138,6 @@ class _Blend:
     def result(self, before: Sequence[int], shape: Sequence[int]) -> np.ndarray:
         """Give the mean, without what was padded."""
         inside = tuple(slice(low, low + size) for low, size in zip(before, shape))
-        return self.sum[(slice(None), *inside)] / self.total[inside]
+        mean = self.sum[(slice(None), *inside)]
+        mean /= self.total[inside]          # in place: K maps of a whole head are large
+        return mean

@@ -33,6 +33,7 @@ class NetworkFamily:
         divisor: `divisor(spec)`, a number per axis; patch axes must be multiples of it.
         smallest_patch: fewest voxels along a patch axis; below it instance norm meets a single voxel.
         build: `build(spec)` gives the network; torch is imported inside.
+        check: `check(spec)` raises ModelError where the network cannot be built; the planner and `build` call it.
         bytes_per_voxel: `bytes_per_voxel(spec)`, peak bytes of a training step per voxel of the patch and item of the
             batch, a straight line through a measured point in fp32, heads excluded. The exact figure is traced; this
             one only ranks candidates.
@@ -47,6 +48,7 @@ class NetworkFamily:
     build: Callable[[NetworkSpec], Network]
     bytes_per_voxel: Callable[[NetworkSpec], float]
     fixed_bytes: Callable[[NetworkSpec], float]
+    check: Callable[[NetworkSpec], None] = lambda spec: None
 
 
 def training_bytes(parameters: float) -> float:
@@ -64,4 +66,4 @@ def demand(spec: NetworkSpec, problems: Sequence[tuple[str, str]]) -> None:
     """Raise one error that names every field of a spec that a network cannot be built from."""
     if problems:
         found = "; ".join(f"{field}: {what}" for field, what in problems)
-        raise ModelError(f"{spec.name} cannot be built: {found}.", "Plan again, or correct the plan's network.")
+        raise ModelError(f"{spec.name} cannot be built: {found}.", "Plan with other --features or another --patch.")

@@ -31,6 +31,7 @@ def swin_unetr(name: str, features: int) -> NetworkFamily:
         divisor=divisor,
         smallest_patch=2 * 2**HALVINGS,        # 32^3 leaves one voxel at the bottleneck, which instance norm refuses
         build=build,
+        check=check,
         bytes_per_voxel=bytes_per_voxel,
         fixed_bytes=fixed_bytes,
     )
@@ -48,10 +49,14 @@ def divisor(spec: NetworkSpec) -> tuple[int, ...]:
     return (2**HALVINGS,) * spec.ndim
 
 
+def check(spec: NetworkSpec) -> None:
+    """Refuse widths that the attention heads do not divide."""
+    demand(spec, [("features", f"expected a multiple of 12, found {spec.features}")] if spec.features % 12 else [])
+
+
 def build(spec: NetworkSpec) -> Network:
     """Build the network; MONAI is imported here and nowhere else."""
-    wrong = [("features", f"expected a multiple of 12, found {spec.features}")] if spec.features % 12 else []
-    demand(spec, wrong)
+    check(spec)
     from sulcnet.networks._swin_network import SwinUNETR
 
     return SwinUNETR(spec, HALVINGS)

@@ -52,11 +52,15 @@ def divisor(spec: NetworkSpec) -> tuple[int, ...]:
     return reductions(spec.strides)[-1]
 
 
-def build(spec: NetworkSpec) -> Network:
-    """Build the network; a spec without stages names the fields that are missing."""
+def check(spec: NetworkSpec) -> None:
+    """Refuse a spec without stages, naming the fields that are missing."""
     fields = ("strides", "kernels", "blocks")
-    few = [(field, "expected at least 2 stages") for field in fields if len(getattr(spec, field)) < 2]
-    demand(spec, few)
+    demand(spec, [(field, "expected at least 2 stages") for field in fields if len(getattr(spec, field)) < 2])
+
+
+def build(spec: NetworkSpec) -> Network:
+    """Build the network."""
+    check(spec)
     from sulcnet.networks._resenc_network import ResidualUNet
 
     return ResidualUNet(spec, channels(spec))
@@ -110,6 +114,7 @@ NETWORK = NetworkFamily(
     divisor=divisor,
     smallest_patch=2 * SMALLEST,
     build=build,
+    check=check,
     bytes_per_voxel=bytes_per_voxel,
     fixed_bytes=fixed_bytes,
 )

@@ -12,7 +12,8 @@ import numpy as np
 from sulcnet.errors import DataError
 from sulcnet.geometry.crop import crop, nonzero_box
 from sulcnet.geometry.orient import nearest_ras, orient
-from sulcnet.io import read_image, read_label
+from sulcnet.geometry.thin import thin
+from sulcnet.io import non_finite, read_image, read_label
 from sulcnet.parallel import map_cases
 from sulcnet.planning.normalisation import FEW
 from sulcnet.records.dataset import Case, Dataset, DatasetHeader
@@ -62,6 +63,8 @@ def measure_case(header: DatasetHeader, case: Case) -> _Measured:
     first = images[0]
     if any(image.shape != first.shape for image in images):
         raise DataError(f"{case.id}: channels have shapes {[image.shape for image in images]}.", "Resample them to one grid.")
+    if any(non_finite(image) for image in images):
+        raise DataError(f"{case.id} holds NaN or infinite voxels.", "Repair it, or see sulcnet_verify.")
     step = nearest_ras(first.affine, first.shape)
     data = orient(np.stack([image.data for image in images]), step)
     box = nonzero_box(data)
@@ -86,8 +89,7 @@ def _volumes(header: DatasetHeader, case: Case) -> dict[str, float]:
 
 
 def _sample(values: np.ndarray) -> np.ndarray:
-    """Take evenly spaced values: as good as random ones for percentiles, and the same every time."""
-    return values[:: max(1, len(values) // SAMPLED)][:SAMPLED].astype(np.float32)
+    return thin(values, SAMPLED).astype(np.float32)
 
 
 def _few(sample: np.ndarray) -> frozenset[float]:

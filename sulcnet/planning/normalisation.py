@@ -1,4 +1,4 @@
-"""Choose the normalisation of a channel: by its name, as nnU-Net does, or because it holds few values."""
+"""Choose the normalisation of a channel by its name, as nnU-Net does."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SMALL = 1e-8
 
 
 def choose(channel: ChannelFacts) -> Normalisation:
-    """Choose by the channel's name first; only a name that says nothing lets the values decide."""
+    """Choose by name: grey_white, skeleton and labels hold codes, CT is clipped, noNorm stays, all else is z-scored."""
     name = channel.name.lower()
-    if name in LABEL_LIKE or (channel.distinct <= FEW and "skeleton" in name):
+    if name in LABEL_LIKE or ("skeleton" in name and channel.distinct <= FEW):
         maximum = max(channel.maximum, SMALL)
         return Normalisation("labels", maximum=maximum, values=_table(channel.values, maximum))
     if name == "ct":

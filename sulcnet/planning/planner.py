@@ -45,7 +45,8 @@ def make_plan(header: DatasetHeader, fingerprint: Fingerprint, wish: Wish) -> Pl
     """Plan one configuration for one network.
 
     Raises:
-        ModelError: nothing fits the memory; the smallest budget that would do is named.
+        ModelError: the network cannot be built like this, or nothing fits the memory (the smallest budget that would
+            do is named).
     """
     spacing = target_spacing(fingerprint)
     shapes = resampled_shapes(fingerprint, spacing)
@@ -91,13 +92,14 @@ def plan_network(header: DatasetHeader, shapes: np.ndarray, spacing: Sequence[fl
 
     def candidate(patch: Sequence[int]) -> NetworkPlan:
         spec, fitted = _fit_patch(family, len(header.channel_names), wish.features or family.features, patch, spacing)
+        family.check(spec)
         bag, windows = _windows(header, median, fitted)
-        images = _images(wish, windows)
-        need = [_bytes(family, spec, fitted, count * windows) for count in range(images, 0, -1)]
-        fits = [count for count, size in zip(range(images, 0, -1), need) if size <= budget]
-        images = fits[0] if fits else 1
+        wanted = wish.batch or max(1, BATCH[wish.preset] // windows)
+        least = wanted if wish.batch else 1      # what was asked for is given, or refused
+        fits = [count for count in range(wanted, least - 1, -1) if _bytes(family, spec, fitted, count * windows) <= budget]
+        images = fits[0] if fits else least
         estimate = MemoryEstimate("linear", _bytes(family, spec, fitted, images * windows), budget)
-        reason = "covers the median case" if all(fitted >= median) else "the largest that fits the budget"
+        reason = _reason(wish, fitted, median, bool(tried))
         return NetworkPlan(spec, fitted, images, bag, windows, estimate, reason, tuple(tried))
 
     patch = wish.patch or _first_patch(median, family.smallest_patch, wish.preset)
@@ -117,6 +119,14 @@ def plan_network(header: DatasetHeader, shapes: np.ndarray, spacing: Sequence[fl
     return plan
 
 
+def _reason(wish: Wish, fitted: Sequence[int], median: np.ndarray, shrunk: bool) -> str:
+    if wish.patch is not None:
+        return "as asked" if tuple(fitted) == tuple(wish.patch) else "as asked, rounded up for the network"
+    if wish.preset == "paper" and not shrunk:
+        return "the source paper's"
+    return "covers the median case" if all(fitted >= median) else "the largest that fits the budget"
+
+
 def _first_patch(median: np.ndarray, smallest: int, preset: str) -> tuple[int, ...]:
     if preset == "paper":
         return (PAPER_PATCH,) * len(median)
@@ -124,7 +134,7 @@ def _first_patch(median: np.ndarray, smallest: int, preset: str) -> tuple[int, .
 
 
 def _fit_patch(family, channels: int, features: int, patch: Sequence[int], spacing: Sequence[float]) -> tuple[NetworkSpec, tuple[int, ...]]:
-    """Round a patch up to what the network's strides allow; the strides follow from the patch, so ask twice."""
+    """Choose the strides for a patch, and round the patch up to a multiple of them."""
     spec = family.topology(len(patch), channels, features, patch, spacing)
     steps = family.divisor(spec)
     fitted = tuple(max(family.smallest_patch, int(ceil(size / step)) * step) for size, step in zip(patch, steps))
@@ -137,10 +147,6 @@ def _windows(header: DatasetHeader, median: np.ndarray, patch: Sequence[int]) ->
     if header.classification is None or all(np.array(patch) >= 0.95 * median):
         return 1, 1
     return BAG, BAG + bool(header.structures)
-
-
-def _images(wish: Wish, windows: int) -> int:
-    return wish.batch or max(1, BATCH[wish.preset] // windows)
 
 
 def _bytes(family, spec: NetworkSpec, patch: Sequence[int], windows: int) -> int:

@@ -10,11 +10,11 @@ SMALL = 1e-8
 STRIPPED = 0.1                          # share of exact zeros above which they are background, not tissue
 
 
-def normalise(channel: np.ndarray, how: Normalisation) -> np.ndarray:
+def normalise(channel: np.ndarray, inside: np.ndarray, how: Normalisation) -> np.ndarray:
     """Normalise one channel (X, Y, Z) to float32.
 
-    z-score takes its moments from the non-zero voxels of a skull-stripped image, because the share of background
-    would otherwise shift every case differently.
+    z-score takes its moments from `inside`, the voxels that were not zero when stored, where the image is
+    skull-stripped: the share of background would otherwise shift every case differently. Background then becomes 0.
     """
     if how.kind == "labels":
         return (channel / how.maximum).astype(np.float32)
@@ -22,11 +22,10 @@ def normalise(channel: np.ndarray, how: Normalisation) -> np.ndarray:
         return ((np.clip(channel, how.low, how.high) - how.mean) / how.std).astype(np.float32)
     if how.kind == "none":
         return channel.astype(np.float32)
-    return _zscore(channel)
+    return _zscore(channel, inside)
 
 
-def _zscore(channel: np.ndarray) -> np.ndarray:
-    inside = channel != 0
+def _zscore(channel: np.ndarray, inside: np.ndarray) -> np.ndarray:
     stripped = inside.any() and np.count_nonzero(~inside) > STRIPPED * inside.size
     values = channel[inside] if stripped else channel
     mean, std = values.mean(dtype=np.float64), values.std(dtype=np.float64)

@@ -14,8 +14,13 @@ import numpy as np
 
 from sulcnet.errors import DataError
 from sulcnet.geometry.canonical import to_plan
+from sulcnet.geometry.crop import crop
+from sulcnet.geometry.orient import orient
+from sulcnet.geometry.resample import resample_nearest
+from sulcnet.geometry.thin import thin
 from sulcnet.io import Image, non_finite, read_image, read_label
 from sulcnet.io.store import write_array
+from sulcnet.preprocessing.case_checks import compare_grids
 from sulcnet.preprocessing.normalise import SMALL, normalise
 from sulcnet.records.dataset import Case
 from sulcnet.records.plan import Normalisation, Plan
@@ -30,8 +35,9 @@ def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
     """Prepare one case; give False where it was finished before and nothing it depends on has changed."""
     sources = _sources(case, plan)
     facts = folder / f"{case.id}.json"
-    if not overwrite and _finished(facts, case, sources):
+    if not overwrite and _finished(facts, sources):
         return False
+    facts.unlink(missing_ok=True)       # killed from here on, the case is not finished
     label = read_label(case.label) if case.label is not None and plan.structures else None
     data, prepared_label, trace = prepare_arrays([read_image(path) for path in case.images], plan, label)
     write_array(folder / f"{case.id}.b2nd", data)
@@ -47,18 +53,21 @@ def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
 
 
 def prepare_arrays(images: Sequence[Image], plan: Plan, label: Image | None = None) -> tuple[np.ndarray, np.ndarray | None, Trace]:
-    """Give (C, X, Y, Z) float32, (X, Y, Z) int8 or None, and the way back.
+    """Give (C, X, Y, Z) float32, (X, Y, Z) int16 or None, and the way back.
 
     Raises:
         DataError: wrong number of channels, shapes that differ, NaN or Inf, or a label value that is not declared.
     """
     _check(images, plan, label)
-    data = np.stack([image.data for image in images])
+    stored = np.stack([image.data for image in images])
     data, prepared_label, trace = to_plan(
-        data, images[0].affine, plan.spacing, None if label is None else label.data, plan.label_like
+        stored, images[0].affine, plan.spacing, None if label is None else label.data, plan.label_like
     )
-    data = np.stack([normalise(channel, how) for channel, how in zip(data, plan.normalisation)])
-    return data, None if prepared_label is None else prepared_label.astype(np.int8), trace
+    # Taken before resampling: a spline rings around tissue, and what was exactly zero no longer is.
+    tissue = crop(orient(stored != 0, trace.orient), trace.crop)
+    inside = resample_nearest(tissue, trace.prepared_shape)
+    data = np.stack([normalise(*channel) for channel in zip(data, inside, plan.normalisation)])
+    return data, None if prepared_label is None else prepared_label.astype(np.int16), trace
 
 
 def foreground_range(channel: np.ndarray, how: Normalisation) -> tuple[float, float]:
@@ -86,8 +95,9 @@ def _check(images: Sequence[Image], plan: Plan, label: Image | None) -> None:
         raise DataError(f"{len(images)} channels, expected {len(plan.channels)}: {', '.join(plan.channels)}.",
                         "Give one image per channel, named CASE_0000, CASE_0001, ...")
     for image in images:
-        if image.shape != images[0].shape:
-            raise DataError(f"Channels have shapes {images[0].shape} and {image.shape}.", "Resample them to one grid.")
+        differs = compare_grids(image.grid, images[0].grid)
+        if differs:
+            raise DataError(f"Channels differ: {differs[0]}, expected {differs[1]}.", "Resample them to one grid.")
         if non_finite(image):
             raise DataError(f"{non_finite(image)} voxels are NaN or infinite.", "Repair the image.")
     if label is not None:
@@ -95,8 +105,9 @@ def _check(images: Sequence[Image], plan: Plan, label: Image | None) -> None:
 
 
 def _check_label(image: Image, label: Image, plan: Plan) -> None:
-    if label.shape != image.shape:
-        raise DataError(f"Label has shape {label.shape}, its image {image.shape}.", "Resample the label to the image.")
+    differs = compare_grids(label.grid, image.grid)
+    if differs:
+        raise DataError(f"Label differs from its image: {differs[0]}, expected {differs[1]}.", "Resample the label to the image.")
     unknown = sorted(set(np.unique(label.data).tolist()) - set(plan.labels.values()))
     if unknown:
         raise DataError(f"Label values {unknown} are not in dataset.json ({plan.labels}).", "Correct the label or dataset.json.")
@@ -121,7 +132,7 @@ def _old_digest(file) -> str:
     return digest.hexdigest()[:16]
 
 
-def _finished(facts: Path, case: Case, sources: dict[str, str]) -> bool:
+def _finished(facts: Path, sources: dict[str, str]) -> bool:
     if not facts.exists():
         return False
     try:
@@ -131,11 +142,10 @@ def _finished(facts: Path, case: Case, sources: dict[str, str]) -> bool:
 
 
 def _centres(plan: Plan, label: np.ndarray | None) -> dict[str, tuple[tuple[int, ...], ...]]:
-    """Keep evenly spaced voxels of each structure, the same every time."""
     if label is None:
         return {}
-    found = {str(value): np.argwhere(label == value) for value in plan.structures.values()}
-    return {value: tuple(map(tuple, rows[:: max(1, len(rows) // CENTRES)][:CENTRES].tolist())) for value, rows in found.items()}
+    found = {str(value): thin(np.argwhere(label == value), CENTRES) for value in plan.structures.values()}
+    return {value: tuple(map(tuple, rows.tolist())) for value, rows in found.items()}
 
 
 def _volumes(plan: Plan, label: np.ndarray | None, trace: Trace) -> dict[str, float]:

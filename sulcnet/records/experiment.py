@@ -32,10 +32,9 @@ class Schedule(Record):
     accumulate: int = 1
     minutes: float | None = None
     patience: int = 0
-    validate_every: int = 1
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        for name in ("epochs", "steps_per_epoch", "accumulate", "validate_every"):
+        for name in ("epochs", "steps_per_epoch", "accumulate"):
             if getattr(self, name) < 1:
                 yield name, f"expected at least 1, found {getattr(self, name)}"
         if self.minutes is not None and self.minutes <= 0:

@@ -123,7 +123,7 @@ class Plan(Record):
 
     def preparation_hash(self) -> str:
         """Identify what prepared cases depend on; patch, batch and network do not change them."""
-        parts = {key: self.to_json()[key] for key in ("channels", "labels", "spacing", "normalisation", "schema")}
+        parts = {key: self.to_json()[key] for key in ("channels", "labels", "classification", "spacing", "normalisation", "schema")}
         for channel in parts["normalisation"]:
             del channel["values"]       # what occurs is not what is done
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -199,7 +199,7 @@ def make_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
-        raise EnvironmentFault(f"{path} cannot be written: {problem.strerror}.", "Choose another --root.") from None
+        raise EnvironmentFault(f"{path} cannot be written: {problem.strerror}.", "Choose another folder, or change its permissions.") from None
     return path
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from sulcnet.io import read_image, read_label
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.planner import Wish
 from sulcnet.preprocessing.verify import verify_dataset
-from sulcnet.records.dataset import Dataset
-from sulcnet.records.workspace import TEST, DatasetFolders, RunFolder, Workspace
+from sulcnet.records.dataset import Case, Dataset
+from sulcnet.records.workspace import PREDICTIONS, TEST, DatasetFolders, RunFolder, Workspace
+from sulcnet.runs.evaluation import read_predictions_table
 from sulcnet.runs.preparing import fingerprint_dataset, plan_dataset, preprocess_dataset
 from sulcnet.runs.scoring import score_run
 from sulcnet.runs.training import TrainingWish, train
@@ -58,15 +61,15 @@ def demonstrate(
 
 
 def examples(demonstration: Demonstration, most: int = 12) -> list[tuple]:
-    """Give (image, reference, prediction, caption) of test phantoms, the classes in turn."""
-    dataset = Dataset.open(demonstration.folders.raw)
-    tested = demonstration.run / TEST
-    found = [case for case in dataset.cases if (tested / f"{case.id}{dataset.header.file_ending}").exists()]
+    """Give (image, reference, prediction, caption) of test phantoms, the classes in turn; captions say truth -> found."""
+    dataset, tested = Dataset.open(demonstration.folders.raw), demonstration.run / TEST
     names = dataset.header.classification.classes
-    shown = sorted(found, key=lambda case: ([other.id for other in found if other.target == case.target].index(case.id), case.target))
-    return [_example(case, tested / f"{case.id}{dataset.header.file_ending}", names) for case in shown[:most]]
+    found = read_predictions_table(tested / PREDICTIONS, names)
+    by_class = [[case for case in dataset.cases if case.id in found and case.target == index] for index in range(len(names))]
+    shown = [case for together in zip(*by_class) for case in together]
+    return [_example(case, tested / f"{case.id}{dataset.header.file_ending}", names, found[case.id]) for case in shown[:most]]
 
 
-def _example(case, prediction: Path, names) -> tuple:
-    image = read_image(case.images[0])
-    return image.data, read_label(case.label).data, read_label(prediction).data, f"{case.id}: {names[case.target]}"
+def _example(case: Case, prediction: Path, names: Sequence[str], probabilities: Sequence[float]) -> tuple:
+    caption = f"{names[case.target]} \N{RIGHTWARDS ARROW} {names[int(np.argmax(probabilities))]}"
+    return read_image(case.images[0]).data, read_label(case.label).data, read_label(prediction).data, caption

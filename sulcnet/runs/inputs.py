@@ -11,13 +11,13 @@ from sulcnet.records.plan import Plan
 
 
 def find_inputs(path: Path, plan: Plan) -> list[Case]:
-    """List the cases under a path, sorted by id.
+    """List the cases under a path, sorted by id; a case that lacks a channel is listed with the files it has.
 
     A folder holds CASE_0000.nii.gz, CASE_0001.nii.gz, ... as in training, or with one channel plain CASE.nii.gz.
 
     Raises:
         UsageError: the path does not exist.
-        DataError: no images there, or files that lack some channel.
+        DataError: no images there, or two files that are the same case and channel.
     """
     if not path.exists():
         raise UsageError(f"-i: {path} does not exist.", "Check the path.")
@@ -31,7 +31,7 @@ def find_inputs(path: Path, plan: Plan) -> list[Case]:
         groups[case][channel] = file
     if not groups:
         raise DataError(f"{path} holds no images ({', '.join(endings())}).", "Name them CASE_0000.nii.gz as in training.")
-    return [_case(case, found, channels) for case, found in sorted(groups.items())]
+    return [Case(case, tuple(file for _, file in sorted(found.items()))) for case, found in sorted(groups.items())]
 
 
 def _images(folder: Path) -> list[Path]:
@@ -46,18 +46,14 @@ def _ending(file: Path) -> str:
 
 
 def _parse(file: Path, channels: int) -> tuple[str, int]:
-    """Give case and channel of CASE_0000.ending; a name without a channel is channel 0."""
+    """Give case and channel of CASE_0000.ending.
+
+    With one channel only _0000 is a channel: OAS1_0001 and OAS1_0002 are two people.
+    """
     name = file.name[: len(file.name) - len(_ending(file))]
     case, _, number = name.rpartition("_")
-    if case and len(number) == 4 and number.isdigit():
+    if case and len(number) == 4 and number.isdigit() and int(number) < channels:
         return case, int(number)
     if channels > 1:
         raise DataError(f"{file.name} names no channel.", f"The model reads {channels} channels: CASE_0000, CASE_0001, ...")
     return name, 0
-
-
-def _case(case: str, found: dict[int, Path], channels: int) -> Case:
-    wrong = sorted(set(found) ^ set(range(channels)))
-    if wrong:
-        raise DataError(f"{case} has channels {sorted(found)}, the model reads 0 to {channels - 1}.", "Add or remove files.")
-    return Case(case, tuple(found[number] for number in range(channels)))

@@ -52,16 +52,20 @@ def predict_cases(
     """
     make_folder(out)
     predictor = trained.predictor(device, precision, overlap)
-    rows = []
-    for case in progress(cases, len(cases), "predict"):
-        try:
-            prediction = predict_case(predictor, trained.plan, case, save_probabilities)
-            _write(prediction, trained.plan, out, ending)
-            rows.append(_row(prediction, trained))
-        except SulcnetError as problem:
-            log.warning("%s: %s", case.id, problem.message)
-            rows.append(_failed(case, trained, problem.message))
-    write_table(out / PREDICTIONS, rows, trained.plan)
+    rows: list[dict[str, Any]] = []
+    try:
+        for case in progress(cases, len(cases), "predict"):
+            try:
+                prediction = predict_case(predictor, trained.plan, case, save_probabilities)
+                _write(prediction, trained.plan, out, ending)
+                rows.append(_row(prediction, trained))
+            except (SulcnetError, RuntimeError, MemoryError, OSError) as problem:
+                # torch's out-of-memory is a RuntimeError: one image too large is no reason to lose the others.
+                reason = getattr(problem, "message", "") or f"{type(problem).__name__}: {problem}".split("\n")[0]
+                log.warning("%s: %s", case.id, reason)
+                rows.append(_failed(case, trained, reason))
+    finally:
+        write_table(out / PREDICTIONS, rows, trained.plan)     # an interrupted run keeps what it has
     failed = [row["case_id"] for row in rows if row["qc_flag"] == "failed"]
     if failed:
         raise PartlyDone(f"{len(failed)} of {len(rows)} cases failed: {', '.join(failed[:5])}{' ...' * (len(failed) > 5)}.",
@@ -123,7 +127,12 @@ def _write(prediction: Prediction, plan: Plan, out: Path, ending: str) -> None:
             write_map(out / f"{prediction.case}_p_{name}{ending}", prediction.maps[value], prediction.image)
 
 
-def check_out(out: Path, source: Path) -> None:
-    """Refuse to write predictions over the images they are made from."""
-    if out.resolve() == (source if source.is_dir() else source.parent).resolve():
+def check_out(out: Path, cases: Sequence[Case], ending: str, overwrite: bool) -> None:
+    """Refuse to write over images, or over masks that may be somebody's references."""
+    written = {(out / f"{case.id}{ending}").resolve() for case in cases}
+    if written & {path.resolve() for case in cases for path in case.images}:
         raise DataError(f"-o {out} is the folder of the images.", "Choose another output folder.")
+    existing = sorted(path for path in written if path.exists())
+    if existing and not overwrite:
+        raise DataError(f"{existing[0]} exists{f' and {len(existing) - 1} more' if existing[1:] else ''}.",
+                        "Choose another -o, or replace them with --overwrite.")

@@ -6,7 +6,7 @@ import logging
 import shutil
 from functools import partial
 
-from sulcnet.errors import PartlyDone
+from sulcnet.errors import ModelError, PartlyDone
 from sulcnet.parallel import map_cases
 from sulcnet.planning.fingerprint import measure
 from sulcnet.planning.planner import Wish, make_plan
@@ -49,7 +49,14 @@ def fingerprint_dataset(folders: DatasetFolders, workers: int, overwrite: bool) 
 
 
 def plan_dataset(folders: DatasetFolders, wish: Wish) -> Plan:
-    """Plan one network; other networks planned before stay in the plan as long as the preparation is the same."""
+    """Plan one network; other networks planned before stay in the plan as long as the preparation is the same.
+
+    Raises:
+        ModelError: the dataset is not measured, or the network cannot be planned.
+    """
+    if not folders.fingerprint.exists():
+        raise ModelError(f"{folders.fingerprint} does not exist: the dataset is not measured.",
+                         f"Measure it: sulcnet_extract_fingerprint -d {folders.name}")
     fingerprint = Fingerprint.load(folders.fingerprint)
     plan = make_plan(Dataset.open(folders.raw).header, fingerprint, wish)
     before = load_plans(folders.plans).get(plan.configuration) if folders.plans.exists() else None

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from sulcnet.records.workspace import (
     DATASET_JSON, EXPERIMENT, EXPORT, LOG, PICTURES, PLANS, PROGRESS, RESOURCES, SPLITS, DatasetFolders, RunFolder,
     Workspace,
 )
-from sulcnet.runs.folders import claim, versions
+from sulcnet.runs.folders import check_claim, recorded, take, versions
 from sulcnet.runs.pooling import Pool, gather
 from sulcnet.runs.schedules import pretraining_batch, pretraining_plan, pretraining_schedule
 from sulcnet.runs.transfer import dry_load, write_export
@@ -109,17 +110,26 @@ def pretrain(
     network_plan = pretraining_plan(plan, plan.network(wish.net), preset)
     parts = (wish.method, network_plan.network.name, wish.configuration)
     folder = workspace.pretraining_run(folders[0], parts, (preset, f"seed{wish.seed}"))
+    complete = (folder / EXPORT).exists()
+    check_claim(folder, wish, complete, complete)
+    before = recorded(folder, wish, kind.Options) if wish.go_on else None
+    own = _own_options(kind, before) if before else own
     pool = gather(folders, plan, own.use_validation, wish.workers)
-    claim(folder, wish.go_on, wish.overwrite, (folder / EXPORT).exists())
-    with to_file(folder / LOG):
-        device = choose_device(wish.device)
-        precision, threads = choose_precision(wish.precision, device), use_threads(wish.threads)
-        torch.manual_seed(wish.seed)
-        method = kind(build(network_plan.network), plan, network_plan, own, preset)
-        batch = own.batch or pretraining_batch(network_plan, preset, method.views)
-        run = Run(folder, wish, preset, plan, network_plan, own, pool, batch, device, precision, threads)
-        _train(run, method, folders, picture, montage)
+    device = choose_device(wish.device)
+    precision = before.precision if before else choose_precision(wish.precision, device)
+    threads = use_threads(before.threads if before else wish.threads)
+    torch.manual_seed(wish.seed)
+    method = kind(build(network_plan.network), plan, network_plan, own, preset)
+    batch = own.batch or pretraining_batch(network_plan, preset, method.views)
+    run = Run(folder, wish, preset, plan, network_plan, own, pool, batch, device, precision, threads)
+    _train(run, method, folders, before.schedule if before else None, picture, montage)
     return folder
+
+
+def _own_options(kind: type[Pretraining], before: Experiment) -> PretrainOptions:
+    """Give the options that a run was started with."""
+    values = {field.name: before.options[field.name] for field in fields(kind.Options)}
+    return kind.Options(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _check(own: PretrainOptions, wish: PretrainWish) -> None:
@@ -127,26 +137,31 @@ def _check(own: PretrainOptions, wish: PretrainWish) -> None:
         raise UsageError("--patience needs validation subjects, use_validation=true learns from them.", "Give one of them.")
 
 
-def _train(run: Run, method: Pretraining, folders: Sequence[DatasetFolders], picture, montage) -> None:
-    """See that the export will load, train, export."""
+def _train(
+    run: Run, method: Pretraining, folders: Sequence[DatasetFolders], schedule: Schedule | None, picture, montage
+) -> None:
+    """See that the export will load, train, export; `schedule` is that of a run that goes on."""
     method.modules.to(run.device)
-    schedule = pretraining_schedule(
+    schedule = schedule or pretraining_schedule(
         run.preset, len(run.pool.training), run.batch, epochs=run.wish.epochs, minutes=run.wish.minutes,
         patience=run.wish.patience, accumulate=run.wish.accumulate, rate=run.options.rate or None,
     )
     method.begin(schedule)
     transfer = dry_load(method, run.plan, run.network_plan)
-    _write_facts(folders, run, method, schedule)
-    log.info(_opening(run, schedule))
-    log.info("the export will load into the network that is fine-tuned: %d tensors", len(transfer.loaded))
     loop = _loop(run, method, schedule, picture, montage)
-    if run.wish.go_on:
-        loop.resume()
-    with GpuWatch(run.device) as watch:
-        loop.run()
-    _finish(run, method, loop, montage)
-    write_json(run.folder / RESOURCES, costs(loop.rows, method.modules, watch))
-    log.info("exported to %s", write_export(run.folder, method, run.wish.method, run.network_plan))
+    if not run.wish.go_on:
+        take(run.folder)
+        _write_facts(folders, run, method, schedule)
+    with to_file(run.folder / LOG):
+        log.info(_opening(run, schedule))
+        log.info("the export will load into the network that is fine-tuned: %d tensors", len(transfer.loaded))
+        if run.wish.go_on:
+            loop.resume()
+        with GpuWatch(run.device) as watch:
+            loop.run()
+        _finish(run, method, montage)
+        write_json(run.folder / RESOURCES, costs(loop.rows, method.modules, watch))
+        log.info("exported to %s", write_export(run.folder, method, run.wish.method, run.network_plan))
 
 
 def _loop(run: Run, method: Pretraining, schedule: Schedule, picture, montage) -> Loop:
@@ -214,11 +229,11 @@ def _draw(run: Run, method: Pretraining, source: ImageSource, montage, name: str
     montage({name: volume[0, 0].float().cpu().numpy() for name, volume in shown.items()}, run.folder / PICTURES / name)
 
 
-def _finish(run: Run, method: Pretraining, loop: Loop, montage) -> None:
+def _finish(run: Run, method: Pretraining, montage) -> None:
     """Re-estimate what needs it on clean training patches, and draw the last picture."""
     clean = ImageSource(run.pool.training, run.plan, run.network_plan, run.wish.seed, None, None, method.views, method.overlap)
     found = image_batches(clean, run.batch, 0, run.wish.workers, run.device.type == "cuda")
-    with autocast(run.device, run.precision):
+    with closing(found), autocast(run.device, run.precision):
         method.finish(batch.to(run.device) for batch in islice(found, CLEAN_BATCHES))
     if montage:
         cases = run.pool.watched or run.pool.training

@@ -24,9 +24,9 @@ PAPER_PATCH = 64
 SMALLER_PAPER_PATCH = {"dd_unet": 32}
 
 
-def steps_per_epoch(cases: int, plan: NetworkPlan) -> int:
+def steps_per_epoch(cases: int, plan: NetworkPlan, accumulate: int = 1) -> int:
     """Count the steps that draw one patch per training case, but at least 250 patches."""
-    return max(1, ceil(max(cases, EPOCH_PATCHES) / (plan.batch_size * plan.windows)))
+    return max(1, ceil(max(cases, EPOCH_PATCHES) / (plan.batch_size * plan.windows * accumulate)))
 
 
 def tuning_schedule(preset: str, scratch: bool, cases: int, plan: NetworkPlan, **wishes) -> Schedule:
@@ -36,7 +36,7 @@ def tuning_schedule(preset: str, scratch: bool, cases: int, plan: NetworkPlan, *
         rates["network"] = SCRATCH_RATE
     if wishes.get("rate") is not None:
         rates["network"] = wishes["rate"]
-    return _schedule(preset, wishes, epochs=EPOCHS[preset], steps_per_epoch=steps_per_epoch(cases, plan), rates=rates)
+    return _schedule(preset, wishes, epochs=EPOCHS[preset], steps_per_epoch=steps_per_epoch(cases, plan, wishes.get("accumulate") or 1), rates=rates)
 
 
 def pretraining_schedule(preset: str, cases: int, batch: int, **wishes) -> Schedule:
@@ -44,7 +44,7 @@ def pretraining_schedule(preset: str, cases: int, batch: int, **wishes) -> Sched
     rates = dict(PRETRAIN_RATES[preset])
     if wishes.get("rate") is not None:
         rates["network"] = wishes["rate"]
-    steps = max(1, ceil(max(cases, EPOCH_PATCHES) / batch))
+    steps = max(1, ceil(max(cases, EPOCH_PATCHES) / (batch * (wishes.get("accumulate") or 1))))
     return _schedule(preset, wishes, epochs=PRETRAIN_EPOCHS[preset], steps_per_epoch=steps, rates=rates)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sulcnet.errors import PartlyDone
 from sulcnet.records.dataset import Case, Dataset
-from sulcnet.records.workspace import TEST, VALIDATION, DatasetFolders, RunFolder
+from sulcnet.records.experiment import Experiment
+from sulcnet.records.workspace import EXPERIMENT, SUMMARY, TEST, VALIDATION, DatasetFolders, RunFolder
 from sulcnet.runs.evaluation import evaluate_folder
 from sulcnet.runs.model import load_model
 from sulcnet.runs.prediction import predict_cases
@@ -13,22 +15,36 @@ from sulcnet.training.device import choose_device, use_threads
 
 
 def score_run(folders: DatasetFolders, run: RunFolder, device: str, precision: str, which: str = "final") -> dict:
-    """Predict and score validation and test cases into the run's folder; give the test summary, else validation's."""
-    trained = load_model(run, which)
-    dataset = Dataset.open(folders.raw)
-    use_threads(None)
-    summary: dict = {}
+    """Predict and score validation and test cases into the run's folder; give the test summary, else validation's.
+
+    Raises:
+        PartlyDone: some cases could not be predicted; the others are scored.
+    """
+    trained, dataset = load_model(run, which), Dataset.open(folders.raw)
+    use_threads(trained.experiment.threads)
+    summary, lost = {}, []
     for part, ids in ((VALIDATION, trained.experiment.validation), (TEST, trained.experiment.test)):
-        cases = [dataset.case(case) for case in ids]
-        known = [case for case in cases if case.label is not None or case.target is not None]
-        if known:
-            out = run / part
-            predict_cases(trained, known, out, choose_device(device), precision, ending=dataset.header.file_ending)
-            summary = evaluate_cases(known, dataset, out)
+        cases = [case for case in map(dataset.case, ids) if case.label is not None or case.target is not None]
+        if not cases:
+            continue
+        try:
+            predict_cases(trained, cases, run / part, choose_device(device), precision, ending=dataset.header.file_ending)
+        except PartlyDone as problem:
+            lost.append(problem)
+        summary = _evaluate(cases, dataset, run / part)
+    if lost:
+        raise lost[-1]
     return summary
 
 
-def evaluate_cases(cases: list[Case], dataset: Dataset, out: Path) -> dict:
+def _evaluate(cases: list[Case], dataset: Dataset, out: Path) -> dict:
     """Score predicted cases against their labels and classes."""
     references = {case.id: case.label for case in cases if case.label is not None}
-    return evaluate_folder(out, references, dataset.header, {case.id: case for case in cases}, out)
+    return evaluate_folder(out, references, dataset.header, {case.id: case for case in cases}, out, allow_missing=True)
+
+
+def is_scored(run: RunFolder) -> bool:
+    """Tell whether a finished run's predictions have been scored to the end."""
+    experiment = Experiment.load(run / EXPERIMENT)
+    parts = [part for part, ids in ((VALIDATION, experiment.validation), (TEST, experiment.test)) if ids]
+    return all((run / part / SUMMARY).exists() for part in parts)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,20 +19,23 @@ from sulcnet import options, plugins
 from sulcnet.data.augment import AugmentOptions
 from sulcnet.data.loader import batches
 from sulcnet.data.patches import PatchSource
-from sulcnet.data.region import learn_region
+from sulcnet.data.region import Region, learn_region
 from sulcnet.errors import DataError, ModelError, UsageError
 from sulcnet.log import to_file
 from sulcnet.records._record import write_json
-from sulcnet.records.experiment import Experiment, Schedule
+from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import NetworkPlan, Plan, load_plan
+from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.splits import Part, Splits
+from sulcnet.records.transfer import Transfer
 from sulcnet.records.workspace import (
     DATASET_JSON, EXPERIMENT, EXPORT, LOG, PLANS, PROGRESS, REGION, RESOURCES, SPLITS, TRANSFER, DatasetFolders,
     RunFolder, Workspace,
 )
 from sulcnet.runs.finetuning import FineTuning, Model
-from sulcnet.runs.folders import claim, read_cases, versions
+from sulcnet.runs.folders import check_claim, read_cases, recorded, take, versions
 from sulcnet.runs.schedules import tuning_schedule
+from sulcnet.runs.scoring import is_scored
 from sulcnet.runs.transfer import load_pretrained
 from sulcnet.runs.validation import Validation
 from sulcnet.training.device import choose_device, choose_precision, use_threads
@@ -48,6 +51,13 @@ class TuningOptions(AugmentOptions):
 
     pooling: str = options.option("attention", "how windows agree on the class: attention, or the mean of their logits")
     rate: float = options.option(0.0, "peak learning rate of the network; 0 takes the preset's")
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        yield from super().problems()
+        if self.pooling not in ("attention", "mean"):
+            yield "pooling", f"expected attention or mean, found '{self.pooling}'"
+        if not 0 <= self.rate < 1:
+            yield "rate", f"expected 0 to 1, found {self.rate}"
 
 
 @dataclass(frozen=True)
@@ -76,31 +86,18 @@ class TrainingWish:
     overwrite: bool = False
 
 
-def train(
-    workspace: Workspace, folders: DatasetFolders, wish: TrainingWish, picture: Callable[[list[dict], Path], None] | None = None
-) -> RunFolder:
-    """Train one model; give its folder.
+@dataclass(frozen=True)
+class Setup:
+    """What a run is made of, settled before anything is built or written."""
 
-    Args:
-        picture: draws the metric rows so far into a file, after every epoch.
-
-    Raises:
-        ModelError: nothing planned or prepared, an unfinished run in the way, or nothing to continue.
-        Interrupted: a signal stopped it; `go_on` continues.
-    """
-    plan = load_plan(folders.plans, wish.configuration)
-    network_plan = plan.network(wish.net)
-    start = find_start(workspace, folders, wish, plan, network_plan)
-    run = workspace.training_run(folders, *_folder_name(wish, start, plan, network_plan))
-    claim(run, wish.go_on, wish.overwrite, run.checkpoint("final").exists())
-    with to_file(run / LOG):
-        loop, model = _assemble(folders, plan, network_plan, run, wish, start, picture)
-        if wish.go_on:
-            loop.resume()
-        with GpuWatch(loop.device) as watch:
-            loop.run()
-        write_json(run / RESOURCES, costs(loop.rows, model, watch))
-    return run
+    plan: Plan
+    network_plan: NetworkPlan
+    training: list[PreparedCase]
+    watched: list[PreparedCase]
+    region: Region | None
+    options: TuningOptions
+    experiment: Experiment
+    start: Start
 
 
 class Start(NamedTuple):
@@ -108,6 +105,44 @@ class Start(NamedTuple):
 
     name: str
     file: Path | None
+
+
+def train(
+    workspace: Workspace, folders: DatasetFolders, wish: TrainingWish, picture: Callable[[list[dict], Path], None] | None = None
+) -> RunFolder:
+    """Train one model; give its folder. A finished run that is to be continued is given back as it is.
+
+    Args:
+        picture: draws the metric rows so far into a file, after every epoch.
+
+    Raises:
+        ModelError: nothing planned or prepared, an unfinished run in the way, or nothing to continue.
+        UsageError: flags that contradict each other, or the run that is to be continued.
+        Interrupted: a signal stopped it; `go_on` continues.
+    """
+    plan = load_plan(folders.plans, wish.configuration)
+    start = find_start(workspace, folders, wish, plan, plan.network(wish.net))
+    run = workspace.training_run(folders, *_folder_name(wish, start, plan, plan.network(wish.net)))
+    trained = run.checkpoint("final").exists()
+    check_claim(run, wish, trained, trained and is_scored(run))
+    if wish.go_on and trained:
+        return run
+    setup = _set_up(folders, run, wish, start)
+    device = choose_device(wish.device)
+    use_threads(setup.experiment.threads)
+    loop, model, transfer = _assemble(folders, setup, run, device, wish.workers, picture)
+    if not wish.go_on:
+        _write_facts(folders, run, setup, transfer)
+    with to_file(run / LOG):
+        log.info(_opening(setup, model))
+        if wish.go_on:
+            loop.resume()
+        elif transfer is not None:
+            log.info("\n".join(transfer.lines()))
+        with GpuWatch(device) as watch:
+            loop.run()
+        write_json(run / RESOURCES, costs(loop.rows, model, watch))
+    return run
 
 
 def find_start(workspace: Workspace, folders: DatasetFolders, wish: TrainingWish, plan: Plan, network_plan: NetworkPlan) -> Start:
@@ -143,97 +178,106 @@ def _folder_name(wish: TrainingWish, start: Start, plan: Plan, network: NetworkP
     return parts, (fold, plan.preset, f"seed{wish.seed}")
 
 
-def _assemble(
-    folders: DatasetFolders, plan: Plan, network_plan: NetworkPlan, run: RunFolder, wish: TrainingWish,
-    start: Start, picture,
-) -> tuple[Loop, Model]:
-    """Put the run together; the same for a new and for a continued one."""
-    own = options.parse(TuningOptions, wish.settings)
-    splits = Splits.load(folders.splits)
+def _set_up(folders: DatasetFolders, run: RunFolder, wish: TrainingWish, start: Start) -> Setup:
+    """Settle every choice: from the wish, or for a continued run from what its folder recorded."""
+    plan = load_plan(run.plans() if wish.go_on else folders.plans, wish.configuration)
+    network_plan = plan.network(wish.net)
+    splits = Splits.load(run / SPLITS if wish.go_on else folders.splits)
     part = splits.part(wish.fold)
-    prepared = folders.prepared(wish.configuration)
-    training = [case for case in read_cases(prepared, part.train, plan) if case.has_label or case.target is not None]
-    watched = [case for case in read_cases(prepared, part.validation, plan) if case.has_label or case.target is not None]
+    training, watched = (_labelled_cases(folders.prepared(wish.configuration), ids, plan) for ids in (part.train, part.validation))
     if not training:
         raise DataError(f"No training case of {folders.name} has a label or a class.", "Fine-tuning needs some; pre-training does not.")
-    region = learn_region(training, plan.structures)
+    if wish.go_on:
+        experiment = recorded(run, wish, TuningOptions)
+        own = TuningOptions.from_json(experiment.options, str(run / EXPERIMENT))
+    else:
+        own = options.parse(TuningOptions, wish.settings)
+        experiment = _experiment(wish, start, plan, network_plan, own, splits, part, training)
+    return Setup(plan, network_plan, training, watched, learn_region(training, plan.structures), own, experiment, start)
 
-    device = choose_device(wish.device)
-    precision, threads = choose_precision(wish.precision, device), use_threads(wish.threads)
-    tuning = plugins.find("tuning", wish.tune, "TUNING")
+
+def _labelled_cases(prepared: Path, ids: Sequence[str], plan: Plan) -> list[PreparedCase]:
+    return [case for case in read_cases(prepared, ids, plan) if case.has_label or case.target is not None]
+
+
+def _experiment(
+    wish: TrainingWish, start: Start, plan: Plan, network_plan: NetworkPlan, own: TuningOptions, splits: Splits, part: Part,
+    training: Sequence[PreparedCase],
+) -> Experiment:
+    """Write down everything that decides the result."""
+    device, tuning = choose_device(wish.device), plugins.find("tuning", wish.tune, "TUNING")
     schedule = tuning_schedule(
         plan.preset, not tuning.pretrained, len(training), network_plan, epochs=wish.epochs, minutes=wish.minutes,
         patience=wish.patience, accumulate=wish.accumulate, rate=own.rate or None,
     )
-    torch.manual_seed(wish.seed)
-    model = Model(plan, network_plan, {"pooling": own.pooling})
-    _transfer(model, start, run, wish)
-    model.to(device)
-    method = FineTuning(model, tuning, plan.preset)
-    _write_facts(folders, run, plan, network_plan, region, _experiment(
-        wish, start, plan, network_plan, schedule, own, precision, device, threads, splits, part, training))
-    log.info("pretrain %s, tune %s", start.name, wish.tune)
-    log.info(_opening(network_plan, model, training, watched, schedule, precision, device))
-
-    images = network_plan.batch_size
-    source = PatchSource(prepared, training, plan, network_plan, region, wish.seed, own)
-    fixed = PatchSource(prepared, watched, plan, network_plan, region, wish.seed, balanced=False)
-    loop = Loop(
-        method, schedule, run, device, precision,
-        batches=lambda step: batches(source, images, step * schedule.accumulate, wish.workers, device.type == "cuda"),
-        validate=Validation(method, fixed, plan, images, device, precision),
-        after_epoch=(lambda rows: picture(rows, run / PROGRESS)) if picture else (lambda rows: None),
-        seed=wish.seed,
-    )
-    return loop, model
-
-
-def _transfer(model: Model, start: Start, run: RunFolder, wish: TrainingWish) -> None:
-    """Fill the network from its start and report what arrived; a continued run keeps the first report."""
-    if start.file is None:
-        return
-    transfer = load_pretrained(model.network, start.file)
-    if not wish.go_on:
-        transfer.save(run / TRANSFER)
-        for line in transfer.lines():
-            log.info(line)
-
-
-def _experiment(wish, start: Start, plan, network_plan, schedule: Schedule, own, precision, device, threads, splits: Splits, part: Part, training) -> Experiment:
-    used = {case.id for case in training}
     return Experiment(
         kind="train", dataset=plan.dataset, configuration=plan.configuration, network=network_plan.network.name,
         pretrain=start.name, tune=wish.tune, preset=plan.preset, fold=wish.fold, seed=wish.seed, schedule=schedule,
-        options={name: getattr(own, name) for name in own.__dataclass_fields__},
+        options=own.to_json(),
         assumptions={
             "scratch_rate": "a random start learns at 1e-3, the rate of new heads; the sources name no rate for it",
             "class_windows": "two thirds from the region of the structure, one third anywhere; independent of the label",
             "validation": "fixed windows of the validation cases; whole-volume scores are in validation/ after training",
         },
-        precision=precision, device=str(device), threads=threads, preparation=plan.preparation_hash(),
+        precision=choose_precision(wish.precision, device), device=str(device), threads=use_threads(wish.threads),
+        preparation=plan.preparation_hash(),
         versions=versions(),
-        subjects=splits.subjects, train=tuple(c for c in part.train if c in used), validation=part.validation, test=splits.test,
+        subjects=splits.subjects, train=tuple(case.id for case in training), validation=part.validation, test=splits.test,
     )
 
 
-def _write_facts(folders: DatasetFolders, run: RunFolder, plan: Plan, network_plan: NetworkPlan, region, experiment: Experiment) -> None:
-    """Copy in what prediction and a reader need, so that the folder can travel alone."""
-    alone = replace(plan, networks={network_plan.network.name: network_plan})
-    write_json(run / PLANS, {plan.configuration: alone.to_json()})
+def _assemble(
+    folders: DatasetFolders, setup: Setup, run: RunFolder, device: torch.device, workers: int,
+    picture: Callable[[list[dict], Path], None] | None,
+) -> tuple[Loop, Model, Transfer | None]:
+    """Put the run together; the same for a new and for a continued one."""
+    plan, network_plan, experiment = setup.plan, setup.network_plan, setup.experiment
+    prepared, images = folders.prepared(plan.configuration), network_plan.batch_size
+    torch.manual_seed(experiment.seed)
+    model = Model(plan, network_plan, experiment.options)
+    transfer = load_pretrained(model.network, setup.start.file) if setup.start.file else None
+    model.to(device)
+    method = FineTuning(model, plugins.find("tuning", experiment.tune, "TUNING"), plan.preset)
+    source = PatchSource(prepared, setup.training, plan, network_plan, setup.region, experiment.seed, setup.options)
+    fixed = PatchSource(prepared, setup.watched, plan, network_plan, setup.region, experiment.seed, balanced=False)
+    accumulate = experiment.schedule.accumulate
+    loop = Loop(
+        method, experiment.schedule, run, device, experiment.precision,
+        batches=lambda step: batches(source, images, step * accumulate, workers, device.type == "cuda"),
+        validate=Validation(method, fixed, plan, images, device, experiment.precision),
+        after_epoch=(lambda rows: picture(rows, run / PROGRESS)) if picture else (lambda rows: None),
+        seed=experiment.seed,
+    )
+    return loop, model, transfer
+
+
+def _write_facts(folders: DatasetFolders, run: RunFolder, setup: Setup, transfer: Transfer | None) -> None:
+    """Make the run's folder, and copy in what prediction and a reader need, so that it can travel alone."""
+    take(run)
+    alone = replace(setup.plan, networks={setup.network_plan.network.name: setup.network_plan})
+    write_json(run / PLANS, {setup.plan.configuration: alone.to_json()})
     shutil.copy(folders.preprocessed / DATASET_JSON, run / DATASET_JSON)
     shutil.copy(folders.splits, run / SPLITS)
-    if region is not None:
-        region.save(run / REGION)
-    experiment.save(run / EXPERIMENT)
+    if setup.region is not None:
+        setup.region.save(run / REGION)
+    if transfer is not None:
+        transfer.save(run / TRANSFER)
+    setup.experiment.save(run / EXPERIMENT)
 
 
-def _opening(network_plan: NetworkPlan, model: Model, training, watched, schedule: Schedule, precision: str, device) -> str:
+def _opening(setup: Setup, model: Model) -> str:
+    """Say what is about to be trained, on what, for how long."""
+    e, network = setup.experiment, setup.network_plan
+    schedule = e.schedule
     length = f"{schedule.minutes:g} minutes" if schedule.minutes else f"{schedule.epochs} epochs"
     parameters = sum(p.numel() for p in model.network.parameters())
+    unlabelled = sum(not case.has_label for case in setup.training) if setup.plan.structures else 0
+    unclassed = sum(case.target is None for case in setup.training) if setup.plan.classification else 0
     return (
-        f"{network_plan.network.name} ({parameters / 1e6:.2f} M parameters), patch {'x'.join(map(str, network_plan.patch_size))}, "
-        f"{network_plan.batch_size} images x {network_plan.windows} windows; {', '.join(task.name for task in model.tasks)}; "
-        f"{len(training)} training and {len(watched)} validation cases; {length} of {schedule.steps_per_epoch} steps; "
-        f"{precision} on {device}"
+        f"pretrain {e.pretrain}, tune {e.tune}; {' and '.join(task.name for task in model.tasks)}\n"
+        f"{e.network} ({parameters / 1e6:.2f} M parameters), patch {'x'.join(map(str, network.patch_size))}, "
+        f"{network.batch_size} images x {network.windows} windows, {e.precision} on {e.device}\n"
+        f"{len(setup.training)} training cases ({unlabelled} without a mask, {unclassed} without a class: left out of that loss), "
+        f"{len(setup.watched)} validation cases\n"
+        f"{length} of {schedule.steps_per_epoch} steps"
     )
-

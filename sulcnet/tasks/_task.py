@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sulcnet.data.loader import Batch
 from sulcnet.losses import Ratio
 from sulcnet.networks._network import Features, Network
-from sulcnet.records.plan import NetworkPlan, Plan
+from sulcnet.records.plan import Plan
 
 
 class Layout(NamedTuple):

@@ -16,6 +16,9 @@ from sulcnet.records.plan import Plan
 from sulcnet.tasks._task import Layout, Task
 
 
+DROPOUT = 0.5
+
+
 class Classification(Task):
     """Cross-entropy of the image's class; an unknown class counts for nothing."""
 
@@ -30,7 +33,7 @@ class Classification(Task):
     def head(self, network: Network, plan: Plan, options: dict) -> nn.Module:
         classes = len(plan.classification.classes)
         pooling = options.get("pooling", "attention")
-        return ClassHead(class_channels(network), classes, len(plan.spacing), pooling=pooling, positions=True)
+        return ClassHead(class_channels(network), classes, len(plan.spacing), pooling=pooling, positions=True, dropout=DROPOUT)
 
     def forward(self, head: nn.Module, network: Network, features: Features, batch: Batch, layout: Layout) -> Tensor:
         maps = [in_bag(part, layout) for part in class_maps(network, features)]

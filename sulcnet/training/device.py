@@ -49,5 +49,5 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 def use_threads(count: int | None) -> int:
     """Set torch's threads to the cores this process may use (or to `count`), and give their number."""
-    torch.set_num_threads(count or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    torch.set_num_threads(count or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))
     return torch.get_num_threads()

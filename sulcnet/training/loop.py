@@ -7,11 +7,11 @@ step, and everything else that changes is in `checkpoint_last.pth`.
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sulcnet.errors import Interrupted, ModelError
 from sulcnet.losses import Ratio
+from sulcnet.records._record import read_json
 from sulcnet.records.experiment import Schedule
 from sulcnet.records.workspace import METRICS, RunFolder
 from sulcnet.training import checkpoint
@@ -44,7 +45,7 @@ class Loop:
 
     def __init__(
         self, method: Method, schedule: Schedule, folder: RunFolder, device: torch.device, precision: str,
-        batches: Callable[[int], Iterator[Any]], validate: Callable[[], dict[str, float]],
+        batches: Callable[[int], Generator[Any, None, None]], validate: Callable[[], dict[str, float]],
         after_epoch: Callable[[list[dict]], None] = lambda rows: None, seed: int = 0,
     ):
         self.method, self.schedule, self.folder = method, schedule, folder
@@ -56,44 +57,61 @@ class Loop:
         self.best, self.since_best, self.rows = -math.inf, 0, []
         self.epoch_began = self.saved = 0.0
 
+    @property
+    def over(self) -> bool:
+        """Whether the schedule has ended or patience has run out."""
+        return self.progress.done or 0 < self.schedule.patience <= self.since_best
+
     def run(self) -> None:
         """Train, save `final`, leave the curves behind.
 
         Raises:
             Interrupted: a signal asked for it; the state is saved and the run can be continued.
-            ModelError: the loss is no longer a number.
+            ModelError: the loss or a gradient is no longer a number.
         """
-        stopped_early = False
-        with stop_request() as request:
-            self.progress.tick()
-            self.progress.elapsed, self.epoch_began = self._elapsed_at_start, self._elapsed_at_start
-            source = self.batches(self.progress.step)
-            while not self.progress.done and not stopped_early:
+        self._write_rows()
+        # Closed here, not at exit: workers ignore the stop signals with which exiting would end them.
+        with contextlib.closing(self.batches(self.progress.step)) as source, stop_request() as request:
+            self.progress.start()
+            while not self.over:
                 self._step([next(source).to(self.device) for _ in range(self.schedule.accumulate)])
                 self.progress.tick()
-                if self.progress.at_epoch_end:
-                    stopped_early = self._close_epoch()
-                if request or self.progress.elapsed - self.saved > LAST_SAVE_SECONDS or self.progress.at_epoch_end:
+                asked, closing = bool(request), self.progress.at_epoch_end
+                if closing:
+                    self._close_epoch()
+                if asked or closing or self.progress.elapsed - self.saved > LAST_SAVE_SECONDS:
                     self._save_last()
-                if request and not self.progress.done:
-                    raise Interrupted(f"{request.name} after step {self.progress.step}; the run is saved.",
-                                      "Continue it with the same command and --c.")
-        self._finish(stopped_early)
-
-    _elapsed_at_start = 0.0
+                if closing:
+                    self._draw()
+                if asked and not self.over:
+                    break
+            if self.over:
+                self._finish()
+            if request:
+                raise Interrupted(f"{request.name} after step {self.progress.step}; the run is saved.",
+                                  "Continue it with the same command and --c.")
 
     def resume(self) -> None:
-        """Take the state of `checkpoint_last.pth`; metric rows written after it are dropped."""
-        state = checkpoint.load(self.folder.checkpoint("last"))
-        self.method.modules.load_state_dict(state["modules"])
-        self.method.load_extra_state(state["extra"])
-        for part, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][part])
-        self.sums = {name: tuple(part.to(self.device) for part in pair) for name, pair in state["sums"].items()}
-        self.progress.step, self._elapsed_at_start = state["step"], state["elapsed"]
-        self.best, self.since_best, self.rows = state["best"], state["since_best"], state["rows"]
-        self.saved = self._elapsed_at_start
-        (self.folder / METRICS).write_text("".join(_line(row) for row in self.rows))
+        """Take the state of `checkpoint_last.pth`; metric rows written after it are dropped.
+
+        Raises:
+            ModelError: the state does not fit this run.
+        """
+        path = self.folder.checkpoint("last")
+        state = checkpoint.load(path)
+        try:
+            self.method.modules.load_state_dict(state["modules"])
+            self.method.load_extra_state(state["extra"])
+            for part, optimiser in self.optimisers.items():
+                optimiser.load_state_dict(state["optimisers"][part])
+            self.sums = {name: tuple(part.to(self.device) for part in pair) for name, pair in state["sums"].items()}
+            self.progress.step, self.progress.elapsed = state["step"], state["elapsed"]
+            self.best, self.since_best, self.rows = state["best"], state["since_best"], state["rows"]
+            self.epoch_began = state["epoch_began"]
+        except (KeyError, RuntimeError, ValueError) as problem:
+            first = str(problem).split("\n")[0]
+            raise ModelError(f"{path} does not fit this run: {first}", "Start it anew with --overwrite.") from problem
+        self.saved = self.progress.elapsed
         log.info("continuing at step %d (epoch %d)", self.progress.step, len(self.rows))
 
     def _step(self, micro_batches: Sequence[Any]) -> None:
@@ -154,15 +172,12 @@ class Loop:
             for group in optimiser.param_groups:
                 group["lr"] = factor * self.schedule.rates[group["rate"]]
 
-    def _close_epoch(self) -> bool:
-        """Log, validate, keep the best; give whether patience has run out."""
+    def _close_epoch(self) -> None:
+        """Log, validate, keep the best."""
+        self._check_finite()
         row = self._row()
-        if not math.isfinite(row["loss"]):
-            raise ModelError(f"The loss is {row['loss']} in epoch {row['epoch']}.",
-                             "Lower the rate (--set rate=...) or train in --precision fp32; the last good state is saved.")
-        if (row["epoch"] + 1) % self.schedule.validate_every == 0 or self.progress.done:
-            row.update({f"val/{name}": float(value) for name, value in self.validate().items()})
-            self._keep_best(row.get("val/score"))
+        row.update({f"val/{name}": _finite(float(value)) for name, value in self.validate().items()})
+        self._keep_best(row.get("val/score"))
         self.progress.tick()
         row["seconds"] = round(self.progress.elapsed - self.epoch_began, 3)
         self.epoch_began = self.progress.elapsed
@@ -170,11 +185,26 @@ class Loop:
         with (self.folder / METRICS).open("a") as file:
             file.write(_line(row))
         log.info(_sentence(row, self.progress))
-        self.after_epoch(self.rows)
-        return 0 < self.schedule.patience <= self.since_best
+
+    def _check_finite(self) -> None:
+        """Refuse to go on, or to save, once a loss or a gradient is no number."""
+        for name, (total, _) in self.sums.items():
+            if (name == "loss" or name.startswith("gradient/")) and not bool(torch.isfinite(total)):
+                raise ModelError(f"The {name} is no longer a number after step {self.progress.step}.",
+                                 "Train with a lower rate (--set rate=...) or --precision fp32; the last good state is saved.")
+
+    def _draw(self) -> None:
+        try:
+            self.after_epoch(self.rows)
+        except (OSError, ValueError, RuntimeError) as problem:    # a picture is never worth a run
+            log.warning("the progress picture could not be drawn: %s", problem)
+
+    def _write_rows(self) -> None:
+        """Write the rows of the state: none for a new run, so that a killed one leaves nothing behind."""
+        (self.folder / METRICS).write_text("".join(_line(row) for row in self.rows))
 
     def _row(self) -> dict[str, Any]:
-        values = {name: float(a / b) if float(b) else None for name, (a, b) in sorted(self.sums.items())}
+        values = {name: _finite(float(a / b)) if float(b) else None for name, (a, b) in sorted(self.sums.items())}
         self.sums = {}
         rate = next(iter(self.optimisers.values())).param_groups[0]["lr"]
         peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
@@ -194,23 +224,26 @@ class Loop:
         checkpoint.save(self.folder.checkpoint(which), {"modules": self.method.modules.state_dict()}, facts)
 
     def _save_last(self) -> None:
+        self._check_finite()
         state = {
             "modules": self.method.modules.state_dict(),
             "optimisers": {part: optimiser.state_dict() for part, optimiser in self.optimisers.items()},
             "extra": self.method.extra_state(), "sums": self.sums, "step": self.progress.step,
-            "elapsed": self.progress.elapsed, "best": self.best, "since_best": self.since_best, "rows": self.rows,
+            "elapsed": self.progress.elapsed, "epoch_began": self.epoch_began, "best": self.best, "since_best": self.since_best, "rows": self.rows,
         }
         facts = {"which": "last", "step": self.progress.step, "epoch": len(self.rows), "score": _finite(self.best)}
         checkpoint.save(self.folder.checkpoint("last"), state, facts)
         self.saved = self.progress.elapsed
 
-    def _finish(self, stopped_early: bool) -> None:
+    def _finish(self) -> None:
         """Save `final`: the end of the schedule, or the best epoch when patience ended the run."""
-        if stopped_early:
-            best = checkpoint.load(self.folder.checkpoint("best"))
-            self.method.modules.load_state_dict(copy.deepcopy(best["modules"]))
-            log.info("no better epoch in %d: final is the best one", self.schedule.patience)
-        self._save_weights("final")
+        if self.progress.done:
+            self._save_weights("final")
+            return
+        best = self.folder.checkpoint("best")
+        facts = {**read_json(best.with_suffix(".json")), "which": "final"}
+        checkpoint.save(self.folder.checkpoint("final"), checkpoint.load(best), facts)
+        log.info("no better epoch in %d: final is the best one", self.schedule.patience)
 
 
 def _optimiser(groups: Sequence[Group], schedule: Schedule) -> torch.optim.Optimizer:
@@ -235,7 +268,7 @@ def _summed(totals: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row) + "\n"
+    return json.dumps(row, allow_nan=False) + "\n"
 
 
 def _finite(value: float) -> float | None:

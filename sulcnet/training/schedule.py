@@ -30,6 +30,10 @@ class Progress:
     elapsed: float = 0.0
     _since: float = field(default_factory=time.monotonic)
 
+    def start(self) -> None:
+        """Start the clock: what passed before is not the run's time."""
+        self._since = time.monotonic()
+
     def tick(self) -> None:
         """Add the time since the last tick."""
         now = time.monotonic()
