@@ -71,6 +71,8 @@ class Problem(Record):
 class Report(Record):
     """All problems of a dataset, worst first."""
 
+    written_by = "sulcnet_verify"
+
     dataset: str
     cases: int
     problems_found: tuple[Problem, ...]

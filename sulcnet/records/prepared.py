@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sulcnet.errors import ModelError
 from sulcnet.records._record import Record
 from sulcnet.records.trace import Trace
 
@@ -15,6 +16,9 @@ class PreparedCase(Record):
     `shape` is that of the prepared grid. `centres` maps a structure's label value to some of its voxels, at which
     patches are centred. `sources` are the hashes that decide whether the case must be prepared again.
     """
+
+    error = ModelError
+    written_by = "sulcnet_preprocess"
 
     id: str
     subject: str
