@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from sulcnet.records.fingerprint import Fingerprint
 from sulcnet.records.plan import Plan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.splits import FOLDS, Part, Splits, read_splits, split
+from sulcnet.records.workspace import Workspace, require_folder, require_path
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,12 @@ def test_a_header_that_is_none(data):
     assert "here" in refusal(DatasetHeader.parse, data, "here")
 
 
+def test_a_mistyped_key_is_named():
+    data = {"chanel_names": {"0": "T1w"}, "label": {"background": 0}, "numTraining": 2}
+    assert refusal(DatasetHeader.parse, data, "here") == "here lacks channel_names (is 'chanel_names' meant?) and labels (is 'label' meant?)."
+    assert refusal(DatasetHeader.parse, {"labels": {}}, "here") == "here lacks channel_names."
+
+
 def test_ten_channels_keep_their_numeric_order():
     names = {str(number): f"c{number}" for number in range(11)}
     assert DatasetHeader.parse({**HEADER, "channel_names": names}, "here").channel_names == tuple(names.values())
@@ -289,9 +297,56 @@ def test_hidden_and_foreign_files_are_no_cases(raw):
     assert case_ids(raw / "imagesTr", ".nii.gz") == ["a", "b", "c_x"]
 
 
+@pytest.mark.parametrize("names", [("a", "b"), ("OAS1_0001", "OAS1_0002")])
+def test_images_without_channel_numbers_are_one_error_with_the_new_name(raw, names):
+    for image, name in zip(sorted((raw / "imagesTr").iterdir()), names):
+        image.rename(raw / f"imagesTr/{name}.nii.gz")
+    with pytest.raises(DataError, match="no image ends in _0000.nii.gz, the first channel number") as caught:
+        opened(raw, COLUMNS)
+    assert f"{names[0]}.nii.gz to {names[0]}_0000.nii.gz" in caught.value.hint
+
+
+def test_a_missing_dataset_json_says_where_the_raw_dataset_should_lie(raw):
+    (raw / "dataset.json").unlink()
+    with pytest.raises(DataError, match="dataset.json does not exist") as caught:
+        Dataset.open(raw)
+    assert f"should lie in {raw}: dataset.json, imagesTr, labelsTr" in caught.value.hint
+
+
 def test_no_images_says_how_they_are_named(raw):
     (raw / "dataset.json").write_text(json.dumps({**HEADER, "file_ending": ".nii"}))
     assert "no image named CASE_0000.nii" in refusal(Dataset.open, raw)
+
+
+# ---- places --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["1", "001", "Dataset001_PCS"])
+def test_a_dataset_has_a_number_and_a_name(tmp_path, key):
+    (tmp_path / "raw/Dataset001_PCS").mkdir(parents=True)
+    assert Workspace.find(tmp_path).dataset(key).name == "Dataset001_PCS"
+
+
+@pytest.mark.parametrize("key", ["2", "\N{SUPERSCRIPT TWO}", "PCS", "-1", ""])
+def test_an_unknown_dataset_lists_the_known_ones(tmp_path, key):
+    (tmp_path / "raw/Dataset001_PCS").mkdir(parents=True)
+    with pytest.raises(DataError, match=f"no dataset '{key}'") as caught:
+        Workspace.find(tmp_path).dataset(key)
+    assert "Datasets there: Dataset001_PCS" in caught.value.hint
+
+
+def test_a_path_that_is_not_there_says_how_far_it_leads(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.nii.gz").touch()
+    for path, hint in (("image/deep", f"Did you mean {tmp_path}/images?"), ("xyz/deep", f"There is no xyz in {tmp_path}: ")):
+        with pytest.raises(UsageError, match=f"-i: {path} does not exist") as caught:
+            require_path(Path(path), "-i")
+        assert caught.value.hint.startswith(hint)
+    assert require_path(Path("images/a.nii.gz"), "-i") and require_folder(Path("images"), "-i")
+    with pytest.raises(UsageError, match="a.nii.gz is a file, expected a folder") as caught:
+        require_folder(Path("images/a.nii.gz"), "-p")
+    assert caught.value.hint == "Give the folder: -p images"
 
 
 # ---- splits --------------------------------------------------------------------------------------------------------

@@ -54,12 +54,12 @@ def run(args: Namespace) -> str:
 def _dataset_json(args: Namespace) -> Path:
     """Choose the dataset.json: --dataset-json, -d, or the one that lies beside the references."""
     from sulcnet.errors import UsageError
-    from sulcnet.records.workspace import DATASET_JSON, Workspace, require_folder
+    from sulcnet.records.workspace import DATASET_JSON, Workspace, require_path
 
     if args.dataset and args.dataset_json:
         raise UsageError("The dataset is named twice, by -d and by --dataset-json.", "Give one of them.")
     if args.dataset_json:
-        return require_folder(Path(args.dataset_json), "--dataset-json")
+        return require_path(Path(args.dataset_json), "--dataset-json")
     if args.dataset:
         return Workspace.find(args.root).dataset(args.dataset).raw / DATASET_JSON
     beside = Path(args.references or ".").resolve().parent / DATASET_JSON

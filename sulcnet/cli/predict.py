@@ -35,9 +35,9 @@ def run(args: Namespace) -> str:
     from pathlib import Path
 
     from sulcnet.errors import UsageError
-    from sulcnet.records.workspace import RunFolder, Workspace, require_folder
+    from sulcnet.records.workspace import RunFolder, Workspace, require_folder, require_path
 
-    source = require_folder(Path(args.input), "-i")
+    source = require_path(Path(args.input), "-i")
     if not 0 <= args.overlap < 1:
         raise UsageError(f"--overlap {args.overlap:g} is not a share.", "Give 0 to less than 1.")
     folder = RunFolder(require_folder(Path(args.model), "-m")) if args.model else Workspace.find(args.root).only_run(args.dataset)
