@@ -1,6 +1,7 @@
 """The file is the registration: find what `<folder>/<name>.py` exports, list names without importing anything.
 
     find("networks", "resenc_unet", "NETWORK")     # imports sulcnet/networks/resenc_unet.py
+    options_table("runs", "training")              # [('rate', '0.0', 'peak learning rate ...'), ...], parses, never imports
     names("networks")                              # ['resenc_unet', 'swin_unetr_12', ...], reads file names only
 
 `$SULCNET_PLUGINS` adds a folder with the same sub-folders, for one's own variants beside a read-only installation.
@@ -46,6 +47,42 @@ def summary(folder: str, name: str) -> str:
         if path.stem.rstrip("_") == name:
             return (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
     return ""
+
+
+def options_table(folder: str, name: str) -> list[tuple[str, str, str]]:
+    """List a file's options as (name, default, meaning), by parsing, never by import.
+
+    The class is the last one of the file whose name ends in Options; what it inherits from option classes that the file
+    imports comes first, as dataclasses order their fields.
+    """
+    for path in sorted(file for root in (PACKAGE, *_extra) for file in (root / folder).glob("*.py")):
+        if path.stem.rstrip("_") == name:
+            known = _option_classes(path)
+            return list(_options(list(known)[-1], known).values()) if known else []
+    return []
+
+
+def _option_classes(path: Path) -> dict[str, ast.ClassDef]:
+    """Find the option classes of a file, behind those that it imports from this package."""
+    found: dict[str, ast.ClassDef] = {}
+    body = ast.parse(path.read_text()).body
+    for node in body:
+        wanted = [alias.name for alias in node.names if alias.name.endswith("Options")] if isinstance(node, ast.ImportFrom) else []
+        if wanted and node.module.startswith(f"{PACKAGE.name}."):
+            found |= _option_classes(PACKAGE.parent.joinpath(*node.module.split(".")).with_suffix(".py"))
+    return found | {node.name: node for node in body if isinstance(node, ast.ClassDef) and node.name.endswith("Options")}
+
+
+def _options(name: str, known: dict[str, ast.ClassDef]) -> dict[str, tuple[str, str, str]]:
+    """Read `field: type = option(default, "meaning")` of a class and of its parents among the known ones."""
+    found: dict[str, tuple[str, str, str]] = {}
+    for base in known[name].bases if name in known else ():
+        found |= _options(ast.unparse(base).rpartition(".")[2], known)
+    for node in known[name].body if name in known else ():
+        if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call) and len(node.value.args) == 2:
+            default, meaning = (ast.literal_eval(argument) for argument in node.value.args)
+            found[ast.unparse(node.target)] = (ast.unparse(node.target), str(default), meaning)
+    return found
 
 
 def _files(folder: str) -> list[Path]:
