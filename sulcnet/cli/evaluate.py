@@ -64,7 +64,9 @@ def _dataset_json(args: Namespace) -> Path:
         return Workspace.find(args.root).dataset(args.dataset).raw / DATASET_JSON
     beside = Path(args.references or ".").resolve().parent / DATASET_JSON
     if not args.references or not beside.exists():
-        raise UsageError("Which dataset is this? Its dataset.json names structures and classes.", "Give -d or --dataset-json.")
+        where = f" and there is none beside {args.references}" if args.references else ""
+        raise UsageError(f"No dataset.json is named{where}; it says which structures and classes there are.",
+                         "Name the dataset with -d (1 or Dataset001_NAME), or its file with --dataset-json.")
     return beside
 
 
