@@ -22,6 +22,7 @@ from sulcnet.errors import UsageError
 O = TypeVar("O")
 
 WIDTH = 100         # characters of a line of the list in an error
+NO_BREAK = "\N{NO-BREAK SPACE}"
 INDENT = " " * 7    # below what stands behind " next: "
 
 
@@ -65,8 +66,9 @@ def _advice(options: type, assignments: Sequence[str]) -> str:
     keys = [assignment.partition("=")[0] for assignment in assignments]
     near = [difflib.get_close_matches(key, known, n=1)[:1] for key in keys if key not in known]
     meant = ", ".join(dict.fromkeys(name for names in near for name in names))
-    every = textwrap.fill(", ".join(listed) or "none", WIDTH, initial_indent=INDENT, subsequent_indent=INDENT,
-                          break_long_words=False, break_on_hyphens=False)
+    whole = [text.replace(" ", NO_BREAK) for text in listed]            # (0.7, 1.4) stays on one line
+    every = textwrap.fill(", ".join(whole) or "none", WIDTH, initial_indent=INDENT, subsequent_indent=INDENT,
+                          break_long_words=False, break_on_hyphens=False).replace(NO_BREAK, " ")
     return f"Did you mean {meant}? Known:\n{every}" if meant else f"Known:\n{every}"
 
 

@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).parents[1] / "sulcnet"
 FILES = sorted(file.stem for file in (PACKAGE / "cli").glob("[a-z]*.py"))
 HEAVY = {"torch", "numpy", "pandas", "scipy", "monai", "matplotlib", "nibabel", "SimpleITK"}
 commands = pytest.mark.parametrize("file", FILES)
-Many = make_dataclass("Many", [("rate", float, 0.5), ("noise", int, 1), *[(f"long_name_number_{n}", int, n) for n in range(12)]],
+Many = make_dataclass("Many", [("rate", float, 0.5), ("noise", int, 1), *[(f"long_name_number_{n}", tuple, (n, 0)) for n in range(12)]],
                       frozen=True)
 
 
@@ -254,7 +254,8 @@ def test_a_wrong_option_is_answered_with_the_nearest_first():
         options.parse(Many, ["nois=1", "rate=2"])
     first, *listed = caught.value.hint.splitlines()
     assert first == "Did you mean noise? Known:" and max(map(len, listed)) <= 100
-    assert " ".join(" ".join(listed).split()) == "rate=0.5, noise=1, " + ", ".join(f"long_name_number_{n}={n}" for n in range(12))
+    assert " ".join(" ".join(listed).split()) == "rate=0.5, noise=1, " + ", ".join(f"long_name_number_{n}=({n}, 0)" for n in range(12))
+    assert all(line.endswith(("),", ")")) for line in listed)       # a pair is never torn apart
     with pytest.raises(UsageError) as caught:
         options.parse(Many, ["xyz=1"])
     assert caught.value.hint.startswith("Known:\n       rate=0.5, ")

@@ -100,7 +100,7 @@ def _of_all(count: int, item: DatasetOverview) -> str:
 def _dataset(item: DatasetOverview) -> str:
     facts = [("dataset", item.name)]
     if item.cases is not None:
-        facts.append(("cases", f"{counted(item.cases, 'case')} of {counted(item.subjects, 'subject')}, {item.labelled} labelled"))
+        facts.append(("cases", f"{item.cases} of {counted(item.subjects, 'subject')}, {item.labelled} labelled"))
     facts.append(("structures", ", ".join(item.structures) or UNKNOWN))
     if item.target:
         facts.append((item.target, ", ".join(f"{count} {name}" for name, count in item.classes.items())))

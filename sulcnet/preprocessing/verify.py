@@ -148,7 +148,7 @@ def _given_split(dataset: Dataset) -> Iterator[Problem]:
     try:
         read_splits(path, dataset.cases)
     except DataError as error:
-        yield problem("splits.json cannot be used", "", error.message, "known cases, every subject in one part")
+        yield problem("splits.json cannot be used", "", error.message.rstrip("."), "known cases, every subject in one part")
 
 
 def _table_problems(dataset: Dataset, tests: Sequence[Case], rows: Mapping[str, Mapping[str, str]]) -> Iterator[Problem]:
