@@ -72,6 +72,11 @@ def progress(items: Iterable[T], total: int | None = None, label: str = "") -> I
     return tqdm(items, total=total, desc=label, leave=False, dynamic_ncols=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """Say how many: `1 case`, `2 cases`."""
+    return f"{number} {noun}" + "s" * (number != 1)
+
+
 def _keep_warnings(show: bool) -> None:
     """Keep libraries' warnings out of the terminal unless debugging; a run's log file has them."""
     logging.captureWarnings(True)

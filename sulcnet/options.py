@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import difflib
+import textwrap
 import typing
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -18,6 +20,10 @@ from typing import Any, TypeVar
 from sulcnet.errors import UsageError
 
 O = TypeVar("O")
+
+WIDTH = 100         # characters of a line of the list in an error
+NO_BREAK = "\N{NO-BREAK SPACE}"
+INDENT = " " * 7    # below what stands behind " next: "
 
 
 def option(default: Any, meaning: str) -> Any:
@@ -44,13 +50,26 @@ def parse(options: type[O], assignments: Sequence[str]) -> O:
         except ValueError:
             wrong.append(f"'{assignment}' (expected {getattr(known[key], '__name__', known[key])})")
     if wrong:
-        raise UsageError(f"Wrong --set: {', '.join(wrong)}.", f"Known: {', '.join(describe(options)) or 'none'}.")
+        raise UsageError(f"Wrong --set: {', '.join(wrong)}.", _advice(options, assignments))
     return options(**values)
 
 
 def describe(options: type) -> list[str]:
     """List options as `name=default`."""
     return [f"{field.name}={field.default}" for field in dataclasses.fields(options)]
+
+
+def _advice(options: type, assignments: Sequence[str]) -> str:
+    """Name the options that were meant, then list all of them."""
+    listed = describe(options)
+    known = {text.partition("=")[0]: text for text in listed}
+    keys = [assignment.partition("=")[0] for assignment in assignments]
+    near = [difflib.get_close_matches(key, known, n=1)[:1] for key in keys if key not in known]
+    meant = ", ".join(dict.fromkeys(name for names in near for name in names))
+    whole = [text.replace(" ", NO_BREAK) for text in listed]            # (0.7, 1.4) stays on one line
+    every = textwrap.fill(", ".join(whole) or "none", WIDTH, initial_indent=INDENT, subsequent_indent=INDENT,
+                          break_long_words=False, break_on_hyphens=False).replace(NO_BREAK, " ")
+    return f"Did you mean {meant}? Known:\n{every}" if meant else f"Known:\n{every}"
 
 
 def _typed(kind: Any, text: str) -> Any:

@@ -1,7 +1,7 @@
 """The file is the registration: find what `<folder>/<name>.py` exports, list names without importing anything.
 
     find("networks", "resenc_unet", "NETWORK")     # imports sulcnet/networks/resenc_unet.py
-    options_table("pretraining", "mae")            # [('rate', '0.0', 'peak learning rate ...'), ...], parses, never imports
+    options_table("runs", "training")              # [('rate', '0.0', 'peak learning rate ...'), ...], parses, never imports
     names("networks")                              # ['resenc_unet', 'swin_unetr_12', ...], reads file names only
 
 `$SULCNET_PLUGINS` adds a folder with the same sub-folders, for one's own variants beside a read-only installation.
@@ -50,23 +50,27 @@ def summary(folder: str, name: str) -> str:
 
 
 def options_table(folder: str, name: str) -> list[tuple[str, str, str]]:
-    """List a plug-in's options as (name, default, meaning), by parsing, never by import.
+    """List a file's options as (name, default, meaning), by parsing, never by import.
 
-    The class is the last one of the file whose name ends in Options; what it inherits from `_*.py` of the same folder
-    comes first, as dataclasses order their fields.
+    The class is the last one of the file whose name ends in Options; what it inherits from option classes that the file
+    imports comes first, as dataclasses order their fields.
     """
-    for path in _files(folder):
+    for path in sorted(file for root in (PACKAGE, *_extra) for file in (root / folder).glob("*.py")):
         if path.stem.rstrip("_") == name:
-            own = _classes(path)
-            shared = [_classes(file) for file in sorted(path.parent.glob("_*.py")) if file.stem != "__init__"]
-            known = {key: node for classes in (*shared, own) for key, node in classes.items()}
-            last = [key for key in own if key.endswith("Options")][-1:]
-            return list(_options(last[0], known).values()) if last else []
+            known = _option_classes(path)
+            return list(_options(list(known)[-1], known).values()) if known else []
     return []
 
 
-def _classes(path: Path) -> dict[str, ast.ClassDef]:
-    return {node.name: node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)}
+def _option_classes(path: Path) -> dict[str, ast.ClassDef]:
+    """Find the option classes of a file, behind those that it imports from this package."""
+    found: dict[str, ast.ClassDef] = {}
+    body = ast.parse(path.read_text()).body
+    for node in body:
+        wanted = [alias.name for alias in node.names if alias.name.endswith("Options")] if isinstance(node, ast.ImportFrom) else []
+        if wanted and node.module.startswith(f"{PACKAGE.name}."):
+            found |= _option_classes(PACKAGE.parent.joinpath(*node.module.split(".")).with_suffix(".py"))
+    return found | {node.name: node for node in body if isinstance(node, ast.ClassDef) and node.name.endswith("Options")}
 
 
 def _options(name: str, known: dict[str, ast.ClassDef]) -> dict[str, tuple[str, str, str]]:

@@ -1,8 +1,12 @@
 """Every command answers --help at once, refuses what it does not know in two lines, and ends with the right code."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import make_dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 
@@ -10,13 +14,15 @@ import pytest
 
 from sulcnet import __version__
 from sulcnet.cli import _command
-from sulcnet.cli._command import Command
-from sulcnet.errors import DataError, PartlyDone
+from sulcnet.cli._command import Command, Terminated, next_command
+from sulcnet.errors import DataError, PartlyDone, UsageError
 
 PACKAGE = Path(__file__).parents[1] / "sulcnet"
 FILES = sorted(file.stem for file in (PACKAGE / "cli").glob("[a-z]*.py"))
 HEAVY = {"torch", "numpy", "pandas", "scipy", "monai", "matplotlib", "nibabel", "SimpleITK"}
 commands = pytest.mark.parametrize("file", FILES)
+Many = make_dataclass("Many", [("rate", float, 0.5), ("noise", int, 1), *[(f"long_name_number_{n}", tuple, (n, 0)) for n in range(12)]],
+                      frozen=True)
 
 
 def script(file: str) -> list[str]:
@@ -123,6 +129,138 @@ def test_errors_are_two_lines_and_an_exit_code(error, code, lines, capsys):
     assert all(found.startswith(line) for found, line in zip(printed, lines))
 
 
+ENDLESS = """
+import sys, time
+from functools import partial
+from pathlib import Path
+from sulcnet.cli._command import Command
+from sulcnet.parallel import map_cases
+
+def sleep(folder, item):
+    (folder / str(item)).touch()
+    time.sleep(60)
+
+def run(args):
+    folder = Path({folder!r})
+    if {workers}:
+        list(map_cases(partial(sleep, folder), range(8), {workers}))
+    sleep(folder, "alone")
+
+if __name__ == "__main__":
+    sys.exit(Command("Sleep.", lambda parser: None, run, name="sulcnet_sleep", again="Run it with --c.")([]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM cannot be caught")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sigterm_is_two_lines_and_130_and_ends_the_workers(tmp_path, workers):
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    (tmp_path / "sleeper.py").write_text(ENDLESS.format(folder=str(marks), workers=workers))
+    with subprocess.Popen([sys.executable, tmp_path / "sleeper.py"], stderr=subprocess.PIPE, text=True,
+                          env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)}, start_new_session=True) as process:
+        until(lambda: len(list(marks.iterdir())) >= max(1, workers))
+        os.killpg(process.pid, signal.SIGTERM)      # as a job scheduler does it: parent and workers alike
+        said = process.communicate(timeout=30)[1]
+    assert (process.returncode, said) == (130, "error: Interrupted by SIGTERM.\n next: Run it with --c.\n")
+    until(lambda: not group_lives(process.pid))
+
+
+def until(holds) -> None:
+    end = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_fork_that_inherited_the_handler_is_killed_by_the_signal():
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork")
+    found = []
+
+    def run(_):
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0)
+        found.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    assert made(run)([]) == 0 and found == [-signal.SIGTERM]
+
+
+def test_handlers_are_as_before_when_a_command_is_done():
+    before = signal.getsignal(signal.SIGTERM)
+    assert made(raising(Terminated()))([]) == 130
+    assert signal.getsignal(signal.SIGTERM) is before
+    with ThreadPoolExecutor(1) as pool:             # a thread may set no handler, and needs none
+        assert pool.submit(made(lambda _: None), []).result() == 0
+
+
+@pytest.mark.parametrize("argv, said", [
+    ([], "Next: sulcnet_plan -d 1"), (["--root", "my study"], "Next: sulcnet_plan -d 1 --root 'my study'"),
+])
+def test_the_next_command_keeps_the_root(argv, said, capsys):
+    command = made(lambda args: f"Next: {next_command(args, 'sulcnet_plan', '-d', 1)}", _command.add_root)
+    assert command(argv) == 0 and capsys.readouterr().out.strip() == said
+
+
+@pytest.mark.parametrize("argv, hint, said", [
+    (["--root", "a"], "Plan it: sulcnet_plan -d 1", "Plan it: sulcnet_plan -d 1 (and --root a)"),
+    (["--root=a b"], "Plan it: sulcnet_plan -d 1", "Plan it: sulcnet_plan -d 1 (and --root 'a b')"),
+    ([], "Plan it: sulcnet_plan -d 1", "Plan it: sulcnet_plan -d 1"),
+    (["--root", "a"], "See sulcnet_plan -d 1 --root a", "See sulcnet_plan -d 1 --root a"),
+    (["--root", "a"], "Repair the image.", "Repair the image."),
+])
+def test_a_command_in_a_hint_is_given_the_root_too(argv, hint, said, capsys):
+    assert made(raising(DataError("Wrong.", hint)), _command.add_root)(argv) == 4
+    assert capsys.readouterr().err.splitlines()[1] == f" next: {said}"
+
+
+def test_loading_is_said_only_if_it_takes_long(capsys):
+    def run(args):
+        with _command.loading("much", patience=0.05):
+            time.sleep(0.5)
+        with _command.loading("little", patience=60):
+            pass
+
+    assert made(run)([]) == 0
+    assert capsys.readouterr().err == "loading much ...\n"
+
+
+def test_help_lists_the_options_that_set_changes():
+    from dataclasses import fields
+
+    from sulcnet import plugins
+    from sulcnet.runs.training import TuningOptions
+
+    table = plugins.options_table("runs", "training")
+    assert table == [(field.name, str(field.default), field.metadata["help"]) for field in fields(TuningOptions)]
+    text = call(*script("train"), "--help").stdout
+    assert all(f"  {name}={default} " in text for name, default, _ in table)
+
+
+def test_a_wrong_option_is_answered_with_the_nearest_first():
+    from sulcnet import options
+
+    with pytest.raises(UsageError, match="Wrong --set: 'nois=1'") as caught:
+        options.parse(Many, ["nois=1", "rate=2"])
+    first, *listed = caught.value.hint.splitlines()
+    assert first == "Did you mean noise? Known:" and max(map(len, listed)) <= 100
+    assert " ".join(" ".join(listed).split()) == "rate=0.5, noise=1, " + ", ".join(f"long_name_number_{n}=({n}, 0)" for n in range(12))
+    assert all(line.endswith(("),", ")")) for line in listed)       # a pair is never torn apart
+    with pytest.raises(UsageError) as caught:
+        options.parse(Many, ["xyz=1"])
+    assert caught.value.hint.startswith("Known:\n       rate=0.5, ")
+
+
 def test_debug_adds_the_traceback(capsys):
     assert made(raising(ValueError("wrong")))(["--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
@@ -145,10 +283,10 @@ def test_shared_flags_have_their_defaults_and_check_their_values(capsys):
     shared = [getattr(_command, name) for name in dir(_command) if name.startswith("add_") and name != "add_dataset"]
     seen = []
     command = made(seen.append, *shared)
-    assert command(["--set", "a=1", "--set", "b=-2", "--seed", "-1", "--device", "cuda:1"]) == 0
-    assert (seen[0].set, seen[0].seed, seen[0].device, seen[0].root) == (["a=1", "b=-2"], -1, "cuda:1", None)
+    assert command(["--set", "a=1", "--set", "b=-2", "--seed", "3", "--device", "cuda:1"]) == 0
+    assert (seen[0].set, seen[0].seed, seen[0].device, seen[0].root) == (["a=1", "b=-2"], 3, "cuda:1", None)
     assert 1 <= seen[0].workers <= 8
-    for wrong in (["--device", "gpu"], ["-np", "0"], ["--workers", "many"]):
+    for wrong in (["--device", "gpu"], ["-np", "0"], ["--seed", "-1"], ["--workers", "many"]):
         assert command(wrong) == 2
         assert "expected" in capsys.readouterr().err
 

@@ -198,8 +198,9 @@ def test_an_empty_reference_folder(place, capsys):
 
 
 @pytest.mark.parametrize("arguments, code, said", [
-    (["-p", "predictions", "-o", "scores"], 2, "Which dataset"),
-    (["-p", "predictions", "-o", "scores", "-d", "1"], 2, "has structures (PCS)"),
+    (["-p", "predictions", "-o", "scores"], 2, "No dataset.json is named"),
+    (["-p", "predictions", "-o", "scores", "-d", "1"], 2, "No reference masks are given"),
+    (["-p", "predictions", "-r", "predictions", "-o", "scores"], 2, "none beside predictions"),
     (["-p", "predictions", "-r", "nowhere", "-o", "scores"], 2, "-r: nowhere does not exist"),
     (["-p", "nowhere", "-r", "predictions", "-o", "scores"], 2, "-p: nowhere does not exist"),
     ([*ARGUMENTS, "-d", "9"], 4, "no dataset '9'"),

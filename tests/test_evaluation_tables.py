@@ -153,10 +153,17 @@ def test_the_printed_table(results):
     text = format_summary(summarise(results, CLASSES, ordered=True, tolerance_mm=1.0))
     lines = text.splitlines()
     assert lines[0].startswith("7 cases of 5 subjects")
-    assert "1 prediction missing" in lines[1] and "e_L" in lines[1]
-    assert [line.split()[0] for line in lines[3:7]] == ["structure", "skeleton", "PCS", "mean"]
+    assert lines[1].startswith("Fewer than 10 subjects: the intervals are not reliable")
+    assert "1 prediction missing" in lines[2] and "e_L" in lines[2]
+    assert [line.split()[0] for line in lines[4:8]] == ["structure", "skeleton", "PCS", "mean"]
     assert "within 1 mm" in text and "kappa" in text and "truth \\ predicted" in text
     assert all(line == line.rstrip() and len(line) <= 110 for line in lines)
+
+
+@pytest.mark.parametrize("subjects, warned", [(1, False), (2, True), (9, True), (10, False)])
+def test_intervals_over_few_subjects_are_said_not_to_be_reliable(subjects, warned):
+    summary = summarise([CaseResult(f"case{i}", f"subject{i}", "", scores(), None, None) for i in range(subjects)])
+    assert ("not reliable" in format_summary(summary)) == warned
 
 
 def test_wrong_input_is_named(results, paths):

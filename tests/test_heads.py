@@ -20,7 +20,7 @@ from sulcnet.networks.heads import (
 
 def head(pooling="attention", **more):
     torch.manual_seed(0)
-    return ClassHead((6, 10), classes=3, ndim=3, width=8, pooling=pooling, **more)
+    return ClassHead((6, 10), classes=3, ndim=3, width=8, pooling=pooling, **more).eval()
 
 
 def maps(windows):
@@ -87,7 +87,7 @@ def slow_attention(attention, everything):
         vectors = reader.project(features.flatten(2).transpose(1, 2).flatten(0, 1))
         share = reader.score(reader.signal(vectors).tanh() * reader.gate(vectors).sigmoid()).softmax(0)
         pooled.append((share * vectors).sum(0))
-    return attention.answer(torch.cat(pooled))[None]
+    return attention.answer(attention.standardise(torch.cat(pooled)[None]))
 
 
 def test_attention_is_one_softmax_over_all_windows_in_value_and_gradient():
@@ -155,3 +155,15 @@ def test_the_class_head_trains_on_fake_tensors(pooling):
 def test_an_unknown_pooling_is_named():
     with pytest.raises(ValueError, match="pooling.*'max'"):
         head("max")
+
+
+def test_pooled_values_are_standardised_by_running_moments():
+    """A small difference on a large constant is what the answer reads; evaluation changes nothing."""
+    standardise = head().standardise.train()
+    pooled = 5 + 0.01 * torch.randn(2000, 16, generator=torch.Generator().manual_seed(0))
+    for few in pooled.split(4):
+        standardise(few)
+    standardise.eval()
+    seen = standardise(pooled)
+    assert seen.mean().abs() < 0.3 and 0.6 < seen.std() < 1.1
+    assert torch.equal(standardise(pooled), seen)

@@ -8,9 +8,12 @@ import types
 import pytest
 
 from sulcnet.cli.info import COMMAND
+from sulcnet.preprocessing.integrity import Problem, Report
+from sulcnet.records.dataset import Dataset
 from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.network_spec import NetworkSpec
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan, save_plan
+from sulcnet.records.splits import Part, Splits
 from sulcnet.records.workspace import Workspace
 from sulcnet.runs import machine
 from sulcnet.runs.overview import describe_workspace
@@ -95,6 +98,38 @@ def test_runs_say_how_far_and_how_good_they_are(place, capsys):
     assert "1 of 2" in output(capsys)
     text = output(capsys, "-d", "Dataset001_Tiny")
     assert "20 of 20       0.750      0.500" in text and "unfinished" in text and done.path in text
+
+
+def test_prepared_cases_are_counted_against_those_that_will_be(place, capsys):
+    folders = Workspace.find().dataset("1")
+    save_plan(folders.plans, plan())
+    cases = Dataset.open(folders.raw).cases
+    # "d" has no label and no class and belongs to a test subject: it is never read
+    Splits(0, ("d",), Part(("a", "b"), ("c",)), (), {case.id: case.subject for case in cases}).save(folders.splits)
+    folders.prepared("3d").mkdir()
+    (folders.prepared("3d") / "a.json").touch()
+    assert "1 of 3" in output(capsys) and "unet_bn; 1 of 3 cases prepared" in output(capsys, "-d", "1")
+
+
+def test_a_finished_run_that_was_not_scored_says_so(place, capsys):
+    run = add_run(place, 0, ("checkpoint_final.pth", ""))
+    file = run / "experiment.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"validation": ["a"], "test": ["b"]}))
+    assert "not scored" in output(capsys, "-d", "1") and "1 of 1" in output(capsys)
+    for part in ("validation", "test"):
+        (run / part).mkdir()
+        (run / part / "summary.json").write_text("{}")
+    assert "not scored" not in output(capsys, "-d", "1")
+
+
+def test_one_is_not_called_many(place, capsys):
+    folders = Workspace.find().dataset("1")
+    save_plan(folders.plans, plan())
+    folders.prepared("3d").mkdir()
+    (folders.prepared("3d") / "a.json").touch()
+    Report("Dataset001_Tiny", 1, (Problem("error", "a", "duplicate case", "x", "y"),)).save(folders.preprocessed / "integrity.json")
+    text = output(capsys, "-d", "1")
+    assert "checked     1 error, 0 warnings" in text and "unet_bn; 1 case prepared" in text
 
 
 @pytest.mark.parametrize("file", ["raw/Dataset001_Tiny/dataset.json", "preprocessed/Dataset001_Tiny/plans.json",

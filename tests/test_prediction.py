@@ -11,15 +11,17 @@ import torch
 from cohort import prepared_cohort
 from sulcnet.cli.predict import COMMAND as PREDICT
 from sulcnet.data.region import Region
-from sulcnet.errors import DataError, ModelError
+from sulcnet.errors import ModelError, UsageError
 from sulcnet.inference.predictor import Predictor
 from sulcnet.inference.windows import blending_weights, window_corners
 from sulcnet.networks._network import Features
+from sulcnet.records.dataset import Case
 from sulcnet.records.plan import load_plan
 from sulcnet.records.workspace import RunFolder
 from sulcnet.runs.finetuning import Model
 from sulcnet.runs.inputs import find_inputs
 from sulcnet.runs.model import load_model
+from sulcnet.runs.prediction import check_out
 from sulcnet.runs.training import TrainingWish, train
 from sulcnet.tasks.classification import coordinates
 from sulcnet.training.device import autocast
@@ -175,8 +177,17 @@ def test_masks_are_never_overwritten_unasked(trained, tmp_path):
     flags = ["-i", str(sorted((folders.raw / "imagesTr").iterdir())[0]), "-m", str(run.path), "--device", "cpu"]
     labels = tmp_path / "labelsTr"
     shutil.copytree(folders.raw / "labelsTr", labels)
-    assert PREDICT([*flags, "-o", str(labels)]) == 4
+    assert PREDICT([*flags, "-o", str(labels)]) == 2
     assert PREDICT([*flags, "-o", str(labels), "--overwrite"]) == 0
+
+
+def test_an_output_that_clashes_with_the_input_is_a_wrong_flag(tmp_path):
+    image = tmp_path / "a.nii.gz"
+    image.touch()
+    with pytest.raises(UsageError, match="is the folder of the images"):
+        check_out(tmp_path, [Case("a", (image,))], ".nii.gz", overwrite=True)
+    with pytest.raises(UsageError, match="a.nii.gz exists"):
+        check_out(tmp_path, [Case("a", (tmp_path / "b.nii.gz",))], ".nii.gz", overwrite=False)
 
 
 def test_predict_says_what_is_wrong_in_two_lines(trained, tmp_path, capsys):

@@ -2,14 +2,21 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
-from sulcnet.errors import DataError, ModelError
+from sulcnet.errors import DataError, ModelError, UsageError
+from sulcnet.preprocessing.integrity import Report
 from sulcnet.records._record import Record, read_json, write_json
 from sulcnet.records.dataset import Case, Dataset, DatasetHeader, case_ids
+from sulcnet.records.experiment import Experiment, Schedule
+from sulcnet.records.fingerprint import Fingerprint
+from sulcnet.records.plan import Plan
+from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.splits import FOLDS, Part, Splits, read_splits, split
+from sulcnet.records.workspace import Workspace, require_folder, require_path
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,55 @@ def test_replace_checks_again():
     assert "scale" in refusal(lambda: Box((0, 1), (4, 5)).replace(scale=0.0))
 
 
+@dataclass(frozen=True)
+class Written(Record):
+    written_by = "sulcnet_pack"
+
+    shelf: Shelf
+    versions: dict[str, str] | None = None
+    schema: int = 2
+
+
+@pytest.mark.parametrize("change, said", [
+    ({"lid": 1}, "lid: unknown key"),
+    ({"shelf": {}}, "boxes: missing"),
+    ({"shelf": {"boxes": [{**BOX, "colour": 1}]}}, "colour: unknown key"),
+    ({"schema": 1}, "schema: expected 2, found 1"),
+])
+def test_strange_keys_in_what_only_sulcnet_writes_are_another_version(tmp_path, change, said):
+    written = {"shelf": {"boxes": [BOX]}, "schema": 2}
+    assert Written.from_json(written)
+    write_json(tmp_path / "a.json", {**written, **change})
+    with pytest.raises(DataError, match=f"a.json was written by another version of sulcnet: .*{said}") as caught:
+        Written.load(tmp_path / "a.json")
+    assert caught.value.hint == "Make it anew with sulcnet_pack, or use the version that wrote it."
+    with pytest.raises(DataError, match="another version of sulcnet, 0.0.9: "):
+        Written.from_json({**written, **change, "versions": {"sulcnet": "0.0.9"}})
+
+
+def test_a_wrong_value_in_what_sulcnet_writes_is_no_other_version():
+    assert "another version" not in refusal(Written.from_json, {"shelf": {"boxes": [{**BOX, "scale": "big"}]}})
+
+
+def test_a_run_of_another_version_says_train(tmp_path):
+    """The parts of a file, here the schedule, are as old or as new as the whole."""
+    schedule = Schedule(20, 10, {"network": 1e-3}, 0.0, 0.0, 0.0, 1.0)
+    run = Experiment("train", "D", "3d", "unet_bn", "none", "scratch", "sulcnet", "holdout", 0, schedule, {}, {}, "fp32",
+                     "cpu", 1, "", {"sulcnet": "9.9"}, {}, (), (), ()).to_json()
+    assert Experiment.from_json(run)
+    run["schedule"]["validate_rarely"] = 5
+    with pytest.raises(ModelError, match="another version of sulcnet, 9.9: .*validate_rarely: unknown key") as caught:
+        Experiment.from_json(run, "experiment.json")
+    assert "sulcnet_train" in caught.value.hint
+
+
+@pytest.mark.parametrize("record", [Experiment, Plan, PreparedCase, Fingerprint, Report])
+def test_a_missing_file_of_sulcnet_names_the_command_that_writes_it(tmp_path, record):
+    with pytest.raises((DataError, ModelError)) as caught:
+        record.load(tmp_path / "a.json")
+    assert caught.value.hint.startswith("sulcnet_")
+
+
 def test_files_that_cannot_be_read_are_two_lines(tmp_path):
     assert "does not exist" in refusal(read_json, tmp_path / "none.json")
     assert "cannot be read" in refusal(read_json, tmp_path)
@@ -151,6 +207,12 @@ def test_a_wrong_header_names_the_key(change, said):
 @pytest.mark.parametrize("data", [[], 3, None, {"labels": {}}])
 def test_a_header_that_is_none(data):
     assert "here" in refusal(DatasetHeader.parse, data, "here")
+
+
+def test_a_mistyped_key_is_named():
+    data = {"chanel_names": {"0": "T1w"}, "label": {"background": 0}, "numTraining": 2}
+    assert refusal(DatasetHeader.parse, data, "here") == "here lacks channel_names (is 'chanel_names' meant?) and labels (is 'label' meant?)."
+    assert refusal(DatasetHeader.parse, {"labels": {}}, "here") == "here lacks channel_names."
 
 
 def test_ten_channels_keep_their_numeric_order():
@@ -235,9 +297,56 @@ def test_hidden_and_foreign_files_are_no_cases(raw):
     assert case_ids(raw / "imagesTr", ".nii.gz") == ["a", "b", "c_x"]
 
 
+@pytest.mark.parametrize("names", [("a", "b"), ("OAS1_0001", "OAS1_0002")])
+def test_images_without_channel_numbers_are_one_error_with_the_new_name(raw, names):
+    for image, name in zip(sorted((raw / "imagesTr").iterdir()), names):
+        image.rename(raw / f"imagesTr/{name}.nii.gz")
+    with pytest.raises(DataError, match="no image ends in _0000.nii.gz, the first channel number") as caught:
+        opened(raw, COLUMNS)
+    assert f"{names[0]}.nii.gz to {names[0]}_0000.nii.gz" in caught.value.hint
+
+
+def test_a_missing_dataset_json_says_where_the_raw_dataset_should_lie(raw):
+    (raw / "dataset.json").unlink()
+    with pytest.raises(DataError, match="dataset.json does not exist") as caught:
+        Dataset.open(raw)
+    assert f"should lie in {raw}: dataset.json, imagesTr, labelsTr" in caught.value.hint
+
+
 def test_no_images_says_how_they_are_named(raw):
     (raw / "dataset.json").write_text(json.dumps({**HEADER, "file_ending": ".nii"}))
     assert "no image named CASE_0000.nii" in refusal(Dataset.open, raw)
+
+
+# ---- places --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["1", "001", "Dataset001_PCS"])
+def test_a_dataset_has_a_number_and_a_name(tmp_path, key):
+    (tmp_path / "raw/Dataset001_PCS").mkdir(parents=True)
+    assert Workspace.find(tmp_path).dataset(key).name == "Dataset001_PCS"
+
+
+@pytest.mark.parametrize("key", ["2", "\N{SUPERSCRIPT TWO}", "PCS", "-1", ""])
+def test_an_unknown_dataset_lists_the_known_ones(tmp_path, key):
+    (tmp_path / "raw/Dataset001_PCS").mkdir(parents=True)
+    with pytest.raises(DataError, match=f"no dataset '{key}'") as caught:
+        Workspace.find(tmp_path).dataset(key)
+    assert "Datasets there: Dataset001_PCS" in caught.value.hint
+
+
+def test_a_path_that_is_not_there_says_how_far_it_leads(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.nii.gz").touch()
+    for path, hint in (("image/deep", f"Did you mean {tmp_path}/images?"), ("xyz/deep", f"There is no xyz in {tmp_path}: ")):
+        with pytest.raises(UsageError, match=f"-i: {path} does not exist") as caught:
+            require_path(Path(path), "-i")
+        assert caught.value.hint.startswith(hint)
+    assert require_path(Path("images/a.nii.gz"), "-i") and require_folder(Path("images"), "-i")
+    with pytest.raises(UsageError, match="a.nii.gz is a file, expected a folder") as caught:
+        require_folder(Path("images/a.nii.gz"), "-p")
+    assert caught.value.hint == "Give the folder: -p images"
 
 
 # ---- splits --------------------------------------------------------------------------------------------------------
@@ -380,10 +489,20 @@ def test_cases_that_are_gone_are_named_wherever_they_are_listed(tmp_path):
     for part in (splits.test, splits.holdout.train, splits.folds[1].validation):
         splits.save(tmp_path / "splits.json")
         left = [case for case in cohort(20) if case.id != part[0]]
-        assert part[0] in refusal(read_splits, tmp_path / "splits.json", left)
+        assert f": {part[0]} is gone from the dataset." in refusal(read_splits, tmp_path / "splits.json", left)
     only_in_a_fold = Splits(0, (), Part((), ()), (Part(("x",), ()),), {"x": "x"})
     only_in_a_fold.save(tmp_path / "splits.json")
     assert "x" in refusal(read_splits, tmp_path / "splits.json", cohort(2))
+
+
+def test_what_is_gone_and_what_has_another_subject_are_told_apart(tmp_path):
+    split(cohort(20)).save(tmp_path / "splits.json")
+    gone, moved = ("s001_L", "s001_R"), "s004_R"
+    left = [replace(case, subject="other") if case.id == moved else case for case in cohort(20) if case.id not in gone]
+    message = refusal(read_splits, tmp_path / "splits.json", left)
+    assert message.endswith(": s001_L and s001_R are gone from the dataset; s004_R is given to another subject.")
+    many = refusal(read_splits, tmp_path / "splits.json", [case for case in cohort(20) if case.subject > "s004"])
+    assert many.endswith(": s000_L, s000_R, s001_L, s001_R and 6 more are gone from the dataset.")
 
 
 def test_a_case_without_a_subject_is_refused():
@@ -396,6 +515,7 @@ def test_a_split_file_of_nnunet_is_refused_in_two_lines(tmp_path):
 
 
 def test_an_unknown_fold_lists_the_known_ones():
-    with pytest.raises(DataError) as caught:
-        split(cohort()).part("5")
-    assert "holdout, 0 to 4" in caught.value.hint
+    for fold in ("5", "\N{SUPERSCRIPT TWO}", "first"):
+        with pytest.raises(UsageError, match=f"no fold '{fold}'") as caught:
+            split(cohort()).part(fold)
+        assert "holdout, 0 to 4" in caught.value.hint

@@ -329,7 +329,7 @@ def test_class_with_fewer_subjects_than_folds(raw):
     for number in (0, 2):
         raw.rows[number]["pcs"] = "present"
     problem = raw.only("class with fewer subjects than folds")
-    assert problem.level == "warning" and problem.found == "3 cases of 3 subjects are pcs 'absent'"
+    assert problem.level == "warning" and problem.found == "3 cases of 3 subjects with pcs 'absent'"
 
 
 def test_num_training(raw):
@@ -340,7 +340,21 @@ def test_num_training(raw):
 
 def test_label_without_images(raw):
     raw.label("c77")
-    assert (raw.only("label without images").level, raw.only("label without images").case) == ("warning", "c77")
+    found = raw.only("label without images")
+    assert (found.level, found.case, found.expected) == ("error", "c77", "imagesTr/c77_0000.nii.gz")
+
+
+def test_a_case_whose_image_is_gone_is_one_error_not_three_hints(raw):
+    (raw.folder / "imagesTr/c3_0000.nii.gz").unlink()
+    raw.header["numTraining"], raw.header["classification"] = 9, None
+    assert raw.only("label without images").case == "c3"
+
+
+def test_an_image_without_its_channel_number_is_named_beside_its_label(raw):
+    (raw.folder / "imagesTr/c3_0000.nii.gz").rename(raw.folder / "imagesTr/c3.nii.gz")
+    raw.save()
+    found = {problem.what: problem for problem in verify(Dataset.open(raw.folder)).errors}["label without images"]
+    assert found.found == "labelsTr/c3.nii.gz and imagesTr/c3.nii.gz, which has no channel number"
 
 
 def test_row_without_images(raw):
@@ -413,12 +427,22 @@ def test_the_table_folds_repeated_problems_and_ends_with_a_command():
     assert format_report(report_of("constant image")).endswith("sulcnet_plan_and_preprocess -d Dataset001_Tiny")
 
 
+def test_a_long_text_is_wrapped_never_cut():
+    names = ", ".join(f"class_{number}" for number in range(40))
+    text = format_report(Report("Dataset001_Tiny", 10, (Problem("error", "case_1", "missing channel", names, "the end"),)))
+    assert max(map(len, text.splitlines())) <= 120 and "..." not in text
+    assert " ".join(text.split()).count("class_") == 40 and "expected the end" in " ".join(text.split())
+
+
 def test_the_next_command_keeps_the_root():
+    with pytest.raises(DataError) as caught:
+        report_of("missing channel").raise_if_errors("--root x")
+    assert caught.value.hint == "See them all: sulcnet_verify -d Dataset001_Tiny --root x"
     assert format_report(report_of("constant image"), "--root x").endswith("-d Dataset001_Tiny --root x")
 
 
 def test_errors_come_before_warnings(raw):
-    raw.label("a_lonely_label")
+    raw.header["numTraining"] = 12
     raw.label("c9", np.full(SHAPE, 5, np.uint8))
     raw.save()
     assert [p.level for p in verify(Dataset.open(raw.folder)).problems_found] == ["error", "warning"]

@@ -17,13 +17,18 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
+import shlex
 import shutil
+import signal
 import sys
 import textwrap
+import threading
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter, _ArgumentGroup
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from sulcnet import __version__, log, plugins
 from sulcnet.errors import Interrupted, SulcnetError, UsageError
@@ -32,6 +37,15 @@ from sulcnet.records import workspace
 
 WIDTH = 100
 BROKEN_PIPE = 141  # what the shell reports for a program that the reader of its output left
+PATIENCE = 3.0  # seconds of silence after which a user wonders whether anything happens
+SETTINGS = "options of --set"
+AGAIN = "Run the same command again."
+
+logger = logging.getLogger("sulcnet")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, raised where the program was: what cleans up after Ctrl-C cleans up after it too."""
 
 
 class Parser(ArgumentParser):
@@ -57,7 +71,7 @@ class Parser(ArgumentParser):
 
     def format_help(self) -> str:
         """Show the command's own groups first, those that every command has last."""
-        last = ("machine", "general")
+        last = ("machine", "general", SETTINGS)
         self._action_groups.sort(key=lambda group: last.index(group.title) + 1 if group.title in last else 0)
         return super().format_help()
 
@@ -92,22 +106,27 @@ class Command:
         run: Callable[[Namespace], str | None],
         examples: str = "",
         name: str = "",
+        again: str = AGAIN,
     ):
-        self.help, self.arguments, self.run, self.examples = help, arguments, run, examples
+        self.help, self.arguments, self.run, self.examples, self.again = help, arguments, run, examples, again
         self.name = name or "sulcnet_" + run.__module__.rpartition(".")[2].rstrip("_")
 
     def __call__(self, argv: Sequence[str] | None = None) -> int:
         """Parse, run, print the closing lines, and turn every way to fail into two lines and an exit code."""
         argv = list(sys.argv[1:] if argv is None else argv)
         try:
-            code = self._run(argv)
+            with _terminable():
+                code = self._run(argv)
             sys.stdout.flush()  # here, not at exit, where a closed pipe would print a complaint
             return code
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return BROKEN_PIPE
-        except (Exception, KeyboardInterrupt) as problem:
-            return _report(problem, debug="--debug" in argv)
+        except KeyboardInterrupt as stop:
+            by = "by SIGTERM" if isinstance(stop, Terminated) else "from the keyboard"
+            return _report(Interrupted(f"Interrupted {by}.", self.again), argv)
+        except Exception as problem:
+            return _report(problem, argv)
 
     def parser(self) -> Parser:
         """Build the parser: the command's own flags and those that every command has."""
@@ -135,10 +154,34 @@ class Command:
         return 0
 
 
+def next_command(args: Namespace, *words: object) -> str:
+    """Write a command to type next, with the --root that this one was given."""
+    return " ".join([shlex.join(map(str, words)), root_flag(args)]).rstrip()
+
+
+def root_flag(args: Namespace) -> str:
+    """Write --root as it was given, "" where it was not."""
+    return shlex.join(["--root", args.root]) if getattr(args, "root", None) else ""
+
+
+@contextmanager
+def loading(what: str, patience: float = PATIENCE) -> Iterator[None]:
+    """Say what is being loaded, if it takes so long that the silence would worry."""
+    timer = threading.Timer(patience, lambda: logger.info("loading %s ...", what))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def add_root(parser: Parser) -> None:
     """Add --root, the folder that holds raw, preprocessed and results."""
     parser.group("general").add_argument(
-        "--root", metavar="DIR", help="folder of raw, preprocessed and results (default: $SULCNET_ROOT, else ./sulcnet_data)"
+        "--root", metavar="DIR",
+        help="folder of raw, preprocessed and results (default: $SULCNET_ROOT; else the three folders that "
+             "$sulcnet_raw, $sulcnet_preprocessed and $sulcnet_results name; else ./sulcnet_data)",
     )
 
 
@@ -186,26 +229,67 @@ def add_overwrite(parser: Parser) -> None:
 def add_set(parser: Parser) -> None:
     """Add --set key=value, an option of the chosen method; may be repeated."""
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="an option of the method; may be repeated"
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="an option, listed below; may be repeated"
     )
 
 
-def _report(problem: BaseException, debug: bool) -> int:
+def list_options(parser: Parser, table: Sequence[tuple[str, str, str]]) -> None:
+    """List below the flags what --set changes: name=default and meaning, as `plugins.options_table` reads them."""
+    texts = [(f"{name}={default}", meaning) for name, default, meaning in table]
+    widest = max((len(text) for text, _ in texts), default=0)
+    across = max(min(WIDTH, shutil.get_terminal_size().columns) - 2, widest + 20)
+    lines = (textwrap.fill(meaning, across, initial_indent=f"{text:<{widest}}  ", subsequent_indent=" " * (widest + 2))
+             for text, meaning in texts)
+    parser.group(SETTINGS).description = "\n".join(lines)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into `Terminated` as long as the block runs; nothing in a thread, where no handler can be set.
+
+    A forked worker inherits the handler until it has set its own: there the signal has to kill, as it always did.
+    """
+    owner = os.getpid()
+
+    def stop(number: int, frame: object) -> None:
+        if os.getpid() == owner:
+            raise Terminated
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _report(problem: BaseException, argv: Sequence[str]) -> int:
     """Print two lines for a failure and give its exit code."""
-    if debug:
+    if "--debug" in argv:
         import traceback
 
         traceback.print_exception(type(problem), problem, problem.__traceback__)
     message, hint, code = _explained(problem)
-    print(f"error: {message}\n next: {hint}", file=sys.stderr)
+    print(f"error: {message}\n next: {_with_root(hint, argv)}", file=sys.stderr)
     return code
+
+
+def _with_root(hint: str, argv: Sequence[str]) -> str:
+    """Say that the command which a hint names needs the same --root; the lower floors do not know of it."""
+    given = [value for flag, value in zip(argv, argv[1:]) if flag == "--root"]
+    given += [text.partition("=")[2] for text in argv if text.startswith("--root=")]
+    if not given or "--root" in hint or not re.search(r"\bsulcnet_\w+ -d ", hint):
+        return hint
+    return f"{hint} (and {shlex.join(['--root', given[-1]])})"
 
 
 def _explained(problem: BaseException) -> tuple[str, str, int]:
     if isinstance(problem, SulcnetError):
         return problem.message, problem.hint or "Run again with --debug to see where it happened.", problem.exit_code
-    if isinstance(problem, KeyboardInterrupt):
-        return "Interrupted from the keyboard.", "Run the same command again.", Interrupted.exit_code
     said = " ".join(str(problem).split())
     return f"{type(problem).__name__}: {said}", "Run again with --debug for the traceback and report it.", 1
 

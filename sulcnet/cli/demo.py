@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from sulcnet.cli._command import Command, Parser, add_device, add_quiet, add_seed, add_workers, amount
+from sulcnet.cli._command import Command, Parser, add_device, add_quiet, add_seed, add_workers, amount, loading, next_command
 
 HELP = """Run the whole path on phantoms that it draws: raw images, plan, preprocessing, training, prediction, scores and a
 picture. Takes a few minutes on two CPU cores."""
@@ -29,15 +29,18 @@ def run(args: Namespace) -> str:
     from sulcnet.evaluation.tables import format_summary
     from sulcnet.records.workspace import IMAGES, OVERVIEW, PROGRESS, TEST
     from sulcnet.report.pictures import cohort_overview, training_curves
-    from sulcnet.runs.demo import demonstrate, examples
+
+    with loading("torch"):
+        from sulcnet.runs.demo import demonstrate, examples
 
     done = demonstrate(Path(args.root), args.time_limit, args.device, args.workers, args.seed, training_curves)
     picture = done.run / OVERVIEW
     cohort_overview(examples(done), picture, value=2, title="Test phantoms: true class \N{RIGHTWARDS ARROW} predicted class")
+    predict = ("sulcnet_predict", "-m", done.run.path, "-i", done.folders.raw / IMAGES, "-o", "out")
     return (
         f"{format_summary(done.summary)}\n\nLook at:\n  {picture}\n  {done.run / PROGRESS}\n"
         f"  {done.run / TEST}    masks and tables of the test phantoms\n"
-        f"Predict others: sulcnet_predict -m {done.run.path} -i {done.folders.raw / IMAGES} -o out"
+        f"Predict others: {next_command(args, *predict)}"
     )
 
 

@@ -54,17 +54,19 @@ def run(args: Namespace) -> str:
 def _dataset_json(args: Namespace) -> Path:
     """Choose the dataset.json: --dataset-json, -d, or the one that lies beside the references."""
     from sulcnet.errors import UsageError
-    from sulcnet.records.workspace import DATASET_JSON, Workspace, require_folder
+    from sulcnet.records.workspace import DATASET_JSON, Workspace, require_path
 
     if args.dataset and args.dataset_json:
         raise UsageError("The dataset is named twice, by -d and by --dataset-json.", "Give one of them.")
     if args.dataset_json:
-        return require_folder(Path(args.dataset_json), "--dataset-json")
+        return require_path(Path(args.dataset_json), "--dataset-json")
     if args.dataset:
         return Workspace.find(args.root).dataset(args.dataset).raw / DATASET_JSON
     beside = Path(args.references or ".").resolve().parent / DATASET_JSON
     if not args.references or not beside.exists():
-        raise UsageError("Which dataset is this? Its dataset.json names structures and classes.", "Give -d or --dataset-json.")
+        where = f" and there is none beside {args.references}" if args.references else ""
+        raise UsageError(f"No dataset.json is named{where}; it says which structures and classes there are.",
+                         "Name the dataset with -d (1 or Dataset001_NAME), or its file with --dataset-json.")
     return beside
 
 

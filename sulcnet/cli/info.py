@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sulcnet.cli._command import Command, Parser, add_dataset, add_json, add_root
+from sulcnet.log import counted
 
 if TYPE_CHECKING:
     from sulcnet.records.workspace import Workspace
@@ -59,7 +60,7 @@ def _machine(machine: Machine) -> str:
     memory = f", {_gigabytes(machine.memory)} memory" if machine.memory else ""
     lines = [("software", versions)]
     lines += [("GPU", gpu) for gpu in gpus or [f"no GPU ({machine.gpu_note})"]]
-    lines += [("CPU", f"{machine.cores} core{'s' * (machine.cores != 1)}{memory}, {machine.system}")]
+    lines += [("CPU", f"{counted(machine.cores, 'core')}{memory}, {machine.system}")]
     return _aligned(lines)
 
 
@@ -80,27 +81,38 @@ def _datasets(datasets: Sequence[DatasetOverview]) -> str:
 
 
 def _row(item: DatasetOverview) -> tuple[str, ...]:
+    from sulcnet.runs.overview import UNFINISHED
+
     classes = f"{item.target}: {len(item.classes)}" if item.target else UNKNOWN
     planned = "; ".join(f"{name}: {', '.join(networks)}" for name, networks in item.planned.items()) or UNKNOWN
-    finished = f"{sum(run.state == 'finished' for run in item.runs)} of {len(item.runs)}" if item.runs else UNKNOWN
+    finished = f"{sum(run.state != UNFINISHED for run in item.runs)} of {len(item.runs)}" if item.runs else UNKNOWN
     return item.name, _text(item.cases), _text(item.labelled), classes, planned, _prepared(item), finished
 
 
 def _prepared(item: DatasetOverview) -> str:
-    return ", ".join(str(count) for count in item.prepared.values()) or UNKNOWN
+    return ", ".join(_of_all(count, item) for count in item.prepared.values()) or UNKNOWN
+
+
+def _of_all(count: int, item: DatasetOverview) -> str:
+    return str(count) if item.to_prepare is None else f"{count} of {item.to_prepare}"
 
 
 def _dataset(item: DatasetOverview) -> str:
     facts = [("dataset", item.name)]
     if item.cases is not None:
-        facts.append(("cases", f"{item.cases} of {item.subjects} subjects, {item.labelled} labelled"))
+        facts.append(("cases", f"{item.cases} of {counted(item.subjects, 'subject')}, {item.labelled} labelled"))
     facts.append(("structures", ", ".join(item.structures) or UNKNOWN))
     if item.target:
         facts.append((item.target, ", ".join(f"{count} {name}" for name, count in item.classes.items())))
-    facts.append(("checked", UNKNOWN if item.errors is None else f"{item.errors} errors, {item.warnings} warnings"))
-    facts += [(f"plan {name}", f"{', '.join(networks)}; {item.prepared[name]} cases prepared") for name, networks in item.planned.items()]
+    facts.append(("checked", UNKNOWN if item.errors is None else f"{counted(item.errors, 'error')}, {counted(item.warnings, 'warning')}"))
+    facts += [(f"plan {name}", f"{', '.join(networks)}; {_cases_prepared(item, name)}") for name, networks in item.planned.items()]
     facts += [("note", note) for note in item.notes]
     return f"{_aligned(facts)}\n\n{_runs(item.runs)}"
+
+
+def _cases_prepared(item: DatasetOverview, name: str) -> str:
+    count = item.prepared[name]
+    return f"{counted(count, 'case')} prepared" if item.to_prepare is None else f"{_of_all(count, item)} cases prepared"
 
 
 def _runs(runs: Sequence[RunOverview]) -> str:

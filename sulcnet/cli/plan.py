@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from sulcnet.cli._command import Command, Parser, add_dataset, add_quiet, add_root
+from sulcnet.cli._command import Command, Parser, add_dataset, add_quiet, add_root, next_command
 from sulcnet.cli._planning import add_configuration, add_wish, sentence, wish_of
 
 HELP = """Plan a dataset for a network: spacing and normalisation from the fingerprint, patch and batch from the memory.
@@ -28,7 +28,7 @@ def run(args: Namespace) -> str:
 
     folders = Workspace.find(args.root).dataset(args.dataset)
     plan = plan_dataset(folders, wish_of(args))
-    return f"{sentence(plan, args.net)}\nPlan: {folders.plans}\nNext: sulcnet_preprocess -d {args.dataset}"
+    return f"{sentence(plan, args.net)}\nPlan: {folders.plans}\nNext: {next_command(args, 'sulcnet_preprocess', '-d', args.dataset)}"
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES)

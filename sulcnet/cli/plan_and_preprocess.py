@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from sulcnet.cli._command import Command, Parser, add_dataset, add_overwrite, add_quiet, add_root, add_workers
+from sulcnet.cli._command import Command, Parser, add_dataset, add_overwrite, add_quiet, add_root, add_workers, next_command, root_flag
 from sulcnet.cli._planning import add_configuration, add_wish, sentence, wish_of
 
 HELP = """From a raw dataset to prepared cases: verify it, measure it, plan a network for a memory budget, prepare every
-case. What is finished and unchanged is skipped."""
+case. Cases that are finished and unchanged are skipped; verifying, measuring and planning are quick and done anew."""
 EXAMPLES = """sulcnet_plan_and_preprocess -d 1
 sulcnet_plan_and_preprocess -d 4 --net resenc_unet --features 16"""
 
@@ -27,18 +27,20 @@ def arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> str:
     """Run the four steps, and say what comes next."""
+    from sulcnet.log import counted
     from sulcnet.preprocessing.verify import verify_dataset
     from sulcnet.records.workspace import Workspace
     from sulcnet.runs.preparing import fingerprint_dataset, plan_dataset, preprocess_dataset
 
     folders = Workspace.find(args.root).dataset(args.dataset)
     if not args.no_verify:
-        verify_dataset(folders, args.workers).raise_if_errors()
+        verify_dataset(folders, args.workers).raise_if_errors(root_flag(args))
     fingerprint_dataset(folders, args.workers, overwrite=True)
     plan = plan_dataset(folders, wish_of(args))
     done, before = preprocess_dataset(folders, args.configuration, args.workers, args.overwrite)
-    prepared = f"{done} cases prepared, {before} were finished before: {folders.prepared(args.configuration)}"
-    return f"{sentence(plan, args.net)}\n{prepared}\nNext: sulcnet_train {args.dataset} {args.configuration} --net {args.net}"
+    prepared = f"{counted(done, 'case')} prepared, {before} finished before: {folders.prepared(args.configuration)}"
+    train = next_command(args, "sulcnet_train", args.dataset, args.configuration, "--net", args.net)
+    return f"{sentence(plan, args.net)}\n{prepared}\nNext: {train}"
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES)

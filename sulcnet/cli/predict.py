@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from sulcnet.cli._command import Command, Parser, add_dataset, add_device, add_overwrite, add_quiet, add_root
+from sulcnet.cli._command import Command, Parser, add_dataset, add_device, add_overwrite, add_quiet, add_root, loading, next_command
 
 HELP = """Predict a folder of images, one file, or a BIDS root: a mask per image on the image's own grid, and predictions.tsv
 with the class, its probabilities and the volumes. A broken image gets a row with its reason; the others go on."""
@@ -17,7 +17,7 @@ def arguments(parser: Parser) -> None:
     """Add this command's flags."""
     parser.add_argument("-i", "--input", required=True, metavar="PATH", help="folder, file or BIDS root")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="where masks and predictions.tsv go")
-    parser.add_argument("-m", "--model", metavar="RUN", help="folder of a training run (default: the only one)")
+    parser.add_argument("-m", "--model", metavar="RUN", help="folder of a training run (default: the only one there is; with -d, of that dataset)")
     add_dataset(parser, required=False)
     parser.add_argument("-chk", "--checkpoint", default="final", choices=["final", "best", "last"], help="default: final")
     parser.add_argument("--overlap", type=float, default=0.5, metavar="SHARE", help="of neighbouring windows (default: 0.5)")
@@ -35,17 +35,19 @@ def run(args: Namespace) -> str:
     from pathlib import Path
 
     from sulcnet.errors import UsageError
-    from sulcnet.records.workspace import RunFolder, Workspace, require_folder
+    from sulcnet.log import counted
+    from sulcnet.records.workspace import RunFolder, Workspace, require_folder, require_path
 
-    source = require_folder(Path(args.input), "-i")
+    source = require_path(Path(args.input), "-i")
     if not 0 <= args.overlap < 1:
         raise UsageError(f"--overlap {args.overlap:g} is not a share.", "Give 0 to less than 1.")
     folder = RunFolder(require_folder(Path(args.model), "-m")) if args.model else Workspace.find(args.root).only_run(args.dataset)
 
-    from sulcnet.runs.inputs import find_inputs
-    from sulcnet.runs.model import load_model
-    from sulcnet.runs.prediction import check_out, predict_cases
-    from sulcnet.training.device import choose_device, use_threads
+    with loading("torch"):
+        from sulcnet.runs.inputs import find_inputs
+        from sulcnet.runs.model import load_model
+        from sulcnet.runs.prediction import check_out, predict_cases
+        from sulcnet.training.device import choose_device, use_threads
 
     device, out = choose_device(args.device), Path(args.output)
     trained = load_model(folder, args.checkpoint)
@@ -54,7 +56,8 @@ def run(args: Namespace) -> str:
     cases = find_inputs(source, trained.plan)
     check_out(out, cases, ending, args.overwrite)
     predict_cases(trained, cases, out, device, args.precision, args.overlap, args.save_probabilities, ending)
-    return f"{len(cases)} cases predicted: {out}\nNext: sulcnet_evaluate -p {out} -r REFERENCES -d {trained.plan.dataset} -o scores"
+    evaluate = ("sulcnet_evaluate", "-p", out, "-r", "REFERENCES", "-d", trained.plan.dataset, "-o", "scores")
+    return f"{counted(len(cases), 'case')} predicted: {out}\nNext: {next_command(args, *evaluate)}"
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from sulcnet.cli._command import Command, Parser, add_dataset, add_overwrite, add_quiet, add_root, add_workers
+from sulcnet.cli._command import Command, Parser, add_dataset, add_overwrite, add_quiet, add_root, add_workers, next_command
 from sulcnet.cli._planning import add_configuration
 
 HELP = """Prepare every case of a planned dataset: orient, crop, resample, normalise, store. Cases that are finished and
@@ -24,13 +24,14 @@ def arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> str:
     """Prepare, and say what comes next."""
+    from sulcnet.log import counted
     from sulcnet.records.workspace import Workspace
     from sulcnet.runs.preparing import preprocess_dataset
 
     folders = Workspace.find(args.root).dataset(args.dataset)
     done, before = preprocess_dataset(folders, args.configuration, args.workers, args.overwrite)
-    where = folders.prepared(args.configuration)
-    return f"{done} cases prepared, {before} were finished before: {where}\nNext: sulcnet_train {args.dataset} {args.configuration}"
+    prepared = f"{counted(done, 'case')} prepared, {before} finished before: {folders.prepared(args.configuration)}"
+    return f"{prepared}\nNext: {next_command(args, 'sulcnet_train', args.dataset, args.configuration)}"
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES)

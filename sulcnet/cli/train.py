@@ -6,8 +6,8 @@ from argparse import Namespace
 
 from sulcnet import plugins
 from sulcnet.cli._command import (
-    Command, Parser, add_device, add_overwrite, add_quiet, add_root, add_seed, add_set, amount, natural,
-    positive,
+    Command, Parser, add_device, add_overwrite, add_quiet, add_root, add_seed, add_set, amount, list_options, loading,
+    natural, next_command, positive,
 )
 
 HELP = """Train one model for segmentation, classification, or both, as the dataset asks; then predict and score its
@@ -42,12 +42,13 @@ def arguments(parser: Parser) -> None:
     machine.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto",
                          help="auto: bf16 where the device computes in it (default: auto)")
     machine.add_argument("--threads", type=positive, metavar="N", help="torch threads (default: the cores)")
-    machine.add_argument("--workers", type=natural, metavar="N",
-                         help="processes that draw patches (default: cores - 2, at most 8; batches do not depend on it)")
+    machine.add_argument("-np", "--workers", type=natural, metavar="N",
+                         help="processes that draw patches (default: the cores - 2, at most 8; batches do not depend on it)")
     add_seed(parser)
     add_overwrite(parser)
     add_quiet(parser)
     add_root(parser)
+    list_options(parser, plugins.options_table("runs", "training"))
 
 
 def run(args: Namespace) -> str:
@@ -55,8 +56,10 @@ def run(args: Namespace) -> str:
     from sulcnet.evaluation.tables import format_summary
     from sulcnet.records.workspace import Workspace
     from sulcnet.report.pictures import training_curves
-    from sulcnet.runs.scoring import score_run
-    from sulcnet.runs.training import train
+
+    with loading("torch"):
+        from sulcnet.runs.scoring import score_run
+        from sulcnet.runs.training import train
 
     workspace = Workspace.find(args.root)
     folders = workspace.dataset(args.dataset)
@@ -65,7 +68,7 @@ def run(args: Namespace) -> str:
     scores = format_summary(summary) if summary else "No validation or test case has a reference: nothing was scored."
     return (
         f"{scores}\n\nRun: {run_folder.path}\n"
-        f"Next: sulcnet_predict -m {run_folder.path} -i IMAGES -o OUT"
+        f"Next: {next_command(args, 'sulcnet_predict', '-m', run_folder.path, '-i', 'IMAGES', '-o', 'OUT')}"
     )
 
 
@@ -87,4 +90,4 @@ def wish_of(args: Namespace):
     )
 
 
-COMMAND = Command(HELP, arguments, run, EXAMPLES)
+COMMAND = Command(HELP, arguments, run, EXAMPLES, again="Run the same command with --c (without, if it had not begun to train).")

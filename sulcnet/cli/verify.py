@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from sulcnet.cli._command import Command, Parser, add_dataset, add_json, add_quiet, add_root, add_workers
+from sulcnet.cli._command import Command, Parser, add_dataset, add_json, add_quiet, add_root, add_workers, root_flag
 
 HELP = """Check a raw dataset: files, headers, labels, tables and splits. All problems are shown at once, worst first,
 and kept in integrity.json. Exit code 4 if there are errors, 0 if there are warnings only."""
@@ -26,6 +26,7 @@ def run(args: Namespace) -> str:
     import json
 
     from sulcnet.errors import DataError
+    from sulcnet.log import counted
     from sulcnet.preprocessing.verify import format_report, verify_dataset
     from sulcnet.records.workspace import INTEGRITY, Workspace
 
@@ -34,10 +35,10 @@ def run(args: Namespace) -> str:
     if args.json:
         print(json.dumps(report.to_json(), indent=1))
     elif report.problems_found or not args.quiet:
-        print(format_report(report, f"--root {args.root}" if args.root else ""))
+        print(format_report(report, root_flag(args)))
     kept = f"The same as JSON: {folders.preprocessed / INTEGRITY}"
     if report.errors:
-        raise DataError(f"{folders.name} cannot be used as it is: {len(report.errors)} error(s), listed above.", kept)
+        raise DataError(f"{folders.name} cannot be used as it is: {counted(len(report.errors), 'error')}, listed above.", kept)
     return kept
 
 

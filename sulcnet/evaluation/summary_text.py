@@ -2,8 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
+from sulcnet.log import counted
+
 MARGIN = "  "
 UNDEFINED = "-"
+RELIABLE = 10  # subjects from which resampling them says how far the estimate may be off
 CLASS_LINES = (
     ("accuracy", "accuracy"),
     ("balanced accuracy", "balanced_accuracy"),
@@ -29,12 +32,14 @@ def format_summary(summary: dict) -> str:
 
 def _headline(summary: dict) -> str:
     level = f"{100 * summary['interval']['level']:g} %"
-    text = f"{_count(summary['cases'], 'case')} of {_count(summary['subjects'], 'subject')}"
+    text = f"{counted(summary['cases'], 'case')} of {counted(summary['subjects'], 'subject')}"
     text += f"; [low, high] is the {level} bootstrap interval over subjects"
+    if 1 < summary["subjects"] < RELIABLE:
+        text += f"\nFewer than {RELIABLE} subjects: the intervals are not reliable, however narrow they are."
     missing = summary["missing_cases"]
     if missing:
         shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
-        text += f"\n{_count(len(missing), 'prediction')} missing, in none of the means: {shown}"
+        text += f"\n{counted(len(missing), 'prediction')} missing, in none of the means: {shown}"
     return text
 
 
@@ -66,7 +71,7 @@ def _class_scores(block: dict) -> str:
     left_out = [(block["unknown"], "of unknown class"), (block["without_prediction"], "without a prediction")]
     extra = "".join(f", {n} {what}" for n, what in left_out if n)
     rows = [(label, _interval(block[key], "estimate")) for label, key in CLASS_LINES if key in block]
-    return f"class, {_count(block['n'], 'case')}{extra}\n" + _aligned(rows)
+    return f"class, {counted(block['n'], 'case')}{extra}\n" + _aligned(rows)
 
 
 def _confusion(block: dict) -> str:
@@ -85,10 +90,6 @@ def _value(value: float | str | None, digits: int) -> str:
     if value is None:
         return UNDEFINED
     return value if isinstance(value, str) else f"{value:.{digits}f}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _aligned(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from sulcnet.errors import DataError
 from sulcnet.geometry.orient import nearest_ras
 from sulcnet.io import Grid, Image, farthest_corner_mm, non_finite, read_image, read_label
+from sulcnet.log import counted
 from sulcnet.preprocessing.integrity import Problem, problem
 from sulcnet.records.dataset import Case, DatasetHeader
 
@@ -68,7 +69,7 @@ def orientation(image: Image) -> str:
 
 def _read_channel(case: Case, path: Path, found: list[Problem]) -> Image | None:
     if not path.exists() and not path.is_symlink():
-        found.append(problem("missing channel", case.id, f"no {path.name}", f"{len(case.images)} channel(s) per case"))
+        found.append(problem("missing channel", case.id, f"no {path.name}", f"{counted(len(case.images), 'channel')} per case"))
         return None
     try:
         return read_image(path)

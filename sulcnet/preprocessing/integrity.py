@@ -8,21 +8,24 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
 from sulcnet.errors import DataError
+from sulcnet.log import counted
 from sulcnet.records._record import Record
 
 ERROR, WARNING = "error", "warning"
 SHOWN = 3  # problems of one kind that the table spells out; the file has all
-WIDEST = 120  # characters of a line of the table
+WIDEST = 120  # characters of a line of the table; longer texts are wrapped
 
 # what is wrong -> how bad it is, and what to do about it
 RULES = {
     "dataset cannot be opened": (ERROR, "Do what the line above says, then check again."),
     "missing channel": (ERROR, "Add the file, or remove the case, or correct channel_names in dataset.json."),
+    "label without images": (ERROR, "Add the image as CASE_0000 + file_ending, or remove the label (and the row of the table)."),
     "unreadable file": (ERROR, "Copy, download or export the file again, or remove the case."),
     "image and label on different grids": (ERROR, "Resample the label to its image (nearest neighbour), or repair the header."),
     "channels on different grids": (ERROR, "Resample the channels of a case to one grid, or repair the header."),
@@ -45,7 +48,6 @@ RULES = {
     "every case counts as a person": (WARNING, "Name the column as participants.subject in dataset.json; else people leak into the test."),
     "case without a row in the table": (WARNING, "Add the row; without it the case has no subject, domain or class."),
     "row in the table without images": (WARNING, "Remove the row, or add the images."),
-    "label without images": (WARNING, "Remove the label, or add the images under the same case id."),
     "labels that nothing asks for": (WARNING, "Name the structures under labels in dataset.json, if they shall be learned."),
     "file that nothing reads": (WARNING, "Rename it to CASE_0000 + file_ending with a known channel number, or move it away."),
     "numTraining": (WARNING, "Correct numTraining in dataset.json, or look for the missing cases."),
@@ -71,6 +73,8 @@ class Problem(Record):
 class Report(Record):
     """All problems of a dataset, worst first."""
 
+    written_by = "sulcnet_verify"
+
     dataset: str
     cases: int
     problems_found: tuple[Problem, ...]
@@ -86,8 +90,11 @@ class Report(Record):
         """The problems that a person should look at."""
         return tuple(problem for problem in self.problems_found if problem.level == WARNING)
 
-    def raise_if_errors(self) -> None:
+    def raise_if_errors(self, flags: str = "") -> None:
         """Stop if there are errors, with the worst one and the other kinds; for commands that do not show the table.
+
+        Args:
+            flags: What the command that shows it needs besides the dataset, like "--root DIR".
 
         Raises:
             DataError: there is at least one.
@@ -97,8 +104,8 @@ class Report(Record):
         first = next(iter(self.errors))
         others = list(dict.fromkeys(problem.what for problem in self.errors if problem.what != first.what))
         also = f"; also: {', '.join(others)}" if others else ""
-        raise DataError(f"{self.dataset} has {_count(len(self.errors), 'error')}: {first.what}: {_line(first)}{also}.",
-                        f"See them all: {command(self)}")
+        raise DataError(f"{self.dataset} has {counted(len(self.errors), 'error')}: {first.what}: {_line(first)}{also}.",
+                        f"See them all: {command(self, flags)}")
 
 
 def problem(what: str, case: str, found: str, expected: str) -> Problem:
@@ -112,9 +119,9 @@ def worst_first(problems: list[Problem]) -> tuple[Problem, ...]:
     return tuple(sorted(problems, key=lambda p: (p.level != ERROR, order.index(p.what), p.case, p.found)))
 
 
-def command(report: Report) -> str:
+def command(report: Report, flags: str = "") -> str:
     """Give the command that checks this dataset."""
-    return f"sulcnet_verify -d {report.dataset}"
+    return f"sulcnet_verify -d {report.dataset} {flags}".rstrip()
 
 
 def format_report(report: Report, flags: str = "") -> str:
@@ -125,13 +132,14 @@ def format_report(report: Report, flags: str = "") -> str:
     """
     blocks = [_headline(report)]
     blocks += [_block(what, list(found)) for what, found in groupby(report.problems_found, lambda problem: problem.what)]
-    again, on = f"Correct the errors, then run again: {command(report)}", f"Continue with: sulcnet_plan_and_preprocess -d {report.dataset}"
-    return "\n\n".join([*blocks, f"{again if report.errors else on} {flags}".rstrip()])
+    again = f"Correct the errors, then run again: {command(report, flags)}"
+    on = f"Continue with: sulcnet_plan_and_preprocess -d {report.dataset} {flags}".rstrip()
+    return "\n\n".join([*blocks, again if report.errors else on])
 
 
 def _headline(report: Report) -> str:
-    counts = f"{_count(len(report.errors), 'error')}, {_count(len(report.warnings), 'warning')}"
-    return f"{report.dataset}: {_count(report.cases, 'case')}, {counts if report.problems_found else 'nothing wrong'}"
+    counts = f"{counted(len(report.errors), 'error')}, {counted(len(report.warnings), 'warning')}"
+    return f"{report.dataset}: {counted(report.cases, 'case')}, {counts if report.problems_found else 'nothing wrong'}"
 
 
 def _block(what: str, found: list[Problem]) -> str:
@@ -139,11 +147,11 @@ def _block(what: str, found: list[Problem]) -> str:
     level, advice = found[0].level, RULES[what][1]
     title = f"{level.upper() if level == ERROR else level:<9}{what}" + (f" ({len(found)})" if len(found) > 1 else "")
     width = max(len(item.case) for item in found[:SHOWN])
-    lines = [_cut(f"  {item.case:<{width}}  {_said(item)}" if width else f"  {_said(item)}") for item in found[:SHOWN]]
+    lines = [_wrapped(f"  {item.case:<{width}}  " if width else "  ", _said(item)) for item in found[:SHOWN]]
     rest = found[SHOWN:]
     if rest:
         cases = {item.case for item in rest} - {""}
-        lines.append(f"  ... and {_count(len(cases), 'more case') if cases else f'{len(rest)} more'}")
+        lines.append(f"  ... and {counted(len(cases), 'more case') if cases else f'{len(rest)} more'}")
     return "\n".join([title, *lines, f"  -> {advice}"])
 
 
@@ -155,9 +163,7 @@ def _said(item: Problem) -> str:
     return f"found {item.found}, expected {item.expected}" if item.what != "dataset cannot be opened" else f"{item.found} {item.expected}"
 
 
-def _cut(line: str) -> str:
-    return line if len(line) <= WIDEST else line[: WIDEST - 4] + " ..."
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + "s" * (number != 1)
+def _wrapped(start: str, text: str) -> str:
+    """Continue a long text under its own beginning; its end often says what is expected."""
+    return textwrap.fill(text, WIDEST, initial_indent=start, subsequent_indent=" " * len(start),
+                         break_long_words=False, break_on_hyphens=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sulcnet.errors import DataError
+from sulcnet.errors import DataError, ModelError
 from sulcnet.geometry.canonical import to_plan
 from sulcnet.geometry.crop import crop
 from sulcnet.geometry.orient import orient
@@ -83,10 +83,15 @@ def foreground_range(channel: np.ndarray, how: Normalisation) -> tuple[float, fl
 
 
 def read_prepared(folder: Path, case: str) -> PreparedCase:
-    """Read the facts of a prepared case."""
+    """Read the facts of a prepared case.
+
+    Raises:
+        ModelError: it is not prepared, or by another version.
+    """
     path = folder / f"{case}.json"
     if not path.exists():
-        raise DataError(f"{path} does not exist: case {case} is not prepared.", "Run sulcnet_preprocess.")
+        raise ModelError(f"{path} does not exist: case {case} is not prepared.",
+                         f"Prepare it: sulcnet_preprocess -d {folder.parent.name}")
     return PreparedCase.load(path)
 
 
@@ -137,7 +142,7 @@ def _finished(facts: Path, sources: dict[str, str]) -> bool:
         return False
     try:
         return PreparedCase.load(facts).sources == sources
-    except DataError:                   # an older or damaged record: prepare again
+    except ModelError:                  # an older or damaged record: prepare again
         return False
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from sulcnet.errors import DataError, EnvironmentFault
+from sulcnet.log import counted
 from sulcnet.parallel import map_cases
 from sulcnet.preprocessing.case_checks import CaseCheck, check_case
 from sulcnet.preprocessing.integrity import Problem, Report, format_report, problem, worst_first
@@ -94,7 +95,7 @@ def _orientation_problems(checks: Mapping[str, CaseCheck]) -> Iterator[Problem]:
     usual, times = max(counts.items(), key=lambda item: (item[1], item[0]))
     for case, check in checks.items():
         if check.orientation not in ("", usual):
-            yield problem("orientations differ", case, check.orientation, f"{usual} as in {times} cases")
+            yield problem("orientations differ", case, check.orientation, f"{usual} as in {counted(times, 'case')}")
 
 
 def _copies(checks: Mapping[str, CaseCheck], subjects: Mapping[str, str]) -> Iterator[Problem]:
@@ -124,7 +125,7 @@ def _class_problems(dataset: Dataset) -> Iterator[Problem]:
         members = [case for case in dataset.cases if case.target == index]
         people = len({case.subject for case in members})
         if people < FOLDS:
-            found = f"{len(members)} cases of {people} subjects are {about.target} '{name}'"
+            found = f"{counted(len(members), 'case')} of {counted(people, 'subject')} with {about.target} '{name}'"
             yield problem("class with fewer subjects than folds", "", found, f"at least {FOLDS} subjects")
 
 
@@ -147,12 +148,13 @@ def _given_split(dataset: Dataset) -> Iterator[Problem]:
     try:
         read_splits(path, dataset.cases)
     except DataError as error:
-        yield problem("splits.json cannot be used", "", error.message, "known cases, every subject in one part")
+        yield problem("splits.json cannot be used", "", error.message.rstrip("."), "known cases, every subject in one part")
 
 
 def _table_problems(dataset: Dataset, tests: Sequence[Case], rows: Mapping[str, Mapping[str, str]]) -> Iterator[Problem]:
     header, known = dataset.header, {case.id for case in (*dataset.cases, *tests)}
-    for case in sorted(set(rows) - known):
+    labelled = {case for folder in (names.LABELS, names.LABELS_TEST) for case in label_files(dataset.folder / folder, header.file_ending)}
+    for case in sorted(set(rows) - known - labelled):       # a label without images is said as such
         yield problem("row in the table without images", case, "no image", f"images in {names.IMAGES}")
     if header.participants or header.classification:
         for case in sorted({case.id for case in dataset.cases} - set(rows)):
@@ -168,7 +170,8 @@ def _undeclared_subjects(dataset: Dataset, rows: Mapping[str, Mapping[str, str]]
         people = Counter(row[column] for row in mine if row.get(column, "").lower() not in UNKNOWN)
         repeated = [person for person, times in people.items() if times > 1]
         if repeated:
-            found = f"column '{column}' holds {repeated[0]} and {len(repeated) - 1} others more than once"
+            also = f" and {counted(len(repeated) - 1, 'other')}" if repeated[1:] else ""
+            found = f"column '{column}' holds {repeated[0]}{also} more than once"
             yield problem("every case counts as a person", "", found, "dataset.json to name the column")
             return
 
@@ -177,9 +180,9 @@ def _folder_problems(dataset: Dataset, tests: Sequence[Case]) -> Iterator[Proble
     header, folder = dataset.header, dataset.folder
     for images, labels, cases in ((names.IMAGES, names.LABELS, dataset.cases), (names.IMAGES_TEST, names.LABELS_TEST, tests)):
         yield from _unread(folder / images, {path.name for case in cases for path in case.images})
-        yield from _lonely_labels(folder / labels, header, {case.id for case in cases})
+        yield from _lonely_labels(folder / labels, folder / images, header, {case.id for case in cases})
     if header.num_training is not None and header.num_training != len(dataset.cases):
-        yield problem("numTraining", "", f"{len(dataset.cases)} cases in {names.IMAGES}", str(header.num_training))
+        yield problem("numTraining", "", f"{counted(len(dataset.cases), 'case')} in {names.IMAGES}", str(header.num_training))
 
 
 def _unread(folder: Path, known: set[str]) -> Iterator[Problem]:
@@ -188,13 +191,15 @@ def _unread(folder: Path, known: set[str]) -> Iterator[Problem]:
             yield problem("file that nothing reads", "", f"{folder.name}/{name}", "images of known channels only")
 
 
-def _lonely_labels(folder: Path, header: DatasetHeader, cases: set[str]) -> Iterator[Problem]:
+def _lonely_labels(folder: Path, images: Path, header: DatasetHeader, cases: set[str]) -> Iterator[Problem]:
     present = label_files(folder, header.file_ending)
     for case, path in present.items():
-        if case not in cases:
-            yield problem("label without images", case, f"{folder.name}/{path.name}", "an image of the same case")
+        if case not in cases and header.structures:
+            unnumbered = f" and {images.name}/{path.name}, which has no channel number" if (images / path.name).exists() else ""
+            yield problem("label without images", case, f"{folder.name}/{path.name}{unnumbered}",
+                          f"{images.name}/{case}_0000{header.file_ending}")
     if present and not header.structures:
-        yield problem("labels that nothing asks for", "", f"{len(present)} files in {folder.name}", "structures in dataset.json")
+        yield problem("labels that nothing asks for", "", f"{counted(len(present), 'file')} in {folder.name}", "structures in dataset.json")
 
 
 def _visible(folder: Path) -> list[str]:

@@ -24,14 +24,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sulcnet.errors import DataError, SulcnetError
+from sulcnet.log import counted
 
 R = TypeVar("R", bound="Record")
+
+ABSENT = "Restore the file, or correct the path."
 
 
 class Record:
     """A frozen dataclass that knows how to check itself and how to live in a JSON file."""
 
     error: typing.ClassVar[type[SulcnetError]] = DataError
+    written_by: typing.ClassVar[str] = ""
+    """The command that writes the file, for records that no person writes: keys that it does not know are then those of
+    another version of sulcnet, and what helps is to run the command again."""
 
     def __post_init__(self):
         found = [f"{field}: {wrong}" for field, wrong in self.problems()]
@@ -57,20 +63,33 @@ class Record:
         _expect(isinstance(data, Mapping), "an object", data, where, cls.error)
         hints = typing.get_type_hints(cls)
         fields = {field.name: field for field in dataclasses.fields(cls)}
-        found = [f"{key}: unknown key" for key in data if key not in fields]
-        found += [f"{name}: missing" for name, field in fields.items() if name not in data and not _has_default(field)]
+        found = strange = _strange_keys(data, fields)
         values = {}
         for name in fields:
             try:
                 values.update({name: _typed(hints[name], data[name], name, cls.error)} if name in data else {})
             except SulcnetError as error:
-                found.append(error.message)
+                found = [*found, error.message]
+                strange = [*strange, error.message] if getattr(error, "strange", False) else strange
         if found:
-            raise cls.error(_gathered(where, found), f"Known keys: {', '.join(fields)}.")
+            raise cls._refusal(where, data, found, bool(strange))
         try:
             return cls(**values)
         except SulcnetError as error:
             raise type(error)(f"{where}: {error.message}", error.hint) from error
+
+    @classmethod
+    def _refusal(cls, where: str, data: Mapping[str, Any], found: list[str], strange: bool) -> SulcnetError:
+        """Make the error of a file whose keys or values are wrong; `strange` are keys, here or deeper down."""
+        if strange and cls.written_by:
+            versions = data.get("versions")
+            version = f", {versions['sulcnet']}" if isinstance(versions, Mapping) and "sulcnet" in versions else ""
+            error = cls.error(f"{where} was written by another version of sulcnet{version}: {'; '.join(found)}",
+                              f"Make it anew with {cls.written_by}, or use the version that wrote it.")
+        else:
+            error = cls.error(_gathered(where, found), f"Known keys: {', '.join(field.name for field in dataclasses.fields(cls))}.")
+        error.strange = strange
+        return error
 
     def save(self, path: Path) -> None:
         """Write the record as JSON; a reader never sees half a file."""
@@ -79,15 +98,16 @@ class Record:
     @classmethod
     def load(cls: type[R], path: Path) -> R:
         """Read the record from a JSON file."""
-        return cls.from_json(read_json(path, cls.error), str(path))
+        missing = f"{cls.written_by} writes it." if cls.written_by else ABSENT
+        return cls.from_json(read_json(path, cls.error, missing), str(path))
 
 
-def read_json(path: Path, error: type[SulcnetError] = DataError) -> Any:
-    """Parse a JSON file, or say what is wrong with it in the caller's kind of error."""
+def read_json(path: Path, error: type[SulcnetError] = DataError, missing: str = ABSENT) -> Any:
+    """Parse a JSON file, or say what is wrong with it in the caller's kind of error; `missing` is what to do without it."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))  # some editors begin a file with a byte order mark
     except FileNotFoundError:
-        raise error(f"{path} does not exist.", "Run the step that writes it first.") from None
+        raise error(f"{path} does not exist.", missing) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as problem:
         raise error(f"{path} is not valid JSON: {problem}", "Correct the file or write it anew.") from None
     except OSError as problem:
@@ -104,7 +124,17 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def _gathered(where: str, found: list[str]) -> str:
-    return f"{where} has {len(found)} problem{'s' * (len(found) > 1)}: " + "; ".join(found)
+    return f"{where} has {counted(len(found), 'problem')}: " + "; ".join(found)
+
+
+def _strange_keys(data: Mapping[str, Any], fields: Mapping[str, dataclasses.Field]) -> list[str]:
+    """List what keys say of another version: unknown ones, missing ones, another schema number."""
+    found = [f"{key}: unknown key" for key in data if key not in fields]
+    found += [f"{name}: missing" for name, field in fields.items() if name not in data and not _has_default(field)]
+    known = fields["schema"].default if "schema" in fields else None
+    if data.get("schema", known) != known:
+        found.append(f"schema: expected {known}, found {data['schema']!r}")
+    return found
 
 
 def _has_default(field: dataclasses.Field) -> bool:

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,8 @@ class DatasetHeader(Record):
     @classmethod
     def read(cls, path: Path) -> DatasetHeader:
         """Read an nnU-Net v2 dataset.json; keys that nnU-Net or its users add beside ours are left alone."""
-        return cls.parse(read_json(path), str(path))
+        where = f"The raw dataset should lie in {path.parent}: {path.name}, {names.IMAGES}, {names.LABELS}."
+        return cls.parse(read_json(path, missing=where), str(path))
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], where: str) -> DatasetHeader:
@@ -86,7 +88,7 @@ class DatasetHeader(Record):
             raise DataError(f"{where}: expected an object, found {data!r}.", "See dataset_json_examples/README.md.")
         missing = [key for key in ("channel_names", "labels") if key not in data]
         if missing:
-            raise DataError(f"{where} lacks {' and '.join(missing)}.", "See dataset_json_examples/README.md.")
+            raise DataError(f"{where} lacks {' and '.join(_meant(key, data) for key in missing)}.", "See dataset_json_examples/README.md.")
         block = {
             "channel_names": _channels(data["channel_names"], where),
             "labels": _labels(data["labels"], where),
@@ -131,11 +133,7 @@ class Dataset:
         header = DatasetHeader.read(folder / names.DATASET_JSON)
         rows = read_participants(folder, header)
         ids = case_ids(folder / names.IMAGES, header.file_ending)
-        if not ids:
-            raise DataError(
-                f"{folder / names.IMAGES} holds no image named CASE_0000{header.file_ending}.",
-                "Name images CASE_0000 (case, channel) as nnU-Net does, or correct file_ending in dataset.json.",
-            )
+        _require_first_channel(folder / names.IMAGES, header)
         return cls(folder.name, folder, header, tuple(describe_case(folder, header, key, rows.get(key, {})) for key in ids))
 
     def case(self, key: str) -> Case:
@@ -152,7 +150,24 @@ def case_ids(folder: Path, ending: str) -> list[str]:
         return []
     files = (path.name for path in folder.iterdir() if _visible(path) and path.name.endswith(ending))
     found = {name[: -len(ending)].rpartition("_") for name in files}
-    return sorted({case for case, _, channel in found if case and len(channel) == 4 and channel.isdigit()})
+    return sorted({case for case, _, channel in found if case and len(channel) == 4 and channel.isdecimal()})
+
+
+def _require_first_channel(folder: Path, header: DatasetHeader) -> None:
+    """Refuse a folder in which no file is a first channel, as a whole: the fault of every file is one fault.
+
+    OAS1_0001 without a channel would be read as channel 1 of the case OAS1, and the first as missing.
+    """
+    ending = header.file_ending
+    files = sorted(label_files(folder, ending))
+    if not files:
+        raise DataError(f"{folder} holds no image named CASE_0000{ending}.",
+                        "Name images CASE_0000 (case, channel) as nnU-Net does, or correct file_ending in dataset.json.")
+    if not any(name.endswith("_0000") for name in files):
+        rename = f"Rename CASE{ending} to CASE_0000{ending}, for example {files[0]}{ending} to {files[0]}_0000{ending}."
+        count = f"Count channels from 0: CASE_0000{ending}, CASE_0001{ending}, ..."
+        raise DataError(f"{folder}: no image ends in _0000{ending}, the first channel number; there is {files[0]}{ending}.",
+                        rename if len(header.channel_names) == 1 else count)
 
 
 def channel_files(folder: Path, case: str, header: DatasetHeader) -> tuple[Path, ...]:
@@ -239,6 +254,12 @@ def _unknown_class(row: Mapping[str, str], header: DatasetHeader) -> Iterator[st
     value = row.get(header.classification.target, "")
     if value.lower() not in UNKNOWN and value not in header.classification.classes:
         yield f"unknown class '{value}' (allowed: {', '.join(header.classification.classes)}, n/a)"
+
+
+def _meant(key: str, data: Mapping[str, Any]) -> str:
+    """Name a missing key, and the one that is there instead."""
+    near = difflib.get_close_matches(key, [str(other) for other in data], n=1)
+    return f"{key} (is '{near[0]}' meant?)" if near else key
 
 
 def _wanted(header: DatasetHeader) -> list[str]:

@@ -54,6 +54,7 @@ class Experiment(Record):
     """
 
     error = ModelError
+    written_by = "sulcnet_train"
 
     kind: str
     dataset: str

@@ -41,6 +41,7 @@ class Fingerprint(Record):
     """Facts that the plan is made from. Cases of test subjects are not in it."""
 
     error = DataError
+    written_by = "sulcnet_extract_fingerprint --overwrite"
 
     dataset: str
     cases: dict[str, CaseFacts]

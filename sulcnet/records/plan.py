@@ -16,6 +16,7 @@ from sulcnet.errors import ModelError
 from sulcnet.records._record import Record, read_json, write_json
 from sulcnet.records.dataset import Classification
 from sulcnet.records.network_spec import NetworkSpec
+from sulcnet.records.workspace import ANY_DATASET
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Plan(Record):
     """One configuration of a dataset: what preprocessing and every later command need to know."""
 
     error = ModelError
+    written_by = "sulcnet_plan"
 
     dataset: str
     configuration: str
@@ -147,17 +149,25 @@ class Plan(Record):
 
 def load_plans(path: Path) -> dict[str, Plan]:
     """Read all plans of a dataset, by configuration."""
-    return {name: Plan.from_json(plan, f"{path}: {name}") for name, plan in read_json(path, ModelError).items()}
+    plans = read_json(path, ModelError, f"{Plan.written_by} writes it.")
+    if not isinstance(plans, dict):
+        raise ModelError(f"{path}: expected an object, found {plans!r}.", f"Make it anew with {Plan.written_by}.")
+    return {name: Plan.from_json(plan, f"{path}: {name}") for name, plan in plans.items()}
 
 
 def load_plan(path: Path, configuration: str) -> Plan:
     """Read one configuration of a plans file; an unknown one lists the known ones."""
     if not path.exists():
-        raise ModelError(f"{path} does not exist: the dataset is not planned.", "Run sulcnet_plan_and_preprocess first.")
+        raise ModelError(f"{path} does not exist: the dataset is not planned.", _how_to_plan(path.parent.name))
     plans = load_plans(path)
     if configuration not in plans:
         raise ModelError(f"{path} has no configuration '{configuration}'.", f"It has: {', '.join(plans)}.")
     return plans[configuration]
+
+
+def _how_to_plan(folder: str) -> str:
+    planned = f"Plan it: sulcnet_plan_and_preprocess -d {folder}"
+    return planned if ANY_DATASET.match(folder) else "Restore the file, or train anew: the folder of a run has a copy."
 
 
 def save_plan(path: Path, plan: Plan) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from sulcnet.errors import ModelError
 from sulcnet.records._record import Record
 from sulcnet.records.trace import Trace
 
@@ -18,6 +19,9 @@ class PreparedCase(Record):
     SSIM maps to [0, 1]; a label-like channel has (0, 1). `sources` are the hashes that decide whether the case must be
     prepared again.
     """
+
+    error = ModelError
+    written_by = "sulcnet_preprocess"
 
     id: str
     subject: str

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sulcnet.errors import DataError
+from sulcnet.errors import DataError, UsageError
 from sulcnet.records._record import Record
 from sulcnet.records.dataset import Case
 
@@ -54,9 +54,9 @@ class Splits(Record):
         """Give the training and validation cases of `holdout` or of a fold `0`..`4`."""
         if fold == "holdout":
             return self.holdout
-        if fold.isdigit() and int(fold) < len(self.folds):
+        if fold.isdecimal() and int(fold) < len(self.folds):
             return self.folds[int(fold)]
-        raise DataError(f"There is no fold '{fold}'.", f"Folds: holdout, 0 to {len(self.folds) - 1}.")
+        raise UsageError(f"There is no fold '{fold}'.", f"Folds: holdout, 0 to {len(self.folds) - 1}.")
 
     def listed(self) -> set[str]:
         """Give every case that is in any part."""
@@ -95,13 +95,20 @@ def read_splits(path: Path, cases: Sequence[Case]) -> Splits:
     """Read a split and check it against the dataset: disjoint by subject, every case known."""
     splits = Splits.load(path)
     known = {case.id: case.subject for case in cases}
-    moved = [case for case, subject in splits.subjects.items() if known.get(case, subject) != subject]
-    lost = [case for case in splits.listed() if case not in known]
-    if moved or lost:
-        wrong = ", ".join(sorted({*moved, *lost})[:5])
-        raise DataError(f"{path} does not fit the dataset: {wrong} changed subject or are gone.",
+    moved = sorted(case for case, subject in splits.subjects.items() if known.get(case, subject) != subject)
+    lost = sorted(case for case in splits.listed() if case not in known)
+    wrong = [f"{_some(cases)} {what}" for cases, what in
+             ((lost, "gone from the dataset"), (moved, "given to another subject")) if cases]
+    if wrong:
+        raise DataError(f"{path} does not fit the dataset: {'; '.join(wrong)}.",
                         "Restore the cases, or delete the file and train anew.")
     return splits
+
+
+def _some(cases: Sequence[str]) -> str:
+    """Name a few cases, as the subject of a sentence: `a and b are`."""
+    shown = [*cases[:4], f"{len(cases) - 4} more"] if len(cases) > 5 else list(cases)
+    return ", ".join(shown[:-1]) + " and " * (len(shown) > 1) + shown[-1] + (" are" if len(cases) > 1 else " is")
 
 
 def _dealt(cases: Sequence[Case], seed: int) -> dict[str, list[str]]:

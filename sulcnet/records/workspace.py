@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ class Workspace:
         Raises:
             DataError: none or more than one fits; the known ones are listed.
         """
-        fits = [name for name in self.datasets() if key == name or _number(name) == (int(key) if key.isdigit() else None)]
+        fits = [name for name in self.datasets() if key == name or _number(name) == (int(key) if key.isdecimal() else None)]
         if len(fits) == 1:
             return self.folders(fits[0])
         where = f"{self.raw} (chosen by {self.rule})"
@@ -187,11 +188,26 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SULCNET_CACHE") or Path(tempfile.gettempdir()) / "sulcnet_cache")
 
 
-def require_folder(path: Path, flag: str) -> Path:
-    """Give the folder back, or say which flag named something that is not there."""
+def require_path(path: Path, flag: str) -> Path:
+    """Give the file or folder back, or say which flag named something that is not there, and what is."""
     if not path.exists():
-        raise UsageError(f"{flag}: {path} does not exist.", "Check the path.")
+        raise UsageError(f"{flag}: {path} does not exist.", _nearest(path.absolute()))
     return path
+
+
+def require_folder(path: Path, flag: str) -> Path:
+    """Give the folder back, or say which flag named none."""
+    if not require_path(path, flag).is_dir():
+        raise UsageError(f"{flag}: {path} is a file, expected a folder.", f"Give the folder: {flag} {path.parent}")
+    return path
+
+
+def _nearest(path: Path) -> str:
+    """Say how far a path leads, and what it may have meant."""
+    there = next(parent for parent in path.parents if parent.is_dir())
+    part = path.relative_to(there).parts[0]
+    near = difflib.get_close_matches(part, [item.name for item in there.iterdir()], n=1) if os.access(there, os.R_OK) else []
+    return f"Did you mean {there / near[0]}?" if near else f"There is no {part} in {there}: correct the path."
 
 
 def make_folder(path: Path) -> Path:

@@ -18,6 +18,7 @@ from sulcnet.errors import DataError, UsageError
 from sulcnet.evaluation.segmentation import Score, score_masks
 from sulcnet.evaluation.tables import CaseResult, TablePaths, summarise, write_tables
 from sulcnet.io import read_label
+from sulcnet.log import counted
 from sulcnet.parallel import map_cases
 from sulcnet.preprocessing.case_checks import compare_grids
 from sulcnet.records.dataset import UNKNOWN, Case, DatasetHeader, describe_case, label_files, read_participants
@@ -95,9 +96,11 @@ def read_references(folder: Path | None, dataset_json: Path, predictions: Path) 
     rows = read_participants(dataset_json.parent, header)
     references = label_files(folder, header.file_ending) if folder else {}
     if folder and not references:
-        raise DataError(f"{folder} holds no mask named CASE{header.file_ending}.", "Check -r and file_ending in dataset.json.")
+        raise DataError(f"{folder} holds no mask named CASE{header.file_ending}.",
+                        f"Give with -r a folder of masks named CASE{header.file_ending}; file_ending in {dataset_json} decides.")
     if folder is None and header.structures:
-        raise UsageError(f"{dataset_json} has structures ({', '.join(header.structures)}).", "Give their reference masks with -r.")
+        raise UsageError(f"No reference masks are given, but {dataset_json} has structures ({', '.join(header.structures)}).",
+                         "Give the folder of the true masks with -r, such as labelsTs of the raw dataset.")
     predicted = {} if folder else _class_table(predictions / PREDICTIONS, header) or {}
     keys = references or predicted
     return header, references, {key: describe_case(dataset_json.parent, header, key, rows[key]) for key in keys if key in rows}
@@ -122,13 +125,13 @@ def read_predictions_table(path: Path, classes: Sequence[str]) -> Probabilities 
         rows, columns = list(reader), list(reader.fieldnames or ())
     if columns[:1] != [CASE_COLUMN]:
         raise DataError(f"{path}: the first column is '{columns[0] if columns else ''}', expected {CASE_COLUMN}.",
-                        "Predict again, or rename the column.")
+                        f"Predict again with sulcnet_predict, or name the column {CASE_COLUMN}.")
     absent = [name for name in classes if PROBABILITY + name not in columns]
     if len(absent) == len(classes):
         return None
     if absent:
         raise DataError(f"{path} lacks the columns {', '.join(PROBABILITY + name for name in absent)}.",
-                        f"The dataset's classes are {', '.join(classes)}; the model must know the same.")
+                        f"The dataset's classes are {', '.join(classes)}: name with -d the dataset that the model was trained on.")
     return _probabilities(path, rows, classes)
 
 
@@ -151,7 +154,8 @@ def _cases(pairs: Sequence[Pair], about: Mapping[str, Case], classes: bool) -> l
     known = {key for key, case in about.items() if classes and case.target is not None}
     cases = sorted(known | {pair.id for pair in pairs})
     if not cases:
-        raise DataError("There is nothing to score: no reference mask and no known class.", "Check -r, -p and the dataset.")
+        raise DataError("There is nothing to score: no reference mask and no known class.",
+                        "Give reference masks with -r, or a dataset whose table names the class of the predicted cases with -d.")
     return [about.get(case) or Case(case, (), subject=case) for case in cases]
 
 
@@ -182,7 +186,7 @@ def _score(pairs: Sequence[Pair], labels: Mapping[str, int], tolerance: float, w
     failed = sorted((case, outcome) for case, outcome in outcomes.items() if isinstance(outcome, Exception))
     if len(failed) > 1:
         first = getattr(failed[0][1], "message", str(failed[0][1]))
-        raise DataError(f"{len(failed)} cases cannot be scored ({_listed([case for case, _ in failed])}). The first: {first}",
+        raise DataError(f"{counted(len(failed), 'case')} cannot be scored ({_listed([case for case, _ in failed])}). The first: {first}",
                         getattr(failed[0][1], "hint", ""))
     if failed:
         raise failed[0][1]
@@ -191,7 +195,7 @@ def _score(pairs: Sequence[Pair], labels: Mapping[str, int], tolerance: float, w
 
 def _refuse_missing(predictions: Path, missing: Sequence[str], of: int) -> None:
     if missing:
-        raise DataError(f"{len(missing)} of {of} predictions are missing in {predictions}: {_listed(missing)}.",
+        raise DataError(f"{len(missing)} of {counted(of, 'prediction')} are missing in {predictions}: {_listed(missing)}.",
                         "Predict these cases too, or count them with --allow-missing.")
 
 

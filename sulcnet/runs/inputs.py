@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sulcnet.errors import DataError, UsageError
+from sulcnet.errors import DataError
 from sulcnet.io import endings
 from sulcnet.records.dataset import Case
 from sulcnet.records.plan import Plan
+from sulcnet.records.workspace import require_path
 
 
 def find_inputs(path: Path, plan: Plan) -> list[Case]:
@@ -19,9 +20,7 @@ def find_inputs(path: Path, plan: Plan) -> list[Case]:
         UsageError: the path does not exist.
         DataError: no images there, or two files that are the same case and channel.
     """
-    if not path.exists():
-        raise UsageError(f"-i: {path} does not exist.", "Check the path.")
-    files = [path] if path.is_file() else _images(path)
+    files = [path] if require_path(path, "-i").is_file() else _images(path)
     channels = len(plan.channels)
     groups: dict[str, dict[int, Path]] = {}
     for file in files:
@@ -52,7 +51,7 @@ def _parse(file: Path, channels: int) -> tuple[str, int]:
     """
     name = file.name[: len(file.name) - len(_ending(file))]
     case, _, number = name.rpartition("_")
-    if case and len(number) == 4 and number.isdigit() and int(number) < channels:
+    if case and len(number) == 4 and number.isdecimal() and int(number) < channels:
         return case, int(number)
     if channels > 1:
         raise DataError(f"{file.name} names no channel.", f"The model reads {channels} channels: CASE_0000, CASE_0001, ...")

@@ -15,9 +15,11 @@ from sulcnet.records._record import read_json
 from sulcnet.records.dataset import Dataset
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import load_plans
-from sulcnet.records.workspace import EXPERIMENT, INTEGRITY, METRICS, SUMMARY, TEST, DatasetFolders, RunFolder, Workspace
+from sulcnet.records.splits import read_splits
+from sulcnet.records.workspace import EXPERIMENT, INTEGRITY, METRICS, SUMMARY, TEST, VALIDATION, DatasetFolders, RunFolder, Workspace
+from sulcnet.runs.preparing import cases_to_prepare
 
-FINISHED, UNFINISHED = "finished", "unfinished"
+FINISHED, NOT_SCORED, UNFINISHED = "finished", "not scored", "unfinished"
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,10 @@ class RunOverview:
 
 @dataclass(frozen=True)
 class DatasetOverview:
-    """One dataset: counts of its raw cases, its plans and prepared cases by configuration, its runs, and what is odd."""
+    """One dataset: counts of its raw cases, its plans and prepared cases by configuration, its runs, and what is odd.
+
+    `to_prepare` is how many cases of the split are prepared in all, None where there is no split yet.
+    """
 
     name: str
     cases: int | None
@@ -52,6 +57,7 @@ class DatasetOverview:
     classes: dict[str, int]
     planned: dict[str, tuple[str, ...]]
     prepared: dict[str, int]
+    to_prepare: int | None
     errors: int | None
     warnings: int | None
     runs: tuple[RunOverview, ...]
@@ -67,6 +73,7 @@ def describe_dataset(workspace: Workspace, folders: DatasetFolders) -> DatasetOv
     """Describe one dataset; `notes` say what could not be read."""
     notes: list[str] = []
     dataset = _read(lambda: Dataset.open(folders.raw), notes) if folders.raw.is_dir() else None
+    split = dataset is not None and folders.splits.exists()
     plans = _read(lambda: load_plans(folders.plans), notes) if folders.plans.exists() else None
     report = _read(lambda: Report.load(folders.preprocessed / INTEGRITY), notes) if (folders.preprocessed / INTEGRITY).exists() else None
     runs = [_read(lambda run=run: describe_run(run), notes) for run in workspace.runs(folders)]
@@ -75,6 +82,7 @@ def describe_dataset(workspace: Workspace, folders: DatasetFolders) -> DatasetOv
         **_counts(dataset),
         planned={name: tuple(plan.networks) for name, plan in (plans or {}).items()},
         prepared={name: _prepared(folders.prepared(name)) for name in plans or {}},
+        to_prepare=_read(lambda: len(cases_to_prepare(dataset, read_splits(folders.splits, dataset.cases))), notes) if split else None,
         errors=None if report is None else len(report.errors),
         warnings=None if report is None else len(report.warnings),
         runs=tuple(run for run in runs if run is not None),
@@ -99,8 +107,16 @@ def describe_run(run: RunFolder) -> RunOverview:
         best_score=_number(best, "score"),
         test_dice=_number(summary, "mean_dice", "mean"),
         test_balanced_accuracy=_number(summary, "classification", "balanced_accuracy", "estimate"),
-        state=FINISHED if run.checkpoint("final").exists() else UNFINISHED,
+        state=_state(run, experiment),
     )
+
+
+def _state(run: RunFolder, experiment: Experiment) -> str:
+    """Say how far a run is: a finished one has still to be scored, which an interruption may have prevented."""
+    if not run.checkpoint("final").exists():
+        return UNFINISHED
+    parts = [part for part, cases in ((VALIDATION, experiment.validation), (TEST, experiment.test)) if cases]
+    return FINISHED if all((run / part / SUMMARY).exists() for part in parts) else NOT_SCORED
 
 
 def _counts(dataset: Dataset | None) -> dict:

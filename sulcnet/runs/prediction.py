@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from sulcnet import __version__
-from sulcnet.errors import DataError, PartlyDone, SulcnetError
+from sulcnet.errors import PartlyDone, SulcnetError, UsageError
 from sulcnet.geometry.canonical import to_input_grid
 from sulcnet.inference.predictor import Predictor
 from sulcnet.io import Image, read_image, write_map, write_mask
-from sulcnet.log import progress
+from sulcnet.log import counted, progress
 from sulcnet.preprocessing.prepare import prepare_arrays
 from sulcnet.records.dataset import Case
 from sulcnet.records.plan import Plan
@@ -68,7 +68,7 @@ def predict_cases(
         write_table(out / PREDICTIONS, rows, trained.plan)     # an interrupted run keeps what it has
     failed = [row["case_id"] for row in rows if row["qc_flag"] == "failed"]
     if failed:
-        raise PartlyDone(f"{len(failed)} of {len(rows)} cases failed: {', '.join(failed[:5])}{' ...' * (len(failed) > 5)}.",
+        raise PartlyDone(f"{len(failed)} of {counted(len(rows), 'case')} failed: {', '.join(failed[:5])}{' ...' * (len(failed) > 5)}.",
                          f"Their reasons are in {out / PREDICTIONS}; the others are predicted.")
     return rows
 
@@ -131,8 +131,8 @@ def check_out(out: Path, cases: Sequence[Case], ending: str, overwrite: bool) ->
     """Refuse to write over images, or over masks that may be somebody's references."""
     written = {(out / f"{case.id}{ending}").resolve() for case in cases}
     if written & {path.resolve() for case in cases for path in case.images}:
-        raise DataError(f"-o {out} is the folder of the images.", "Choose another output folder.")
+        raise UsageError(f"-o {out} is the folder of the images.", "Choose another output folder.")
     existing = sorted(path for path in written if path.exists())
     if existing and not overwrite:
-        raise DataError(f"{existing[0]} exists{f' and {len(existing) - 1} more' if existing[1:] else ''}.",
+        raise UsageError(f"{existing[0]} exists{f' and {len(existing) - 1} more' if existing[1:] else ''}.",
                         "Choose another -o, or replace them with --overwrite.")

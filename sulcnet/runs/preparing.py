@@ -7,11 +7,12 @@ import shutil
 from functools import partial
 
 from sulcnet.errors import ModelError, PartlyDone
+from sulcnet.log import counted
 from sulcnet.parallel import map_cases
 from sulcnet.planning.fingerprint import measure
 from sulcnet.planning.planner import Wish, make_plan
 from sulcnet.preprocessing.prepare import prepare_case
-from sulcnet.records.dataset import Dataset
+from sulcnet.records.dataset import Case, Dataset
 from sulcnet.records.fingerprint import Fingerprint
 from sulcnet.records.plan import Plan, load_plan, load_plans, save_plan
 from sulcnet.records.splits import Splits, read_splits, split
@@ -33,7 +34,7 @@ def settle_splits(folders: DatasetFolders, dataset: Dataset) -> Splits:
     splits = read_splits(folders.splits, dataset.cases)
     late = [case.id for case in dataset.cases if case.id not in splits.subjects]
     if late:
-        log.warning("%d cases are newer than %s and are in no part of it: %s", len(late), folders.splits, ", ".join(late[:3]))
+        log.warning("in no part of %s, because newer: %s (%s)", folders.splits, counted(len(late), "case"), ", ".join(late[:3]))
     return splits
 
 
@@ -66,6 +67,13 @@ def plan_dataset(folders: DatasetFolders, wish: Wish) -> Plan:
     return plan
 
 
+def cases_to_prepare(dataset: Dataset, splits: Splits) -> list[Case]:
+    """List the cases that the split knows; an unlabelled scan of a test subject is never read."""
+    tested = {splits.subjects[case] for case in splits.test}
+    known = [case for case in dataset.cases if case.id in splits.subjects]
+    return [case for case in known if case.subject not in tested or case.label is not None or case.target is not None]
+
+
 def preprocess_dataset(folders: DatasetFolders, configuration: str, workers: int, overwrite: bool) -> tuple[int, int]:
     """Prepare every case of the split; give how many were prepared now and how many had been before.
 
@@ -75,16 +83,13 @@ def preprocess_dataset(folders: DatasetFolders, configuration: str, workers: int
     plan = load_plan(folders.plans, configuration)
     dataset = Dataset.open(folders.raw)
     splits = settle_splits(folders, dataset)
-    tested = {splits.subjects[case] for case in splits.test}
-    known = [case for case in dataset.cases if case.id in splits.subjects]
-    # An unlabelled scan of a test subject is never read.
-    cases = [c for c in known if c.subject not in tested or c.label is not None or c.target is not None]
+    cases = cases_to_prepare(dataset, splits)
     work = partial(prepare_case, plan, make_folder(folders.prepared(configuration)), overwrite)
     outcomes = list(map_cases(work, cases, workers, "preprocess"))
     failed = sorted((case.id, outcome) for case, outcome in outcomes if isinstance(outcome, Exception))
     if failed:
         reasons = "".join(f"\n  {case}: {getattr(problem, 'message', problem)}" for case, problem in failed)
-        raise PartlyDone(f"{len(failed)} of {len(cases)} cases could not be prepared:{reasons}",
-                         "Correct them and run sulcnet_preprocess again; finished cases are skipped.")
+        raise PartlyDone(f"{len(failed)} of {counted(len(cases), 'case')} could not be prepared:{reasons}",
+                         f"Correct them and go on: sulcnet_preprocess -d {folders.name} (finished cases are skipped)")
     done = sum(bool(outcome) for _, outcome in outcomes)
     return done, len(cases) - done
