@@ -52,7 +52,8 @@ def test_a_batch_has_the_shapes_it_promises(prepared):
     batch = next(image_batches(source(prepared, views=2), 3, 0, 0)).to(torch.device("cpu"))
     assert batch.image.shape == batch.corrupted.shape == (6, 1, 16, 24, 16)
     assert batch.inside.shape == (6, 1, 16, 24, 16) and batch.range.shape == (6, 1, 2) and batch.place.shape == (6, 3, 2)
-    assert batch.label.shape == (6, 16, 24, 16) and batch.label.dtype == torch.int64
+    assert batch.label.shape == (6, 16, 24, 16) and batch.label.dtype == batch.case.dtype == torch.int64
+    assert torch.equal(batch.case[0::2], batch.case[1::2]) and len(batch.case[0::2].unique()) == 3
     assert torch.equal(batch.image, batch.corrupted)
 
 

@@ -290,7 +290,7 @@ def images(labels: bool = False, count: int = 2) -> Images:
     image = torch.randint(0, 3, shape, generator=generator) / 2 if labels else torch.randn(shape, generator=generator)
     place = torch.tensor([[0.0, 15.0]] * 3).expand(count, -1, -1).clone()
     limits = torch.tensor([0.0, 1.0] if labels else [-2.5, 2.5]).expand(count, 1, 2).clone()
-    return Images(image, image.clone(), torch.ones(shape), limits, place, torch.full((count, 16, 16, 16), -1))
+    return Images(image, image.clone(), torch.ones(shape), limits, place, torch.arange(count), torch.full((count, 16, 16, 16), -1))
 
 
 LABELS_OF = Normalisation("labels", maximum=2.0, values=(0.0, 0.5, 1.0))

@@ -42,6 +42,7 @@ class ImageSample(NamedTuple):
     inside: np.ndarray
     range: np.ndarray
     place: np.ndarray
+    case: np.ndarray
     label: np.ndarray
 
 
@@ -83,9 +84,8 @@ class ImageSource:
 
     def views_of(self, index: int, rng: np.random.Generator) -> ImageSample:
         """Cut this case's views with draws from `rng`."""
-        folder, case = self.cases[index]
-        lows = self._corners(case.shape, rng)
-        parts = [self._view(folder, case, low, rng) for low in lows]
+        lows = self._corners(self.cases[index][1].shape, rng)
+        parts = [self._view(index, low, rng) for low in lows]
         return ImageSample(*(np.stack(part) for part in zip(*parts)))
 
     def _corners(self, shape: Sequence[int], rng: np.random.Generator) -> list[np.ndarray]:
@@ -96,7 +96,8 @@ class ImageSource:
         shifts = [rng.uniform(-most, most) for _ in range(self.views - 1)]
         return [first, *(corner(first + np.array(self.patch) / 2 + np.trunc(shift), self.patch, shape) for shift in shifts)]
 
-    def _view(self, folder: Path, case: PreparedCase, low: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    def _view(self, index: int, low: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        folder, case = self.cases[index]
         draw = self.mover.draw(rng)
         extra = np.array(self.mover.margin(draw)) // 2
         image, code = self._read(folder, case, low - extra, low + np.array(self.patch) + extra)
@@ -105,7 +106,7 @@ class ImageSource:
         place = np.stack((low, low + np.array(self.patch) - 1), axis=1).astype(np.float32)
         label = np.where(code > 0, code - 1, UNKNOWN) if case.has_label else np.full(code.shape, UNKNOWN)
         range_ = np.array(case.ranges, dtype=np.float32)
-        return image, corrupted, self._inside(image, code), range_, place, label.astype(np.int8)
+        return image, corrupted, self._inside(image, code), range_, place, np.int64(index), label.astype(np.int8)
 
     def _inside(self, image: np.ndarray, code: np.ndarray) -> np.ndarray:
         """Mark foreground (1, X, Y, Z): in the volume, and in any channel not background.

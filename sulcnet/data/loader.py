@@ -53,6 +53,7 @@ class Images(NamedTuple):
         inside: (B*V, 1, X, Y, Z) 1 in the foreground: within the volume, and not the exact background of a stripped image.
         range: (B*V, C, 2) foreground percentiles 0.5 and 99.5 of the whole volume, in network units.
         place: (B*V, ndim, 2) first and last voxel of the view in its volume, before it was moved.
+        case: (B*V,) int64 which of the source's cases this is.
         label: (B*V, X, Y, Z) int64, -1 outside of the volume, and everywhere where the case has none.
     """
 
@@ -61,6 +62,7 @@ class Images(NamedTuple):
     inside: Tensor
     range: Tensor
     place: Tensor
+    case: Tensor
     label: Tensor
 
     def to(self, device: torch.device) -> Images:

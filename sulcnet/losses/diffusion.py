@@ -74,6 +74,11 @@ class Noise(nn.Module):
         signal, noise = self._parts(t, noisy)
         return signal * noisy - noise * v.to(noisy.dtype)
 
+    def v_from_x0(self, noisy: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+        """Give v of a noisy image and the clean one that is thought to belong to it; t is at least 1."""
+        signal, noise = self._parts(t, noisy)
+        return (signal * noisy - x0.to(noisy.dtype)) / noise
+
     def epsilon_from_v(self, noisy: Tensor, v: Tensor, t: Tensor) -> Tensor:
         """Give the noise that belongs to a noisy image and its v."""
         signal, noise = self._parts(t, noisy)

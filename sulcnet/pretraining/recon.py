@@ -11,9 +11,9 @@ from torch import Tensor
 from sulcnet.data.augment import AugmentOptions
 from sulcnet.data.loader import Images
 from sulcnet.losses import Ratio
-from sulcnet.losses.reconstruction import l1
-from sulcnet.losses.ssim import ssim, ssim_loss, to_unit
+from sulcnet.losses.ssim import ssim, to_unit
 from sulcnet.options import option
+from sulcnet.pretraining._image import image_terms, spoil
 from sulcnet.pretraining._pretraining import PretrainOptions, Pretraining, total
 from sulcnet.training.method import Step, Term
 
@@ -36,21 +36,14 @@ class Recon(Pretraining):
 
     def corruption(self) -> AugmentOptions | None:
         """Choose noise, blur, gamma and a bias field; of these a label-like channel gets noise alone."""
-        share = self.options.corruption if self.preset == "sulcnet" else 0.0
-        kinds = ("noise", "blur", "gamma", "bias")
-        light = {f"{kind}_probability": share for kind in kinds}
-        return AugmentOptions.off().replace(**light, noise_on_label_like=True) if share else None
+        return spoil(self.options.corruption if self.preset == "sulcnet" else 0.0)
 
     def steps(self, batch: Images) -> Iterator[Step]:
         yield Step("network", self.terms(self.reconstruct(batch.corrupted), batch))
 
     def terms(self, output: Tensor, batch: Images) -> dict[str, Term]:
-        """Give the terms of the loss; L1 is in network units, SSIM of images mapped to [0, 1]."""
-        x, y = to_unit(output, batch.range), to_unit(batch.image, batch.range)
-        structure = ssim_loss(x, y, batch.inside)
-        if self.preset == "paper":
-            return {"loss/ssim": Term(1.0, structure)}
-        return {"loss/ssim": Term(0.5, structure), "loss/l1": Term(0.5, l1(output, batch.image, batch.inside))}
+        """Give the terms of the loss."""
+        return image_terms(output, batch, self.preset)
 
     @torch.no_grad()
     def watch(self, batch: Images) -> dict[str, Ratio]:

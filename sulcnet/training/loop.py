@@ -51,7 +51,7 @@ class Loop:
         self.method, self.schedule, self.folder = method, schedule, folder
         self.device, self.precision, self.seed = device, precision, seed
         self.batches, self.validate, self.after_epoch = batches, validate, after_epoch
-        self.progress = Progress(schedule)
+        self.progress = method.progress = Progress(schedule)
         self.optimisers = {part: _optimiser(groups, schedule) for part, groups in method.parts().items()}
         self.sums: dict[str, tuple[Tensor, Tensor]] = {}
         self.best, self.since_best, self.rows = -math.inf, 0, []

@@ -9,11 +9,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
 from sulcnet.losses import Ratio
+
+if TYPE_CHECKING:
+    from sulcnet.training.schedule import Progress
 
 
 class Term(NamedTuple):
@@ -42,10 +45,12 @@ class Method:
     """Something that learns from batches.
 
     `modules` holds every module whose state belongs to the run; `steps` must not read a tensor's value (no `.item()`,
-    no branch on one), so that the memory planner can run it on fake tensors.
+    no branch on one), so that the memory planner can run it on fake tensors. `progress` tells how far the run is; the loop
+    sets it, and it is None outside of one.
     """
 
     modules: nn.ModuleDict
+    progress: Progress | None = None
 
     def parts(self) -> dict[str, list[Group]]:
         """Name the parts and their parameter groups; each part has an optimiser of its own."""

@@ -1,0 +1,192 @@
+"""What is contrasted: whole views, or places that two views share. Both hold their projection and give a loss.
+
+    features = network(batch.corrupted)                      # two views of each case, sample-major
+    contrast(features, batch)                                # Ratio
+    contrast.after_step(network)                             # once per step: the average follows, the queue turns
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from sulcnet.data.loader import Images
+from sulcnet.losses import Ratio
+from sulcnet.losses.contrast import (
+    UNKNOWN, alignment, dense_nt_xent, matching_places, nt_xent, same_place, sample, uniformity,
+)
+from sulcnet.networks._network import Features, Network
+from sulcnet.networks.heads import DenseProjectionHead, ProjectionHead, class_stage
+
+NOBODY = -1                             # case of an empty slot
+
+
+class ImageContrast(nn.Module):
+    """One vector per view; the other view of the case is the positive, other cases are negatives.
+
+    With a queue, embeddings of earlier steps are negatives too (He et al. 2020, arXiv 1911.05722), except those of the same
+    case. A moving average of encoder and projection makes them, from the second view alone: without gradient and without a
+    decoder that costs about a tenth of the step.
+
+    Args:
+        queue: embeddings kept; 0 for neither queue nor average.
+        momentum: share that the average keeps per step.
+        here: only patches from about the same place are negatives.
+    """
+
+    def __init__(self, network: Network, ndim: int, temperature: float, hidden: int, out: int, queue: int, momentum: float, here: bool):
+        super().__init__()
+        self.temperature, self.momentum, self.here = temperature, momentum, here
+        self.project = ProjectionHead(network.encoder_channels[-1], hidden, out)
+        self.queue = Queue(queue, out, ndim) if queue else None
+        self.average = Average(network, self.project) if queue else None
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []       # made in this step, queued when it has ended
+        self._seen: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # of this validation pass
+
+    def forward(self, features: Features, batch: Images) -> Ratio:
+        """Give NT-Xent of a training batch, and make what the queue gets."""
+        a, b = self.project(features.encoder[-1]).view(-1, 2, self.project.project[-1].out_features).unbind(1)
+        if self.queue is None:
+            return nt_xent(a, b, self.temperature, negatives=self.negatives(batch.case, batch.place))
+        self._waiting.append((self.average(batch.corrupted[1::2]), batch.case[1::2], batch.place[1::2]))
+        return nt_xent(a, b, self.temperature, self.queue.embedding, self.negatives(batch.case, batch.place, self.queue))
+
+    def negatives(self, case: Tensor, place: Tensor, queue: Queue | None = None) -> Tensor:
+        """Tell what may be a negative of what, (2N, 2N + Q): first views, second views, queue."""
+        case, place = torch.cat((case[0::2], case[1::2])), torch.cat((place[0::2], place[1::2]))
+        others, places = (case, place) if queue is None else (torch.cat((case, queue.case)), torch.cat((place, queue.place)))
+        allowed = (case[:, None] != others) & (others != NOBODY)
+        return allowed & same_place(place, places) if self.here else allowed
+
+    @torch.no_grad()
+    def after_step(self, network: Network) -> None:
+        """Let the average follow the network, and queue this step's embeddings."""
+        if self.queue is not None and self._waiting:
+            self.queue.push(*(torch.cat(parts) for parts in zip(*self._waiting)))
+            self.average.follow(network, self.project, self.momentum)
+        self._waiting.clear()
+
+    def train(self, mode: bool = True) -> ImageContrast:
+        """Choose the mode; a validation pass begins with it."""
+        self._seen.clear()
+        return super().train(mode)
+
+    def watch(self, features: Features, batch: Images) -> dict[str, Ratio]:
+        """Score a validation batch so that the sums over a pass are of all its images at once.
+
+        The contrast of two pairs is not that of a hundred, nor is the logarithm of a mean the mean of logarithms. So each
+        batch gives what the score of all images so far, times their number, has grown by. The queue has no say: it fills
+        during the first epochs, and the score would rise with it.
+        """
+        before = self._pooled()
+        a, b = self.project(features.encoder[-1]).view(-1, 2, self.project.project[-1].out_features).unbind(1)
+        self._seen.append((a, b, batch.case, batch.place))
+        grown = {name: Ratio(*(new - old for new, old in zip(ratio, before[name]))) if before else ratio
+                 for name, ratio in self._pooled().items()}
+        return {**grown, "alignment": alignment(a, b)}
+
+    def _pooled(self) -> dict[str, Ratio]:
+        """Score all images of this pass so far."""
+        if not self._seen:
+            return {}
+        a, b, case, place = (torch.cat(parts) for parts in zip(*self._seen))
+        views = a.new_full((), 2.0 * len(a))
+        contrast = nt_xent(a, b, self.temperature, negatives=self.negatives(case, place)).value()
+        return {"contrast": Ratio(contrast * views, views), "uniformity": uniformity(a)}
+
+
+class PatchContrast(nn.Module):
+    """One vector per place; the same place in the other view is the positive, guided by labels where there are any.
+
+    Places lie on a lattice over what two views share and are read from decoder features at about a quarter of the
+    resolution. Half of them are contrasted, foreground first: the features of empty space are all alike.
+
+    Args:
+        places: per pair of views, at most. The lattice should not be finer than the features: neighbours would be one
+            thing under two names.
+    """
+
+    def __init__(self, network: Network, ndim: int, temperature: float, places: int):
+        super().__init__()
+        self.temperature, self.places, self.stage = temperature, places, class_stage(network)
+        self.project = DenseProjectionHead(network.decoder_channels[self.stage], ndim)
+
+    def forward(self, features: Features, batch: Images) -> Ratio:
+        """Give NT-Xent of places."""
+        a, b, label_a, label_b = self._read(features, batch)
+        return dense_nt_xent(a, b, self.temperature, label_a, label_b, most=len(a))
+
+    def after_step(self, network: Network) -> None:
+        """Do nothing: there are negatives enough in one step."""
+
+    def watch(self, features: Features, batch: Images) -> dict[str, Ratio]:
+        """Score a validation batch; negatives are its own places."""
+        a, b, label_a, label_b = self._read(features, batch)
+        views = a.new_full((), float(len(batch.image)))
+        contrast = dense_nt_xent(a, b, self.temperature, label_a, label_b, most=len(a)).value()
+        return {"contrast": Ratio(contrast * views, views), "alignment": alignment(a, b), "uniformity": uniformity(a)}
+
+    def _read(self, features: Features, batch: Images) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Give vectors (M, D) of both views at M chosen places, and the labels (M,) there; background is unknown."""
+        grids = matching_places(batch.place[0::2], batch.place[1::2], self.places)
+        told = torch.stack((batch.label.float(), batch.inside[:, 0]), dim=1)
+        read = [sample(told[view::2], grid, "nearest").movedim(1, -1).flatten(0, -2) for view, grid in enumerate(grids)]
+        shown = read[0][:, 1] * read[1][:, 1]
+        # Ranked, not picked by a Boolean: the count must not depend on values.
+        chosen = (shown + torch.rand_like(shown)).topk(-(-len(shown) // 2)).indices
+        maps = features.decoder[self.stage]
+        vectors = [self.project(sample(maps[view::2], grid)).movedim(1, -1).flatten(0, -2)[chosen] for view, grid in enumerate(grids)]
+        labels = [one[chosen, 0].round().long() for one in read]
+        return (*vectors, *(torch.where(label > 0, label, UNKNOWN) for label in labels))
+
+
+class Queue(nn.Module):
+    """A ring of embeddings, with the case and the place that each is of; all of it is saved with a run."""
+
+    def __init__(self, size: int, width: int, ndim: int):
+        super().__init__()
+        self.register_buffer("embedding", torch.zeros(size, width))
+        self.register_buffer("case", torch.full((size,), NOBODY))
+        self.register_buffer("place", torch.zeros(size, ndim, 2))
+        self.register_buffer("next", torch.zeros((), dtype=torch.int64))
+
+    def push(self, embedding: Tensor, case: Tensor, place: Tensor) -> None:
+        """Overwrite the oldest slots; of more than there are slots, the last ones stay."""
+        size = len(self.case)
+        slots = (self.next + torch.arange(min(len(case), size), device=case.device)) % size
+        for kept, new in ((self.embedding, embedding), (self.case, case), (self.place, place)):
+            kept[slots] = new[-size:].to(kept.dtype)
+        self.next.copy_((self.next + len(slots)) % size)
+
+
+class Average(nn.Module):
+    """A moving average of encoder and projection, so that embeddings that lie in the queue for long stay comparable."""
+
+    def __init__(self, network: Network, project: nn.Module):
+        super().__init__()
+        self.network, self.project = _encoder_of(network), copy.deepcopy(project)
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> Tensor:
+        return self.project(self.network.encode(image)[-1])
+
+    def follow(self, network: nn.Module, project: nn.Module, momentum: float) -> None:
+        """Move towards the present weights; BatchNorm statistics are its own, of what it has seen."""
+        for ours, theirs in ((self.network, network), (self.project, project)):
+            present = dict(theirs.named_parameters())
+            for name, parameter in ours.named_parameters():
+                parameter.lerp_(present[name], 1 - momentum)
+
+
+def _encoder_of(network: Network) -> Network:
+    """Copy a network without its decoder, under the same names."""
+    encoder = copy.deepcopy(network)
+    dropped = {id(module) for stage in encoder.stages()[len(encoder.encoder_channels):] for module in stage.modules}
+    for parent in list(encoder.modules()):
+        for name, child in parent.named_children():
+            if id(child) in dropped:
+                parent._modules[name] = nn.Identity()
+    return encoder
