@@ -301,9 +301,16 @@ def test_hidden_and_foreign_files_are_no_cases(raw):
 def test_images_without_channel_numbers_are_one_error_with_the_new_name(raw, names):
     for image, name in zip(sorted((raw / "imagesTr").iterdir()), names):
         image.rename(raw / f"imagesTr/{name}.nii.gz")
-    with pytest.raises(DataError, match="no image ends in _0000.nii.gz, the first channel number") as caught:
+    with pytest.raises(DataError, match="the images lack the first channel number, _0000.nii.gz") as caught:
         opened(raw, COLUMNS)
     assert f"{names[0]}.nii.gz to {names[0]}_0000.nii.gz" in caught.value.hint
+
+
+def test_a_case_called_0000_hides_no_missing_channel_numbers(raw):
+    for folder, old in (("imagesTr", "a_0000"), ("labelsTr", "a")):
+        (raw / folder / f"{old}.nii.gz").rename(raw / folder / "phantom_0000.nii.gz")
+    (raw / "imagesTr/b_0000.nii.gz").rename(raw / "imagesTr/phantom_0001.nii.gz")
+    assert "the images lack the first channel number" in refusal(opened, raw, COLUMNS)
 
 
 def test_a_missing_dataset_json_says_where_the_raw_dataset_should_lie(raw):

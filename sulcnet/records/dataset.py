@@ -163,10 +163,11 @@ def _require_first_channel(folder: Path, header: DatasetHeader) -> None:
     if not files:
         raise DataError(f"{folder} holds no image named CASE_0000{ending}.",
                         "Name images CASE_0000 (case, channel) as nnU-Net does, or correct file_ending in dataset.json.")
-    if not any(name.endswith("_0000") for name in files):
+    cases, labels = {name[:-5] for name in files if name.endswith("_0000")}, set(label_files(folder.parent / names.LABELS, ending))
+    if not cases or (labels & set(files) and not labels & cases):       # phantom_0000 may be a whole name, as its label shows
         rename = f"Rename CASE{ending} to CASE_0000{ending}, for example {files[0]}{ending} to {files[0]}_0000{ending}."
         count = f"Count channels from 0: CASE_0000{ending}, CASE_0001{ending}, ..."
-        raise DataError(f"{folder}: no image ends in _0000{ending}, the first channel number; there is {files[0]}{ending}.",
+        raise DataError(f"{folder}: the images lack the first channel number, _0000{ending}; there is {files[0]}{ending}.",
                         rename if len(header.channel_names) == 1 else count)
 
 
