@@ -17,8 +17,8 @@ import numpy as np
 from _machine import main as describe_machine
 
 SHAPE, SPACING, PATCH = (44, 56, 48), 2.2, (24, 24, 24)
-COHORT = (120, 24, 60)                       # training, validation, test phantoms
-EPOCHS, IMAGES, FEATURES = 40, 2, 8
+COHORT = (120, 12, 60)                       # training, validation, test phantoms
+EPOCHS, IMAGES, FEATURES = 24, 2, 8
 
 
 def prepare(root: Path) -> None:

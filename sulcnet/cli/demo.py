@@ -9,7 +9,7 @@ from sulcnet.cli._command import Command, Parser, add_device, add_quiet, add_see
 HELP = """Run the whole path on phantoms that it draws: raw images, plan, preprocessing, training, prediction, scores and a
 picture. Takes a few minutes on two CPU cores."""
 EXAMPLES = "sulcnet_demo"
-MINUTES = 5.0
+MINUTES = 6.0
 
 
 def arguments(parser: Parser) -> None:
