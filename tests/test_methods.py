@@ -36,15 +36,21 @@ def named(variant) -> str:
 
 
 def full_product() -> list:
-    return [pytest.param(*some, marks=pytest.mark.contract, id="-".join((named(some[0]), *some[1:])))
+    return [pytest.param(*some, marks=pytest.mark.contract, id="-".join(("full", named(some[0]), *some[1:])))
             for some in itertools.product(VARIANTS, SMALL, PRESETS)]
 
 
 def pairwise() -> list:
-    """Every method with every small network, the presets in turn; so each pair of two things is met."""
-    nets = list(SMALL)[:3]
+    """Every method with every convolutional network, the presets in turn, so that each pair is met; the slow one once."""
+    nets = [net for net in SMALL if not net.startswith("swin")]
     found = [(variant, net, PRESETS[(i + j) % 2]) for i, variant in enumerate(VARIANTS) for j, net in enumerate(nets)]
-    found += [(("recon", {}), "swin_unetr_12", "paper"), (("diffusion", {}), "swin_unetr_12", "sulcnet")]
+    found.append((("mae", {}), "swin_unetr_12", "sulcnet"))
+    return [pytest.param(*some, id="-".join((named(some[0]), *some[1:]))) for some in found]
+
+
+def smallest() -> list:
+    """Every method with the smallest network; in `sulcnet`, where there is more to resume, and one in `paper`."""
+    found = [*((variant, "resenc_unet", "sulcnet") for variant in VARIANTS), (("adversarial", {}), "resenc_unet", "paper")]
     return [pytest.param(*some, id="-".join((named(some[0]), *some[1:]))) for some in found]
 
 
@@ -141,11 +147,14 @@ def on_fake_tensors(method: Pretraining) -> None:
 @pytest.mark.parametrize("variant, net, preset", [*pairwise(), *full_product()])
 def test_it_starts_learns_and_its_export_loads_downstream(variant, net, preset, tmp_path):
     method = method_of(variant, net, preset)
-    before = {name: value.clone() for name, value in method.modules.named_parameters() if value.requires_grad}
-    loop = loop_of(method, tmp_path, schedule_of(preset))
+    # No decay, which moves a weight without a gradient; a bias before a norm, and that of a sure critic, have none.
+    before = {name: value.clone() for name, value in method.modules.named_parameters() if value.requires_grad and value.ndim > 1}
+    loop = loop_of(method, tmp_path, schedule_of(preset, weight_decay=0.0))
     loop.run()
     assert loop.rows[-1]["loss"] is not None
-    still = [name for name, value in method.modules.named_parameters() if value.requires_grad and torch.equal(value, before[name])]
+    after = dict(method.modules.named_parameters())
+    # Where `dd_unet` has one channel per group, its norm takes away all that time adds.
+    still = [name for name in before if torch.equal(before[name], after[name]) and "time_emb_proj" not in name]
     assert not still, still
     batch = batch_of(method)
     assert {"loss", "ssim", "ms_ssim"} <= watched(method, batch).keys()
@@ -161,19 +170,18 @@ def test_it_starts_learns_and_its_export_loads_downstream(variant, net, preset, 
     on_fake_tensors(method)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("variant", VARIANTS, ids=named)
-def test_resumed_ends_with_the_bits_of_an_uninterrupted_run(variant, preset, tmp_path, monkeypatch):
+@pytest.mark.parametrize("variant, net, preset", [*smallest(), *full_product()])
+def test_resumed_ends_with_the_bits_of_an_uninterrupted_run(variant, net, preset, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "LAST_SAVE_SECONDS", 0.0)
     schedule = schedule_of(preset, epochs=2, steps=3)
-    whole = method_of(variant, preset=preset)
+    whole = method_of(variant, net, preset)
     (tmp_path / "whole").mkdir()
     loop_of(whole, tmp_path / "whole", schedule).run()
 
     (tmp_path / "stopped").mkdir()
     with pytest.raises(KeyboardInterrupt):
-        loop_of(method_of(variant, preset=preset), tmp_path / "stopped", schedule, stop_at=4).run()
-    resumed = method_of(variant, preset=preset)
+        loop_of(method_of(variant, net, preset), tmp_path / "stopped", schedule, stop_at=4).run()
+    resumed = method_of(variant, net, preset)
     again = loop_of(resumed, tmp_path / "stopped", schedule)
     again.resume()
     assert again.progress.step == 4
@@ -371,7 +379,7 @@ def test_average_and_queue_move_once_per_step_and_the_queue_holds_the_second_vie
     assert not any(p.requires_grad for p in contrast.average.parameters())
 
 
-@pytest.mark.parametrize("net", SMALL)
+@pytest.mark.parametrize("net", [net for net in SMALL if net != "swin_unetr_12"] + [pytest.param("swin_unetr_12", marks=pytest.mark.contract)])
 def test_the_average_is_the_encoder_without_the_decoder(net):
     method = method_of("contrastive", net)
     own, image = method.contrast.average.network, batch_of(method, samples=1).image
@@ -472,8 +480,7 @@ def test_schedules_differ_by_preset_and_both_have_a_thousand_levels():
         method_of("diffusion", fold_t=0)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("net", SMALL)
+@pytest.mark.parametrize("net, preset", [*((net, "sulcnet") for net in SMALL), ("dd_unet", "paper")])
 def test_the_export_is_the_network_at_the_folded_time(net, preset, tmp_path):
     method = method_of("diffusion", net, preset, fold_t=120)
     batch = batch_of(method, samples=1)
