@@ -3,9 +3,11 @@
 import copy
 import dataclasses
 import itertools
+import json
 
 import pytest
 import torch
+from cohort import prepared_cohort
 from sulcnet import plugins
 from sulcnet.data.loader import Images
 from sulcnet.errors import UsageError
@@ -16,8 +18,9 @@ from sulcnet.pretraining._contrast import NOBODY, Queue
 from sulcnet.pretraining._pretraining import Pretraining
 from sulcnet.records.experiment import Schedule
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
-from sulcnet.records.workspace import EXPORT, RunFolder
+from sulcnet.records.workspace import EXPORT, METRICS, RunFolder, Workspace
 from sulcnet.runs.finetuning import Model
+from sulcnet.runs.pretraining import PretrainWish, pretrain
 from sulcnet.runs.schedules import PRETRAIN_RATES
 from sulcnet.runs.transfer import load_pretrained, write_export
 from sulcnet.training import loop as training
@@ -29,6 +32,8 @@ METHODS = plugins.names("pretraining", "METHOD")
 VARIANTS = [*((name, {}) for name in METHODS), ("contrastive", {"level": "patch"})]
 SMALL = {"resenc_unet": (4, (16, 16, 16)), "unet_bn": (4, (16, 16, 16)), "dd_unet": (4, (16, 16, 16)), "swin_unetr_12": (12, (64, 32, 32))}
 PRESETS = ("sulcnet", "paper")
+OWN = {"adversarial": ["critic_accuracy"], "contrastive": ["contrast", "alignment", "uniformity"],
+       "diffusion": ["loss_t50", "loss_t250", "loss_t500", "loss_t750"]}
 
 
 def named(variant) -> str:
@@ -198,6 +203,40 @@ def test_the_window_of_accumulation_steps_every_part_once(variant, tmp_path):
     loop_of(method, tmp_path, schedule_of("sulcnet", steps=3, accumulate=2)).run()
     assert {part: counted.count(part) for part in counted} == {part: 3 if part == "network" else 2 for part in method.parts()}
     assert all(torch.isfinite(value).all() for value in method.modules.state_dict().values())
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=named)
+def test_a_step_in_half_precision_stays_finite(variant, tmp_path):
+    method = method_of(variant)
+    loop = loop_of(method, tmp_path, schedule_of("sulcnet"))
+    loop.precision = "bf16"
+    loop.run()
+    assert all(torch.isfinite(value).all() for value in method.modules.state_dict().values())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(abs(value) < 1e4 for value in watched(method, batch_of(method)).values())
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return prepared_cohort(tmp_path_factory.mktemp("cohort"), patch=(16, 24, 16))
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v[0] not in ("recon", "mae")], ids=named)
+def test_a_run_folder_tells_what_was_watched(variant, prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("sulcnet.runs.schedules.EPOCH_PATCHES", 4)
+    (shared, folders), (name, given) = prepared, variant
+    workspace = Workspace(shared.raw, shared.preprocessed, tmp_path, "test")
+    settings = tuple(f"{key}={value}" for key, value in given.items())
+    shown = []
+    run = pretrain(workspace, [workspace.folders(folders.name)],
+                   PretrainWish(name, epochs=2, device="cpu", precision="fp32", threads=1, settings=settings),
+                   montage=lambda volumes, path: shown.append(set(volumes)))
+    row = json.loads((run / METRICS).read_text().splitlines()[-1])
+    assert {f"val/{key}" for key in ("score", "loss", "ssim", "ms_ssim", "hausdorff_empty", *OWN[name])} <= row.keys()
+    assert all({"input", "corrupted", "output"} <= names for names in shown)
+    assert (name == "diffusion") == ("from noise" in shown[-1]) and "from noise" not in shown[0]
+    facts = json.loads((run / EXPORT).with_suffix(".json").read_text())
+    assert facts["method"] == name and (facts.get("fold_t") == 50) == (name == "diffusion")
 
 
 @pytest.fixture(scope="module")
