@@ -403,9 +403,9 @@ def test_only_the_same_place_when_asked():
 
 def test_average_and_queue_move_once_per_step_and_the_queue_holds_the_second_views():
     method = method_of("contrastive", momentum=0.75)
-    contrast, batch = method.contrast, batch_of(method)
+    contrast, batch = method.contrast, batch_of(method, samples=3)
     kept = dict(contrast.average.network.named_parameters())
-    expected = contrast.average(batch.corrupted[1::2])
+    expected = contrast.average(batch.corrupted[[1, 5]])
     list(method.steps(batch))
     assert contrast.queue.next == 0                          # nothing moves before the step has been taken
     name = next(iter(kept))
@@ -414,7 +414,7 @@ def test_average_and_queue_move_once_per_step_and_the_queue_holds_the_second_vie
     method.after_step("network")
     torch.testing.assert_close(kept[name], before + 0.25)
     assert contrast.queue.next == 2 and torch.equal(contrast.queue.embedding[:2], expected)
-    assert contrast.queue.case[:3].tolist() == [0, 1, NOBODY] and torch.equal(contrast.queue.place[:2], batch.place[1::2])
+    assert contrast.queue.case[:3].tolist() == [0, 2, NOBODY] and torch.equal(contrast.queue.place[:2], batch.place[[1, 5]])
     assert not any(p.requires_grad for p in contrast.average.parameters())
 
 
