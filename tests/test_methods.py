@@ -403,9 +403,9 @@ def test_only_the_same_place_when_asked():
 
 def test_average_and_queue_move_once_per_step_and_the_queue_holds_the_second_views():
     method = method_of("contrastive", momentum=0.75)
-    contrast, batch = method.contrast, batch_of(method, samples=3)
+    contrast, batch = method.contrast, batch_of(method)
     kept = dict(contrast.average.network.named_parameters())
-    expected = contrast.average(batch.corrupted[[1, 5]])
+    expected = contrast.average(batch.corrupted[1::2])
     list(method.steps(batch))
     assert contrast.queue.next == 0                          # nothing moves before the step has been taken
     name = next(iter(kept))
@@ -414,8 +414,13 @@ def test_average_and_queue_move_once_per_step_and_the_queue_holds_the_second_vie
     method.after_step("network")
     torch.testing.assert_close(kept[name], before + 0.25)
     assert contrast.queue.next == 2 and torch.equal(contrast.queue.embedding[:2], expected)
-    assert contrast.queue.case[:3].tolist() == [0, 2, NOBODY] and torch.equal(contrast.queue.place[:2], batch.place[[1, 5]])
+    assert contrast.queue.case[:3].tolist() == [0, 1, NOBODY] and torch.equal(contrast.queue.place[:2], batch.place[1::2])
     assert not any(p.requires_grad for p in contrast.average.parameters())
+    before = kept[name].clone()
+    method.progress = Progress(schedule_of("sulcnet"), step=1)          # every other step fills the queue; the average always moves
+    list(method.steps(batch))
+    method.after_step("network")
+    assert contrast.queue.next == 2 and not torch.equal(kept[name], before)
 
 
 @pytest.mark.parametrize("net", [net for net in SMALL if net != "swin_unetr_12"] + [pytest.param("swin_unetr_12", marks=pytest.mark.contract)])

@@ -2,6 +2,7 @@
 
     features = network(batch.corrupted)                      # two views of each case, sample-major
     contrast(features, batch)                                # Ratio
+    contrast.remember(batch)                                 # not in every step: for the queue
     contrast.after_step(network)                             # once per step: the average follows, the queue turns
 """
 
@@ -27,22 +28,20 @@ class ImageContrast(nn.Module):
     """One vector per view; the other view of the case is the positive, other cases are negatives.
 
     With a queue, embeddings of earlier steps are negatives too (He et al. 2020, arXiv 1911.05722), except those of the same
-    case. A moving average of encoder and projection makes them, from some of the second views: without gradient or decoder
-    each costs about an eighth of a step of `recon` per sample (resenc_unet, 16 features).
+    case. A moving average of encoder and projection makes them, from the second views: without gradient or decoder that
+    costs about a quarter of a step of `recon` (resenc_unet, 16 features), so not every step need do it.
 
     Args:
         queue: embeddings kept; 0 for neither queue nor average.
-        every: one second view of so many is queued; the first one always is.
         momentum: share that the average keeps per step.
         here: only patches from about the same place are negatives.
     """
 
     def __init__(
-        self, network: Network, ndim: int, temperature: float, hidden: int, out: int, queue: int, every: int, momentum: float,
-        here: bool,
+        self, network: Network, ndim: int, temperature: float, hidden: int, out: int, queue: int, momentum: float, here: bool,
     ):
         super().__init__()
-        self.temperature, self.every, self.momentum, self.here = temperature, every, momentum, here
+        self.temperature, self.momentum, self.here = temperature, momentum, here
         self.project = ProjectionHead(network.encoder_channels[-1], hidden, out)
         self.queue = Queue(queue, out, ndim) if queue else None
         self.average = Average(network, self.project) if queue else None
@@ -50,13 +49,16 @@ class ImageContrast(nn.Module):
         self._seen: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # of this validation pass
 
     def forward(self, features: Features, batch: Images) -> Ratio:
-        """Give NT-Xent of a training batch, and make what the queue gets."""
+        """Give NT-Xent of a training batch."""
         a, b = self.project(features.encoder[-1]).view(-1, 2, self.project.project[-1].out_features).unbind(1)
         if self.queue is None:
             return nt_xent(a, b, self.temperature, negatives=self.negatives(batch.case, batch.place))
-        queued = slice(1, None, 2 * self.every)              # cases come in a new order each round, so none is favoured
-        self._waiting.append((self.average(batch.corrupted[queued]), batch.case[queued], batch.place[queued]))
         return nt_xent(a, b, self.temperature, self.queue.embedding, self.negatives(batch.case, batch.place, self.queue))
+
+    def remember(self, batch: Images) -> None:
+        """Embed the second views; they are queued when the step has ended."""
+        if self.queue is not None:
+            self._waiting.append((self.average(batch.corrupted[1::2]), batch.case[1::2], batch.place[1::2]))
 
     def negatives(self, case: Tensor, place: Tensor, queue: Queue | None = None) -> Tensor:
         """Tell what may be a negative of what, (2N, 2N + Q): first views, second views, queue."""
@@ -68,10 +70,11 @@ class ImageContrast(nn.Module):
     @torch.no_grad()
     def after_step(self, network: Network) -> None:
         """Let the average follow the network, and queue this step's embeddings."""
-        if self.queue is not None and self._waiting:
+        if self._waiting:
             self.queue.push(*(torch.cat(parts) for parts in zip(*self._waiting)))
+            self._waiting.clear()
+        if self.average is not None:
             self.average.follow(network, self.project, self.momentum)
-        self._waiting.clear()
 
     def train(self, mode: bool = True) -> ImageContrast:
         """Choose the mode; a validation pass begins with it."""
@@ -123,8 +126,11 @@ class PatchContrast(nn.Module):
         a, b, label_a, label_b = self._read(features, batch)
         return dense_nt_xent(a, b, self.temperature, label_a, label_b, most=len(a))
 
-    def after_step(self, network: Network) -> None:
+    def remember(self, batch: Images) -> None:
         """Do nothing: there are negatives enough in one step."""
+
+    def after_step(self, network: Network) -> None:
+        """Do nothing either."""
 
     def watch(self, features: Features, batch: Images) -> dict[str, Ratio]:
         """Score a validation batch; negatives are its own places."""

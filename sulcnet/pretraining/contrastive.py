@@ -41,7 +41,7 @@ class ContrastiveOptions(PretrainOptions):
     overlap: float = option(0.5, "least share of the patch, per axis, that the two views have in common (paper: all of it)")
     corruption: float = option(0.5, "share of channels that get each of noise, blur, gamma, bias field, brightness, contrast")
     queue: int = option(256, "embeddings of earlier steps that are negatives too; level=image (paper: none)")
-    every: int = option(2, "one sample of so many is embedded for the queue, by a moving average of the encoder")
+    every: int = option(2, "the queue is filled in one step of so many, by a moving average of the encoder")
     momentum: float = option(0.99, "share that the moving average, which fills the queue, keeps per step")
     same_place: bool = option(False, "only patches from about the same place of other cases are negatives; level=image")
     hidden: int = option(512, "width of the projection's hidden layer; level=image")
@@ -70,7 +70,7 @@ class Contrastive(Pretraining):
         if own.level != "image":
             raise UsageError(f"level: expected image or patch, found '{own.level}'.", "Choose one of them.")
         queue = own.queue if self.preset == "sulcnet" else 0
-        return ImageContrast(self.network, ndim, temperature, own.hidden, own.out, queue, own.every, own.momentum, own.same_place)
+        return ImageContrast(self.network, ndim, temperature, own.hidden, own.out, queue, own.momentum, own.same_place)
 
     def parts(self) -> dict[str, list[Group]]:
         learned = [parameter for parameter in self.contrast.parameters() if parameter.requires_grad]
@@ -88,6 +88,8 @@ class Contrastive(Pretraining):
         return spoil(self.options.corruption, KINDS)
 
     def steps(self, batch: Images) -> Iterator[Step]:
+        if self.progress is None or self.progress.step % self.options.every == 0:
+            self.contrast.remember(batch)
         features = self.network(batch.corrupted)
         terms = image_terms(self.head(features.decoder[-1]), batch, self.preset)
         yield Step("network", {"loss/contrast": Term(self.options.weight, self.contrast(features, batch)), **terms})
@@ -114,7 +116,7 @@ class Contrastive(Pretraining):
             "contrastive_views": f"{moved}; {self.options.corruption:g} of the views get each of {', '.join(KINDS)}",
             "contrastive_embedding": f"a projection of {read}, dropped at export",
             "contrastive_target": "each view is drawn again as it was before its intensities were changed",
-            "contrastive_queue": f"the second view of one sample of {self.options.every}, embedded by a moving average; not used in validation",
+            "contrastive_queue": f"second views of one step in {self.options.every}, embedded by a moving average; not used in validation",
         }
 
 
