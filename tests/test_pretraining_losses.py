@@ -285,6 +285,7 @@ def test_x0_and_noise_follow_from_v_exactly(noise):
     x0, epsilon, t, noisy, v = draws(noise)
     assert torch.allclose(noise.x0_from_v(noisy, v, t), x0, atol=1e-6)
     assert torch.allclose(noise.epsilon_from_v(noisy, v, t), epsilon, atol=1e-6)
+    assert torch.allclose(noise.v_from_x0(noisy[1:], x0[1:], t[1:]), v[1:], atol=1e-3)      # t = 0 leaves no noise to divide by
     assert torch.equal(noisy[0], x0[0]) and torch.equal(v[0], epsilon[0])     # t = 0
 
 

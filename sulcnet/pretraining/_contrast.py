@@ -2,6 +2,7 @@
 
     features = network(batch.corrupted)                      # two views of each case, sample-major
     contrast(features, batch)                                # Ratio
+    contrast.remember(batch)                                 # not in every step: for the queue
     contrast.after_step(network)                             # once per step: the average follows, the queue turns
 """
 
@@ -27,8 +28,8 @@ class ImageContrast(nn.Module):
     """One vector per view; the other view of the case is the positive, other cases are negatives.
 
     With a queue, embeddings of earlier steps are negatives too (He et al. 2020, arXiv 1911.05722), except those of the same
-    case. A moving average of encoder and projection makes them, from the second view alone: without gradient and without a
-    decoder that costs about a tenth of the step.
+    case. A moving average of encoder and projection makes them, from the second views: without gradient or decoder that
+    costs about a quarter of a step of `recon` (resenc_unet, 16 features), so not every step need do it.
 
     Args:
         queue: embeddings kept; 0 for neither queue nor average.
@@ -36,7 +37,9 @@ class ImageContrast(nn.Module):
         here: only patches from about the same place are negatives.
     """
 
-    def __init__(self, network: Network, ndim: int, temperature: float, hidden: int, out: int, queue: int, momentum: float, here: bool):
+    def __init__(
+        self, network: Network, ndim: int, temperature: float, hidden: int, out: int, queue: int, momentum: float, here: bool,
+    ):
         super().__init__()
         self.temperature, self.momentum, self.here = temperature, momentum, here
         self.project = ProjectionHead(network.encoder_channels[-1], hidden, out)
@@ -46,12 +49,16 @@ class ImageContrast(nn.Module):
         self._seen: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # of this validation pass
 
     def forward(self, features: Features, batch: Images) -> Ratio:
-        """Give NT-Xent of a training batch, and make what the queue gets."""
+        """Give NT-Xent of a training batch."""
         a, b = self.project(features.encoder[-1]).view(-1, 2, self.project.project[-1].out_features).unbind(1)
         if self.queue is None:
             return nt_xent(a, b, self.temperature, negatives=self.negatives(batch.case, batch.place))
-        self._waiting.append((self.average(batch.corrupted[1::2]), batch.case[1::2], batch.place[1::2]))
         return nt_xent(a, b, self.temperature, self.queue.embedding, self.negatives(batch.case, batch.place, self.queue))
+
+    def remember(self, batch: Images) -> None:
+        """Embed the second views; they are queued when the step has ended."""
+        if self.queue is not None:
+            self._waiting.append((self.average(batch.corrupted[1::2]), batch.case[1::2], batch.place[1::2]))
 
     def negatives(self, case: Tensor, place: Tensor, queue: Queue | None = None) -> Tensor:
         """Tell what may be a negative of what, (2N, 2N + Q): first views, second views, queue."""
@@ -63,10 +70,11 @@ class ImageContrast(nn.Module):
     @torch.no_grad()
     def after_step(self, network: Network) -> None:
         """Let the average follow the network, and queue this step's embeddings."""
-        if self.queue is not None and self._waiting:
+        if self._waiting:
             self.queue.push(*(torch.cat(parts) for parts in zip(*self._waiting)))
+            self._waiting.clear()
+        if self.average is not None:
             self.average.follow(network, self.project, self.momentum)
-        self._waiting.clear()
 
     def train(self, mode: bool = True) -> ImageContrast:
         """Choose the mode; a validation pass begins with it."""
@@ -118,8 +126,11 @@ class PatchContrast(nn.Module):
         a, b, label_a, label_b = self._read(features, batch)
         return dense_nt_xent(a, b, self.temperature, label_a, label_b, most=len(a))
 
-    def after_step(self, network: Network) -> None:
+    def remember(self, batch: Images) -> None:
         """Do nothing: there are negatives enough in one step."""
+
+    def after_step(self, network: Network) -> None:
+        """Do nothing either."""
 
     def watch(self, features: Features, batch: Images) -> dict[str, Ratio]:
         """Score a validation batch; negatives are its own places."""

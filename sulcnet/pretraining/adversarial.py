@@ -62,7 +62,7 @@ class Adversarial(Pretraining):
     def steps(self, batch: Images) -> Iterator[Step]:
         output = self.reconstruct(batch.corrupted)
         if self.critic_learns:
-            real, fake = self.critic(batch.image), self.critic(output.detach())
+            real, fake = self.judge(batch.image), self.judge(output.detach())
             loss = Term(1.0, critic_loss(real, fake, self.kind))
             yield Step("critic", {"loss/critic": loss}, {"critic_accuracy": critic_accuracy(real, fake)})
         terms = image_terms(output, batch, self.preset)
@@ -72,11 +72,20 @@ class Adversarial(Pretraining):
 
     def fooled(self, output: Tensor, terms: dict[str, Term]) -> Term:
         """Give what the network pays where the critic, as it is now, tells the output from a true image."""
-        ratio = generator_loss(self.critic(output), self.kind)
+        ratio = generator_loss(self.judge(output), self.kind)
         if self.preset == "paper":
             return Term(1.0, ratio)
         drawn = sum(term.weight * term.ratio.value() for term in terms.values())
         return Term(self.options.pull * adaptive_weight(drawn, ratio.value(), self.head.image.weight), ratio)
+
+    def judge(self, image: Tensor) -> Tensor:
+        """Give the critic's logits, in fp32 also under autocast.
+
+        Power iteration in bf16 does not keep spectral norm's bound, and torch 2.13's bf16 gradient of the critic's last
+        convolution reads memory that nobody wrote, on CPUs, where a patch is 16 voxels wide (39 of 40 repeats differ, some NaN).
+        """
+        with torch.autocast(image.device.type, enabled=False):
+            return self.critic(image.float())
 
     @property
     def critic_heard(self) -> bool:
@@ -94,7 +103,7 @@ class Adversarial(Pretraining):
     def watch(self, batch: Images) -> dict[str, Ratio]:
         """Score a validation batch; `loss` is reconstruction's alone, since the critic's measure moves with the critic."""
         output = self.reconstruct(batch.corrupted)
-        real, fake = self.critic(batch.image), self.critic(output)
+        real, fake = self.judge(batch.image), self.judge(output)
         scores = {"loss": total(image_terms(output, batch, self.preset), batch), **self.image_scores(output, batch)}
         return {**scores, "critic_accuracy": critic_accuracy(real, fake), "fooled": generator_loss(fake, self.kind)}
 

@@ -40,7 +40,8 @@ class ContrastiveOptions(PretrainOptions):
     weight: float = option(1.0, "weight of the contrast; that of the reconstruction is 1")
     overlap: float = option(0.5, "least share of the patch, per axis, that the two views have in common (paper: all of it)")
     corruption: float = option(0.5, "share of channels that get each of noise, blur, gamma, bias field, brightness, contrast")
-    queue: int = option(512, "embeddings of earlier steps that are negatives too; level=image (paper: none)")
+    queue: int = option(256, "embeddings of earlier steps that are negatives too; level=image (paper: none)")
+    every: int = option(2, "the queue is filled in one step of so many, by a moving average of the encoder")
     momentum: float = option(0.99, "share that the moving average, which fills the queue, keeps per step")
     same_place: bool = option(False, "only patches from about the same place of other cases are negatives; level=image")
     hidden: int = option(512, "width of the projection's hidden layer; level=image")
@@ -87,6 +88,8 @@ class Contrastive(Pretraining):
         return spoil(self.options.corruption, KINDS)
 
     def steps(self, batch: Images) -> Iterator[Step]:
+        if self.progress is None or self.progress.step % self.options.every == 0:
+            self.contrast.remember(batch)
         features = self.network(batch.corrupted)
         terms = image_terms(self.head(features.decoder[-1]), batch, self.preset)
         yield Step("network", {"loss/contrast": Term(self.options.weight, self.contrast(features, batch)), **terms})
@@ -113,7 +116,7 @@ class Contrastive(Pretraining):
             "contrastive_views": f"{moved}; {self.options.corruption:g} of the views get each of {', '.join(KINDS)}",
             "contrastive_embedding": f"a projection of {read}, dropped at export",
             "contrastive_target": "each view is drawn again as it was before its intensities were changed",
-            "contrastive_queue": "filled with the second views by a moving average of encoder and projection; not used in validation",
+            "contrastive_queue": f"second views of one step in {self.options.every}, embedded by a moving average; not used in validation",
         }
 
 
