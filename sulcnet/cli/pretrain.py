@@ -5,7 +5,9 @@ from __future__ import annotations
 from argparse import Namespace
 
 from sulcnet import plugins
-from sulcnet.cli._command import Command, Parser, add_device, add_overwrite, add_quiet, add_root, add_seed, add_set
+from sulcnet.cli._command import (
+    Command, Parser, add_device, add_overwrite, add_quiet, add_root, add_seed, add_set, amount, natural, positive,
+)
 
 HELP = """Pre-train one network on the images of a dataset, labelled or not, without reading a test subject. The result is
 taken by sulcnet_train --pretrain METHOD."""
@@ -23,18 +25,18 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--net", metavar="NET", help="a planned network (default: the only one planned)")
     parser.add_argument("--preset", choices=["sulcnet", "paper"], help="loss, rates, batch, length (default: the plan's)")
     group = parser.group("length")
-    group.add_argument("--epochs", type=int, metavar="N", help="epochs of at least 250 patches (default: 300; paper: 600)")
-    group.add_argument("--time-limit", type=float, metavar="MINUTES", help="train this long; the schedule fits the clock")
-    group.add_argument("--patience", type=int, metavar="N", help="stop after N epochs without a better validation loss")
-    group.add_argument("--accumulate", type=int, metavar="N", help="micro-batches per step (default: 1)")
+    group.add_argument("--epochs", type=positive, metavar="N", help="epochs of at least 250 patches (default: 300; paper: 600)")
+    group.add_argument("--time-limit", type=amount, metavar="MINUTES", help="train this long; the schedule fits the clock")
+    group.add_argument("--patience", type=positive, metavar="N", help="stop after N epochs without a better validation loss")
+    group.add_argument("--accumulate", type=positive, metavar="N", help="micro-batches per step (default: 1)")
     group.add_argument("--c", action="store_true", help="continue an unfinished run")
     add_set(parser)
     machine = parser.group("machine")
     add_device(parser)
     machine.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto",
                          help="auto: bf16 where the device computes in it (default: auto)")
-    machine.add_argument("--threads", type=int, metavar="N", help="torch threads (default: the cores)")
-    machine.add_argument("--workers", type=int, metavar="N",
+    machine.add_argument("--threads", type=positive, metavar="N", help="torch threads (default: the cores)")
+    machine.add_argument("--workers", type=natural, metavar="N",
                          help="processes that draw patches (default: cores - 2, at most 8; batches do not depend on it)")
     add_seed(parser)
     add_overwrite(parser)
