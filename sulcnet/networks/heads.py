@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from sulcnet.networks._network import Features, Network, layer
 
 
+LEAST = 8                              # channels of the segmentation head; with 4 a thin second structure was never found
+
+
 class SegmentationHead(nn.Module):
     """Turn full-resolution decoder features into logits, (B, C, X, Y, Z) -> (B, K, X, Y, Z).
 
@@ -34,7 +37,7 @@ class SegmentationHead(nn.Module):
 
     def __init__(self, channels: int, classes: int, ndim: int):
         super().__init__()
-        width = max(channels // 2, 1)
+        width = max(channels // 2, LEAST)
         self.block = nn.Sequential(
             layer("Conv", ndim)(channels, width, 3, padding=1, bias=False),
             layer("InstanceNorm", ndim)(width, affine=True),

@@ -26,7 +26,7 @@ log = logging.getLogger("sulcnet")
 
 NAME = "Dataset900_Phantoms"
 COHORT = (150, 24, 36)                  # training, validation and test phantoms; a third of each per class
-NET, FEATURES = "resenc_unet", 8
+NET, FEATURES = "resenc_unet", 16
 # Phantoms stand straight: what helps a small cohort in a long run only slows a run of minutes.
 SETTINGS = ("rotation_probability=0.2", "scale_probability=0.2", "elastic_probability=0")
 
