@@ -18,7 +18,7 @@ from _machine import main as describe_machine
 
 SHAPE, SPACING, PATCH = (44, 56, 48), 2.2, (24, 24, 24)
 COHORT = (120, 12, 60)                       # training, validation, test phantoms
-EPOCHS, IMAGES, FEATURES = 24, 2, 8
+EPOCHS, IMAGES, FEATURES = 20, 2, 8
 
 
 def prepare(root: Path) -> None:
