@@ -69,7 +69,8 @@ def _advice(options: type, assignments: Sequence[str]) -> str:
     whole = [text.replace(" ", NO_BREAK) for text in listed]            # (0.7, 1.4) stays on one line
     every = textwrap.fill(", ".join(whole) or "none", WIDTH, initial_indent=INDENT, subsequent_indent=INDENT,
                           break_long_words=False, break_on_hyphens=False).replace(NO_BREAK, " ")
-    return f"Did you mean {meant}? Known:\n{every}" if meant else f"Known:\n{every}"
+    known = f"Known:\n{every}" if "\n" in every else f"Known: {every.strip()}."
+    return f"Did you mean {meant}? {known}" if meant else known
 
 
 def _typed(kind: Any, text: str) -> Any:

@@ -9,7 +9,7 @@ from cohort import prepared_cohort
 from sulcnet.data.augment import AugmentOptions
 from sulcnet.data.images import ImageSource, intensity, spatial
 from sulcnet.data.loader import image_batches
-from sulcnet.errors import DataError
+from sulcnet.errors import DataError, ModelError
 from sulcnet.io.store import read_array
 from sulcnet.preprocessing.prepare import foreground_range
 from sulcnet.records.plan import Normalisation, load_plan
@@ -134,7 +134,7 @@ def test_prepared_cases_keep_their_range(prepared):
     for _, case in prepared[0]:
         (low, high), = case.ranges
         assert -4 < low < high < 6
-    with pytest.raises(DataError, match="ranges"):
+    with pytest.raises(ModelError, match="ranges"):
         prepared[0][0][1].replace(ranges=((1.0, 1.0),))
 
 
