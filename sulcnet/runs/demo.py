@@ -56,7 +56,7 @@ def demonstrate(
     fingerprint_dataset(folders, workers, overwrite=True)
     plan = plan_dataset(folders, Wish(net=NET, features=FEATURES))
     preprocess_dataset(folders, plan.configuration, workers, overwrite=False)
-    wish = TrainingWish(plan.configuration, NET, minutes=minutes, device=device, seed=seed, settings=SETTINGS)
+    wish = TrainingWish(configuration=plan.configuration, net=NET, minutes=minutes, device=device, seed=seed, settings=SETTINGS)
     run = train(workspace, folders, wish, picture)
     log.info("predicting and scoring the validation and test phantoms")
     return Demonstration(folders, run, score_run(folders, run, device, "auto"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -20,16 +20,24 @@ from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.workspace import EXPERIMENT, RunFolder, make_folder
 
 
-class Wish(Protocol):
-    """What the wishes of all runs have in common."""
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What the user can ask of any run; None takes the preset's value."""
 
-    epochs: int | None
-    minutes: float | None
-    patience: int | None
-    accumulate: int | None
-    settings: tuple[str, ...]
-    go_on: bool
-    overwrite: bool
+    configuration: str = "3d"
+    net: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int = 0
+    threads: int | None = None
+    epochs: int | None = None
+    minutes: float | None = None
+    patience: int | None = None
+    accumulate: int | None = None
+    settings: tuple[str, ...] = ()
+    go_on: bool = False
+    overwrite: bool = False
 
 
 def check_claim(run: RunFolder, wish: Wish, trained: bool, complete: bool) -> None:

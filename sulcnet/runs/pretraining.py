@@ -32,7 +32,7 @@ from sulcnet.records.workspace import (
     DATASET_JSON, EXPERIMENT, EXPORT, LOG, PICTURES, PLANS, PROGRESS, RESOURCES, SPLITS, DatasetFolders, RunFolder,
     Workspace,
 )
-from sulcnet.runs.folders import check_claim, recorded, take, versions
+from sulcnet.runs.folders import Wish, check_claim, recorded, take, versions
 from sulcnet.runs.pooling import Pool, gather
 from sulcnet.runs.schedules import pretraining_batch, pretraining_plan, pretraining_schedule
 from sulcnet.runs.transfer import dry_load, write_export
@@ -49,25 +49,11 @@ WATCHING = 2**32                        # beside a seed: draws of validation are
 
 
 @dataclass(frozen=True)
-class PretrainWish:
+class PretrainWish(Wish):
     """What the user asked of a run; None takes the preset's value, `preset` None the plan's."""
 
     method: str
-    configuration: str = "3d"
-    net: str | None = None
     preset: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    workers: int = 0
-    threads: int | None = None
-    epochs: int | None = None
-    minutes: float | None = None
-    patience: int | None = None
-    accumulate: int | None = None
-    settings: tuple[str, ...] = ()
-    go_on: bool = False
-    overwrite: bool = False
 
 
 @dataclass(frozen=True)

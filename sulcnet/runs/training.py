@@ -33,7 +33,7 @@ from sulcnet.records.workspace import (
     RunFolder, Workspace,
 )
 from sulcnet.runs.finetuning import FineTuning, Model
-from sulcnet.runs.folders import check_claim, read_cases, recorded, take, versions
+from sulcnet.runs.folders import Wish, check_claim, read_cases, recorded, take, versions
 from sulcnet.runs.schedules import tuning_schedule
 from sulcnet.runs.scoring import is_scored
 from sulcnet.runs.transfer import load_pretrained
@@ -61,29 +61,15 @@ class TuningOptions(AugmentOptions):
 
 
 @dataclass(frozen=True)
-class TrainingWish:
+class TrainingWish(Wish):
     """What the user asked of a run; None takes the preset's value.
 
     `pretrain` is none, a pre-training method, or a file of weights.
     """
 
-    configuration: str = "3d"
-    net: str | None = None
     pretrain: str = "none"
     tune: str = "scratch"
     fold: str = "holdout"
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    workers: int = 0
-    threads: int | None = None
-    epochs: int | None = None
-    minutes: float | None = None
-    patience: int | None = None
-    accumulate: int | None = None
-    settings: tuple[str, ...] = ()
-    go_on: bool = False
-    overwrite: bool = False
 
 
 @dataclass(frozen=True)
