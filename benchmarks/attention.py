@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from _machine import main as describe_machine
 
-SHAPE, SPACING, PATCH = (44, 56, 48), 2.2, (24, 24, 24)
-COHORT = (120, 12, 60)                       # training, validation, test phantoms
-EPOCHS, IMAGES, FEATURES = 20, 2, 8
+SHAPE, SPACING, PATCH = (44, 56, 48), 2.2, (16, 16, 16)
+COHORT = (300, 12, 120)                      # training, validation, test phantoms
+EPOCHS, IMAGES, FEATURES = 60, 2, 8
 
 
 def prepare(root: Path) -> None:

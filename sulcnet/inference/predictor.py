@@ -110,7 +110,7 @@ class Predictor:
     def _classes(self, evidence: list[Evidence]) -> np.ndarray | None:
         if not evidence:
             return None
-        windows = sum(len(piece.peak) for piece in evidence)
+        windows = sum(len(piece.score) for piece in evidence)
         logits = self.model.heads["classification"].conclude(evidence, windows)
         return logits[0].float().softmax(dim=0).cpu().numpy()
 
