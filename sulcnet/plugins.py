@@ -49,16 +49,16 @@ def summary(folder: str, name: str) -> str:
     return ""
 
 
-def options_table(folder: str, name: str) -> list[tuple[str, str, str]]:
+def options_table(folder: str, name: str, options: str | None = None) -> list[tuple[str, str, str]]:
     """List a file's options as (name, default, meaning), by parsing, never by import.
 
-    The class is the last one of the file whose name ends in Options; what it inherits from option classes that the file
-    imports comes first, as dataclasses order their fields.
+    The class is `options`, or the last one of the file whose name ends in Options; what it inherits from option classes
+    that the file imports comes first, as dataclasses order their fields.
     """
     for path in sorted(file for root in (PACKAGE, *_extra) for file in (root / folder).glob("*.py")):
         if path.stem.rstrip("_") == name:
             known = _option_classes(path)
-            return list(_options(list(known)[-1], known).values()) if known else []
+            return list(_options(options or list(known)[-1], known).values()) if known else []
     return []
 
 

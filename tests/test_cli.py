@@ -239,9 +239,9 @@ def test_help_lists_the_options_that_set_changes():
     from dataclasses import fields
 
     from sulcnet import plugins
-    from sulcnet.runs.training import TuningOptions
+    from sulcnet.tuning._tuning import TuningOptions
 
-    table = plugins.options_table("runs", "training")
+    table = plugins.options_table("tuning", "_tuning", "TuningOptions")
     assert table == [(field.name, str(field.default), field.metadata["help"]) for field in fields(TuningOptions)]
     text = call(*script("train"), "--help").stdout
     assert all(f"  {name}={default} " in text for name, default, _ in table)

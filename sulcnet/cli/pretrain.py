@@ -5,9 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 
 from sulcnet import plugins
-from sulcnet.cli._command import (
-    Command, Parser, add_device, add_overwrite, add_quiet, add_root, add_seed, add_set, amount, natural, positive,
-)
+from sulcnet.cli._command import Command, Parser
+from sulcnet.cli._running import add_run_flags, run_wishes
 
 HELP = """Pre-train one network on the images of a dataset, labelled or not, without reading a test subject. The result is
 taken by sulcnet_train --pretrain METHOD."""
@@ -24,24 +23,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("method", choices=methods, metavar="method", help=f"one of {', '.join(methods)}")
     parser.add_argument("--net", metavar="NET", help="a planned network (default: the only one planned)")
     parser.add_argument("--preset", choices=["sulcnet", "paper"], help="loss, rates, batch, length (default: the plan's)")
-    group = parser.group("length")
-    group.add_argument("--epochs", type=positive, metavar="N", help="epochs of at least 250 patches (default: 300; paper: 600)")
-    group.add_argument("--time-limit", type=amount, metavar="MINUTES", help="train this long; the schedule fits the clock")
-    group.add_argument("--patience", type=positive, metavar="N", help="stop after N epochs without a better validation loss")
-    group.add_argument("--accumulate", type=positive, metavar="N", help="micro-batches per step (default: 1)")
-    group.add_argument("--c", action="store_true", help="continue an unfinished run")
-    add_set(parser)
-    machine = parser.group("machine")
-    add_device(parser)
-    machine.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto",
-                         help="auto: bf16 where the device computes in it (default: auto)")
-    machine.add_argument("--threads", type=positive, metavar="N", help="torch threads (default: the cores)")
-    machine.add_argument("--workers", type=natural, metavar="N",
-                         help="processes that draw patches (default: cores - 2, at most 8; batches do not depend on it)")
-    add_seed(parser)
-    add_overwrite(parser)
-    add_quiet(parser)
-    add_root(parser)
+    add_run_flags(parser, "300; paper: 600", "loss")
     parser.group("methods, and what --set changes of them").description = "\n".join(_described(methods))
 
 
@@ -65,18 +47,12 @@ def run(args: Namespace) -> str:
 def wish_of(args: Namespace):
     """Read the flags."""
     from sulcnet.errors import UsageError
-    from sulcnet.parallel import default_workers
     from sulcnet.runs.pretraining import PretrainWish
 
     keys = args.dataset.split(",")
     if len(set(keys)) < len(keys):
         raise UsageError(f"A dataset is named twice in {args.dataset}.", "Name each once.")
-    workers = max(0, default_workers(10) - 2) if args.workers is None else args.workers
-    return PretrainWish(
-        args.method, configuration=args.configuration, net=args.net, preset=args.preset, seed=args.seed, device=args.device,
-        precision=args.precision, workers=workers, threads=args.threads, epochs=args.epochs, minutes=args.time_limit,
-        patience=args.patience, accumulate=args.accumulate, settings=tuple(args.set), go_on=args.c, overwrite=args.overwrite,
-    )
+    return PretrainWish(method=args.method, preset=args.preset, **run_wishes(args))
 
 
 def _described(methods: list[str]) -> list[str]:

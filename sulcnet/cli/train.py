@@ -5,16 +5,14 @@ from __future__ import annotations
 from argparse import Namespace
 
 from sulcnet import plugins
-from sulcnet.cli._command import (
-    Command, Parser, add_device, add_overwrite, add_quiet, add_root, add_seed, add_set, amount, list_options, loading,
-    natural, next_command, positive,
-)
+from sulcnet.cli._command import Command, Parser, amount, list_options, loading, next_command
+from sulcnet.cli._running import add_run_flags, run_wishes
 
 HELP = """Train one model for segmentation, classification, or both, as the dataset asks; then predict and score its
 validation and test cases. Without --pretrain and --tune it starts from random weights and trains everything."""
 EXAMPLES = """sulcnet_train 1 3d
 sulcnet_train 4 3d --net resenc_unet --pretrain none --tune scratch --time-limit 20
-sulcnet_train 1 3d --pretrain mae        (after sulcnet_pretrain 1 3d mae)
+sulcnet_train 1 3d --pretrain mae --tune top        (pre-trains first, where that was not done)
 sulcnet_train 1 3d 0 --c        (continue fold 0)"""
 
 
@@ -30,32 +28,28 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--tune", default=None, choices=plugins.names("tuning", "TUNING"), metavar="NAME",
                         help=f"what learns: {', '.join(plugins.names('tuning', 'TUNING'))} "
                              "(default: full after pre-training, else scratch)")
-    group = parser.group("length")
-    group.add_argument("--epochs", type=positive, metavar="N", help="epochs of at least 250 patches (default: 200)")
-    group.add_argument("--time-limit", type=amount, metavar="MINUTES", help="train this long; the schedule fits the clock")
-    group.add_argument("--patience", type=positive, metavar="N", help="stop after N epochs without a better validation score")
-    group.add_argument("--accumulate", type=positive, metavar="N", help="micro-batches per step (default: 1)")
-    group.add_argument("--c", action="store_true", help="continue an unfinished run")
-    add_set(parser)
-    machine = parser.group("machine")
-    add_device(parser)
-    machine.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto",
-                         help="auto: bf16 where the device computes in it (default: auto)")
-    machine.add_argument("--threads", type=positive, metavar="N", help="torch threads (default: the cores)")
-    machine.add_argument("-np", "--workers", type=natural, metavar="N",
-                         help="processes that draw patches (default: the cores - 2, at most 8; batches do not depend on it)")
-    add_seed(parser)
-    add_overwrite(parser)
-    add_quiet(parser)
-    add_root(parser)
-    list_options(parser, plugins.options_table("runs", "training"))
+    parser.add_argument("--top-fraction", type=amount, metavar="F", help="largest share of the parameters that --tune top trains (default: 0.1)")
+    parser.add_argument("--no-auto-pretrain", action="store_true", help="fail where --pretrain names a method that was not run, instead of running it first")
+    add_run_flags(parser, "200; paper: 600", "score")
+    list_options(parser, tuning_options())
+
+
+def tuning_options() -> list[tuple[str, str, str]]:
+    """List what --set changes: the options of every run, then those of single strategies with their names."""
+    common = plugins.options_table("tuning", "_tuning", "TuningOptions")
+    special: dict[tuple[str, str, str], list[str]] = {}
+    for strategy in plugins.names("tuning", "TUNING"):
+        for row in plugins.options_table("tuning", strategy):
+            if row not in common:
+                special.setdefault(row, []).append(strategy)
+    return common + [(name, default, f"{meaning} ({', '.join(users)})") for (name, default, meaning), users in special.items()]
 
 
 def run(args: Namespace) -> str:
     """Train, then predict and score."""
     from sulcnet.evaluation.tables import format_summary
     from sulcnet.records.workspace import Workspace
-    from sulcnet.report.pictures import training_curves
+    from sulcnet.report.pictures import reconstruction_montage, training_curves
 
     with loading("torch"):
         from sulcnet.runs.scoring import score_run
@@ -63,7 +57,7 @@ def run(args: Namespace) -> str:
 
     workspace = Workspace.find(args.root)
     folders = workspace.dataset(args.dataset)
-    run_folder = train(workspace, folders, wish_of(args), training_curves)
+    run_folder = train(workspace, folders, wish_of(args), training_curves, reconstruction_montage)
     summary = score_run(folders, run_folder, args.device, args.precision)
     scores = format_summary(summary) if summary else "No validation or test case has a reference: nothing was scored."
     return (
@@ -75,18 +69,16 @@ def run(args: Namespace) -> str:
 def wish_of(args: Namespace):
     """Read the flags."""
     from sulcnet.errors import UsageError
-    from sulcnet.parallel import default_workers
     from sulcnet.runs.training import TrainingWish
 
     if args.fold_flag and args.fold != "holdout":
         raise UsageError(f"The fold is given twice: {args.fold} and {args.fold_flag}.", "Give it once.")
-    workers = max(0, default_workers(10) - 2) if args.workers is None else args.workers
+    top = (f"top_fraction={args.top_fraction}",) if args.top_fraction else ()
+    wishes = run_wishes(args)
     return TrainingWish(
-        configuration=args.configuration, net=args.net, pretrain=args.pretrain or "none",
+        **{**wishes, "settings": (*wishes["settings"], *top)}, pretrain=args.pretrain or "none",
         tune=args.tune or ("scratch" if args.pretrain in (None, "none") else "full"),
-        fold=args.fold_flag or args.fold, seed=args.seed, device=args.device, precision=args.precision, workers=workers,
-        threads=args.threads, epochs=args.epochs, minutes=args.time_limit, patience=args.patience,
-        accumulate=args.accumulate, settings=tuple(args.set), go_on=args.c, overwrite=args.overwrite,
+        fold=args.fold_flag or args.fold, auto_pretrain=not args.no_auto_pretrain,
     )
 
 

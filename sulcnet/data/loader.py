@@ -13,13 +13,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from sulcnet.data.images import ImageSample, ImageSource
 from sulcnet.data.patches import PatchSource, Sample
+from sulcnet.networks._network import Features
 
 
 class Batch(NamedTuple):
     """B windows of B // W images, image-major.
 
     `image` (B, C, X, Y, Z), `label` (B, X, Y, Z) int64, `place` (B, ndim, 2), `labelled` (B,), `target` (B // W,) with -1
-    for an unknown class.
+    for an unknown class. `begun` are the features (B, ...) of the network's frozen stages, where they were kept; `image` is
+    then empty.
     """
 
     image: Tensor
@@ -27,11 +29,13 @@ class Batch(NamedTuple):
     place: Tensor
     labelled: Tensor
     target: Tensor
+    begun: Features | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Move to a device; labels widen there, so that fewer bytes travel."""
-        moved = [part.to(device, non_blocking=True) for part in self]
-        return Batch(moved[0], moved[1].long(), *moved[2:])
+        moved = [part.to(device, non_blocking=True) for part in self[:5]]
+        begun = self.begun and Features(*([part.to(device, non_blocking=True) for part in parts] for parts in self.begun))
+        return Batch(moved[0], moved[1].long(), *moved[2:], begun)
 
 
 def batches(source: PatchSource, batch: int, first: int, workers: int, pin: bool = False) -> Generator[Batch, None, None]:

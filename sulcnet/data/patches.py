@@ -44,13 +44,14 @@ class PatchSource:
     Args:
         folder: where the prepared arrays lie.
         balanced: draw cases so that every class comes equally often.
+        views: how many views of each case there are; 0 draws new ones for ever.
     """
 
     def __init__(
         self, folder: Path, cases: Sequence[PreparedCase], plan: Plan, network: NetworkPlan, region: Region | None,
-        seed: int = 0, augment: AugmentOptions | None = None, balanced: bool = True,
+        seed: int = 0, augment: AugmentOptions | None = None, balanced: bool = True, views: int = 0,
     ):
-        self.folder, self.cases, self.region, self.seed = folder, list(cases), region, seed
+        self.folder, self.cases, self.region, self.seed, self.views = folder, list(cases), region, seed, views
         self.patch, self.bag, self.windows = network.patch_size, network.bag, network.windows
         self.augmenter = Augmenter(augment or AugmentOptions.off(), self.patch, plan.label_like, plan.spacing)
         self.classified = plan.classification is not None
@@ -62,8 +63,19 @@ class PatchSource:
 
     def sample(self, step: int, slot: int, batch: int) -> Sample:
         """Draw the sample of one slot of one step's batch."""
+        if self.views:
+            return self.view(*self.which(step, slot, batch))
         position = step * batch + slot
         return self.windows_of(self.cases[self._case(position)], np.random.default_rng((self.seed, 1, position)))
+
+    def which(self, step: int, slot: int, batch: int) -> tuple[int, int]:
+        """Give the case and the view, each by number, that one slot of one step's batch takes."""
+        position = step * batch + slot
+        return self._case(position), int(np.random.default_rng((self.seed, 7, position)).integers(self.views))
+
+    def view(self, index: int, view: int) -> Sample:
+        """Draw one of a case's views."""
+        return self.windows_of(self.cases[index], np.random.default_rng((self.seed, 4, index, view)))
 
     def fixed(self, index: int) -> Sample:
         """Give the same windows of one case at every call: what validation watches."""

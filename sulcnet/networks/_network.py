@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 
@@ -41,6 +42,9 @@ class Network(nn.Module):
 
     Children fill the four tuples below and write `encode_stage`, `decode_stage` and `stages`.
 
+    The first `frozen` stages run without gradient: nothing is kept of them for a backward pass that will not come.
+    `recompute` trades arithmetic for memory where a network can (attention scores); the numbers stay the same.
+
     Attributes:
         encoder_channels: channels per encoder stage, fine to coarse; the last is the bottleneck.
         encoder_reductions: input voxels per voxel of the stage, per axis.
@@ -52,6 +56,8 @@ class Network(nn.Module):
     encoder_reductions: tuple[tuple[int, ...], ...]
     decoder_channels: tuple[int, ...]
     decoder_reductions: tuple[tuple[int, ...], ...]
+    frozen = 0
+    recompute = False
 
     def encode_stage(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """Run one encoder stage; give what the next stage reads, and the stage's feature."""
@@ -69,22 +75,39 @@ class Network(nn.Module):
         """Give the feature of each encoder stage, (B, C, X, Y, Z), fine to coarse."""
         features = []
         for index in range(len(self.encoder_channels)):
-            x, feature = self.encode_stage(index, x)
+            with self._gradient_of(index):
+                x, feature = self.encode_stage(index, x)
             features.append(feature)
         return features
 
-    def decode(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Give the feature of each decoder stage, coarse to fine."""
-        x, decoded = features[-1], []
-        for index, skip in enumerate(reversed(features[:-1])):
-            x = self.decode_stage(index, x, skip)
-            decoded.append(x)
+    def decode(self, features: Sequence[Tensor], known: Sequence[Tensor] = ()) -> list[Tensor]:
+        """Give the feature of each decoder stage, coarse to fine; `known` are the first ones, which are not run again."""
+        decoded = list(known)
+        for index, skip in list(enumerate(reversed(features[:-1])))[len(decoded):]:
+            with self._gradient_of(len(features) + index):
+                decoded.append(self.decode_stage(index, decoded[-1] if decoded else features[-1], skip))
         return decoded
 
     def forward(self, x: Tensor) -> Features:
         """Give all features of an image (B, C, X, Y, Z); in 2-D (B, C, X, Y)."""
         encoded = self.encode(x)
         return Features(encoded, self.decode(encoded))
+
+    @torch.no_grad()
+    def begin(self, x: Tensor) -> Features:
+        """Give the features of the frozen stages, which hold the whole encoder; `finish` runs the others."""
+        encoded = self.encode(x)
+        known: list[Tensor] = []
+        for index in range(self.frozen - len(encoded)):
+            known.append(self.decode_stage(index, known[-1] if known else encoded[-1], encoded[-2 - index]))
+        return Features(encoded, known)
+
+    def finish(self, begun: Features) -> Features:
+        """Give all features from those of the frozen stages."""
+        return Features(begun.encoder, self.decode(begun.encoder, begun.decoder))
+
+    def _gradient_of(self, stage: int) -> torch.set_grad_enabled:
+        return torch.set_grad_enabled(torch.is_grad_enabled() and stage >= self.frozen)
 
 
 def layer(kind: str, ndim: int) -> type[nn.Module]:

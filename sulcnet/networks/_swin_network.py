@@ -10,10 +10,15 @@
 
 from __future__ import annotations
 
+import torch
+from einops import rearrange
 from monai.networks.nets import SwinUNETR as MonaiSwinUNETR
-from torch import Tensor
+from monai.networks.nets.swin_unetr import WindowAttention, compute_mask, get_window_size
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from sulcnet.networks._network import Network, Stage
+from sulcnet.networks._swin_attention import FrugalAttention
 from sulcnet.records.network_spec import NetworkSpec
 
 
@@ -37,6 +42,10 @@ class SwinUNETR(Network):
         shape = dict(in_channels=spec.in_channels, feature_size=spec.features, spatial_dims=spec.ndim)
         source = MonaiSwinUNETR(out_channels=1, **shape)
         self.swinViT = source.swinViT
+        for module in self.swinViT.modules():
+            if isinstance(module, WindowAttention):
+                module.__class__ = FrugalAttention             # the same parameters under the same names
+        self._masks: dict[tuple, Tensor] = {}
         for name in (*(block for _, block in self.ENCODER if block), *self.DECODER):
             setattr(self, name, getattr(source, name))
         self.encoder_channels = (spec.features, *(spec.features * 2**stage for stage in range(halvings)))
@@ -67,4 +76,26 @@ class SwinUNETR(Network):
         part = getattr(self.swinViT, name)
         if name == "patch_embed":
             return self.swinViT.pos_drop(part(x))
-        return part[0](x.contiguous())
+        return self._layer(part[0], x)
+
+    def _layer(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """Run blocks and merging of one resolution as MONAI does; the mask of a shape is made once."""
+        shape = x.shape[2:]
+        window, shift = get_window_size(shape, layer.window_size, layer.shift_size)
+        mask = self._mask(tuple(-(-size // width) * width for size, width in zip(shape, window)), window, shift, x)
+        x = rearrange(x, "b c ... -> b ... c")
+        for block in layer.blocks:
+            block.attn.recompute = self.recompute
+            x = block(x, mask)
+        if layer.downsample is not None:
+            x = layer.downsample(x)
+        return rearrange(x, "b ... c -> b c ...")
+
+    def _mask(self, shape: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...], x: Tensor) -> Tensor:
+        if isinstance(x, FakeTensor):                          # a plan's tensors must not outlive it
+            return compute_mask(shape, window, shift, x.device)
+        key = shape, tuple(window), tuple(shift), x.device
+        if key not in self._masks:
+            with torch.no_grad():
+                self._masks[key] = compute_mask(shape, window, shift, x.device)
+        return self._masks[key]

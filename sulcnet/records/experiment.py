@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sulcnet.errors import ModelError
@@ -50,7 +50,7 @@ class Experiment(Record):
     """One run: what it learns, from which start, on which split, with which numbers.
 
     `assumptions` holds the values chosen where the source papers are silent; `precision` and `threads` are recorded
-    because bit-identical repetition is claimed only for equal ones.
+    because bit-identical repetition is claimed only for equal ones. `learns` counts what of the network is not frozen.
     """
 
     error = ModelError
@@ -77,4 +77,5 @@ class Experiment(Record):
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
+    learns: dict[str, Any] = field(default_factory=dict)
     schema: int = 1

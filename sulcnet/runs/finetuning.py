@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from sulcnet import plugins
 from sulcnet.data.loader import Batch
+from sulcnet.errors import UsageError
 from sulcnet.networks import build
-from sulcnet.networks._network import Network
+from sulcnet.networks._network import Features, Network
 from sulcnet.records.plan import NetworkPlan, Plan
+from sulcnet.runs.frozen import begin_rounded, finish_rounded
 from sulcnet.tasks._task import Layout, Task
 from sulcnet.training.method import Group, Method, Step, Term
-from sulcnet.tuning._tuning import Tuning
+from sulcnet.tuning._tuning import Tuned, Tuning, TuningOptions
 
 
 class Model(nn.Module):
@@ -27,37 +29,58 @@ class Model(nn.Module):
         self.network: Network = build(network_plan.network)
         self.heads = nn.ModuleDict({task.name: task.head(self.network, plan, dict(options)) for task in self.tasks})
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def answer(self, features: Features, batch: Batch) -> dict[str, Tensor]:
         """Give each task's logits."""
-        features = self.network(batch.image)
         return {task.name: task.forward(self.heads[task.name], self.network, features, batch, self.layout) for task in self.tasks}
 
 
 class FineTuning(Method):
     """Descend the weighted sum of the tasks' losses."""
 
-    def __init__(self, model: Model, tuning: Tuning, preset: str):
-        self.model, self.tuning, self.preset = model, tuning, preset
+    def __init__(self, model: Model, tuning: Tuning, preset: str, options: TuningOptions | None = None):
+        self.model, self.preset, self.options = model, preset, options or tuning.Options()
+        self.tuned = Tuned(tuning, model.network, self.options, preset)
+        if getattr(self.options, "views", 0) and model.network.frozen < len(model.network.encoder_channels):
+            raise UsageError("--set views needs a frozen encoder; here some of it learns.", "Leave views away, or lower --top-fraction.")
         self.modules = nn.ModuleDict({"network": model.network, "heads": model.heads})
-        self._groups = tuning.groups(model.network, model.heads)
+        if self.tuned.adapter is not None:
+            self.modules["adapter"] = self.tuned.adapter
         weights = {task.name: task.weight(preset) for task in model.tasks}
         # A dataset that asks one question gives it the whole weight, so that rates mean the same everywhere.
         self.weights = {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
     def parts(self) -> dict[str, list[Group]]:
-        return {"network": self._groups}
+        return {"network": self.tuned.groups(self.model.heads)}
 
     def train(self) -> None:
-        self.model.train()
-        self.tuning.train(self.model.network)
+        self.modules.train()
+        self.tuned.train()
+
+    def logits(self, batch: Batch) -> dict[str, Tensor]:
+        """Give each task's logits, with the adapter where there is one."""
+        return self.model.answer(self.tuned(batch.image), batch)
 
     def steps(self, batch: Batch) -> Iterator[Step]:
-        logits = self.model(batch)
+        logits = self.model.answer(self._pooled(batch), batch) if getattr(self.options, "views", 0) else self.logits(batch)
         losses = {task.name: task.loss(logits[task.name], batch, self.preset) for task in self.model.tasks}
         yield Step("network", {f"loss/{name}": Term(self.weights[name], loss) for name, loss in losses.items()})
 
+    def _pooled(self, batch: Batch) -> Features:
+        """Give the features of views that come again; the frozen stages' may have been kept."""
+        network = self.model.network
+        return finish_rounded(network, begin_rounded(network, batch.image) if batch.begun is None else batch.begun)
+
     def totals(self, batch: Batch) -> dict[str, Tensor]:
         return {f"loss/{task.name}": task.total(batch) for task in self.model.tasks}
+
+    def weights_to_keep(self) -> dict[str, Any]:
+        """Give a checkpoint that predicts by itself: the adapter merged, and beside it alone."""
+        adapter = self.tuned.adapter
+        if adapter is None:
+            return super().weights_to_keep()
+        state = {f"network.{name}": value for name, value in self.tuned.state().items()}
+        heads = {f"heads.{name}": value for name, value in self.model.heads.state_dict().items()}
+        return {"modules": {**state, **heads}, "adapter": adapter.state_dict()}
 
 
 def tasks_of(plan: Plan) -> Sequence[Task]:

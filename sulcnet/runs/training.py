@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from sulcnet import options, plugins
-from sulcnet.data.augment import AugmentOptions
 from sulcnet.data.loader import batches
 from sulcnet.data.patches import PatchSource
 from sulcnet.data.region import Region, learn_region
@@ -34,42 +34,32 @@ from sulcnet.records.workspace import (
 )
 from sulcnet.runs.finetuning import FineTuning, Model
 from sulcnet.runs.folders import Wish, check_claim, read_cases, recorded, take, versions
+from sulcnet.runs.frozen import FeatureCache
+from sulcnet.runs.pretraining import PretrainWish, pretrain
 from sulcnet.runs.schedules import tuning_schedule
 from sulcnet.runs.scoring import is_scored
-from sulcnet.runs.transfer import load_pretrained
+from sulcnet.runs.transfer import load_pretrained, write_adapter
 from sulcnet.runs.validation import Validation
 from sulcnet.training.device import choose_device, choose_precision, use_threads
 from sulcnet.training.loop import Loop
 from sulcnet.training.resources import GpuWatch, costs
+from sulcnet.tuning._tuning import Share, TuningOptions
 
 log = logging.getLogger("sulcnet")
-
-
-@dataclass(frozen=True)
-class TuningOptions(AugmentOptions):
-    """What `--set` changes in a fine-tuning run: its own options, and those of the augmentation."""
-
-    pooling: str = options.option("attention", "how windows agree on the class: attention, or the mean of their logits")
-    rate: float = options.option(0.0, "peak learning rate of the network; 0 takes the preset's")
-
-    def problems(self) -> Iterator[tuple[str, str]]:
-        yield from super().problems()
-        if self.pooling not in ("attention", "mean"):
-            yield "pooling", f"expected attention or mean, found '{self.pooling}'"
-        if not 0 <= self.rate < 1:
-            yield "rate", f"expected 0 to 1, found {self.rate}"
 
 
 @dataclass(frozen=True)
 class TrainingWish(Wish):
     """What the user asked of a run; None takes the preset's value.
 
-    `pretrain` is none, a pre-training method, or a file of weights.
+    `pretrain` is none, a pre-training method, or a file of weights. A method that was not run yet is run first, unless
+    `auto_pretrain` is off.
     """
 
     pretrain: str = "none"
     tune: str = "scratch"
     fold: str = "holdout"
+    auto_pretrain: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,12 +84,14 @@ class Start(NamedTuple):
 
 
 def train(
-    workspace: Workspace, folders: DatasetFolders, wish: TrainingWish, picture: Callable[[list[dict], Path], None] | None = None
+    workspace: Workspace, folders: DatasetFolders, wish: TrainingWish,
+    picture: Callable[[list[dict], Path], None] | None = None, montage: Callable[[dict[str, np.ndarray], Path], None] | None = None,
 ) -> RunFolder:
     """Train one model; give its folder. A finished run that is to be continued is given back as it is.
 
     Args:
         picture: draws the metric rows so far into a file, after every epoch.
+        montage: draws volumes by name into a file, where a pre-training has to come first.
 
     Raises:
         ModelError: nothing planned or prepared, an unfinished run in the way, or nothing to continue.
@@ -113,30 +105,33 @@ def train(
     check_claim(run, wish, trained, trained and is_scored(run))
     if wish.go_on and trained:
         return run
+    if start.file is not None and not start.file.exists():
+        _pretrain_first(workspace, folders, wish, start, picture, montage)
     setup = _set_up(folders, run, wish, start)
     device = choose_device(wish.device)
     use_threads(setup.experiment.threads)
-    loop, model, transfer = _assemble(folders, setup, run, device, wish.workers, picture)
+    loop, method, transfer = _assemble(folders, setup, run, device, wish.workers, picture)
     if not wish.go_on:
-        _write_facts(folders, run, setup, transfer)
+        _write_facts(folders, run, setup, method.tuned.share(), transfer)
     with to_file(run / LOG):
-        log.info(_opening(setup, model))
+        log.info(_opening(setup, method))
         if wish.go_on:
             loop.resume()
         elif transfer is not None:
             log.info("\n".join(transfer.lines()))
         with GpuWatch(device) as watch:
             loop.run()
-        write_json(run / RESOURCES, costs(loop.rows, model, watch))
+        write_json(run / RESOURCES, costs(loop.rows, method.modules, watch))
+        if method.tuned.adapter is not None:
+            log.info("the adapter alone: %s", write_adapter(run, method))
     return run
 
 
 def find_start(workspace: Workspace, folders: DatasetFolders, wish: TrainingWish, plan: Plan, network_plan: NetworkPlan) -> Start:
-    """Find the weights that a run starts from, before anything is written.
+    """Find the weights that a run starts from, before anything is written; those of a method may have to be made yet.
 
     Raises:
         UsageError: neither a method nor a file, or a strategy that starts the other way.
-        ModelError: the method's pre-training has not been run for this network, preset and seed.
     """
     pretrained, methods = wish.pretrain != "none", plugins.names("pretraining", "METHOD")
     if plugins.find("tuning", wish.tune, "TUNING").pretrained != pretrained:
@@ -144,18 +139,30 @@ def find_start(workspace: Workspace, folders: DatasetFolders, wish: TrainingWish
         raise UsageError(f"--tune {wish.tune} does not go with --pretrain {wish.pretrain}.", hint)
     if not pretrained:
         return Start("none", None)
-    net = network_plan.network.name
     if wish.pretrain in methods:
-        run = workspace.pretraining_run(folders, (wish.pretrain, net, wish.configuration), (plan.preset, f"seed{wish.seed}"))
-        if not (run / EXPORT).exists():
-            command = f"sulcnet_pretrain {folders.name} {wish.configuration} {wish.pretrain} --net {net} --seed {wish.seed}"
-            raise ModelError(f"{run / EXPORT} does not exist: {net} was not pre-trained with {wish.pretrain}.", f"Run {command}")
-        return Start(wish.pretrain, run / EXPORT)
+        parts = (wish.pretrain, network_plan.network.name, wish.configuration)
+        return Start(wish.pretrain, workspace.pretraining_run(folders, parts, (plan.preset, f"seed{wish.seed}")) / EXPORT)
     file = Path(wish.pretrain)
     if not file.is_file():
         raise UsageError(f"--pretrain {wish.pretrain} is neither a method nor a file.", f"Methods: none, {', '.join(methods)}.")
     # Every export has the same file name: a part of its hash tells runs from different ones apart.
     return Start(f"{file.stem}-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}", file)
+
+
+def _pretrain_first(workspace: Workspace, folders: DatasetFolders, wish: TrainingWish, start: Start, picture, montage) -> None:
+    """Run the pre-training that a run asks for, or go on with it where it was stopped.
+
+    Raises:
+        ModelError: the user wants no such thing.
+    """
+    command = f"sulcnet_pretrain {folders.name} {wish.configuration} {wish.pretrain} --seed {wish.seed}" + (f" --net {wish.net}" if wish.net else "")
+    if not wish.auto_pretrain:
+        raise ModelError(f"{start.file} does not exist: nothing was pre-trained with {wish.pretrain}.", f"Run {command}")
+    log.info("nothing was pre-trained with %s yet (%s): that comes first, as long as the preset says; for a choice run %s",
+             wish.pretrain, start.file, command)
+    begun = start.file is not None and RunFolder(start.file.parent).checkpoint("last").exists()
+    common = {name: getattr(wish, name) for name in ("configuration", "net", "seed", "device", "precision", "workers", "threads")}
+    pretrain(workspace, [folders], PretrainWish(wish.pretrain, go_on=begun, **common), picture, montage)
 
 
 def _folder_name(wish: TrainingWish, start: Start, plan: Plan, network: NetworkPlan) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -170,14 +177,15 @@ def _set_up(folders: DatasetFolders, run: RunFolder, wish: TrainingWish, start: 
     network_plan = plan.network(wish.net)
     splits = Splits.load(run / SPLITS if wish.go_on else folders.splits)
     part = splits.part(wish.fold)
+    kind = plugins.find("tuning", wish.tune, "TUNING").Options
     training, watched = (_labelled_cases(folders.prepared(wish.configuration), ids, plan) for ids in (part.train, part.validation))
     if not training:
         raise DataError(f"No training case of {folders.name} has a label or a class.", "Fine-tuning needs some; pre-training does not.")
     if wish.go_on:
-        experiment = recorded(run, wish, TuningOptions)
-        own = TuningOptions.from_json(experiment.options, str(run / EXPERIMENT))
+        experiment = recorded(run, wish, kind)
+        own = kind.from_json(experiment.options, str(run / EXPERIMENT))
     else:
-        own = options.parse(TuningOptions, wish.settings)
+        own = options.parse(kind, wish.settings)
         experiment = _experiment(wish, start, plan, network_plan, own, splits, part, training)
     return Setup(plan, network_plan, training, watched, learn_region(training, plan.structures), own, experiment, start)
 
@@ -215,7 +223,7 @@ def _experiment(
 def _assemble(
     folders: DatasetFolders, setup: Setup, run: RunFolder, device: torch.device, workers: int,
     picture: Callable[[list[dict], Path], None] | None,
-) -> tuple[Loop, Model, Transfer | None]:
+) -> tuple[Loop, FineTuning, Transfer | None]:
     """Put the run together; the same for a new and for a continued one."""
     plan, network_plan, experiment = setup.plan, setup.network_plan, setup.experiment
     prepared, images = folders.prepared(plan.configuration), network_plan.batch_size
@@ -223,21 +231,23 @@ def _assemble(
     model = Model(plan, network_plan, experiment.options)
     transfer = load_pretrained(model.network, setup.start.file) if setup.start.file else None
     model.to(device)
-    method = FineTuning(model, plugins.find("tuning", experiment.tune, "TUNING"), plan.preset)
-    source = PatchSource(prepared, setup.training, plan, network_plan, setup.region, experiment.seed, setup.options)
+    method = FineTuning(model, plugins.find("tuning", experiment.tune, "TUNING"), plan.preset, setup.options)
+    views, gigabytes = getattr(setup.options, "views", 0), getattr(setup.options, "cache_gb", 0.0)
+    source = PatchSource(prepared, setup.training, plan, network_plan, setup.region, experiment.seed, setup.options, views=views)
     fixed = PatchSource(prepared, setup.watched, plan, network_plan, setup.region, experiment.seed, balanced=False)
     accumulate = experiment.schedule.accumulate
+    cache = FeatureCache(model.network, source, images, device, experiment.precision, gigabytes) if gigabytes else None
+    drawn = cache.batches if cache else lambda first: batches(source, images, first, workers, device.type == "cuda")
     loop = Loop(
-        method, experiment.schedule, run, device, experiment.precision,
-        batches=lambda step: batches(source, images, step * accumulate, workers, device.type == "cuda"),
+        method, experiment.schedule, run, device, experiment.precision, batches=lambda step: drawn(step * accumulate),
         validate=Validation(method, fixed, plan, images, device, experiment.precision),
         after_epoch=(lambda rows: picture(rows, run / PROGRESS)) if picture else (lambda rows: None),
         seed=experiment.seed,
     )
-    return loop, model, transfer
+    return loop, method, transfer
 
 
-def _write_facts(folders: DatasetFolders, run: RunFolder, setup: Setup, transfer: Transfer | None) -> None:
+def _write_facts(folders: DatasetFolders, run: RunFolder, setup: Setup, learns: Share, transfer: Transfer | None) -> None:
     """Make the run's folder, and copy in what prediction and a reader need, so that it can travel alone."""
     take(run)
     alone = replace(setup.plan, networks={setup.network_plan.network.name: setup.network_plan})
@@ -248,19 +258,20 @@ def _write_facts(folders: DatasetFolders, run: RunFolder, setup: Setup, transfer
         setup.region.save(run / REGION)
     if transfer is not None:
         transfer.save(run / TRANSFER)
-    setup.experiment.save(run / EXPERIMENT)
+    setup.experiment.replace(learns=learns._asdict()).save(run / EXPERIMENT)
 
 
-def _opening(setup: Setup, model: Model) -> str:
+def _opening(setup: Setup, method: FineTuning) -> str:
     """Say what is about to be trained, on what, for how long."""
     e, network = setup.experiment, setup.network_plan
     schedule = e.schedule
     length = f"{schedule.minutes:g} minutes" if schedule.minutes else f"{schedule.epochs} epochs"
-    parameters = sum(p.numel() for p in model.network.parameters())
+    parameters = sum(p.numel() for p in method.model.network.parameters())
     unlabelled = sum(not case.has_label for case in setup.training) if setup.plan.structures else 0
     unclassed = sum(case.target is None for case in setup.training) if setup.plan.classification else 0
     return (
-        f"pretrain {e.pretrain}, tune {e.tune}; {' and '.join(task.name for task in model.tasks)}\n"
+        f"pretrain {e.pretrain}, tune {e.tune}; {' and '.join(task.name for task in method.model.tasks)}\n"
+        f"{method.tuned.share().sentence()}\n"
         f"{e.network} ({parameters / 1e6:.2f} M parameters), patch {'x'.join(map(str, network.patch_size))}, "
         f"{network.batch_size} images x {network.windows} windows, {e.precision} on {e.device}\n"
         f"{len(setup.training)} training cases ({unlabelled} without a mask, {unclassed} without a class: left out of that loss), "

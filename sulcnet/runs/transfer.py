@@ -21,12 +21,14 @@ from torch import Tensor
 from sulcnet.errors import ModelError
 from sulcnet.networks import build
 from sulcnet.networks._network import Network
+from sulcnet.networks.adapters import Adapter
 from sulcnet.networks.film import FILM, attach_constants
 from sulcnet.pretraining._pretraining import Pretraining
 from sulcnet.records._record import read_json
 from sulcnet.records.plan import NetworkPlan, Plan
 from sulcnet.records.transfer import Count, StageTransfer, Transfer
-from sulcnet.records.workspace import EXPORT, RunFolder
+from sulcnet.records.workspace import ADAPTER, EXPORT, RunFolder
+from sulcnet.runs.finetuning import FineTuning
 from sulcnet.training import checkpoint
 
 NESTS = ("modules", "state_dict", "model", "network", "net")   # keys under which libraries keep a state
@@ -52,6 +54,36 @@ def write_export(run: RunFolder, method: Pretraining, name: str, network_plan: N
     }
     checkpoint.save(run / EXPORT, state, facts)
     return run / EXPORT
+
+
+def write_adapter(run: RunFolder, method: FineTuning) -> Path:
+    """Write the adapter of the final weights alone, and beside it what it belongs to."""
+    adapter, path = method.tuned.adapter, run / ADAPTER
+    state = checkpoint.load(run.checkpoint("final"))["adapter"]
+    checkpoint.save(path, state, {"base": state_digest(method.model.network), "scale": adapter.scale, "elements": sum(v.numel() for v in state.values())})
+    return path
+
+
+def merge_adapter(network: Network, adapter: Adapter, path: Path) -> None:
+    """Fill an adapter from its file and add it to the network that it was made for.
+
+    Raises:
+        ModelError: another network, or another adapter.
+    """
+    state, base = checkpoint.load(path), _facts(path).get("base")
+    if base != state_digest(network):
+        raise ModelError(f"{path} was made for other weights than these.", "Load the weights that its run started from.")
+    try:
+        adapter.load_state_dict(state)
+    except RuntimeError as problem:
+        raise ModelError(f"{path} does not fit this adapter: {problem}", "Take the rank and the layout of its run.") from None
+    network.load_state_dict(adapter.merged(network))
+
+
+def state_digest(network: Network) -> str:
+    """Give one hash of all names and values of a network's state."""
+    told = "".join(f"{name} {digest(value)}\n" for name, value in network.state_dict().items())
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def dry_load(method: Pretraining, plan: Plan, network_plan: NetworkPlan) -> Transfer:

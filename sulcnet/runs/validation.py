@@ -25,11 +25,12 @@ class Validation:
     @torch.no_grad()
     def __call__(self) -> dict[str, float]:
         """Give loss and scores over the watched cases."""
-        model = self.method.model.eval()
+        model = self.method.model
+        self.method.modules.eval()
         counts, sums = {}, {task.name: [0.0, 0.0] for task in model.tasks}
         for batch in self._batches():
             with autocast(self.device, self.precision):
-                logits = model(batch)
+                logits = self.method.logits(batch)
             for task in model.tasks:
                 loss = task.loss(logits[task.name].float(), batch, self.method.preset)
                 sums[task.name][0] += loss.numerator.item()

@@ -221,7 +221,7 @@ class Loop:
 
     def _save_weights(self, which: str) -> None:
         facts = {"which": which, "step": self.progress.step, "epoch": len(self.rows), "score": _finite(self.best)}
-        checkpoint.save(self.folder.checkpoint(which), {"modules": self.method.modules.state_dict()}, facts)
+        checkpoint.save(self.folder.checkpoint(which), self.method.weights_to_keep(), facts)
 
     def _save_last(self) -> None:
         self._check_finite()

@@ -75,6 +75,10 @@ class Method:
         """Enter training mode; a tuning strategy keeps frozen stages in eval mode."""
         self.modules.train()
 
+    def weights_to_keep(self) -> dict[str, Any]:
+        """Give what the best and the final checkpoint hold: enough to predict."""
+        return {"modules": self.modules.state_dict()}
+
     def extra_state(self) -> dict[str, Any]:
         """Give state beyond modules and optimisers that a resumed run needs."""
         return {}

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from torch import nn
-
-from sulcnet.networks._network import Network
-from sulcnet.training.method import Group
 from sulcnet.tuning._tuning import Tuning
 
 
@@ -13,9 +9,6 @@ class Scratch(Tuning):
     """Train network and heads at the rate of a random start."""
 
     pretrained = False
-
-    def groups(self, network: Network, heads: nn.Module) -> list[Group]:
-        return [Group("network", list(network.parameters())), Group("heads", list(heads.parameters()))]
 
 
 TUNING = Scratch()

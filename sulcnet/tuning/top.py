@@ -1,0 +1,38 @@
+"""The last stages and the heads learn: as many whole stages as hold a tenth of the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sulcnet.networks._network import Network
+from sulcnet.options import option
+from sulcnet.tuning._tuning import FrozenOptions, Tuning
+
+
+@dataclass(frozen=True)
+class TopOptions(FrozenOptions):
+    """How much is on top."""
+
+    top_fraction: float = option(0.10, "largest share of the network's parameters, by elements, that learns")
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        yield from super().problems()
+        if not 0 < self.top_fraction <= 1:
+            yield "top_fraction", f"expected above 0, at most 1, found {self.top_fraction}"
+
+
+class Top(Tuning):
+    """Freeze all but the longest suffix of stages, in execution order, that holds at most the fraction; never less than the last."""
+
+    Options = TopOptions
+
+    def first(self, network: Network, options: TopOptions) -> int:
+        sizes = [sum(p.numel() for module in stage.modules for p in module.parameters()) for stage in network.stages()]
+        first = len(sizes) - 1
+        while first > 0 and sum(sizes[first - 1:]) <= options.top_fraction * sum(sizes):
+            first -= 1
+        return first
+
+
+TUNING = Top()
