@@ -21,9 +21,9 @@ def raw_cohort(root: Path, count: int = 12, **options) -> tuple[Workspace, Datas
     return workspace, folders
 
 
-def prepared_cohort(root: Path, count: int = 12, net: str = "resenc_unet", features: int = 4, **wishes) -> tuple[Workspace, DatasetFolders]:
+def prepared_cohort(root: Path, count: int = 12, net: str = "resenc_unet", features: int = 4, modality: str = "t1", **wishes) -> tuple[Workspace, DatasetFolders]:
     """Write, plan and prepare a phantom dataset under `root`."""
-    workspace, folders = raw_cohort(root, count)
+    workspace, folders = raw_cohort(root, count, modality=modality)
     fingerprint_dataset(folders, workers=1, overwrite=False)
     plan_dataset(folders, Wish(net=net, features=features, **wishes))
     preprocess_dataset(folders, "3d", workers=1, overwrite=False)

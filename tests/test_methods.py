@@ -30,9 +30,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 METHODS = plugins.names("pretraining", "METHOD")
 VARIANTS = [*((name, {}) for name in METHODS), ("contrastive", {"level": "patch"})]
-SMALL = {"resenc_unet": (4, (16, 16, 16)), "unet_bn": (4, (16, 16, 16)), "dd_unet": (4, (16, 16, 16)), "swin_unetr_12": (12, (64, 32, 32))}
+SMALL = {"resenc_unet": (4, (16, 16, 16)), "unet_bn": (4, (16, 16, 16)), "dd_unet": (4, (16, 16, 16)), "swin_unetr_12": (12, (64, 32, 32)),
+         "swin_unetr_24": (24, (64, 32, 32))}
+EACH_NET = [pytest.param(net, marks=[pytest.mark.contract] * net.startswith("swin")) for net in SMALL]
 PRESETS = ("sulcnet", "paper")
-OWN = {"adversarial": ["critic_accuracy"], "contrastive": ["contrast", "alignment", "uniformity"],
+OWN = {"recon": [], "mae": [], "adversarial": ["critic_accuracy"], "contrastive": ["contrast", "alignment", "uniformity"],
        "diffusion": ["loss_t50", "loss_t250", "loss_t500", "loss_t750"]}
 
 
@@ -216,12 +218,13 @@ def test_a_step_in_half_precision_stays_finite(variant, tmp_path):
         assert all(abs(value) < 1e4 for value in watched(method, batch_of(method)).values())
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    return prepared_cohort(tmp_path_factory.mktemp("cohort"), patch=(16, 24, 16))
+@pytest.fixture(scope="module", params=["t1", "grey_white"])
+def prepared(tmp_path_factory, request):
+    """A cohort of intensities, and one of codes."""
+    return prepared_cohort(tmp_path_factory.mktemp("cohort"), patch=(16, 24, 16), modality=request.param)
 
 
-@pytest.mark.parametrize("variant", [v for v in VARIANTS if v[0] not in ("recon", "mae")], ids=named)
+@pytest.mark.parametrize("variant", VARIANTS, ids=named)
 def test_a_run_folder_tells_what_was_watched(variant, prepared, tmp_path, monkeypatch):
     monkeypatch.setattr("sulcnet.runs.schedules.EPOCH_PATCHES", 4)
     (shared, folders), (name, given) = prepared, variant
@@ -423,7 +426,7 @@ def test_average_and_queue_move_once_per_step_and_the_queue_holds_the_second_vie
     assert contrast.queue.next == 2 and not torch.equal(kept[name], before)
 
 
-@pytest.mark.parametrize("net", [net for net in SMALL if net != "swin_unetr_12"] + [pytest.param("swin_unetr_12", marks=pytest.mark.contract)])
+@pytest.mark.parametrize("net", EACH_NET)
 def test_the_average_is_the_encoder_without_the_decoder(net):
     method = method_of("contrastive", net)
     own, image = method.contrast.average.network, batch_of(method, samples=1).image
@@ -524,7 +527,8 @@ def test_schedules_differ_by_preset_and_both_have_a_thousand_levels():
         method_of("diffusion", fold_t=0)
 
 
-@pytest.mark.parametrize("net, preset", [*((net, "sulcnet") for net in SMALL), ("dd_unet", "paper")])
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("net", EACH_NET)
 def test_the_export_is_the_network_at_the_folded_time(net, preset, tmp_path):
     method = method_of("diffusion", net, preset, fold_t=120)
     batch = batch_of(method, samples=1)

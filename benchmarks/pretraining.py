@@ -1,0 +1,75 @@
+"""What one epoch of each pre-training method costs, side by side; needs a quiet machine.
+
+    python benchmarks/pretraining.py                         # resenc_unet on the CPU
+    python benchmarks/pretraining.py --device cuda --net swin_unetr_24 --patch 96 --features 24
+
+Whole runs, as a user starts them: loader, steps, validation. Methods take turns, `--rounds` times; the second epoch of
+each run counts. Times are wall seconds, ratios are medians over rounds of the ratio to `recon` in the same round.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from statistics import median
+
+from _machine import main as describe_machine
+from sulcnet.phantoms.cohort import draw_cohort
+from sulcnet.phantoms.dataset import write_dataset
+from sulcnet.planning.planner import Wish
+from sulcnet.records.workspace import METRICS, Workspace
+from sulcnet.runs.preparing import fingerprint_dataset, plan_dataset, preprocess_dataset
+from sulcnet.runs.pretraining import PretrainWish, pretrain
+
+PHANTOMS = 40
+METHODS = {"recon": (), "mae": (), "diffusion": (), "adversarial": (), "contrastive": (), "contrastive, patch": ("level=patch",)}
+
+
+def prepare(root: Path, net: str, features: int, patch: int) -> tuple[Workspace, list]:
+    """Draw, plan and prepare a cohort of the patch's size."""
+    workspace = Workspace.find(root)
+    folders = workspace.folders("Dataset904_Cost")
+    write_dataset(folders.raw, draw_cohort(13, PHANTOMS), shares=(0.8, 0.1))
+    fingerprint_dataset(folders, 2, True)
+    plan_dataset(folders, Wish(net, features, gpu_gb=1000, patch=(patch,) * 3 if patch else None))
+    preprocess_dataset(folders, "3d", 2, False)
+    return workspace, [folders]
+
+
+def epoch(workspace: Workspace, folders: list, method: str, args: argparse.Namespace) -> tuple[float, int | None]:
+    """Give seconds of a warm epoch, and its peak of allocated bytes."""
+    wish = PretrainWish(
+        method=method.split(",")[0], settings=METHODS[method], epochs=2, device=args.device, threads=args.threads, workers=args.workers,
+        overwrite=True,
+    )
+    run = pretrain(workspace, folders, wish)
+    row = json.loads((run / METRICS).read_text().splitlines()[-1])
+    return row["seconds"], row["peak_bytes"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--net", default="resenc_unet")
+    parser.add_argument("--features", type=int, default=16)
+    parser.add_argument("--patch", type=int, help="voxels per axis; the planned one without it")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    describe_machine()
+    with tempfile.TemporaryDirectory() as root:
+        workspace, folders = prepare(Path(root), args.net, args.features, args.patch)
+        rounds = [{method: epoch(workspace, folders, method, args) for method in METHODS} for _ in range(args.rounds)]
+    print(f"{args.net}, {args.features} features, {args.rounds} rounds\n")
+    print("| method | seconds per epoch | ratio to recon | peak GPU memory |\n|---|---|---|---|")
+    for method in METHODS:
+        seconds = median(found[method][0] for found in rounds)
+        ratios = [found[method][0] / found["recon"][0] for found in rounds]
+        peak = rounds[-1][method][1]
+        memory = f"{peak / 2**20:.0f} MiB" if peak else "no GPU"
+        print(f"| {method} | {seconds:.1f} | {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | {memory} |")
+
+
+if __name__ == "__main__":
+    main()

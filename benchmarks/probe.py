@@ -1,0 +1,168 @@
+"""Does pre-training leave something in a frozen encoder that a straight line can read?
+
+    python benchmarks/probe.py                     # every method, 5 seeds, two runs at a time; prints a table
+    python benchmarks/probe.py --seeds 1 --methods mae
+
+Each method is pre-trained on the training phantoms without their labels. Then the network is frozen, every image goes
+through the encoder once, each feature map is averaged over the region in which the sulcus can lie, and a logistic
+regression learns the class. Random weights are those that the same seed's pre-training began with. The difference to
+them is paired by seed and by test phantom.
+"""
+
+import argparse
+import csv
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from _machine import main as describe_machine
+
+DATASET = "Dataset903_Probe"
+SHAPE, SPACING, PATCH = (44, 56, 48), 2.2, (32, 32, 32)
+COHORT = (180, 20, 100)                      # training, validation, test phantoms; the probe learns from the first
+EPOCHS, BATCH, FEATURES = 24, 4, 8
+RANDOM = "random"
+METHODS = {"recon": (), "mae": (), "adversarial": (), "contrastive": (), "contrastive, patch": ("level=patch",), "diffusion": ()}
+PENALTIES = 10.0 ** np.arange(-4, 2)         # inverse ridge of the logistic regression, chosen on training phantoms
+
+
+def prepare(root: Path) -> None:
+    """Draw, plan and prepare the cohort."""
+    from sulcnet.phantoms.cohort import draw_cohort
+    from sulcnet.phantoms.dataset import write_dataset
+    from sulcnet.planning.planner import Wish
+    from sulcnet.records.workspace import Workspace
+    from sulcnet.runs.preparing import fingerprint_dataset, plan_dataset, preprocess_dataset
+
+    folders = Workspace.find(root).folders(DATASET)
+    total = sum(COHORT)
+    write_dataset(folders.raw, draw_cohort(12, total, shape=SHAPE, spacing=SPACING), shares=(COHORT[0] / total, COHORT[1] / total))
+    fingerprint_dataset(folders, 2, True)
+    plan_dataset(folders, Wish("resenc_unet", FEATURES, patch=PATCH, batch=BATCH))
+    preprocess_dataset(folders, "3d", 2, False)
+
+
+def one(root: Path, method: str, seed: int, epochs: int) -> None:
+    """Pre-train with one method and seed (or not at all), and write what the probe says of every test phantom."""
+    import torch
+    from sulcnet.networks import build
+    from sulcnet.records.plan import load_plan
+    from sulcnet.records.workspace import EXPORT, Workspace
+    from sulcnet.runs.pretraining import PretrainWish, pretrain
+    from sulcnet.runs.transfer import load_pretrained
+
+    shared = Workspace.find(root)
+    workspace = Workspace(shared.raw, shared.preprocessed, root / f"results_{method}", "benchmark")
+    folders = workspace.folders(DATASET)
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    network = build(load_plan(folders.plans, "3d").network(None).network)
+    if method != RANDOM:
+        wish = PretrainWish(method=method.split(",")[0], seed=seed, epochs=epochs, threads=1, device="cpu", settings=METHODS[method], overwrite=True)
+        load_pretrained(network, pretrain(workspace, [folders], wish) / EXPORT)
+    truth, predicted = read_out(network, folders)
+    answers = root / "answers" / f"{method}_{seed}.tsv"
+    answers.parent.mkdir(exist_ok=True)
+    with answers.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(("truth", "predicted"))
+        writer.writerows(zip(truth, predicted))
+
+
+def read_out(network, folders) -> tuple[np.ndarray, np.ndarray]:
+    """Fit the probe on training phantoms; give (truth, predicted) of test phantoms."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sulcnet.data.region import learn_region
+    from sulcnet.records.plan import load_plan
+    from sulcnet.records.splits import Splits
+    from sulcnet.runs.folders import read_cases
+
+    plan, splits = load_plan(folders.plans, "3d"), Splits.load(folders.splits)
+    parts = (splits.part("holdout").train, splits.test)
+    training, test = (read_cases(folders.prepared("3d"), ids, plan) for ids in parts)
+    region = learn_region(training, plan.structures)
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    chosen = GridSearchCV(probe, {"logisticregression__C": PENALTIES}, cv=5, scoring="balanced_accuracy")
+    inputs, answers = ([embed(network, folders, case, region) for case in some] for some in (training, test))
+    chosen.fit(np.stack(inputs), [case.target for case in training])
+    return np.array([case.target for case in test]), chosen.predict(np.stack(answers))
+
+
+def embed(network, folders, case, region) -> np.ndarray:
+    """Give every encoder feature's mean over the region, all stages in a row, from one pass over the whole image."""
+    import torch
+    from sulcnet.io.store import read_array
+
+    image = torch.from_numpy(read_array(folders.prepared("3d") / f"{case.id}.b2nd"))[None]
+    steps = network.encoder_reductions[-1]
+    room = [-size % step for size, step in zip(image.shape[2:], steps)]
+    padded = torch.nn.functional.pad(image, [side for more in reversed(room) for side in (0, more)])
+    low, high = (corner * (np.array(case.shape) - 1) for corner in region.box())
+    with torch.no_grad():
+        maps = network.eval().encode(padded)
+    means = []
+    for one, reduction in zip(maps, network.encoder_reductions):
+        box = [slice(int(a // step), int(b // step) + 1) for a, b, step in zip(low, high, reduction)]
+        means.append(one[(0, slice(None), *box)].flatten(1).mean(dim=1))
+    return torch.cat(means).numpy()
+
+
+def balanced(truth: np.ndarray, predicted: np.ndarray) -> float:
+    return float(np.mean([np.mean(predicted[truth == name] == name) for name in np.unique(truth)]))
+
+
+def scores(root: Path, method: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rows = list(csv.DictReader((root / "answers" / f"{method}_{seed}.tsv").open(), delimiter="\t"))
+    return np.array([row["truth"] for row in rows]), np.array([row["predicted"] for row in rows])
+
+
+def report(root: Path, methods: list[str], seeds: int) -> None:
+    """Print balanced accuracy per method, and the paired difference to random weights."""
+    from scipy.stats import t
+
+    print("\n| features | balanced accuracy | difference to random weights | 95 % over phantoms | 95 % over seeds |\n|---|---|---|---|---|")
+    chance = [balanced(*scores(root, RANDOM, seed)) for seed in range(seeds)]
+    print(f"| random weights | {np.mean(chance):.3f} | | | |")
+    for method in methods:
+        values, draws = [], []
+        for seed in range(seeds):
+            (truth, theirs), (_, none) = scores(root, method, seed), scores(root, RANDOM, seed)
+            values.append((balanced(truth, theirs), balanced(truth, none)))
+            rng = np.random.default_rng(0)                     # the same phantoms for every seed
+            picks = [rng.integers(len(truth), size=len(truth)) for _ in range(2000)]
+            draws.append([balanced(truth[p], theirs[p]) - balanced(truth[p], none[p]) for p in picks])
+        own, none = np.transpose(values)
+        low, high = np.percentile(np.mean(draws, axis=0), [2.5, 97.5])
+        half = t.ppf(0.975, seeds - 1) * np.std(own - none, ddof=1) / seeds**0.5 if seeds > 1 else np.nan
+        mean = np.mean(own - none)
+        print(f"| {method} | {own.mean():.3f} | {mean:+.3f} | [{low:+.3f}, {high:+.3f}] | [{mean - half:+.3f}, {mean + half:+.3f}] |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--root", type=Path, default=Path(tempfile.gettempdir()) / "sulcnet_probe")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--one", nargs=2, metavar=("METHOD", "SEED"), help="one run (what this script starts)")
+    args = parser.parse_args()
+    if args.one:
+        return one(args.root, args.one[0], int(args.one[1]), args.epochs)
+    describe_machine()
+    prepare(args.root)
+    runs = [(method, seed) for seed in range(args.seeds) for method in (RANDOM, *args.methods)]
+    command = [sys.executable, __file__, "--root", str(args.root), "--epochs", str(args.epochs), "--one"]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(lambda run: subprocess.run([*command, run[0], str(run[1])], check=True, stdout=subprocess.DEVNULL), runs))
+    report(args.root, args.methods, args.seeds)
+
+
+if __name__ == "__main__":
+    main()
