@@ -21,10 +21,11 @@ import numpy as np
 from _machine import main as describe_machine
 
 DATASET = "Dataset903_Probe"
-SHAPE, SPACING, PATCH = (44, 56, 48), 2.2, (32, 32, 32)
+SHAPE, SPACING, PATCH = (44, 56, 48), 2.2, (24, 24, 24)
 COHORT = (180, 20, 100)                      # training, validation, test phantoms; the probe learns from the first
-EPOCHS, BATCH, FEATURES = 24, 4, 8
+EPOCHS, BATCH, FEATURES = 15, 2, 8
 RANDOM = "random"
+SAMPLES = "batch=4"                          # per step: many small steps, the runs are short
 METHODS = {"recon": (), "mae": (), "adversarial": (), "contrastive": (), "contrastive, patch": ("level=patch",), "diffusion": ()}
 PENALTIES = 10.0 ** np.arange(-4, 2)         # inverse ridge of the logistic regression, chosen on training phantoms
 
@@ -61,7 +62,8 @@ def one(root: Path, method: str, seed: int, epochs: int) -> None:
     torch.manual_seed(seed)
     network = build(load_plan(folders.plans, "3d").network(None).network)
     if method != RANDOM:
-        wish = PretrainWish(method=method.split(",")[0], seed=seed, epochs=epochs, threads=1, device="cpu", settings=METHODS[method], overwrite=True)
+        settings = (SAMPLES, *METHODS[method])
+        wish = PretrainWish(method=method.split(",")[0], seed=seed, epochs=epochs, threads=1, device="cpu", settings=settings, overwrite=True)
         load_pretrained(network, pretrain(workspace, [folders], wish) / EXPORT)
     truth, predicted = read_out(network, folders)
     answers = root / "answers" / f"{method}_{seed}.tsv"

@@ -1,0 +1,136 @@
+"""Does a pre-trained start help where a tenth of the labels is there? `full` against `scratch`, with equal steps.
+
+    python benchmarks/probe.py                     # first: makes the pre-trained weights
+    python benchmarks/labels.py                    # mae, 5 seeds; prints a table
+    python benchmarks/labels.py --methods mae contrastive --epochs 40
+
+The training phantoms are those of the probe; 9 of 10 have lost mask and class. Both arms share split, heads, windows and
+schedule. Differences are paired by seed and by test phantom.
+"""
+
+import argparse
+import csv
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from _machine import main as describe_machine
+from probe import BATCH, COHORT, FEATURES, METHODS, PATCH, SHAPE, SPACING
+from probe import DATASET as PROBED
+from sulcnet.phantoms.cohort import draw_cohort
+from sulcnet.phantoms.dataset import write_dataset
+from sulcnet.planning.planner import Wish
+from sulcnet.records.workspace import EXPORT, LABELS, PARTICIPANTS, Workspace
+from sulcnet.runs.preparing import fingerprint_dataset, plan_dataset, preprocess_dataset
+
+DATASET, KEPT, EPOCHS = "Dataset906_FewLabels", 10, 20             # one training phantom in KEPT has its labels
+SCRATCH = "scratch"
+
+
+def prepare(root: Path) -> None:
+    """The probe's cohort without most training labels, planned as the probe planned it."""
+    folders = Workspace.find(root).folders(DATASET)
+    total = sum(COHORT)
+    splits = write_dataset(folders.raw, draw_cohort(12, total, shape=SHAPE, spacing=SPACING), shares=(COHORT[0] / total, COHORT[1] / total))
+    table = folders.raw / PARTICIPANTS
+    rows = list(csv.DictReader(table.open(), delimiter="\t"))
+    by_class: dict[str, list[str]] = {}
+    classes = {row["case_id"]: row["pcs"] for row in rows}
+    for case in splits.part("holdout").train:
+        by_class.setdefault(classes[case], []).append(case)
+    lost = {case for cases in by_class.values() for number, case in enumerate(cases) if number % KEPT}
+    for row in rows:
+        if row["case_id"] in lost:
+            row["pcs"] = ""
+            (folders.raw / LABELS / f"{row['case_id']}.nii.gz").unlink()
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    fingerprint_dataset(folders, 2, True)
+    plan_dataset(folders, Wish("resenc_unet", FEATURES, patch=PATCH, batch=BATCH))
+    preprocess_dataset(folders, "3d", 2, False)
+
+
+def one(root: Path, arm: str, seed: int, epochs: int) -> None:
+    """Train one arm."""
+    from sulcnet.runs.scoring import score_run
+    from sulcnet.runs.training import TrainingWish, train
+
+    shared = Workspace.find(root)
+    workspace = Workspace(shared.raw, shared.preprocessed, root / f"labels_{arm}", "benchmark")
+    folders = workspace.folders(DATASET)
+    start = next((root / f"results_{arm}" / PROBED).glob(f"pretrain/*/*seed{seed}/{EXPORT}")) if arm != SCRATCH else "none"
+    wish = TrainingWish(pretrain=str(start), tune=SCRATCH if arm == SCRATCH else "full", seed=seed, epochs=epochs, threads=1, device="cpu", overwrite=True)
+    score_run(folders, train(workspace, folders, wish), "cpu", "auto")
+
+
+def scores(root: Path, arm: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read per test phantom: mean Dice, truth, predicted."""
+    (folder,) = (root / f"labels_{arm}" / DATASET).glob(f"train/*/*seed{seed}/test")
+    read = lambda name: list(csv.DictReader((folder / name).open(), delimiter="\t"))
+    classes, dice = read("classes.tsv"), {}
+    for row in read("cases.tsv"):
+        if row["dice"] not in ("", "nan"):
+            dice.setdefault(row["case_id"], []).append(float(row["dice"]))
+    return (np.array([np.mean(dice[row["case_id"]]) for row in classes]), np.array([row["truth"] for row in classes]),
+            np.array([row["predicted"] for row in classes]))
+
+
+def measures(found: tuple[np.ndarray, np.ndarray, np.ndarray], picks: Sequence[int]) -> np.ndarray:
+    """Mean Dice and balanced accuracy of some phantoms."""
+    dice, truth, predicted = (part[picks] for part in found)
+    return np.array([dice.mean(), np.mean([np.mean(predicted[truth == name] == name) for name in np.unique(truth)])])
+
+
+def report(root: Path, methods: list[str], seeds: int) -> None:
+    """Print means, and paired differences to scratch with their intervals."""
+    from scipy.stats import t
+
+    none = [scores(root, SCRATCH, seed) for seed in range(seeds)]
+    everyone = np.arange(len(none[0][0]))
+    print("\n| start | Dice | difference | 95 % over phantoms | over seeds | balanced accuracy | difference | 95 % over phantoms | over seeds |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    dice, accuracy = np.mean([measures(found, everyone) for found in none], axis=0)
+    print(f"| scratch | {dice:.3f} | | | | {accuracy:.3f} | | | |")
+    for method in methods:
+        own = [scores(root, method, seed) for seed in range(seeds)]
+        means = np.mean([measures(found, everyone) for found in own], axis=0)
+        differences = np.array([measures(a, everyone) - measures(b, everyone) for a, b in zip(own, none)])
+        rng = np.random.default_rng(0)                         # the same phantoms for every seed
+        picks = [rng.integers(len(everyone), size=len(everyone)) for _ in range(1000)]
+        draws = np.array([np.mean([measures(a, p) - measures(b, p) for a, b in zip(own, none)], axis=0) for p in picks])
+        low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+        half = t.ppf(0.975, seeds - 1) * differences.std(axis=0, ddof=1) / seeds**0.5 if seeds > 1 else np.full(2, np.nan)
+        mean, cells = differences.mean(axis=0), [method]
+        for k in range(2):
+            cells += [f"{means[k]:.3f}", f"{mean[k]:+.3f}", f"[{low[k]:+.3f}, {high[k]:+.3f}]", f"[{mean[k] - half[k]:+.3f}, {mean[k] + half[k]:+.3f}]"]
+        print(f"| {' | '.join(cells)} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--root", type=Path, default=Path(tempfile.gettempdir()) / "sulcnet_probe", help="the probe's")
+    parser.add_argument("--methods", nargs="+", default=["mae"], choices=list(METHODS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--one", nargs=2, metavar=("ARM", "SEED"), help="one run (what this script starts)")
+    args = parser.parse_args()
+    if args.one:
+        return one(args.root, args.one[0], int(args.one[1]), args.epochs)
+    describe_machine()
+    prepare(args.root)
+    runs = [(arm, seed) for seed in range(args.seeds) for arm in (SCRATCH, *args.methods)]
+    command = [sys.executable, __file__, "--root", str(args.root), "--epochs", str(args.epochs), "--one"]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(lambda run: subprocess.run([*command, run[0], str(run[1])], check=True, stdout=subprocess.DEVNULL), runs))
+    report(args.root, args.methods, args.seeds)
+
+
+if __name__ == "__main__":
+    main()
