@@ -18,10 +18,11 @@ from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.planner import Wish
 from sulcnet.records.workspace import METRICS, Workspace
+from sulcnet.runs import schedules
 from sulcnet.runs.preparing import fingerprint_dataset, plan_dataset, preprocess_dataset
 from sulcnet.runs.pretraining import PretrainWish, pretrain
 
-PHANTOMS = 40
+PHANTOMS, PATCHES = 40, 60              # an epoch is this many patches here, and 4 validation cases
 METHODS = {"recon": (), "mae": (), "diffusion": (), "adversarial": (), "contrastive": (), "contrastive, patch": ("level=patch",)}
 
 
@@ -31,7 +32,7 @@ def prepare(root: Path, net: str, features: int, patch: int) -> tuple[Workspace,
     folders = workspace.folders("Dataset904_Cost")
     write_dataset(folders.raw, draw_cohort(13, PHANTOMS), shares=(0.8, 0.1))
     fingerprint_dataset(folders, 2, True)
-    plan_dataset(folders, Wish(net, features, gpu_gb=1000, patch=(patch,) * 3 if patch else None))
+    plan_dataset(folders, Wish(net, features, gpu_gb=1000, patch=(patch,) * 3))
     preprocess_dataset(folders, "3d", 2, False)
     return workspace, [folders]
 
@@ -51,17 +52,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--net", default="resenc_unet")
     parser.add_argument("--features", type=int, default=16)
-    parser.add_argument("--patch", type=int, help="voxels per axis; the planned one without it")
+    parser.add_argument("--patch", type=int, default=40, help="voxels per axis")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     describe_machine()
+    schedules.EPOCH_PATCHES = PATCHES
     with tempfile.TemporaryDirectory() as root:
         workspace, folders = prepare(Path(root), args.net, args.features, args.patch)
         rounds = [{method: epoch(workspace, folders, method, args) for method in METHODS} for _ in range(args.rounds)]
-    print(f"{args.net}, {args.features} features, {args.rounds} rounds\n")
+    print(f"{args.net}, {args.features} features, {args.patch}^3, {args.rounds} rounds\n")
     print("| method | seconds per epoch | ratio to recon | peak GPU memory |\n|---|---|---|---|")
     for method in METHODS:
         seconds = median(found[method][0] for found in rounds)

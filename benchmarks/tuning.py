@@ -140,6 +140,20 @@ def live_bytes(row: str, patch: int, images: int) -> int:
         return peak_bytes(stepper(side, batch, cpu, "bf16"), [*side.modules.parameters(), *side.modules.buffers(), *given]).bytes
 
 
+def measured_bytes(row: str, patch: int, images: int, device: torch.device) -> int:
+    """Peak of what the GPU's allocator handed out for the same step, alone on the card."""
+    torch.cuda.empty_cache()
+    side, batch = make(row, patch), batch_of(patch, images).to(device)
+    side.modules.to(device)
+    if ROWS[row] and ROWS[row][2]:
+        batch = begun(side, batch, device, "bf16")
+    step = stepper(side, batch, device, "bf16")
+    step(lambda phase: None)
+    torch.cuda.reset_peak_memory_stats()
+    step(lambda phase: None)
+    return torch.cuda.max_memory_allocated()
+
+
 def seconds(rows: list[str], patch: int, images: int, rounds: int, device: torch.device, precision: str) -> list[dict[str, float]]:
     """Time one step of each row in turn; a round of warming up is not counted."""
     steps = {}
@@ -177,13 +191,15 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     first = next(iter(ROWS))
     sizes = {row: live_bytes(row, args.memory, 2) for row in ROWS} if args.memory else {}
+    measured = {row: measured_bytes(row, args.memory, 2, device) for row in ROWS} if args.memory and device.type == "cuda" else {}
     times = seconds(list(ROWS), args.time, args.images, args.rounds, device, args.precision) if args.time else []
     print(f"step at {args.time}^3, batch {args.images}, {args.precision}, {torch.get_num_threads()} threads, {args.rounds} rounds; "
           f"live bytes at {args.memory}^3, batch 2, bf16 rules\n")
-    print("| swin_unetr_24 | seconds | ratio to MONAI | MiB | ratio to MONAI |\n|---|---|---|---|---|")
+    print("| swin_unetr_24 | seconds | ratio to MONAI | MiB | ratio to MONAI | measured MiB |\n|---|---|---|---|---|---|")
     for row in ROWS:
         cells = [f"{median(r[row] for r in times):.2f}", f"{median(r[row] / r[first] for r in times):.2f}"] if times else ["", ""]
         cells += [f"{sizes[row] / 2**20:.0f}", f"{sizes[row] / sizes[first]:.2f}"] if sizes else ["", ""]
+        cells += [f"{measured[row] / 2**20:.0f}" if measured else "no GPU"]
         print(f"| {row} | {' | '.join(cells)} |", flush=True)
 
 
