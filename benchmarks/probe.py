@@ -67,7 +67,7 @@ def one(root: Path, method: str, seed: int, epochs: int) -> None:
         load_pretrained(network, pretrain(workspace, [folders], wish) / EXPORT)
     truth, predicted = read_out(network, folders)
     answers = root / "answers" / f"{method}_{seed}.tsv"
-    answers.parent.mkdir(exist_ok=True)
+    answers.parent.mkdir(parents=True, exist_ok=True)
     with answers.open("w", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(("truth", "predicted"))
@@ -100,18 +100,20 @@ def embed(network, folders, case, region) -> np.ndarray:
     """Give every encoder feature's mean over the region, all stages in a row, from one pass over the whole image."""
     import torch
     from sulcnet.io.store import read_array
+    from sulcnet.training.device import autocast, choose_precision
 
+    cpu = torch.device("cpu")
     image = torch.from_numpy(read_array(folders.prepared("3d") / f"{case.id}.b2nd"))[None]
     steps = network.encoder_reductions[-1]
     room = [-size % step for size, step in zip(image.shape[2:], steps)]
     padded = torch.nn.functional.pad(image, [side for more in reversed(room) for side in (0, more)])
     low, high = (corner * (np.array(case.shape) - 1) for corner in region.box())
-    with torch.no_grad():
+    with torch.no_grad(), autocast(cpu, choose_precision("auto", cpu)):
         maps = network.eval().encode(padded)
     means = []
     for one, reduction in zip(maps, network.encoder_reductions):
         box = [slice(int(a // step), int(b // step) + 1) for a, b, step in zip(low, high, reduction)]
-        means.append(one[(0, slice(None), *box)].flatten(1).mean(dim=1))
+        means.append(one[(0, slice(None), *box)].float().flatten(1).mean(dim=1))
     return torch.cat(means).numpy()
 
 
