@@ -4,9 +4,10 @@
     python benchmarks/probe.py --seeds 1 --methods mae
 
 Each method is pre-trained on the training phantoms without their labels. Then the network is frozen, every image goes
-through the encoder once, each feature map is averaged over the region in which the sulcus can lie, and a logistic
-regression learns the class. Random weights are those that the same seed's pre-training began with. The difference to
-them is paired by seed and by test phantom.
+through the encoder once, and a logistic regression learns the class from the region in which the sulcus can lie: from the
+bottleneck in 3 x 3 x 3 cells of it (`place`; chosen on seed 0), or from the mean of every stage over it (`mean`). Random
+weights are those that the same seed's pre-training began with. The difference to them is paired by seed and by test
+phantom.
 """
 
 import argparse
@@ -23,7 +24,8 @@ from _machine import main as describe_machine
 DATASET = "Dataset903_Probe"
 SHAPE, SPACING, PATCH = (44, 56, 48), 2.2, (24, 24, 24)
 COHORT = (180, 20, 100)                      # training, validation, test phantoms; the probe learns from the first
-EPOCHS, BATCH, FEATURES = 15, 2, 8
+EPOCHS, BATCH, FEATURES = 8, 2, 8
+CELLS, READOUTS = 3, ("place", "mean")
 RANDOM = "random"
 SAMPLES = "batch=4"                          # per step: many small steps, the runs are short
 METHODS = {"recon": (), "mae": (), "adversarial": (), "contrastive": (), "contrastive, patch": ("level=patch",), "diffusion": ()}
@@ -70,12 +72,12 @@ def one(root: Path, method: str, seed: int, epochs: int) -> None:
     answers.parent.mkdir(parents=True, exist_ok=True)
     with answers.open("w", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(("truth", "predicted"))
-        writer.writerows(zip(truth, predicted))
+        writer.writerow(("truth", *READOUTS))
+        writer.writerows(zip(truth, *predicted))
 
 
-def read_out(network, folders) -> tuple[np.ndarray, np.ndarray]:
-    """Fit the probe on training phantoms; give (truth, predicted) of test phantoms."""
+def read_out(network, folders) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Fit the probes on training phantoms; give the truth of test phantoms, and what each readout predicts."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import make_pipeline
@@ -92,12 +94,13 @@ def read_out(network, folders) -> tuple[np.ndarray, np.ndarray]:
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     chosen = GridSearchCV(probe, {"logisticregression__C": PENALTIES}, cv=5, scoring="balanced_accuracy")
     inputs, answers = ([embed(network, folders, case, region) for case in some] for some in (training, test))
-    chosen.fit(np.stack(inputs), [case.target for case in training])
-    return np.array([case.target for case in test]), chosen.predict(np.stack(answers))
+    targets = [case.target for case in training]
+    predicted = [chosen.fit(np.stack(x), targets).predict(np.stack(y)) for x, y in zip(zip(*inputs), zip(*answers))]
+    return np.array([case.target for case in test]), predicted
 
 
-def embed(network, folders, case, region) -> np.ndarray:
-    """Give every encoder feature's mean over the region, all stages in a row, from one pass over the whole image."""
+def embed(network, folders, case, region) -> tuple[np.ndarray, np.ndarray]:
+    """Give both readouts of one image, from one pass over the whole of it."""
     import torch
     from sulcnet.io.store import read_array
     from sulcnet.training.device import autocast, choose_precision
@@ -110,42 +113,48 @@ def embed(network, folders, case, region) -> np.ndarray:
     low, high = (corner * (np.array(case.shape) - 1) for corner in region.box())
     with torch.no_grad(), autocast(cpu, choose_precision("auto", cpu)):
         maps = network.eval().encode(padded)
-    means = []
+    parts = []
     for one, reduction in zip(maps, network.encoder_reductions):
         box = [slice(int(a // step), int(b // step) + 1) for a, b, step in zip(low, high, reduction)]
-        means.append(one[(0, slice(None), *box)].float().flatten(1).mean(dim=1))
-    return torch.cat(means).numpy()
+        parts.append(one[(0, slice(None), *box)].float())
+    cells = torch.nn.functional.adaptive_avg_pool3d(parts[-1][None], CELLS).flatten()
+    return cells.numpy(), torch.cat([part.flatten(1).mean(dim=1) for part in parts]).numpy()
 
 
 def balanced(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.mean([np.mean(predicted[truth == name] == name) for name in np.unique(truth)]))
 
 
-def scores(root: Path, method: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def scores(root: Path, method: str, seed: int, readout: str) -> tuple[np.ndarray, np.ndarray]:
     rows = list(csv.DictReader((root / "answers" / f"{method}_{seed}.tsv").open(), delimiter="\t"))
-    return np.array([row["truth"] for row in rows]), np.array([row["predicted"] for row in rows])
+    return np.array([row["truth"] for row in rows]), np.array([row[readout] for row in rows])
 
 
 def report(root: Path, methods: list[str], seeds: int) -> None:
     """Print balanced accuracy per method, and the paired difference to random weights."""
+    for readout in READOUTS:
+        print(f"\n| {readout} | balanced accuracy | difference to random weights | 95 % over phantoms | 95 % over seeds |\n|---|---|---|---|---|")
+        chance = [balanced(*scores(root, RANDOM, seed, readout)) for seed in range(seeds)]
+        print(f"| random weights | {np.mean(chance):.3f} | | | |")
+        for method in methods:
+            print(_row(root, method, seeds, readout))
+
+
+def _row(root: Path, method: str, seeds: int, readout: str) -> str:
     from scipy.stats import t
 
-    print("\n| features | balanced accuracy | difference to random weights | 95 % over phantoms | 95 % over seeds |\n|---|---|---|---|---|")
-    chance = [balanced(*scores(root, RANDOM, seed)) for seed in range(seeds)]
-    print(f"| random weights | {np.mean(chance):.3f} | | | |")
-    for method in methods:
-        values, draws = [], []
-        for seed in range(seeds):
-            (truth, theirs), (_, none) = scores(root, method, seed), scores(root, RANDOM, seed)
-            values.append((balanced(truth, theirs), balanced(truth, none)))
-            rng = np.random.default_rng(0)                     # the same phantoms for every seed
-            picks = [rng.integers(len(truth), size=len(truth)) for _ in range(2000)]
-            draws.append([balanced(truth[p], theirs[p]) - balanced(truth[p], none[p]) for p in picks])
-        own, none = np.transpose(values)
-        low, high = np.percentile(np.mean(draws, axis=0), [2.5, 97.5])
-        half = t.ppf(0.975, seeds - 1) * np.std(own - none, ddof=1) / seeds**0.5 if seeds > 1 else np.nan
-        mean = np.mean(own - none)
-        print(f"| {method} | {own.mean():.3f} | {mean:+.3f} | [{low:+.3f}, {high:+.3f}] | [{mean - half:+.3f}, {mean + half:+.3f}] |")
+    values, draws = [], []
+    for seed in range(seeds):
+        (truth, theirs), (_, none) = scores(root, method, seed, readout), scores(root, RANDOM, seed, readout)
+        values.append((balanced(truth, theirs), balanced(truth, none)))
+        rng = np.random.default_rng(0)                         # the same phantoms for every seed
+        picks = [rng.integers(len(truth), size=len(truth)) for _ in range(2000)]
+        draws.append([balanced(truth[p], theirs[p]) - balanced(truth[p], none[p]) for p in picks])
+    own, none = np.transpose(values)
+    low, high = np.percentile(np.mean(draws, axis=0), [2.5, 97.5])
+    half = t.ppf(0.975, seeds - 1) * np.std(own - none, ddof=1) / seeds**0.5 if seeds > 1 else np.nan
+    mean = np.mean(own - none)
+    return f"| {method} | {own.mean():.3f} | {mean:+.3f} | [{low:+.3f}, {high:+.3f}] | [{mean - half:+.3f}, {mean + half:+.3f}] |"
 
 
 def main() -> None:

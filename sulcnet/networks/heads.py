@@ -69,16 +69,19 @@ class ProjectionHead(nn.Module):
 
     Chen et al. 2020 (SimCLR, arXiv 2002.05709): mean over positions, one hidden layer, length 1. It takes up what
     contrast throws away, so that features do not, and is dropped afterwards. No batch norm: batches are small, and it
-    lets images of a batch tell each other the answer. In fp32 also under autocast: a temperature of 0.2 multiplies errors.
+    lets images of a batch tell each other the answer. But the means are standardised by running moments: behind instance
+    norms they are nearly the same for every image, and the contrast did not fall in 900 steps (all embeddings alike to
+    1e-6). In fp32 also under autocast: a temperature of 0.2 multiplies errors.
     """
 
     def __init__(self, channels: int, hidden: int = 512, out: int = 128):
         super().__init__()
+        self.standardise = _Standardise(channels)
         self.project = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, out))
 
     def forward(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
-            return nn.functional.normalize(self.project(features.float().flatten(2).mean(dim=2)), dim=1)
+            return nn.functional.normalize(self.project(self.standardise(features.float().flatten(2).mean(dim=2))), dim=1)
 
 
 class DenseProjectionHead(nn.Module):
@@ -212,8 +215,8 @@ class _Reader(nn.Module):
 class _Standardise(nn.Module):
     """Centre and scale each value by its running mean and deviation over windows, (W, C) -> (W, C).
 
-    A mean over thousands of positions is nearly the same for every image: what tells classes apart is a per cent of
-    it, and dropout of the rest would drown it. Running moments, in training too, because a step may see one image.
+    A mean over thousands of positions is nearly the same for every image: what tells images apart is a per cent of it,
+    and dropout of the rest would drown it. Running moments, in training too, because a step may see one image.
     """
 
     PACE, SMALLEST = 0.05, 1e-4
