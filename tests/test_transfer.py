@@ -91,6 +91,17 @@ def test_weights_of_monai_load_by_name(tmp_path):
     assert torch.equal(target.swinViT.patch_embed.proj.weight, source.swinViT.patch_embed.proj.weight)
 
 
+def test_foreign_weights_come_with_what_their_names_leave_open(tmp_path):
+    monai = pytest.importorskip("monai.networks.nets")
+    for size in (12, 24):
+        torch.save(monai.SwinUNETR(in_channels=1, out_channels=2, feature_size=size).state_dict(), tmp_path / f"{size}.pt")
+    ours = network("swin_unetr_12", 12)
+    transfer = load_pretrained(ours, tmp_path / "12.pt")
+    assert any("patch merging" in line for line in transfer.lines()) and len(transfer.notes) == 1
+    with pytest.raises(ModelError, match="feature size is 24, this network's 12"):
+        load_pretrained(ours, tmp_path / "24.pt")
+
+
 def test_a_changed_export_is_found_out(tmp_path):
     state = network().state_dict()
     facts = {"keys": {name: name for name in state}, "hashes": {name: digest(value) for name, value in state.items()},
@@ -181,7 +192,7 @@ def test_a_missing_pre_training_gives_the_command_before_anything_is_written(tra
     shared, folders, _ = trained
     workspace = Workspace(shared.raw, shared.preprocessed, tmp_path, "test")
     with pytest.raises(ModelError) as caught:
-        train(workspace, workspace.folders(folders.name), wish(pretrain="recon", seed=3))
+        train(workspace, workspace.folders(folders.name), wish(pretrain="recon", seed=3, auto_pretrain=False))
     assert f"sulcnet_pretrain {folders.name} 3d recon --net resenc_unet --seed 3" in caught.value.hint
     assert not list(tmp_path.iterdir())
 

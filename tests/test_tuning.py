@@ -15,11 +15,12 @@ from sulcnet.networks.adapters import Adapter, LowRank, convolutions, linears
 from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.plan import load_plan
 from sulcnet.records.workspace import ADAPTER, EXPERIMENT, EXPORT, TRANSFER, RunFolder, Workspace
+from sulcnet.runs import schedules
 from sulcnet.runs.model import load_model
 from sulcnet.runs.training import TrainingWish, train
 from sulcnet.runs.transfer import merge_adapter, read_weights, state_digest, write_export
 from sulcnet.training import checkpoint
-from sulcnet.training.loop import _optimiser
+from sulcnet.training.loop import Loop, _optimiser
 from test_contract import NETWORKS, TUNINGS, WITH_LINEARS, batch_of, method_of, plan_of, total
 from torch import nn
 
@@ -348,7 +349,7 @@ def test_a_cache_that_does_not_fit_is_refused_with_its_size(prepared, start, tmp
 
 
 def test_a_missing_pre_training_is_run_first_or_refused(prepared, tmp_path, few, monkeypatch):
-    monkeypatch.setitem(__import__("sulcnet.runs.schedules", fromlist=["x"]).PRETRAIN_EPOCHS, "sulcnet", 1)
+    monkeypatch.setitem(schedules.PRETRAIN_EPOCHS, "sulcnet", 1)
     with pytest.raises(ModelError, match="nothing was pre-trained with recon"):
         go(prepared, tmp_path, "top", "recon", auto_pretrain=False)
     run = go(prepared, tmp_path, "top", "recon")
@@ -358,8 +359,6 @@ def test_a_missing_pre_training_is_run_first_or_refused(prepared, tmp_path, few,
 @pytest.mark.parametrize("tune", ["top", "convlora"])
 def test_a_stopped_run_ends_with_the_bits_of_a_whole_one(prepared, start, tmp_path, few, monkeypatch, tune):
     whole = go(prepared, tmp_path / "whole", tune, start, epochs=2)
-    from sulcnet.training.loop import Loop
-
     step, count = Loop._step, []
 
     def stopping(self, batches):

@@ -16,7 +16,7 @@ apart from the rest:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -70,6 +70,10 @@ class Network(nn.Module):
     def stages(self) -> list[Stage]:
         """List encoder stages, then decoder stages; every parameter is in exactly one."""
         raise NotImplementedError
+
+    def notes_on(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Tell what names and shapes of another library's state leave open, or say of its size."""
+        return []
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """Give the feature of each encoder stage, (B, C, X, Y, Z), fine to coarse."""

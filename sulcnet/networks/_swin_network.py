@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from einops import rearrange
 from monai.networks.nets import SwinUNETR as MonaiSwinUNETR
@@ -71,6 +73,16 @@ class SwinUNETR(Network):
             names, owners = zip(*[(name, owner) for name, owner in found if name])
             encoder.append(Stage("+".join(names), tuple(getattr(o, name) for name, o in zip(names, owners))))
         return encoder + [Stage(name, (getattr(self, name),)) for name in self.DECODER]
+
+    def notes_on(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Name another feature size; say that weights do not tell which neighbours their patch merging reads."""
+        found, notes = state.get("swinViT.patch_embed.proj.weight"), []
+        if found is not None and len(found) != self.encoder_channels[0]:
+            notes.append(f"the file's feature size is {len(found)}, this network's {self.encoder_channels[0]}")
+        if any(".downsample." in name for name in state):
+            notes.append("patch merging reads each of the eight neighbours once, as MONAI does now; older versions of MONAI read "
+                         "two of them twice, and 'mergingv2' reads them in another order, under the same names and shapes")
+        return notes
 
     def _transform(self, name: str, x: Tensor) -> Tensor:
         part = getattr(self.swinViT, name)

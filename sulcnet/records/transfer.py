@@ -34,7 +34,8 @@ class StageTransfer(Record):
 class Transfer(Record):
     """A transfer from a file: `loaded` and `missing` name tensors of the network, `unexpected` those of the file.
 
-    `wrong_shape` names tensors of both with the shape expected and found; `promised` are the parts the file must fill.
+    `wrong_shape` names tensors of both with the shape expected and found; `promised` are the parts the file must fill;
+    `notes` say what a reader should know of weights that another library wrote.
     """
 
     error = ModelError
@@ -48,6 +49,7 @@ class Transfer(Record):
     wrong_shape: tuple[str, ...]
     extra: Count
     stages: tuple[StageTransfer, ...]
+    notes: tuple[str, ...] = ()
     schema: int = 1
 
     def broken(self) -> list[str]:
@@ -63,4 +65,4 @@ class Transfer(Record):
         table = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
         total = sum(stage.loaded.parameters for stage in self.stages)
         head = f"transfer from {self.source} ({self.method}): {len(self.loaded)} tensors, {total:,} numbers"
-        return [head, *table, f"unexpected in the file: {self.extra}"]
+        return [head, *table, f"unexpected in the file: {self.extra}", *(f"note: {note}" for note in self.notes)]

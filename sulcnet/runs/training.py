@@ -106,7 +106,7 @@ def train(
     if wish.go_on and trained:
         return run
     if start.file is not None and not start.file.exists():
-        _pretrain_first(workspace, folders, wish, start, picture, montage)
+        _pretrain_first(workspace, folders, wish, start, plan.network(wish.net).network.name, picture, montage)
     setup = _set_up(folders, run, wish, start)
     device = choose_device(wish.device)
     use_threads(setup.experiment.threads)
@@ -149,13 +149,13 @@ def find_start(workspace: Workspace, folders: DatasetFolders, wish: TrainingWish
     return Start(f"{file.stem}-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}", file)
 
 
-def _pretrain_first(workspace: Workspace, folders: DatasetFolders, wish: TrainingWish, start: Start, picture, montage) -> None:
+def _pretrain_first(workspace: Workspace, folders: DatasetFolders, wish: TrainingWish, start: Start, net: str, picture, montage) -> None:
     """Run the pre-training that a run asks for, or go on with it where it was stopped.
 
     Raises:
         ModelError: the user wants no such thing.
     """
-    command = f"sulcnet_pretrain {folders.name} {wish.configuration} {wish.pretrain} --seed {wish.seed}" + (f" --net {wish.net}" if wish.net else "")
+    command = f"sulcnet_pretrain {folders.name} {wish.configuration} {wish.pretrain} --net {net} --seed {wish.seed}"
     if not wish.auto_pretrain:
         raise ModelError(f"{start.file} does not exist: nothing was pre-trained with {wish.pretrain}.", f"Run {command}")
     log.info("nothing was pre-trained with %s yet (%s): that comes first, as long as the preset says; for a choice run %s",

@@ -60,7 +60,8 @@ def write_adapter(run: RunFolder, method: FineTuning) -> Path:
     """Write the adapter of the final weights alone, and beside it what it belongs to."""
     adapter, path = method.tuned.adapter, run / ADAPTER
     state = checkpoint.load(run.checkpoint("final"))["adapter"]
-    checkpoint.save(path, state, {"base": state_digest(method.model.network), "scale": adapter.scale, "elements": sum(v.numel() for v in state.values())})
+    elements = sum(value.numel() for value in state.values())
+    checkpoint.save(path, state, {"base": state_digest(method.model.network), "scale": adapter.scale, "elements": elements})
     return path
 
 
@@ -113,12 +114,15 @@ def load_weights(network: Network, weights: Weights, source: str) -> Transfer:
     """Fill a network and report; nothing is filled where a promised part would stay incomplete."""
     restore_constants(network, weights.state)
     transfer = compare(network, weights, source)
+    if weights.promised is None and weights.method == FOREIGN:
+        transfer = transfer.replace(notes=tuple(network.notes_on(weights.state)))
     if not transfer.loaded or not transfer.promised:
         raise ModelError(f"Nothing in {source} fits this network.", "Choose weights of the same network, width and channels.")
     if transfer.broken():
         named = (*transfer.wrong_shape, *transfer.missing)
         raise ModelError(
-            f"{source} does not fill the {' and '.join(transfer.promised)}: {'; '.join(transfer.broken())}. First: {named[0]}.",
+            f"{source} does not fill the {' and '.join(transfer.promised)}: {'; '.join(transfer.broken())}. First: {named[0]}."
+            + "".join(f" Note: {note}." for note in transfer.notes),
             "Choose weights of the same network, width and channels.",
         )
     own = network.state_dict()
