@@ -27,7 +27,7 @@ from sulcnet.planning.planner import Wish
 from sulcnet.records.workspace import EXPORT, LABELS, PARTICIPANTS, Workspace
 from sulcnet.runs.preparing import fingerprint_dataset, plan_dataset, preprocess_dataset
 
-DATASET, KEPT, EPOCHS = "Dataset906_FewLabels", 10, 20             # one training phantom in KEPT has its labels
+DATASET, KEPT, EPOCHS = "Dataset906_FewLabels", 10, 15             # one training phantom in KEPT has its labels
 SCRATCH = "scratch"
 
 
