@@ -254,6 +254,8 @@ def test_schedules_are_those_of_the_presets(prepared):
     assert pretraining_schedule("sulcnet", 10, 4).steps_per_epoch == 63            # 250 patches at least
     assert [pretraining_batch(network, "paper", views) for views in (1, 2)] == [8, 4]
     assert pretraining_plan(plan, network, "paper").patch_size == (64, 64, 64)
+    small = network.replace(network=network.network.replace(name="dd_unet"))
+    assert pretraining_plan(plan, small, "paper").patch_size == (32, 32, 32)
     assert pretraining_plan(plan, network, "sulcnet") == network
 
 
