@@ -8,13 +8,12 @@ difference is paired by seed and by test phantom.
 """
 
 import argparse
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from _machine import main as describe_machine
+from _paired import balanced, compare, run_all
 
 SHAPE, SPACING, PATCH = (44, 56, 48), 2.2, (16, 16, 16)
 COHORT = (300, 12, 120)                      # training, validation, test phantoms
@@ -63,29 +62,15 @@ def scores(root: Path, pooling: str, seed: int) -> tuple[np.ndarray, np.ndarray]
     return np.array([row["truth"] for row in rows]), np.array([row["predicted"] for row in rows])
 
 
-def balanced(truth: np.ndarray, predicted: np.ndarray) -> float:
-    return float(np.mean([np.mean(predicted[truth == name] == name) for name in np.unique(truth)]))
-
-
 def report(root: Path, seeds: int) -> None:
     """Print the table and the interval of the paired difference."""
-    from scipy.stats import t
-
-    differences, draws = [], []
+    attention, mean = ([scores(root, pooling, seed) for seed in range(seeds)] for pooling in ("attention", "mean"))
+    found = compare(attention, mean)
     print("\n| seed | attention | mean of logits | difference |\n|---|---|---|---|")
-    for seed in range(seeds):
-        (truth, a), (_, b) = scores(root, "attention", seed), scores(root, "mean", seed)
-        differences.append(balanced(truth, a) - balanced(truth, b))
-        print(f"| {seed} | {balanced(truth, a):.3f} | {balanced(truth, b):.3f} | {differences[-1]:+.3f} |")
-        rng = np.random.default_rng(0)                         # the same phantoms for every seed
-        picks = [rng.integers(len(truth), size=len(truth)) for _ in range(2000)]
-        draws.append([balanced(truth[p], a[p]) - balanced(truth[p], b[p]) for p in picks])
-    low, high = np.percentile(np.mean(draws, axis=0), [2.5, 97.5])
-    print(f"\nmean difference {np.mean(differences):+.3f}; 95 % over phantoms [{low:+.3f}, {high:+.3f}]", end="")
-    if seeds > 1:
-        half = t.ppf(0.975, seeds - 1) * np.std(differences, ddof=1) / seeds**0.5
-        print(f"; over seeds [{np.mean(differences) - half:+.3f}, {np.mean(differences) + half:+.3f}]", end="")
-    print()
+    for seed, difference in enumerate(found.each):
+        print(f"| {seed} | {balanced(attention[seed]):.3f} | {balanced(mean[seed]):.3f} | {difference:+.3f} |")
+    _, difference, cases, over_seeds = found.cells()
+    print(f"\nmean difference {difference}; 95 % over phantoms {cases}; over seeds {over_seeds}")
 
 
 def main() -> None:
@@ -100,11 +85,8 @@ def main() -> None:
         return one(args.root, args.one[0], int(args.one[1]), args.epochs)
     describe_machine()
     prepare(args.root)
-    arms = [(pooling, seed) for seed in range(args.seeds) for pooling in ("attention", "mean")]
-    for first in range(0, len(arms), args.jobs):
-        command = [sys.executable, __file__, "--root", str(args.root), "--epochs", str(args.epochs), "--one"]
-        running = [subprocess.Popen([*command, pooling, str(seed)], stdout=subprocess.DEVNULL) for pooling, seed in arms[first:first + args.jobs]]
-        assert all(process.wait() == 0 for process in running)
+    runs = [(pooling, seed) for seed in range(args.seeds) for pooling in ("attention", "mean")]
+    run_all(__file__, ["--root", str(args.root), "--epochs", str(args.epochs)], runs, args.jobs)
     report(args.root, args.seeds)
 
 

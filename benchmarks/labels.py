@@ -10,15 +10,12 @@ schedule. Differences are paired by seed and by test phantom.
 
 import argparse
 import csv
-import subprocess
-import sys
 import tempfile
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from _machine import main as describe_machine
+from _paired import balanced, compare, run_all
 from probe import BATCH, COHORT, FEATURES, METHODS, PATCH, SHAPE, SPACING
 from probe import DATASET as PROBED
 from sulcnet.phantoms.cohort import draw_cohort
@@ -81,35 +78,14 @@ def scores(root: Path, arm: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.
             np.array([row["predicted"] for row in classes]))
 
 
-def measures(found: tuple[np.ndarray, np.ndarray, np.ndarray], picks: Sequence[int]) -> np.ndarray:
-    """Mean Dice and balanced accuracy of some phantoms."""
-    dice, truth, predicted = (part[picks] for part in found)
-    return np.array([dice.mean(), np.mean([np.mean(predicted[truth == name] == name) for name in np.unique(truth)])])
-
-
 def report(root: Path, methods: list[str], seeds: int) -> None:
     """Print means, and paired differences to scratch with their intervals."""
-    from scipy.stats import t
-
-    none = [scores(root, SCRATCH, seed) for seed in range(seeds)]
-    everyone = np.arange(len(none[0][0]))
-    print("\n| start | Dice | difference | 95 % over phantoms | over seeds | balanced accuracy | difference | 95 % over phantoms | over seeds |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    dice, accuracy = np.mean([measures(found, everyone) for found in none], axis=0)
-    print(f"| scratch | {dice:.3f} | | | | {accuracy:.3f} | | | |")
-    for method in methods:
-        own = [scores(root, method, seed) for seed in range(seeds)]
-        means = np.mean([measures(found, everyone) for found in own], axis=0)
-        differences = np.array([measures(a, everyone) - measures(b, everyone) for a, b in zip(own, none)])
-        rng = np.random.default_rng(0)                         # the same phantoms for every seed
-        picks = [rng.integers(len(everyone), size=len(everyone)) for _ in range(1000)]
-        draws = np.array([np.mean([measures(a, p) - measures(b, p) for a, b in zip(own, none)], axis=0) for p in picks])
-        low, high = np.percentile(draws, [2.5, 97.5], axis=0)
-        half = t.ppf(0.975, seeds - 1) * differences.std(axis=0, ddof=1) / seeds**0.5 if seeds > 1 else np.full(2, np.nan)
-        mean, cells = differences.mean(axis=0), [method]
-        for k in range(2):
-            cells += [f"{means[k]:.3f}", f"{mean[k]:+.3f}", f"[{low[k]:+.3f}, {high[k]:+.3f}]", f"[{mean[k] - half[k]:+.3f}, {mean[k] + half[k]:+.3f}]"]
-        print(f"| {' | '.join(cells)} |")
+    found = {arm: [scores(root, arm, seed) for seed in range(seeds)] for arm in (SCRATCH, *methods)}
+    for name, measure in (("Dice", lambda one: float(one[0].mean())), ("balanced accuracy", balanced)):
+        print(f"\n| start | {name} | difference to scratch | 95 % over phantoms | 95 % over seeds |\n|---|---|---|---|---|")
+        print(f"| scratch | {np.mean([measure(one) for one in found[SCRATCH]]):.3f} | | | |")
+        for method in methods:
+            print(f"| {method} | {' | '.join(compare(found[method], found[SCRATCH], measure).cells())} |")
 
 
 def main() -> None:
@@ -126,9 +102,7 @@ def main() -> None:
     describe_machine()
     prepare(args.root)
     runs = [(arm, seed) for seed in range(args.seeds) for arm in (SCRATCH, *args.methods)]
-    command = [sys.executable, __file__, "--root", str(args.root), "--epochs", str(args.epochs), "--one"]
-    with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda run: subprocess.run([*command, run[0], str(run[1])], check=True, stdout=subprocess.DEVNULL), runs))
+    run_all(__file__, ["--root", str(args.root), "--epochs", str(args.epochs)], runs, args.jobs)
     report(args.root, args.methods, args.seeds)
 
 

@@ -12,14 +12,12 @@ phantom.
 
 import argparse
 import csv
-import subprocess
-import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from _machine import main as describe_machine
+from _paired import balanced, compare, run_all
 
 DATASET = "Dataset903_Probe"
 SHAPE, SPACING, PATCH = (44, 56, 48), 2.2, (24, 24, 24)
@@ -121,10 +119,6 @@ def embed(network, folders, case, region) -> tuple[np.ndarray, np.ndarray]:
     return cells.numpy(), torch.cat([part.flatten(1).mean(dim=1) for part in parts]).numpy()
 
 
-def balanced(truth: np.ndarray, predicted: np.ndarray) -> float:
-    return float(np.mean([np.mean(predicted[truth == name] == name) for name in np.unique(truth)]))
-
-
 def scores(root: Path, method: str, seed: int, readout: str) -> tuple[np.ndarray, np.ndarray]:
     rows = list(csv.DictReader((root / "answers" / f"{method}_{seed}.tsv").open(), delimiter="\t"))
     return np.array([row["truth"] for row in rows]), np.array([row[readout] for row in rows])
@@ -133,28 +127,11 @@ def scores(root: Path, method: str, seed: int, readout: str) -> tuple[np.ndarray
 def report(root: Path, methods: list[str], seeds: int) -> None:
     """Print balanced accuracy per method, and the paired difference to random weights."""
     for readout in READOUTS:
+        found = {method: [scores(root, method, seed, readout) for seed in range(seeds)] for method in (RANDOM, *methods)}
         print(f"\n| {readout} | balanced accuracy | difference to random weights | 95 % over phantoms | 95 % over seeds |\n|---|---|---|---|---|")
-        chance = [balanced(*scores(root, RANDOM, seed, readout)) for seed in range(seeds)]
-        print(f"| random weights | {np.mean(chance):.3f} | | | |")
+        print(f"| random weights | {np.mean([balanced(one) for one in found[RANDOM]]):.3f} | | | |")
         for method in methods:
-            print(_row(root, method, seeds, readout))
-
-
-def _row(root: Path, method: str, seeds: int, readout: str) -> str:
-    from scipy.stats import t
-
-    values, draws = [], []
-    for seed in range(seeds):
-        (truth, theirs), (_, none) = scores(root, method, seed, readout), scores(root, RANDOM, seed, readout)
-        values.append((balanced(truth, theirs), balanced(truth, none)))
-        rng = np.random.default_rng(0)                         # the same phantoms for every seed
-        picks = [rng.integers(len(truth), size=len(truth)) for _ in range(2000)]
-        draws.append([balanced(truth[p], theirs[p]) - balanced(truth[p], none[p]) for p in picks])
-    own, none = np.transpose(values)
-    low, high = np.percentile(np.mean(draws, axis=0), [2.5, 97.5])
-    half = t.ppf(0.975, seeds - 1) * np.std(own - none, ddof=1) / seeds**0.5 if seeds > 1 else np.nan
-    mean = np.mean(own - none)
-    return f"| {method} | {own.mean():.3f} | {mean:+.3f} | [{low:+.3f}, {high:+.3f}] | [{mean - half:+.3f}, {mean + half:+.3f}] |"
+            print(f"| {method} | {' | '.join(compare(found[method], found[RANDOM]).cells())} |")
 
 
 def main() -> None:
@@ -171,9 +148,7 @@ def main() -> None:
     describe_machine()
     prepare(args.root)
     runs = [(method, seed) for seed in range(args.seeds) for method in (RANDOM, *args.methods)]
-    command = [sys.executable, __file__, "--root", str(args.root), "--epochs", str(args.epochs), "--one"]
-    with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda run: subprocess.run([*command, run[0], str(run[1])], check=True, stdout=subprocess.DEVNULL), runs))
+    run_all(__file__, ["--root", str(args.root), "--epochs", str(args.epochs)], runs, args.jobs)
     report(args.root, args.methods, args.seeds)
 
 
