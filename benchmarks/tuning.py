@@ -179,6 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--time", type=int, default=64, help="patch whose step is timed")
     parser.add_argument("--memory", type=int, default=96, help="patch whose bytes are counted; 0 leaves them out")
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), help="the first one is what the others are held against")
     parser.add_argument("--images", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
@@ -189,14 +190,14 @@ def main() -> None:
     device = torch.device(args.device)
     if args.threads:
         torch.set_num_threads(args.threads)
-    first = next(iter(ROWS))
-    sizes = {row: live_bytes(row, args.memory, 2) for row in ROWS} if args.memory else {}
-    measured = {row: measured_bytes(row, args.memory, 2, device) for row in ROWS} if args.memory and device.type == "cuda" else {}
-    times = seconds(list(ROWS), args.time, args.images, args.rounds, device, args.precision) if args.time else []
+    first = args.rows[0]
+    sizes = {row: live_bytes(row, args.memory, 2) for row in args.rows} if args.memory else {}
+    measured = {row: measured_bytes(row, args.memory, 2, device) for row in args.rows} if args.memory and device.type == "cuda" else {}
+    times = seconds(args.rows, args.time, args.images, args.rounds, device, args.precision) if args.time else []
     print(f"step at {args.time}^3, batch {args.images}, {args.precision}, {torch.get_num_threads()} threads, {args.rounds} rounds; "
           f"live bytes at {args.memory}^3, batch 2, bf16 rules\n")
-    print("| swin_unetr_24 | seconds | ratio to MONAI | MiB | ratio to MONAI | measured MiB |\n|---|---|---|---|---|---|")
-    for row in ROWS:
+    print("| swin_unetr_24 | seconds | ratio | MiB | ratio | measured MiB |\n|---|---|---|---|---|---|")
+    for row in args.rows:
         cells = [f"{median(r[row] for r in times):.2f}", f"{median(r[row] / r[first] for r in times):.2f}"] if times else ["", ""]
         cells += [f"{sizes[row] / 2**20:.0f}", f"{sizes[row] / sizes[first]:.2f}"] if sizes else ["", ""]
         cells += [f"{measured[row] / 2**20:.0f}" if measured else "no GPU"]
