@@ -2,7 +2,7 @@
 
     python benchmarks/probe.py                     # first: makes the pre-trained weights
     python benchmarks/labels.py                    # mae, 5 seeds; prints a table
-    python benchmarks/labels.py --methods mae contrastive --epochs 40
+    python benchmarks/labels.py --methods mae mae@0.001 --epochs 40        # @: the network's rate, else the preset's
 
 The training phantoms are those of the probe; 9 of 10 have lost mask and class. Both arms share split, heads, windows and
 schedule. Differences are paired by seed and by test phantom.
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from _machine import main as describe_machine
 from _paired import balanced, compare, run_all
-from probe import BATCH, COHORT, FEATURES, METHODS, PATCH, SHAPE, SPACING
+from probe import BATCH, COHORT, FEATURES, PATCH, SHAPE, SPACING
 from probe import DATASET as PROBED
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
@@ -61,8 +61,10 @@ def one(root: Path, arm: str, seed: int, epochs: int) -> None:
     shared = Workspace.find(root)
     workspace = Workspace(shared.raw, shared.preprocessed, root / f"labels_{arm}", "benchmark")
     folders = workspace.folders(DATASET)
-    start = next((root / f"results_{arm}" / PROBED).glob(f"pretrain/*/*seed{seed}/{EXPORT}")) if arm != SCRATCH else "none"
-    wish = TrainingWish(pretrain=str(start), tune=SCRATCH if arm == SCRATCH else "full", seed=seed, epochs=epochs, threads=1, device="cpu", overwrite=True)
+    method, _, rate = arm.partition("@")
+    start = next((root / f"results_{method}" / PROBED).glob(f"pretrain/*/*seed{seed}/{EXPORT}")) if arm != SCRATCH else "none"
+    wish = TrainingWish(pretrain=str(start), tune=SCRATCH if arm == SCRATCH else "full", seed=seed, epochs=epochs, threads=1, device="cpu",
+                        settings=(f"rate={rate}",) if rate else (), overwrite=True)
     score_run(folders, train(workspace, folders, wish), "cpu", "auto")
 
 
@@ -91,7 +93,7 @@ def report(root: Path, methods: list[str], seeds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--root", type=Path, default=Path(tempfile.gettempdir()) / "sulcnet_probe", help="the probe's")
-    parser.add_argument("--methods", nargs="+", default=["mae"], choices=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=["mae", "mae@0.001"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--jobs", type=int, default=2)
