@@ -35,8 +35,9 @@ def walls(tmp_path_factory) -> Workspace:
 @pytest.mark.parametrize("method, settings", VARIANTS, ids=lambda part: "-".join(part) if isinstance(part, tuple) else part)
 def test_the_loss_of_unseen_brains_falls(method, settings, preset, walls, tmp_path, monkeypatch):
     monkeypatch.setattr("sulcnet.runs.schedules.PAPER_PATCH", 32)          # the paper's 64^3 take minutes on a CPU
+    monkeypatch.setattr("sulcnet.runs.schedules.EPOCH_PATCHES", 80)
     workspace = Workspace(walls.raw, walls.preprocessed, Path(tmp_path), "test")
-    wish = PretrainWish(method=method, preset=preset, settings=settings, epochs=3, device="cpu")
+    wish = PretrainWish(method=method, preset=preset, settings=settings, epochs=3, device="cpu", threads=1)
     run = pretrain(workspace, [workspace.folders(NAME)], wish)
     losses = [json.loads(line)["val/loss"] for line in (run / METRICS).read_text().splitlines()]
     assert (run / EXPORT).exists()
