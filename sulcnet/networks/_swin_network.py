@@ -17,7 +17,6 @@ from einops import rearrange
 from monai.networks.nets import SwinUNETR as MonaiSwinUNETR
 from monai.networks.nets.swin_unetr import WindowAttention, compute_mask, get_window_size
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 
 from sulcnet.networks._network import Network, Stage
 from sulcnet.networks._swin_attention import FrugalAttention
@@ -104,9 +103,8 @@ class SwinUNETR(Network):
         return rearrange(x, "b ... c -> b c ...")
 
     def _mask(self, shape: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...], x: Tensor) -> Tensor:
-        if isinstance(x, FakeTensor):                          # a plan's tensors must not outlive it
-            return compute_mask(shape, window, shift, x.device)
-        key = shape, tuple(window), tuple(shift), x.device
+        # A plan's fake tensors live with their own mode and count as the real ones would.
+        key = shape, tuple(window), tuple(shift), x.device, getattr(x, "fake_mode", None)
         if key not in self._masks:
             with torch.no_grad():
                 self._masks[key] = compute_mask(shape, window, shift, x.device)

@@ -13,6 +13,7 @@ backward, recomputation and optimiser.
 from __future__ import annotations
 
 import contextlib
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -123,11 +124,13 @@ def cuda_autocast_rules() -> Iterator[None]:
     comes out 44 % too low.
     """
     library, key = torch.library.Library("aten", "IMPL"), torch._C.DispatchKey.AutocastCPU
-    for name in FP32:
-        packet, _, overload = name.partition(".")
-        operator = getattr(getattr(torch.ops.aten, packet, None), overload or "default", None)
-        if operator is not None:
-            library.impl(name, _in_fp32(operator, key), "AutocastCPU", allow_override=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)           # that a rule is replaced is the purpose
+        for name in FP32:
+            packet, _, overload = name.partition(".")
+            operator = getattr(getattr(torch.ops.aten, packet, None), overload or "default", None)
+            if operator is not None:
+                library.impl(name, _in_fp32(operator, key), "AutocastCPU", allow_override=True)
     try:
         yield
     finally:
