@@ -90,6 +90,7 @@ def test_one_window_over_the_image_gives_attention_and_mean_the_same_class(train
     torch.manual_seed(0)
     attention = Model(plan, plan.network(None), {"pooling": "attention"})
     mean = Model(plan, plan.network(None), {"pooling": "mean"})
+    torch.nn.init.normal_(attention.heads["classification"].attention.score.weight)      # zero before training: the mean
     mean.load_state_dict(attention.state_dict())
     data = np.random.default_rng(0).normal(size=(1, *plan.network(None).patch_size)).astype(np.float32)
 
