@@ -155,9 +155,10 @@ def test_swin_unetr_equals_monai_up_to_the_output_layer(ndim):
     before_out = []
     theirs.out.register_forward_pre_hook(lambda _, inputs: before_out.append(inputs[0]))
     image = torch.randn(1, 2, *patch)
-    with torch.no_grad():
-        theirs(image)
-        assert torch.equal(network(image).decoder[-1], before_out[0])
+    theirs(image)
+    assert torch.equal(network(image).decoder[-1], before_out[0])
+    with torch.no_grad():                            # fused attention sums in another order
+        torch.testing.assert_close(network(image).decoder[-1], before_out[0], atol=1e-4, rtol=1e-4)
 
 
 def test_swin_unetr_names_the_field_that_is_wrong():

