@@ -85,7 +85,8 @@ def test_three_steps_change_every_part_and_lower_the_loss(net, ndim):
         losses.append(loss.item())
     assert losses[-1] < losses[0]
     still = [name for name, value in method.modules.named_parameters() if torch.equal(value, before[name])]
-    assert not still, still
+    alone = ["heads.classification.attention.score.weight"]              # the bag is one window: nothing competes with it
+    assert still == alone, still
 
 
 @pytest.mark.parametrize("net", NETWORKS)

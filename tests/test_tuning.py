@@ -204,9 +204,9 @@ def test_gradients_of_an_adapter_are_the_same_with_recomputation(tune):
     found = []
     for method.model.network.recompute in (False, True):
         method.train()
-        loss = method.tuned(batch.image.double()).decoder[-1].square().mean()
+        loss = method.tuned(batch.image.double()).decoder[-1].square().sum()
         found.append(torch.autograd.grad(loss, list(method.tuned.adapter.parameters())))
-    assert any(part.abs().max() > 1e-3 for part in found[0])
+    assert all(part.abs().max() > 1e-3 for part in found[0])
     for plain, again in zip(*found):
         torch.testing.assert_close(again, plain, atol=1e-6, rtol=1e-6)
 
