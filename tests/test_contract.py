@@ -45,10 +45,14 @@ def total(step) -> torch.Tensor:
     return sum(weight * ratio.value() for weight, ratio in step.terms.values())
 
 
-def combinations() -> list[tuple[str, str, str]]:
-    """Every network with every strategy; both presets where everything learns, their losses are the same elsewhere."""
+def combinations() -> list:
+    """Every network with every strategy; both presets where everything learns, their losses are the same elsewhere.
+
+    At this size swin_unetr_24 is swin_unetr_12: all but one of its steps are left to `make contract`.
+    """
     presets = {tune: ("sulcnet", "paper") if tune == "scratch" else ("sulcnet",) for tune in TUNINGS}
-    return [(net, tune, preset) for net in NETWORKS for tune in TUNINGS for preset in presets[tune] if tune != "lora" or net in WITH_LINEARS]
+    found = [(net, tune, preset) for net in NETWORKS for tune in TUNINGS for preset in presets[tune] if tune != "lora" or net in WITH_LINEARS]
+    return [pytest.param(*one, marks=[pytest.mark.contract] * (one[0] == "swin_unetr_24" and one[1:] != ("full", "sulcnet"))) for one in found]
 
 
 @pytest.mark.parametrize("net, tune, preset", combinations())
