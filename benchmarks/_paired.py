@@ -1,12 +1,16 @@
 """Two arms over seeds and the same test cases: many runs at a time, and the interval of their difference."""
 
+import argparse
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from _machine import main as describe_machine
 
 Found = tuple[np.ndarray, ...]               # columns over test cases, of one run
 DRAWS = 2000
@@ -46,11 +50,37 @@ def compare(own: Sequence[Found], other: Sequence[Found], measure: Callable[[Fou
     return Paired(float(np.mean([measure(a) for a in own])), mean, (low, high), (mean - half, mean + half), each)
 
 
-def run_all(script: str, common: Sequence[str], runs: Iterable[tuple[str, int]], jobs: int) -> None:
-    """Start `script ... --one ARM SEED` for every run, `jobs` at a time."""
-    command = [sys.executable, script, *common, "--one"]
-    with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda run: subprocess.run([*command, run[0], str(run[1])], check=True, stdout=subprocess.DEVNULL), runs))
+def study(
+    script: str, told: str, folder: str, epochs: int, arms: Sequence[str], baseline: str, prepare: Callable[[Path], None],
+    one: Callable[[Path, str, int, int], None], report: Callable[[Path, list[str], int], None], known: Sequence[str] | None = None,
+) -> None:
+    """Read the flags of a study, run every arm with every seed in a process of its own, some at a time, and report.
+
+    Args:
+        script, told: its file, and what its help says.
+        folder: of the temporary folder, where nothing else is said.
+        epochs: of a run, where nothing else is said.
+        arms: compared with `baseline`, which always runs.
+        known: all arms there are, where others are a mistake.
+        prepare, one, report: make the cohort; run one (arm, seed) for so many epochs; print what these arms gave.
+    """
+    parser = argparse.ArgumentParser(description=told.split("\n")[0])
+    parser.add_argument("--root", type=Path, default=Path(tempfile.gettempdir()) / folder)
+    parser.add_argument("--methods", nargs="+", default=list(arms), choices=known, help=f"what is compared with {baseline}")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--one", nargs=2, metavar=("ARM", "SEED"), help="one run (what the script starts)")
+    args = parser.parse_args()
+    if args.one:
+        return one(args.root, args.one[0], int(args.one[1]), args.epochs)
+    describe_machine()
+    prepare(args.root)
+    command = [sys.executable, script, "--root", str(args.root), "--epochs", str(args.epochs), "--one"]
+    runs = [(arm, str(seed)) for seed in range(args.seeds) for arm in (baseline, *args.methods)]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(lambda run: subprocess.run([*command, *run], check=True, stdout=subprocess.DEVNULL), runs))
+    report(args.root, args.methods, args.seeds)
 
 
 def _pick(found: Found, some: np.ndarray) -> Found:

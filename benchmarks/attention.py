@@ -7,13 +7,10 @@ Both arms share everything but the pooling: phantoms, split, weights at the star
 difference is paired by seed and by test phantom.
 """
 
-import argparse
-import tempfile
 from pathlib import Path
 
 import numpy as np
-from _machine import main as describe_machine
-from _paired import balanced, compare, run_all
+from _paired import balanced, compare, study
 
 SHAPE, SPACING, PATCH = (44, 56, 48), 2.2, (16, 16, 16)
 COHORT = (300, 12, 120)                      # training, validation, test phantoms
@@ -62,7 +59,7 @@ def scores(root: Path, pooling: str, seed: int) -> tuple[np.ndarray, np.ndarray]
     return np.array([row["truth"] for row in rows]), np.array([row["predicted"] for row in rows])
 
 
-def report(root: Path, seeds: int) -> None:
+def report(root: Path, arms: list[str], seeds: int) -> None:
     """Print the table and the interval of the paired difference."""
     attention, mean = ([scores(root, pooling, seed) for seed in range(seeds)] for pooling in ("attention", "mean"))
     found = compare(attention, mean)
@@ -73,22 +70,5 @@ def report(root: Path, seeds: int) -> None:
     print(f"\nmean difference {difference}; 95 % over phantoms {cases}; over seeds {over_seeds}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--root", type=Path, default=Path(tempfile.gettempdir()) / "sulcnet_attention")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--one", nargs=2, metavar=("POOLING", "SEED"), help="one arm (what this script starts)")
-    args = parser.parse_args()
-    if args.one:
-        return one(args.root, args.one[0], int(args.one[1]), args.epochs)
-    describe_machine()
-    prepare(args.root)
-    runs = [(pooling, seed) for seed in range(args.seeds) for pooling in ("attention", "mean")]
-    run_all(__file__, ["--root", str(args.root), "--epochs", str(args.epochs)], runs, args.jobs)
-    report(args.root, args.seeds)
-
-
 if __name__ == "__main__":
-    main()
+    study(__file__, __doc__, "sulcnet_attention", EPOCHS, ["attention"], "mean", prepare, one, report, known=["attention"])

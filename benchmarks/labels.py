@@ -8,14 +8,11 @@ The training phantoms are those of the probe; 9 of 10 have lost mask and class. 
 schedule. Differences are paired by seed and by test phantom.
 """
 
-import argparse
 import csv
-import tempfile
 from pathlib import Path
 
 import numpy as np
-from _machine import main as describe_machine
-from _paired import balanced, compare, run_all
+from _paired import balanced, compare, study
 from probe import BATCH, COHORT, FEATURES, PATCH, SHAPE, SPACING
 from probe import DATASET as PROBED
 from sulcnet.phantoms.cohort import draw_cohort
@@ -90,23 +87,5 @@ def report(root: Path, methods: list[str], seeds: int) -> None:
             print(f"| {method} | {' | '.join(compare(found[method], found[SCRATCH], measure).cells())} |")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--root", type=Path, default=Path(tempfile.gettempdir()) / "sulcnet_probe", help="the probe's")
-    parser.add_argument("--methods", nargs="+", default=["mae", "mae@0.001"])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--one", nargs=2, metavar=("ARM", "SEED"), help="one run (what this script starts)")
-    args = parser.parse_args()
-    if args.one:
-        return one(args.root, args.one[0], int(args.one[1]), args.epochs)
-    describe_machine()
-    prepare(args.root)
-    runs = [(arm, seed) for seed in range(args.seeds) for arm in (SCRATCH, *args.methods)]
-    run_all(__file__, ["--root", str(args.root), "--epochs", str(args.epochs)], runs, args.jobs)
-    report(args.root, args.methods, args.seeds)
-
-
 if __name__ == "__main__":
-    main()
+    study(__file__, __doc__, "sulcnet_probe", EPOCHS, ["mae", "mae@0.001"], SCRATCH, prepare, one, report)

@@ -10,14 +10,11 @@ weights are those that the same seed's pre-training began with. The difference t
 phantom.
 """
 
-import argparse
 import csv
-import tempfile
 from pathlib import Path
 
 import numpy as np
-from _machine import main as describe_machine
-from _paired import balanced, compare, run_all
+from _paired import balanced, compare, study
 
 DATASET = "Dataset903_Probe"
 SHAPE, SPACING, PATCH = (44, 56, 48), 2.2, (24, 24, 24)
@@ -134,23 +131,5 @@ def report(root: Path, methods: list[str], seeds: int) -> None:
             print(f"| {method} | {' | '.join(compare(found[method], found[RANDOM]).cells())} |")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--root", type=Path, default=Path(tempfile.gettempdir()) / "sulcnet_probe")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--one", nargs=2, metavar=("METHOD", "SEED"), help="one run (what this script starts)")
-    args = parser.parse_args()
-    if args.one:
-        return one(args.root, args.one[0], int(args.one[1]), args.epochs)
-    describe_machine()
-    prepare(args.root)
-    runs = [(method, seed) for seed in range(args.seeds) for method in (RANDOM, *args.methods)]
-    run_all(__file__, ["--root", str(args.root), "--epochs", str(args.epochs)], runs, args.jobs)
-    report(args.root, args.methods, args.seeds)
-
-
 if __name__ == "__main__":
-    main()
+    study(__file__, __doc__, "sulcnet_probe", EPOCHS, list(METHODS), RANDOM, prepare, one, report, known=list(METHODS))
