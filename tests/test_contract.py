@@ -4,6 +4,7 @@ import pytest
 import torch
 from sulcnet import plugins
 from sulcnet.data.loader import Batch
+from sulcnet.planning.memory import fake_modules
 from sulcnet.records.dataset import Classification
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
 from sulcnet.runs.finetuning import FineTuning, Model
@@ -61,12 +62,7 @@ def test_a_step_runs_on_fake_tensors(net, tune, preset):
     plan = plan_of(net)
     method, batch = method_of(plan, net, tune, preset), batch_of(plan, net)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        for module in method.modules.modules():
-            for store in (module._parameters, module._buffers):
-                for name, value in store.items():
-                    if value is not None:
-                        fake = mode.from_tensor(value.detach())
-                        store[name] = torch.nn.Parameter(fake, value.requires_grad) if store is module._parameters else fake
+        fake_modules(method.modules, mode)
         for step in method.steps(Batch(*(mode.from_tensor(part) for part in batch[:5]))):
             total(step).backward()
     assert any(parameter.grad is not None for parameter in method.modules.parameters())

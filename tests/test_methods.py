@@ -14,6 +14,7 @@ from sulcnet.errors import UsageError
 from sulcnet.losses.ssim import to_unit
 from sulcnet.networks import build, family
 from sulcnet.phantoms.cohort import draw_cohort
+from sulcnet.planning.memory import fake_modules
 from sulcnet.pretraining._contrast import NOBODY, Queue
 from sulcnet.pretraining._pretraining import Pretraining
 from sulcnet.records.experiment import Schedule
@@ -137,12 +138,7 @@ def on_fake_tensors(method: Pretraining) -> None:
     """Run one step as the memory planner does; what reads a tensor's value raises. The method is spoiled by it."""
     batch = batch_of(method)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        for module in method.modules.modules():
-            for store in (module._parameters, module._buffers):
-                for name, value in store.items():
-                    if value is not None:
-                        fake = mode.from_tensor(value.detach())
-                        store[name] = torch.nn.Parameter(fake, value.requires_grad) if store is module._parameters else fake
+        fake_modules(method.modules, mode)
         for step in method.steps(Images(*(mode.from_tensor(part) for part in batch))):
             sum(term.weight * term.ratio.value() for term in step.terms.values()).backward()
     assert all(p.grad is not None for groups in method.parts().values() for group in groups for p in group.parameters)

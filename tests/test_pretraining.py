@@ -17,6 +17,7 @@ from sulcnet.cli.pretrain import COMMAND as PRETRAIN
 from sulcnet.data.loader import Images
 from sulcnet.errors import DataError, ModelError, UsageError
 from sulcnet.networks import build, family
+from sulcnet.planning.memory import fake_modules
 from sulcnet.pretraining._pretraining import reestimate_norms
 from sulcnet.pretraining.mae import block_mask
 from sulcnet.records.experiment import Experiment
@@ -304,12 +305,7 @@ LABELS_OF = Normalisation("labels", maximum=2.0, values=(0.0, 0.5, 1.0))
 def test_a_step_runs_on_fake_tensors(name, preset, labels):
     method, batch = method_of(name, LABELS_OF if labels else Normalisation("zscore"), preset=preset), images(labels)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        for module in method.modules.modules():
-            for store in (module._parameters, module._buffers):
-                for key, value in store.items():
-                    if value is not None:
-                        fake = mode.from_tensor(value.detach())
-                        store[key] = torch.nn.Parameter(fake, value.requires_grad) if store is module._parameters else fake
+        fake_modules(method.modules, mode)
         for step in method.steps(Images(*(mode.from_tensor(part) for part in batch))):
             sum(term.weight * term.ratio.value() for term in step.terms.values()).backward()
 
