@@ -1,7 +1,7 @@
 """The file is the registration: find what `<folder>/<name>.py` exports, list names without importing anything.
 
     find("networks", "resenc_unet", "NETWORK")     # imports sulcnet/networks/resenc_unet.py
-    options_table("runs", "training")              # [('rate', '0.0', 'peak learning rate ...'), ...], parses, never imports
+    options_table("tuning", "top")                 # [("rate", "0.0", "peak learning rate ..."), ...], parses, never imports
     names("networks")                              # ['resenc_unet', 'swin_unetr_12', ...], reads file names only
 
 `$SULCNET_PLUGINS` adds a folder with the same sub-folders, for one's own variants beside a read-only installation.
@@ -52,14 +52,24 @@ def summary(folder: str, name: str) -> str:
 def options_table(folder: str, name: str, options: str | None = None) -> list[tuple[str, str, str]]:
     """List a file's options as (name, default, meaning), by parsing, never by import.
 
-    The class is `options`, or the last one of the file whose name ends in Options; what it inherits from option classes
-    that the file imports comes first, as dataclasses order their fields.
+    The class is `options`, or the one that a class of the file takes (`Options = ...`); what it inherits from option
+    classes that the file imports comes first, as dataclasses order their fields.
     """
     for path in sorted(file for root in (PACKAGE, *_extra) for file in (root / folder).glob("*.py")):
         if path.stem.rstrip("_") == name:
             known = _option_classes(path)
-            return list(_options(options or list(known)[-1], known).values()) if known else []
+            taken = options or _taken(path)
+            return list(_options(taken, known).values()) if taken else []
     return []
+
+
+def _taken(path: Path) -> str:
+    """Name the option class of a file: `Options = NAME` in one of its classes; "" where there is none."""
+    classes = (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef))
+    for node in (line for each in classes for line in each.body):
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["Options"]:
+            return ast.unparse(node.value)
+    return ""
 
 
 def _option_classes(path: Path) -> dict[str, ast.ClassDef]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from sulcnet import plugins
-from sulcnet.cli._command import Command, Parser
+from sulcnet.cli._command import Command, Parser, next_command
 from sulcnet.cli._running import add_run_flags, run_wishes
 
 HELP = """Pre-train one network on the images of a dataset, labelled or not, without reading a test subject. The result is
@@ -36,12 +36,9 @@ def run(args: Namespace) -> str:
     workspace = Workspace.find(args.root)
     folders = [workspace.dataset(key) for key in args.dataset.split(",")]
     folder = pretrain(workspace, folders, wish_of(args), training_curves, reconstruction_montage)
-    root, net = f" --root {args.root}" if args.root else "", f" --net {args.net}" if args.net else ""
-    seed = f" --seed {args.seed}" if args.seed else ""
-    return (
-        f"Weights: {folder / EXPORT}\nPictures: {folder / PICTURES}\n"
-        f"Next: sulcnet_train {args.dataset.split(',')[0]} {args.configuration} --pretrain {args.method}{net}{seed}{root}"
-    )
+    net, seed = (("--net", args.net) if args.net else ()), (("--seed", args.seed) if args.seed else ())
+    words = ("sulcnet_train", args.dataset.split(",")[0], args.configuration, "--pretrain", args.method, *net, *seed)
+    return f"Weights: {folder / EXPORT}\nPictures: {folder / PICTURES}\nNext: {next_command(args, *words)}"
 
 
 def wish_of(args: Namespace):

@@ -40,7 +40,7 @@ class FineTuning(Method):
     def __init__(self, model: Model, tuning: Tuning, preset: str, options: TuningOptions | None = None):
         self.model, self.preset, self.options = model, preset, options or tuning.Options()
         self.tuned = Tuned(tuning, model.network, self.options, preset)
-        if getattr(self.options, "views", 0) and model.network.frozen < len(model.network.encoder_channels):
+        if self.options.views and model.network.frozen < len(model.network.encoder_channels):
             raise UsageError("--set views needs a frozen encoder; here some of it learns.", "Leave views away, or lower --top-fraction.")
         self.modules = nn.ModuleDict({"network": model.network, "heads": model.heads})
         if self.tuned.adapter is not None:
@@ -61,7 +61,7 @@ class FineTuning(Method):
         return self.model.answer(self.tuned(batch.image), batch)
 
     def steps(self, batch: Batch) -> Iterator[Step]:
-        logits = self.model.answer(self._pooled(batch), batch) if getattr(self.options, "views", 0) else self.logits(batch)
+        logits = self.model.answer(self._pooled(batch), batch) if self.options.views else self.logits(batch)
         losses = {task.name: task.loss(logits[task.name], batch, self.preset) for task in self.model.tasks}
         yield Step("network", {f"loss/{name}": Term(self.weights[name], loss) for name, loss in losses.items()})
 

@@ -160,7 +160,7 @@ def _pretrain_first(workspace: Workspace, folders: DatasetFolders, wish: Trainin
         raise ModelError(f"{start.file} does not exist: nothing was pre-trained with {wish.pretrain}.", f"Run {command}")
     log.info("nothing was pre-trained with %s yet (%s): that comes first, as long as the preset says; for a choice run %s",
              wish.pretrain, start.file, command)
-    begun = start.file is not None and RunFolder(start.file.parent).checkpoint("last").exists()
+    begun = RunFolder(start.file.parent).checkpoint("last").exists()
     common = {name: getattr(wish, name) for name in ("configuration", "net", "seed", "device", "precision", "workers", "threads")}
     pretrain(workspace, [folders], PretrainWish(wish.pretrain, go_on=begun, **common), picture, montage)
 
@@ -232,11 +232,12 @@ def _assemble(
     transfer = load_pretrained(model.network, setup.start.file) if setup.start.file else None
     model.to(device)
     method = FineTuning(model, plugins.find("tuning", experiment.tune, "TUNING"), plan.preset, setup.options)
-    views, gigabytes = getattr(setup.options, "views", 0), getattr(setup.options, "cache_gb", 0.0)
-    source = PatchSource(prepared, setup.training, plan, network_plan, setup.region, experiment.seed, setup.options, views=views)
+    source = PatchSource(prepared, setup.training, plan, network_plan, setup.region, experiment.seed, setup.options,
+                         views=setup.options.views)
     fixed = PatchSource(prepared, setup.watched, plan, network_plan, setup.region, experiment.seed, balanced=False)
     accumulate = experiment.schedule.accumulate
-    cache = FeatureCache(model.network, source, images, device, experiment.precision, gigabytes) if gigabytes else None
+    kept = setup.options.cache_gb
+    cache = FeatureCache(model.network, source, images, device, experiment.precision, kept) if kept else None
     drawn = cache.batches if cache else lambda first: batches(source, images, first, workers, device.type == "cuda")
     loop = Loop(
         method, experiment.schedule, run, device, experiment.precision, batches=lambda step: drawn(step * accumulate),

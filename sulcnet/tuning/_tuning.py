@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -22,7 +22,13 @@ from sulcnet.training.method import Group
 
 @dataclass(frozen=True)
 class TuningOptions(AugmentOptions):
-    """What `--set` changes in a fine-tuning run: its own options, and those of the augmentation."""
+    """What `--set` changes in a fine-tuning run: its own options, and those of the augmentation.
+
+    `views` and `cache_gb` are options only where an encoder is frozen; elsewhere they are 0.
+    """
+
+    views: ClassVar[int] = 0
+    cache_gb: ClassVar[float] = 0.0
 
     pooling: str = option("attention", "how windows agree on the class: attention, or the mean of their logits")
     rate: float = option(0.0, "peak learning rate of the network; 0 takes the preset's")

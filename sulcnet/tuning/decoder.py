@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from sulcnet.networks._network import Network
 from sulcnet.tuning._tuning import FrozenOptions, Tuning
-
-
-@dataclass(frozen=True)
-class DecoderOptions(FrozenOptions):
-    """Nothing of its own."""
 
 
 class Decoder(Tuning):
     """Freeze every encoder stage."""
 
-    Options = DecoderOptions
+    Options = FrozenOptions
 
-    def first(self, network: Network, options: DecoderOptions) -> int:
+    def first(self, network: Network, options: FrozenOptions) -> int:
         return len(network.encoder_channels)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from sulcnet.errors import ModelError
 from sulcnet.networks._network import Network
 from sulcnet.networks.adapters import Adapter, linears
@@ -12,17 +10,12 @@ from sulcnet.tuning._tuning import AdapterOptions, Tuning
 RANK = {"paper": (4, 4.0), "sulcnet": (8, 16.0)}         # rank, alpha
 
 
-@dataclass(frozen=True)
-class LoraOptions(AdapterOptions):
-    """Nothing of its own."""
-
-
 class Lora(Tuning):
     """Adapt every linear layer: qkv, projections, MLPs, reductions."""
 
-    Options = LoraOptions
+    Options = AdapterOptions
 
-    def adapter(self, network: Network, options: LoraOptions, preset: str) -> Adapter:
+    def adapter(self, network: Network, options: AdapterOptions, preset: str) -> Adapter:
         layers = linears(network)
         if not layers:
             raise ModelError("This network has no linear layer that --tune lora could adapt.", "Choose --tune convlora, or a swin_unetr.")
