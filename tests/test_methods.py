@@ -11,6 +11,7 @@ from cohort import prepared_cohort
 from sulcnet import plugins
 from sulcnet.data.loader import Images
 from sulcnet.errors import UsageError
+from sulcnet.losses.contrast import info_nce, nt_xent
 from sulcnet.losses.ssim import to_unit
 from sulcnet.networks import build, family
 from sulcnet.phantoms.cohort import draw_cohort
@@ -420,6 +421,28 @@ def test_average_and_queue_move_once_per_step_and_the_queue_holds_the_second_vie
     list(method.steps(batch))
     method.after_step("network")
     assert contrast.queue.next == 2 and not torch.equal(kept[name], before)
+
+
+def test_the_average_makes_the_positive_as_it_made_the_queue():
+    """Were the positive the network's own, telling the network from its average would lower the loss and teach nothing."""
+    method = method_of("contrastive")
+    contrast = method.contrast
+    for number in range(2):
+        list(method.steps(batch_of(method, seed=number)))
+        method.after_step("network")
+    batch = batch_of(method, seed=2)
+    keys = copy.deepcopy(contrast.average)(batch.corrupted[1::2])
+    method.train()
+    loss = next(method.steps(batch)).terms["loss/contrast"].ratio
+    with torch.no_grad():
+        a, b = contrast.project(method.network(batch.corrupted).encoder[-1]).view(-1, 2, 128).unbind(1)
+    allowed = torch.tensor([[False, True], [True, False]])
+    earlier = torch.cat((allowed, (contrast.queue.case != NOBODY).expand(2, -1)), dim=1)
+    parts = nt_xent(a, b, 0.2), info_nce(a, keys, 0.2, contrast.queue.embedding, earlier)
+    assert loss.numerator.item() == pytest.approx(sum(part.numerator.item() for part in parts), rel=0.02) and loss.denominator == 6
+    method.progress = Progress(schedule_of("sulcnet"), step=1)          # the other kind of step: views of the batch alone
+    loss = next(method.steps(batch)).terms["loss/contrast"].ratio
+    assert loss.denominator == 4
 
 
 @pytest.mark.parametrize("net", EACH_NET)

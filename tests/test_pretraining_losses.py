@@ -14,6 +14,7 @@ from sulcnet.losses.contrast import (
     alignment,
     dense_nt_xent,
     matching_places,
+    info_nce,
     nt_xent,
     same_place,
     sample,
@@ -108,44 +109,52 @@ def cosine(u, v):
     return sum(a * b for a, b in zip(u, v)) / math.sqrt(sum(a * a for a in u) * sum(b * b for b in v))
 
 
-def slow_nt_xent(a, b, temperature, queue=(), negative=lambda i, k: True, counts=lambda i: True):
+def slow_nt_xent(a, b, temperature, negative=lambda i, k: True, counts=lambda i: True):
     """[P] eq. 7-8: l(i, j) over 2N views, j the other view of i, k running over all but i; mean over both orders."""
-    views = [*a.tolist(), *b.tolist()]
-    keys, n = views + [list(key) for key in queue], len(a)
-    losses = []
+    views, n = [*a.tolist(), *b.tolist()], len(a)
+    found = []
     for i in range(2 * n):
-        j = (i + n) % (2 * n)
-        total = found = 0
-        for k in range(len(keys)):
-            if k == i or (k != j and not negative(i, k)):
-                continue
-            total += math.exp(cosine(views[i], keys[k]) / temperature)
-            found += k != j
-        if found and counts(i):
-            losses.append(-math.log(math.exp(cosine(views[i], views[j]) / temperature) / total))
-    return sum(losses), len(losses)
+        others = [k for k in range(2 * n) if k not in (i, (i + n) % (2 * n)) and negative(i, k)]
+        if others and counts(i):
+            found.append(slow_cross_entropy(views[i], views[(i + n) % (2 * n)], [views[k] for k in others], temperature))
+    return sum(found), len(found)
+
+
+def slow_cross_entropy(view, positive, negatives, temperature):
+    total = sum(math.exp(cosine(view, other) / temperature) for other in (positive, *negatives))
+    return -math.log(math.exp(cosine(view, positive) / temperature) / total)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 0.2])
-@pytest.mark.parametrize("queue", [None, torch.arange(12.0).sin().view(3, 4)])
-def test_nt_xent_equals_its_slow_twin(queue, temperature):
+def test_nt_xent_equals_its_slow_twin(temperature):
     a, b = torch.randn(5, 4), torch.randn(5, 4)
-    ratio = nt_xent(a, b, temperature, queue)
-    numerator, denominator = slow_nt_xent(a, b, temperature, [] if queue is None else queue.tolist())
+    ratio = nt_xent(a, b, temperature)
+    numerator, denominator = slow_nt_xent(a, b, temperature)
     assert ratio.numerator.item() == pytest.approx(numerator, rel=1e-5) and ratio.denominator == denominator == 10
-    assert value(nt_xent(b, 3 * a, temperature, queue)) == pytest.approx(value(ratio), rel=1e-5)
+    assert value(nt_xent(b, 3 * a, temperature)) == pytest.approx(value(ratio), rel=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.2])
+def test_info_nce_equals_its_slow_twin(temperature):
+    a, keys, queue = torch.randn(3, 4), torch.randn(3, 4), torch.randn(6, 4)
+    allowed = torch.rand(3, 9) < 0.7
+    allowed[2] = False                                       # nothing to tell its key from: not counted
+    ratio = info_nce(a, keys, temperature, queue, allowed)
+    others = [*keys.tolist(), *queue.tolist()]
+    rows = [[other for k, other in enumerate(others) if k != i and allowed[i, k]] for i in range(2)]
+    numerator = sum(slow_cross_entropy(a[i].tolist(), others[i], rows[i], temperature) for i in range(2))
+    assert ratio.numerator.item() == pytest.approx(numerator, rel=1e-5) and ratio.denominator == 2
 
 
 def test_only_negatives_of_the_same_place_count_when_asked():
-    a, b, queue = torch.randn(4, 3), torch.randn(4, 3), torch.randn(2, 3)
-    corner = torch.tensor([[0.0, 0], [1, 2], [20, 20], [60, 60]])
+    a, b = torch.randn(4, 3), torch.randn(4, 3)
+    corner = torch.tensor([[0.0, 0], [1, 2], [20, 20], [21, 21]])
     place = torch.stack((corner, corner + 9), dim=-1).repeat(2, 1, 1)
-    mask = same_place(place, torch.cat((place, place[2:4] + 1)))
-    assert mask[0].tolist() == [True, True, False, False] * 2 + [False, False]
-    assert mask[2].tolist() == [False, False, True, False] * 2 + [True, False]
-    mask[3, 9] = mask[7, 9] = False                          # the last pair is left without any negative
-    ratio = nt_xent(a, b, 0.3, queue, mask)
-    numerator, denominator = slow_nt_xent(a, b, 0.3, queue.tolist(), lambda i, k: mask[i, k])
+    mask = same_place(place, place)
+    assert mask[0].tolist() == [True, True, False, False] * 2
+    mask[3] = mask[7] = False                                # the last pair is left without any negative
+    ratio = nt_xent(a, b, 0.3, mask)
+    numerator, denominator = slow_nt_xent(a, b, 0.3, lambda i, k: mask[i, k])
     assert ratio.numerator.item() == pytest.approx(numerator, rel=1e-5) and ratio.denominator == denominator == 6
 
 
@@ -162,12 +171,13 @@ def test_one_pair_without_a_queue_has_nothing_to_say():
     assert ratio.numerator == 0 and ratio.denominator == 0 and torch.equal(a.grad, torch.zeros(1, 4))
 
 
-def test_the_queue_takes_no_gradient_and_views_take_the_right_one():
-    a, b = (torch.randn(3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    queue = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
-    nt_xent(a, b, 0.5, queue).value().backward()
-    assert queue.grad is None
-    assert torch.autograd.gradcheck(lambda a, b: nt_xent(a, b, 0.5, queue.detach()).value(), (a, b))
+def test_keys_and_queue_take_no_gradient_and_views_take_the_right_one():
+    a, b, queue = (torch.randn(3, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    all_of_them = torch.ones(3, 6, dtype=torch.bool)
+    info_nce(a, b, 0.5, queue, all_of_them).value().backward()
+    assert queue.grad is None and b.grad is None
+    assert torch.autograd.gradcheck(lambda a: info_nce(a, b, 0.5, queue, all_of_them).value(), (a,))
+    assert torch.autograd.gradcheck(lambda a, b: nt_xent(a, b, 0.5).value(), (a, b))
 
 
 def test_alignment_and_uniformity_have_known_values():
@@ -364,7 +374,8 @@ LOSSES = {
     "critic ce": lambda: critic_loss(vectors(2, 1, 3), vectors(2, 1, 3), "ce"),
     "generator hinge": lambda: generator_loss(vectors(2, 1, 3), "hinge"),
     "generator ce": lambda: generator_loss(vectors(2, 1, 3), "ce"),
-    "nt_xent": lambda: nt_xent(vectors(3, 4), vectors(3, 4), 0.2, torch.randn(5, 4)),
+    "nt_xent": lambda: nt_xent(vectors(3, 4), vectors(3, 4), 0.2),
+    "info_nce": lambda: info_nce(vectors(3, 4), vectors(3, 4), 0.2, torch.randn(5, 4), torch.ones(3, 8, dtype=torch.bool)),
     "dense_nt_xent": dense,
     "v": denoising,
     "alignment": lambda: alignment(vectors(3, 4), vectors(3, 4)),

@@ -1,6 +1,7 @@
 """Contrast: two views of one thing should look alike to the network, and unlike everything else.
 
-    nt_xent(a, b, 0.2, queue)                                # one vector per image
+    nt_xent(a, b, 0.2)                                       # one vector per image
+    info_nce(a, keys, 0.2, queue)                            # the other views by an average of the network, as the queue is
     grid_a, grid_b = matching_places(place_a, place_b, 512)
     dense_nt_xent(sample(maps_a, grid_a), sample(maps_b, grid_b), 0.2)     # one vector per place
 
@@ -8,8 +9,10 @@ NT-Xent ([P] eq. 7-8; Chen et al. 2020, arXiv 2002.05709) of 2N views z, with s 
 
     loss = mean over all 2N views i of  -log( exp(s(i, j) / t) / sum over k != i of exp(s(i, k) / t) )
 
-The sum holds the other view, every view that is a negative of i, and a queue of earlier embeddings (He et al. 2020,
-arXiv 1911.05722). A view without any negative has loss 0 and is not counted. All in fp32, also under autocast.
+The sum holds the other view and every view that is a negative of i. InfoNCE looks from first views alone at keys that a
+moving average made: of their second views, of other cases', and a queue of earlier ones (He et al. 2020, arXiv 1911.05722).
+Positive and negatives must come from one network: where they do not, telling the networks apart is all that is learned. A
+view without any negative has loss 0 and is not counted. All in fp32, also under autocast.
 """
 
 from __future__ import annotations
@@ -25,23 +28,35 @@ from sulcnet.losses._ratio import Ratio
 UNKNOWN = -1
 
 
-def nt_xent(a: Tensor, b: Tensor, temperature: float, queue: Tensor | None = None, negatives: Tensor | None = None) -> Ratio:
+def nt_xent(a: Tensor, b: Tensor, temperature: float, negatives: Tensor | None = None) -> Ratio:
     """Give NT-Xent of N pairs, symmetric in its two sides.
 
     Args:
         a: (N, D) first views, any length.
         b: (N, D) second views; rows of a and b with one index are a pair.
         temperature: what cosines are divided by.
-        queue: (Q, D) more negatives; takes no gradient.
-        negatives: (2N, 2N + Q) Boolean, rows in the order a, b, columns a, b, queue: what may be a negative of what, for
-            example `same_place`, or "of another case". A view itself never is, its other view is always the positive.
+        negatives: (2N, 2N) Boolean, rows and columns in the order a, b: what may be a negative of what, for example
+            `same_place`, or "of another case". A view itself never is, its other view is always the positive.
     """
     with torch.autocast(a.device.type, enabled=False):
         views = _unit(torch.cat((a, b)))
-        keys = views if queue is None else torch.cat((views, _unit(queue.detach())))
         if negatives is None:
-            negatives = torch.ones(len(views), len(keys), dtype=torch.bool, device=views.device)
-        return _contrast(views, keys, temperature, negatives, torch.ones_like(views[:, 0]))
+            negatives = torch.ones(len(views), len(views), dtype=torch.bool, device=views.device)
+        return _contrast(views, temperature, negatives, torch.ones_like(views[:, 0]))
+
+
+def info_nce(a: Tensor, keys: Tensor, temperature: float, queue: Tensor, negatives: Tensor) -> Ratio:
+    """Give InfoNCE of N views against the keys of their other views, of each other's, and a queue.
+
+    Args:
+        a: (N, D) views.
+        keys: (N, D) their other views, embedded as the queue was; no gradient goes there.
+        queue: (Q, D) earlier keys.
+        negatives: (N, N + Q) Boolean, columns keys, queue; a view's own key is always the positive.
+    """
+    with torch.autocast(a.device.type, enabled=False):
+        views, others = _unit(a), _unit(torch.cat((keys, queue)).detach())
+        return _cross_entropy(views @ others.T / temperature, torch.arange(len(a), device=a.device), negatives, torch.ones_like(views[:, 0]))
 
 
 def dense_nt_xent(
@@ -80,7 +95,7 @@ def dense_nt_xent(
         negatives = (labels[:, None] != labels) | ~known[:, None]
         partner = labels.roll(len(labels) // 2)
         agree = (labels == partner) | ~known | (partner == UNKNOWN)
-        return _contrast(views, views, temperature, negatives, agree.float())
+        return _contrast(views, temperature, negatives, agree.float())
 
 
 def alignment(a: Tensor, b: Tensor) -> Ratio:
@@ -160,23 +175,31 @@ def sample(maps: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
     return functional.grid_sample(maps.float(), grid.flip(-1), mode, padding_mode="border", align_corners=False)
 
 
-def _contrast(views: Tensor, keys: Tensor, temperature: float, negatives: Tensor, counts: Tensor) -> Ratio:
-    """Sum the cross-entropy of the partner among partner and negatives, over views that count and have a negative.
+def _contrast(views: Tensor, temperature: float, negatives: Tensor, counts: Tensor) -> Ratio:
+    """Sum the cross-entropy of the partner among partner and negatives.
 
     Args:
         views: (2N, D) unit vectors; the partner of i is i + N, cyclic.
-        keys: (2N + Q, D) the views, then the queue.
-        temperature: what cosines are divided by.
-        negatives: (2N, 2N + Q) Boolean; itself and partner are put right here.
+        negatives: (2N, 2N) Boolean; itself is put right here.
         counts: (2N,) 1 for views that count.
     """
     rows = torch.arange(len(views), device=views.device)
-    partner = rows.roll(len(views) // 2)
-    positive = partner[:, None] == torch.arange(len(keys), device=views.device)
-    negatives = negatives & ~positive & ~_itself(len(views), len(keys), views.device)
-    cosines = views @ keys.T / temperature
-    among = cosines.masked_fill(~(negatives | positive), -torch.inf).logsumexp(dim=1)
-    loss = among - cosines.gather(1, partner[:, None])[:, 0]
+    itself = rows[:, None] == rows
+    return _cross_entropy(views @ views.T / temperature, rows.roll(len(views) // 2), negatives & ~itself, counts)
+
+
+def _cross_entropy(cosines: Tensor, positive: Tensor, negatives: Tensor, counts: Tensor) -> Ratio:
+    """Sum the cross-entropy of the positive among positive and negatives, over rows that count and have a negative.
+
+    Args:
+        cosines: (N, M) divided by the temperature.
+        positive: (N,) its column.
+        negatives: (N, M) Boolean; the positive is put right here.
+    """
+    chosen = positive[:, None] == torch.arange(cosines.shape[1], device=cosines.device)
+    negatives = negatives & ~chosen
+    among = cosines.masked_fill(~(negatives | chosen), -torch.inf).logsumexp(dim=1)
+    loss = among - cosines.gather(1, positive[:, None])[:, 0]
     counts = counts * negatives.any(dim=1)
     return Ratio((loss * counts).sum(), counts.sum())
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sulcnet.data.loader import Images
 from sulcnet.losses import Ratio
 from sulcnet.losses.contrast import (
-    UNKNOWN, alignment, dense_nt_xent, matching_places, nt_xent, same_place, sample, uniformity,
+    UNKNOWN, alignment, dense_nt_xent, info_nce, matching_places, nt_xent, same_place, sample, uniformity,
 )
 from sulcnet.networks._network import Features, Network
 from sulcnet.networks.heads import DenseProjectionHead, ProjectionHead, class_stage
@@ -27,9 +27,11 @@ NOBODY = -1                             # case of an empty slot
 class ImageContrast(nn.Module):
     """One vector per view; the other view of the case is the positive, other cases are negatives.
 
-    With a queue, embeddings of earlier steps are negatives too (He et al. 2020, arXiv 1911.05722), except those of the same
-    case. A moving average of encoder and projection makes them, from the second views: without gradient or decoder that
-    costs about a quarter of a step of `recon` (resenc_unet, 16 features), so not every step need do it.
+    With a queue, in some steps first views also look for their second ones among those of other cases and of earlier steps
+    (He et al. 2020, arXiv 1911.05722), all of them embedded by a moving average of encoder and projection: without gradient
+    or decoder that costs about a quarter of a step of `recon` (resenc_unet, 16 features), so not every step need do it. A
+    positive by the network against a queue by the average would be known by who made it: the loss fell from 4.0 to 1.8,
+    which is chance within the batch, and nothing was learned.
 
     Args:
         queue: embeddings kept; 0 for neither queue nor average.
@@ -45,20 +47,25 @@ class ImageContrast(nn.Module):
         self.project = ProjectionHead(network.encoder_channels[-1], hidden, out)
         self.queue = Queue(queue, out, ndim) if queue else None
         self.average = Average(network, self.project) if queue else None
+        self._keys: Tensor | None = None                              # of this micro-batch's second views
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []       # made in this step, queued when it has ended
         self._seen: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # of this validation pass
 
     def forward(self, features: Features, batch: Images) -> Ratio:
         """Give NT-Xent of a training batch."""
         a, b = self.project(features.encoder[-1]).view(-1, 2, self.project.project[-1].out_features).unbind(1)
-        if self.queue is None:
-            return nt_xent(a, b, self.temperature, negatives=self.negatives(batch.case, batch.place))
-        return nt_xent(a, b, self.temperature, self.queue.embedding, self.negatives(batch.case, batch.place, self.queue))
+        loss = nt_xent(a, b, self.temperature, self.negatives(batch.case, batch.place))
+        if self._keys is None:
+            return loss
+        keys, self._keys = self._keys, None
+        among = self.negatives(batch.case, batch.place, self.queue)[: len(a), len(a):]         # of first views: second views, queue
+        return Ratio(*map(sum, zip(loss, info_nce(a, keys, self.temperature, self.queue.embedding, among))))
 
     def remember(self, batch: Images) -> None:
-        """Embed the second views; they are queued when the step has ended."""
+        """Embed the second views: what the first ones look for now, and queued when the step has ended."""
         if self.queue is not None:
-            self._waiting.append((self.average(batch.corrupted[1::2]), batch.case[1::2], batch.place[1::2]))
+            self._keys = self.average(batch.corrupted[1::2])
+            self._waiting.append((self._keys, batch.case[1::2], batch.place[1::2]))
 
     def negatives(self, case: Tensor, place: Tensor, queue: Queue | None = None) -> Tensor:
         """Tell what may be a negative of what, (2N, 2N + Q): first views, second views, queue."""
@@ -101,7 +108,7 @@ class ImageContrast(nn.Module):
             return {}
         a, b, case, place = (torch.cat(parts) for parts in zip(*self._seen))
         views = a.new_full((), 2.0 * len(a))
-        contrast = nt_xent(a, b, self.temperature, negatives=self.negatives(case, place)).value()
+        contrast = nt_xent(a, b, self.temperature, self.negatives(case, place)).value()
         return {"contrast": Ratio(contrast * views, views), "uniformity": uniformity(a)}
 
 

@@ -41,7 +41,7 @@ class ContrastiveOptions(PretrainOptions):
     overlap: float = option(0.5, "least share of the patch, per axis, that the two views have in common (paper: all of it)")
     corruption: float = option(0.5, "share of channels that get each of noise, blur, gamma, bias field, brightness, contrast")
     queue: int = option(256, "embeddings of earlier steps that are negatives too; level=image (paper: none)")
-    every: int = option(2, "the queue is filled in one step of so many, by a moving average of the encoder")
+    every: int = option(2, "one step in so many looks at the queue and fills it, by a moving average of the encoder")
     momentum: float = option(0.99, "share that the moving average, which fills the queue, keeps per step")
     same_place: bool = option(False, "only patches from about the same place of other cases are negatives; level=image")
     hidden: int = option(512, "width of the projection's hidden layer; level=image")
@@ -116,7 +116,7 @@ class Contrastive(Pretraining):
             "contrastive_views": f"{moved}; {self.options.corruption:g} of the views get each of {', '.join(KINDS)}",
             "contrastive_embedding": f"a projection of {read}, dropped at export",
             "contrastive_target": "each view is drawn again as it was before its intensities were changed",
-            "contrastive_queue": f"second views of one step in {self.options.every}, embedded by a moving average; not used in validation",
+            "contrastive_queue": f"in one step of {self.options.every} first views also look for second views among those of earlier steps, all embedded by a moving average",
         }
 
 
