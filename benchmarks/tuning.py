@@ -34,13 +34,13 @@ FEATURES, CLASSES = 24, 3
 ROWS: dict[str, tuple[str, dict, bool] | None] = {
     "MONAI SwinUNETR, all trained": None,
     "full (and scratch)": ("full", {}, False),
-    "full, attention recomputed": ("full", {"recompute": True}, False),
+    "full, attention recomputed": ("full", {"recompute": "attention"}, False),
     "decoder": ("decoder", {}, False),
     "top": ("top", {}, False),
     "decoder, cached features": ("decoder", {"views": 8, "cache_gb": 1.0}, True),
     "top, cached features": ("top", {"views": 8, "cache_gb": 1.0}, True),
     "lora": ("lora", {}, False),
-    "lora, attention recomputed": ("lora", {"recompute": True}, False),
+    "lora, attention recomputed": ("lora", {"recompute": "attention"}, False),
     "convlora": ("convlora", {}, False),
 }
 

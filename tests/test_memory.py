@@ -4,15 +4,16 @@ import pytest
 import torch
 from sulcnet.data.loader import Batch
 from sulcnet.planning.memory import ROUNDING, cuda_autocast_rules, fake_modules, peak_bytes
-from test_contract import batch_of, method_of, plan_of, total
+from test_contract import SMALL, batch_of, method_of, plan_of, total
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 
-def trace(net: str, tune: str, fake: bool):
+def trace(net: str, tune: str, fake: bool, recompute: str = "none"):
     """Peak of a training step of a strategy."""
     plan = plan_of(net)
     method, batch = method_of(plan, net, tune, "sulcnet"), batch_of(plan, net)
+    method.model.network.recompute = recompute
     mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else torch.enable_grad()
     with mode:
         if fake:
@@ -34,11 +35,21 @@ def trace(net: str, tune: str, fake: bool):
         return peak_bytes(step, [*method.modules.parameters(), *method.modules.buffers(), *batch[:5]])
 
 
-@pytest.mark.parametrize("net, tune", [("resenc_unet", "full"), ("unet_bn", "top"), ("swin_unetr_12", "lora")])
-def test_fake_tensors_hold_what_real_ones_hold(net, tune):
-    real, fake = trace(net, tune, False), trace(net, tune, True)
+@pytest.mark.parametrize("net, tune, recompute", [
+    ("resenc_unet", "full", "none"), ("unet_bn", "top", "none"), ("swin_unetr_12", "lora", "none"), ("unet_bn", "full", "stages"),
+])
+def test_fake_tensors_hold_what_real_ones_hold(net, tune, recompute):
+    real, fake = trace(net, tune, False, recompute), trace(net, tune, True, recompute)
     assert fake.phase == real.phase and fake.phases.keys() == real.phases.keys()
     assert fake.bytes == pytest.approx(real.bytes, rel=0.01)
+
+
+@pytest.mark.parametrize("net, patch, share", [("resenc_unet", 48, 0.7), ("unet_bn", 48, 0.7), ("swin_unetr_12", 64, 0.4)])
+def test_recomputed_stages_need_a_share_of_the_memory(net, patch, share, monkeypatch):
+    """The swin would need 0.8 if its stages did not recompute attention by parts of the windows."""
+    monkeypatch.setitem(SMALL, net, (SMALL[net][0], (patch,) * 3))
+    plain, again = (trace(net, "full", True, word).bytes for word in ("none", "stages"))
+    assert again < share * plain, again / plain
 
 
 def test_what_was_freed_no_longer_counts():

@@ -148,6 +148,23 @@ def on_fake_tensors(method: Pretraining) -> None:
 # ---- the contract ----
 
 
+@pytest.mark.parametrize("variant, net", [
+    *((variant, "resenc_unet") for variant in VARIANTS), (("diffusion", {}), "unet_bn"), (("diffusion", {}), "dd_unet"),
+], ids=lambda given: given if isinstance(given, str) else named(given))
+def test_recomputed_stages_lead_to_the_same_bits(variant, net):
+    """Two steps: the second one's time is another, and BatchNorm's statistics have moved."""
+    methods = [method_of((variant[0], {**variant[1], "recompute": word}), net) for word in ("none", "stages")]
+    assert [method.network.recompute for method in methods] == ["none", "stages"]
+    for method in methods:
+        descend(method, batch_of(method), steps=2)
+    assert same(*(method.modules.state_dict() for method in methods))
+
+
+def test_a_word_that_cannot_be_recomputed_is_refused():
+    with pytest.raises(UsageError, match="recompute: expected one of none, attention, stages, found 'true'"):
+        method_of("recon", recompute="true")
+
+
 @pytest.mark.parametrize("variant, net, preset", [*pairwise(), *full_product()])
 def test_it_starts_learns_and_its_export_loads_downstream(variant, net, preset, tmp_path):
     method = method_of(variant, net, preset)

@@ -1,8 +1,10 @@
 """One contract for every network in two and three dimensions, then what each promises by itself."""
 
+import gc
 import itertools
 import subprocess
 import sys
+import weakref
 from math import prod
 
 import pytest
@@ -107,6 +109,63 @@ def test_a_seed_decides_weights_features_and_gradients(name, ndim):
         last.square().mean().backward()
         passes.append([last, *(p.grad for p in network.parameters())])
     assert all(torch.equal(first, second) for first, second in zip(*passes))
+
+
+@every
+def test_a_stage_draws_no_random_number(name, ndim):
+    """A stage that is recomputed would draw others the second time."""
+    spec, patch = tiny(name, ndim)
+    network, image = seeded(spec).train(), torch.randn(1, 2, *patch)
+    before = torch.get_rng_state()
+    network(image)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_batch_that_runs_twice_is_counted_once():
+    spec, patch = tiny("unet_bn", 2)
+    image, found = torch.randn(1, 2, *patch), []
+    for word in ("none", "stages"):
+        network = seeded(spec).train()
+        network.recompute = word
+        network(image).decoder[-1].square().mean().backward()
+        found.append(dict(network.named_buffers()))
+    plain, again = found
+    assert all(torch.equal(again[name], value) for name, value in plain.items())
+    assert all(value == 1 for name, value in again.items() if name.endswith("num_batches_tracked"))
+
+
+def test_a_stage_runs_again_as_often_as_it_is_asked_to():
+    spec, patch = tiny("resenc_unet", 2)
+    network = seeded(spec)
+    network.recompute = "stages"
+    loss = network(torch.randn(1, 2, *patch)).decoder[-1].square().mean()
+    first = torch.autograd.grad(loss, list(network.parameters()), retain_graph=True)
+    assert all(torch.equal(one, two) for one, two in zip(first, torch.autograd.grad(loss, list(network.parameters()))))
+
+
+def test_recomputed_stages_keep_autocast():
+    spec, patch = tiny("resenc_unet", 2)
+    image, found = torch.randn(1, 2, *patch), []
+    for word in ("none", "stages"):
+        network = seeded(spec)
+        network.recompute = word
+        with torch.autocast("cpu", torch.bfloat16):
+            last = network(image).decoder[-1]
+        last.float().square().mean().backward()
+        found.append([last, *(p.grad for p in network.parameters())])
+    assert found[0][0].dtype == torch.bfloat16 and all(torch.equal(one, two) for one, two in zip(*found))
+
+
+def test_a_pass_without_its_backward_pass_leaves_nothing_behind():
+    """Time is embedded outside of the stages: inside, network and graph would hold each other where nobody looks."""
+    spec, patch = tiny("dd_unet", 2)
+    network = seeded(spec)
+    network.recompute = "stages"
+    network(torch.randn(1, 2, *patch))
+    alive = weakref.ref(network)
+    del network
+    gc.collect()
+    assert alive() is None
 
 
 @every

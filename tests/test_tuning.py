@@ -16,6 +16,7 @@ from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.plan import load_plan
 from sulcnet.records.workspace import ADAPTER, EXPERIMENT, EXPORT, TRANSFER, RunFolder, Workspace
 from sulcnet.runs import schedules
+from sulcnet.runs.finetuning import FineTuning, Model
 from sulcnet.runs.model import load_model
 from sulcnet.runs.training import TrainingWish, train
 from sulcnet.runs.transfer import merge_adapter, read_weights, state_digest, write_export
@@ -150,7 +151,7 @@ def test_recomputed_attention_keeps_less_and_gives_the_same_bits():
     method, batch = make("swin_unetr_12", "full")
     network = method.model.network.eval()
     outputs, kept = [], []
-    for network.recompute in (False, True):
+    for network.recompute in ("none", "attention"):
         outputs.append(network(batch.image).decoder[-1])
         kept.append(kept_bytes(method, batch))
     assert torch.equal(*outputs) and kept[1] < 0.6 * kept[0]
@@ -169,8 +170,8 @@ def test_swin_unetr_is_monai_s_in_every_mode(ndim):
     image = torch.randn(2, 1, *shape)
     theirs(image)
     assert torch.equal(network(image).decoder[-1], seen[0])
-    network.recompute = True
-    assert torch.equal(network(image).decoder[-1], seen[0])
+    for network.recompute in ("attention", "stages"):
+        assert torch.equal(network(image).decoder[-1], seen[0])
     with torch.no_grad():
         torch.testing.assert_close(network(image).decoder[-1], seen[0], atol=1e-4, rtol=1e-4)
     small = image[..., :32]                                    # another shape meets another mask
@@ -204,13 +205,60 @@ def test_gradients_of_an_adapter_are_the_same_with_recomputation(tune):
     fill(method.tuned.adapter)
     method.modules.double()                        # in fp32 the order of sums alone moves the fifth digit
     found = []
-    for method.model.network.recompute in (False, True):
+    for method.model.network.recompute in ("none", "stages"):
         method.train()
         loss = method.tuned(batch.image.double()).decoder[-1].square().sum()
         found.append(torch.autograd.grad(loss, list(method.tuned.adapter.parameters())))
     assert all(part.abs().max() > 1e-3 for part in found[0])
     for plain, again in zip(*found):
         torch.testing.assert_close(again, plain, atol=1e-6, rtol=1e-6)
+
+
+# ---- recomputed stages ----
+
+
+def one_step(net: str, tune: str, recompute: str) -> tuple[torch.Tensor, dict, dict]:
+    """Loss, gradients and state of a step, the adapter's B filled and what a network begins with as zero."""
+    method, batch = make(net, tune)
+    for value in method.model.network.parameters():
+        if not value.any():
+            nn.init.normal_(value.data, std=0.1)
+    if method.tuned.adapter is not None:
+        fill(method.tuned.adapter)
+    method.model.network.recompute = recompute
+    method.train()
+    torch.manual_seed(3)                                                # the class head's dropout
+    loss = total(next(method.steps(batch)))
+    loss.backward()
+    gradients = {name: p.grad for name, p in method.modules.named_parameters() if p.grad is not None}
+    return loss.detach(), gradients, method.modules.state_dict()
+
+
+@pytest.mark.parametrize("net, tune", [pair for pair in COMBINATIONS if pair.values[1] in ("full", "top", *LOW_RANK)
+                                       and pair.values != ("swin_unetr_12", "convlora")])          # slow, and known from above
+def test_recomputed_stages_give_the_same_bits(net, tune):
+    """Swin's stages recompute attention too, by parts of the windows: against attention alone, sums have the same order."""
+    plain = "attention" if net.startswith("swin") else "none"
+    (loss, gradients, state), (loss_again, again, state_again) = (one_step(net, tune, word) for word in (plain, "stages"))
+    assert torch.equal(loss, loss_again) and gradients.keys() == again.keys()
+    assert sum(gradient.abs().max() > 0 for gradient in gradients.values()) > 0.7 * len(gradients)
+    for name, gradient in gradients.items():
+        assert torch.equal(again[name], gradient), name
+    for name, value in state.items():
+        assert torch.equal(state_again[name], value), name
+
+
+def test_only_a_known_word_can_be_recomputed():
+    with pytest.raises(UsageError, match="recompute: expected one of none, attention, stages, found 'true'"):
+        plugins.find("tuning", "top", "TUNING").Options(recompute="true")
+
+
+@pytest.mark.parametrize("given, used", [("", "attention"), ("none", "none"), ("stages", "stages")])
+def test_an_option_that_is_left_empty_leaves_the_network_s_word(given, used):
+    plan, tuning = plan_of("resenc_unet"), plugins.find("tuning", "full", "TUNING")
+    model = Model(plan, plan.network(None), {})
+    model.network.recompute = "attention"
+    assert FineTuning(model, tuning, "sulcnet", tuning.Options(recompute=given)).model.network.recompute == used
 
 
 LAYERS = {

@@ -61,12 +61,19 @@ class DiffusionUNet(Network):
         self.decoder_reductions = self.encoder_reductions[-2::-1]
 
     def set_time(self, time: Tensor | None) -> None:
-        """Set the time (B,) of the images to come, in steps of the noise schedule; None means 0."""
+        """Set the time (B,) of the images to come, in steps of the noise schedule; None means 0.
+
+        Recomputed stages read a pass's time again in its backward pass, which comes before the next forward pass.
+        """
         self._time = time
 
-    def encode_stage(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        if index == 0:
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Embed the time of this pass, then run the stages; one that is recomputed finds the same time in `_moment`."""
+        with self._gradient_of(0):
             self._moment = self._embed(x)
+        return super().encode(x)
+
+    def encode_stage(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
         if index == len(self.down_blocks):
             x = self.middle_block(x, self._moment)
             return x, x
@@ -113,7 +120,6 @@ class DiffusionUNet(Network):
         return {**self.__dict__, "_moment": None}
 
     def _embed(self, x: Tensor) -> Tensor:
-        """Embed the time of this pass once; a later stage, or its recomputation, finds it in `_moment`."""
         if self._time is None:
             return self._embedded(x.new_zeros(1))
         if self._time.shape not in ((1,), (x.shape[0],)):

@@ -16,11 +16,15 @@ apart from the rest:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from sulcnet.networks._recompute import recomputed
+
+RECOMPUTE = ("none", "attention", "stages")                   # what the backward pass computes again, from nothing to most
 
 
 class Features(NamedTuple):
@@ -43,21 +47,24 @@ class Network(nn.Module):
     Children fill the four tuples below and write `encode_stage`, `decode_stage` and `stages`.
 
     The first `frozen` stages run without gradient: nothing is kept of them for a backward pass that will not come.
-    `recompute` trades arithmetic for memory where a network can (attention scores); the numbers stay the same.
+    `recompute` trades arithmetic for memory, and the numbers stay the same: one of RECOMPUTE. A network does what is among its
+    `recomputes` and takes any other word for "none". With "stages" only what passes between stages is kept of a forward pass.
 
     Attributes:
         encoder_channels: channels per encoder stage, fine to coarse; the last is the bottleneck.
         encoder_reductions: input voxels per voxel of the stage, per axis.
         decoder_channels: channels per decoder stage, coarse to fine; the last is at full resolution.
         decoder_reductions: as for the encoder.
+        recomputes: what this network can compute again.
     """
 
     encoder_channels: tuple[int, ...]
     encoder_reductions: tuple[tuple[int, ...], ...]
     decoder_channels: tuple[int, ...]
     decoder_reductions: tuple[tuple[int, ...], ...]
+    recomputes: tuple[str, ...] = ("stages",)
     frozen = 0
-    recompute = False
+    recompute: str = "none"
 
     def encode_stage(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """Run one encoder stage; give what the next stage reads, and the stage's feature."""
@@ -79,8 +86,7 @@ class Network(nn.Module):
         """Give the feature of each encoder stage, (B, C, X, Y, Z), fine to coarse."""
         features = []
         for index in range(len(self.encoder_channels)):
-            with self._gradient_of(index):
-                x, feature = self.encode_stage(index, x)
+            x, feature = self._run(index, self.encode_stage, index, x)
             features.append(feature)
         return features
 
@@ -88,8 +94,8 @@ class Network(nn.Module):
         """Give the feature of each decoder stage, coarse to fine; `known` are the first ones, which are not run again."""
         decoded = list(known)
         for index, skip in list(enumerate(reversed(features[:-1])))[len(decoded):]:
-            with self._gradient_of(len(features) + index):
-                decoded.append(self.decode_stage(index, decoded[-1] if decoded else features[-1], skip))
+            coarser = decoded[-1] if decoded else features[-1]
+            decoded.append(self._run(len(features) + index, self.decode_stage, index, coarser, skip))
         return decoded
 
     def forward(self, x: Tensor) -> Features:
@@ -109,6 +115,13 @@ class Network(nn.Module):
     def finish(self, begun: Features) -> Features:
         """Give all features from those of the frozen stages."""
         return Features(begun.encoder, self.decode(begun.encoder, begun.decoder))
+
+    def _run(self, stage: int, run: Callable[..., Any], *inputs: Any) -> Any:
+        """Run a stage: a frozen one without gradient, any other so that as little of it is kept as `recompute` says."""
+        with self._gradient_of(stage):
+            if self.recompute == "stages" and torch.is_grad_enabled():
+                return recomputed(self.stages()[stage].modules, run, *inputs)
+            return run(*inputs)
 
     def _gradient_of(self, stage: int) -> torch.set_grad_enabled:
         return torch.set_grad_enabled(torch.is_grad_enabled() and stage >= self.frozen)

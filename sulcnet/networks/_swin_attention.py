@@ -2,7 +2,8 @@
 
 Attention matrices are most of what SwinUNETR holds for its backward pass: windows x heads x 343 x 343. Without a
 gradient they are never made (fused attention). With one, `recompute` works on a few windows at a time and makes their
-matrices again in the backward pass: the output is bit-equal to MONAI's.
+matrices again in the backward pass: the output is bit-equal to MONAI's. In a stage that is recomputed as a whole the few
+windows still count: swin_unetr_24 at 96^3 would hold three times as much with all of them (docs/methods.md).
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ class SwinUNETR(Network):
         ("layers4", "encoder10"),
     )
     DECODER = ("decoder5", "decoder4", "decoder3", "decoder2", "decoder1")
+    recomputes = ("attention", "stages")
 
     def __init__(self, spec: NetworkSpec, halvings: int):
         super().__init__()
@@ -96,7 +97,7 @@ class SwinUNETR(Network):
         mask = self._mask(tuple(-(-size // width) * width for size, width in zip(shape, window)), window, shift, x)
         x = rearrange(x, "b c ... -> b ... c")
         for block in layer.blocks:
-            block.attn.recompute = self.recompute
+            block.attn.recompute = self.recompute != "none"
             x = block(x, mask)
         if layer.downsample is not None:
             x = layer.downsample(x)

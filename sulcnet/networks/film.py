@@ -15,8 +15,8 @@ A norm with weight and bias takes them in exactly: weight * (1 + scale), bias * 
 `film.<norm>.shift` of the downstream network.
 
 Norms are found as modules: a norm that is only a function (the one on SwinUNETR's outputs) stays as it is. Recomputed
-regions (`torch.utils.checkpoint` with `use_reentrant=False`) run the hooks again and give the same gradients, as long
-as `set_time` is not called before their backward pass has ended.
+stages (`network.recompute = "stages"`) run the hooks again and give the same gradients, as long as `set_time` is not called
+before their backward pass has ended.
 """
 
 from __future__ import annotations

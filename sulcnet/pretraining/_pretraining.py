@@ -20,10 +20,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sulcnet.data.augment import AugmentOptions
 from sulcnet.data.loader import Images
+from sulcnet.errors import UsageError
 from sulcnet.evaluation.reconstruction import score_reconstruction
 from sulcnet.losses import Ratio
 from sulcnet.losses.ssim import ms_ssim, ssim, to_unit
-from sulcnet.networks._network import Network
+from sulcnet.networks._network import RECOMPUTE, Network
 from sulcnet.networks.heads import ReconstructionHead
 from sulcnet.options import option
 from sulcnet.records.experiment import Schedule
@@ -38,6 +39,8 @@ class PretrainOptions:
     rate: float = option(0.0, "peak learning rate of the network; 0 takes the preset's")
     batch: int = option(0, "samples per step; 0 takes the plan's (paper: 8 images)")
     use_validation: bool = option(False, "learn from validation subjects too; then no best checkpoint is picked")
+    recompute: str = option("", "what the backward pass computes again to save memory: none, attention (swin_unetr), stages; "
+                                "empty takes the plan's")
 
 
 class Pretraining(Method):
@@ -59,6 +62,9 @@ class Pretraining(Method):
         self.network, self.plan, self.network_plan = network, plan, network_plan
         self.options, self.preset = options, preset
         self.schedule: Schedule | None = None
+        if options.recompute not in ("", *RECOMPUTE):
+            raise UsageError(f"recompute: expected one of {', '.join(RECOMPUTE)}, found '{options.recompute}'.", "Choose one of them.")
+        network.recompute = options.recompute or network.recompute
         self.head = self.make_head()
         self.modules = nn.ModuleDict({"network": network, "head": self.head})
 

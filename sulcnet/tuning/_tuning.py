@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from sulcnet.data.augment import AugmentOptions
-from sulcnet.networks._network import Features, Network
+from sulcnet.networks._network import RECOMPUTE, Features, Network
 from sulcnet.networks.adapters import Adapter
 from sulcnet.options import option
 from sulcnet.training.method import Group
@@ -32,7 +32,8 @@ class TuningOptions(AugmentOptions):
 
     pooling: str = option("attention", "how windows agree on the class: attention, or the mean of their logits")
     rate: float = option(0.0, "peak learning rate of the network; 0 takes the preset's")
-    recompute: bool = option(False, "compute attention scores again in the backward pass: less memory, the same numbers (swin_unetr)")
+    recompute: str = option("", "what the backward pass computes again to save memory: none, attention (swin_unetr), stages; "
+                                "empty takes the plan's")
 
     def problems(self) -> Iterator[tuple[str, str]]:
         yield from super().problems()
@@ -40,6 +41,8 @@ class TuningOptions(AugmentOptions):
             yield "pooling", f"expected attention or mean, found '{self.pooling}'"
         if not 0 <= self.rate < 1:
             yield "rate", f"expected 0 to 1, found {self.rate}"
+        if self.recompute not in ("", *RECOMPUTE):
+            yield "recompute", f"expected one of {', '.join(RECOMPUTE)}, found '{self.recompute}'"
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class Tuned:
                 module.requires_grad_(False)
         # With an adapter gradients pass through frozen weights, so every stage keeps what the backward pass needs.
         network.frozen = 0 if self.adapter else first
-        network.recompute = options.recompute
+        network.recompute = options.recompute or network.recompute
 
     def __call__(self, image: Tensor) -> Features:
         return self.adapter(self.network, image) if self.adapter else self.network(image)
