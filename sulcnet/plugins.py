@@ -49,6 +49,15 @@ def summary(folder: str, name: str) -> str:
     return ""
 
 
+def constant(folder: str, name: str, attribute: str, default: Any) -> Any:
+    """Give a literal that a class of a plug-in's file assigns (`views = 2`), by parsing, never by import."""
+    for path in _files(folder):
+        if path.stem.rstrip("_") == name:
+            found = _assigned(path, attribute)
+            return default if found is None else ast.literal_eval(found)
+    return default
+
+
 def options_table(folder: str, name: str, options: str | None = None) -> list[tuple[str, str, str]]:
     """List a file's options as (name, default, meaning), by parsing, never by import.
 
@@ -65,11 +74,17 @@ def options_table(folder: str, name: str, options: str | None = None) -> list[tu
 
 def _taken(path: Path) -> str:
     """Name the option class of a file: `Options = NAME` in one of its classes; "" where there is none."""
+    found = _assigned(path, "Options")
+    return "" if found is None else ast.unparse(found)
+
+
+def _assigned(path: Path, attribute: str) -> ast.expr | None:
+    """Give what a class of the file assigns to an attribute of its own."""
     classes = (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef))
     for node in (line for each in classes for line in each.body):
-        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["Options"]:
-            return ast.unparse(node.value)
-    return ""
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [attribute]:
+            return node.value
+    return None
 
 
 def _option_classes(path: Path) -> dict[str, ast.ClassDef]:

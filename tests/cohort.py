@@ -6,7 +6,8 @@ from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.planner import Wish
 from sulcnet.records.workspace import DatasetFolders, Workspace
-from sulcnet.runs.preparing import fingerprint_dataset, plan_dataset, preprocess_dataset
+from sulcnet.runs.planning import plan_dataset
+from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
 NAME = "Dataset901_Tiny"
 SHAPE, SPACING = (24, 34, 29), 2.4

@@ -3,12 +3,15 @@
 import os
 import random
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 # Before anything imports torch or numpy; results must not depend on the number of cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What one test traced, the next need not; and none reads what was traced with other code.
+os.environ["SULCNET_CACHE"] = tempfile.mkdtemp(prefix="sulcnet_tests_")
 
 
 @pytest.fixture(autouse=True)

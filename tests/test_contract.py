@@ -20,7 +20,7 @@ BAG, WINDOWS, IMAGES = 1, 2, 1
 def plan_of(net: str, ndim: int = 3, classes: bool = True, structures: bool = True) -> Plan:
     features, patch = SMALL[net]
     spec = plugins.find("networks", net, "NETWORK").topology(ndim, 1, features, patch[:ndim], (1.0,) * ndim)
-    network = NetworkPlan(spec, patch[:ndim], IMAGES, BAG, WINDOWS, MemoryEstimate("linear", 1, 2), "test")
+    network = NetworkPlan(patch[:ndim], IMAGES, BAG, WINDOWS, MemoryEstimate("none", 1, 2), "test", network=spec)
     labels = {"background": 0, "skeleton": 1, "PCS": 2} if structures else {"background": 0}
     classification = Classification("pcs", ("absent", "present", "prominent"), True) if classes else None
     return Plan("Dataset001_T", "3d", "sulcnet", ("T1w",), labels, classification, ".nii.gz", (1.0,) * ndim, patch[:ndim],

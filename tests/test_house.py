@@ -204,7 +204,7 @@ RULES = {
     "bare except": (no_bare_except, "io/x.py", "try:\n    a\nexcept:\n    b"),
     "safe load": (safe_load, "training/x.py", "torch.load(path, weights_only=False)"),
     "light import": (light_import, "evaluation/x.py", "try:\n    from torch import nn\nexcept ImportError:\n    nn = 0"),
-    "light import of the tracer": (light_import, "planning/x.py", "from sulcnet.planning.memory import peak_bytes"),
+    "light import of the tracer": (light_import, "planning/x.py", "from sulcnet.planning.memory import trace"),
     "no .item() in steps": (no_item_in_steps, "tasks/x.py", "class A:\n    def steps(self, b):\n        yield b.sum().item()"),
     "documented": (documented, "io/x.py", '"""A."""\ndef read():\n    return 1'),
     "documented module": (documented, "io/x.py", "a = 1"),

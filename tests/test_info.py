@@ -38,7 +38,7 @@ def place(root):
 
 
 def plan():
-    network = NetworkPlan(NetworkSpec("unet_bn", 3, 1, 4), (16, 16, 16), 2, 1, 1, MemoryEstimate("linear", 1, 2), "fits")
+    network = NetworkPlan((16, 16, 16), 2, 1, 1, MemoryEstimate("none", 1, 2), "fits", network=NetworkSpec("unet_bn", 3, 1, 4))
     return Plan("Dataset001_Tiny", "3d", "sulcnet", ("T1w",), {"background": 0, "PCS": 1}, None, ".nii.gz", (1.0,) * 3, (16,) * 3,
                 (Normalisation("zscore"),), {"unet_bn": network})
 

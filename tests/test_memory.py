@@ -1,70 +1,125 @@
-"""Bytes of a step: fake tensors tell what real ones hold; the rules of CUDA's autocast come and go."""
+"""Bytes of steps: what was alive, when, and what it was; the rules of CUDA's autocast come and go."""
 
 import pytest
 import torch
-from sulcnet.data.loader import Batch
-from sulcnet.planning.memory import ROUNDING, cuda_autocast_rules, fake_modules, peak_bytes
-from test_contract import SMALL, batch_of, method_of, plan_of, total
+from sulcnet.planning.allocator import replay
+from sulcnet.planning.memory import FREED, ROUNDING, cuda_autocast_rules, fake_modules, trace
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+BLOCK = ROUNDING
 
-def trace(net: str, tune: str, fake: bool, recompute: str = "none"):
-    """Peak of a training step of a strategy."""
-    plan = plan_of(net)
-    method, batch = method_of(plan, net, tune, "sulcnet"), batch_of(plan, net)
-    method.model.network.recompute = recompute
-    mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else torch.enable_grad()
-    with mode:
-        if fake:
-            fake_modules(method.modules, mode)
-            batch = Batch(*(mode.from_tensor(part) for part in batch[:5]))
-        (groups,) = method.parts().values()
-        optimiser = torch.optim.AdamW([p for group in groups for p in group.parameters], foreach=True)
 
-        def step(phase):
-            method.train()
-            phase("forward")
-            loss = total(next(method.steps(batch)))
-            phase("backward")
-            loss.backward()
-            phase("optimiser")
+def blocks(count: int) -> torch.Tensor:
+    return torch.zeros(count * BLOCK, dtype=torch.uint8)
+
+
+def test_what_was_freed_no_longer_counts_and_sizes_round_up():
+    kept = torch.zeros(1000, dtype=torch.uint8)
+
+    def step():
+        large = blocks(100)
+        del large
+        torch.zeros(BLOCK + 1, dtype=torch.uint8)
+
+    found = trace(step, {"data": [kept]})
+    assert found.live == 102 * BLOCK and found.parts == {"data": 2 * BLOCK, "temporaries": 100 * BLOCK}
+    assert found.moment == "forward, zeros"
+
+
+def test_a_storage_counts_once_however_many_tensors_see_it():
+    def step():
+        whole = blocks(8)
+        return whole[:BLOCK].view(2, -1), whole.detach()
+
+    assert trace(step, {}).live == 8 * BLOCK
+
+
+def test_the_log_says_when_storages_come_and_go_and_repeats_the_last_step():
+    kept = []
+
+    def step():
+        kept.append(blocks(1))
+        blocks(2)
+
+    log = trace(step, {}, prime=lambda: kept.append(blocks(4))).log
+    assert [size // BLOCK if size != FREED else FREED for _, size in log] == [4, 1, 2, FREED, 2, FREED, 2, FREED]
+    numbers = [number for number, _ in log]
+    assert numbers[2] == numbers[3] and numbers[4] == numbers[5] and numbers[6] == numbers[7] and len(set(numbers)) == 5
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD])
+def test_the_log_of_one_step_is_that_of_three(kind):
+    """States are made where the first optimiser step makes them, not before: the allocator puts its blocks elsewhere then."""
+
+    def fresh():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(300, 400), nn.ReLU(), nn.Linear(400, 200))
+        optimiser, image = kind(model.parameters(), 1e-3, foreach=True), torch.randn(64, 300)
+
+        def step():
+            model(image).square().sum().backward()
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
 
-        return peak_bytes(step, [*method.modules.parameters(), *method.modules.buffers(), *batch[:5]])
+        return step, {"parameters": model.parameters(), "data": [image]}
+
+    def whole():
+        for _ in range(3):
+            step()
+
+    step, state = fresh()
+    expected = trace(whole, state).log
+    step, state = fresh()
+    found = trace(step, state, prime=step).log
+    # Of three steps in a row the log ends with two more of all three: the first of them is what is compared.
+    sizes = [size for _, size in expected][: len(found)]
+    assert [size for _, size in found] == sizes
+    assert replay(found) == replay(expected)
 
 
-@pytest.mark.parametrize("net, tune, recompute", [
-    ("resenc_unet", "full", "none"), ("unet_bn", "top", "none"), ("swin_unetr_12", "lora", "none"), ("unet_bn", "full", "stages"),
-])
-def test_fake_tensors_hold_what_real_ones_hold(net, tune, recompute):
-    real, fake = trace(net, tune, False, recompute), trace(net, tune, True, recompute)
-    assert fake.phase == real.phase and fake.phases.keys() == real.phases.keys()
-    assert fake.bytes == pytest.approx(real.bytes, rel=0.01)
+def test_every_byte_at_the_peak_has_a_kind():
+    """By hand: a linear layer of one block per row, squared output; Adam in its second step."""
+    layer = nn.Linear(BLOCK // 4, 64, bias=False)                  # 64 blocks of weight
+    image = torch.zeros(8, BLOCK // 4)                             # 8 blocks
+    optimiser = torch.optim.Adam(layer.parameters(), foreach=True)
+
+    def step():
+        loss = (layer(image).exp() * torch.ones(8, 64)).sum()       # exp keeps its output (8 x 64 x 4 bytes: 4 blocks)
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+    found = trace(step, {"parameters": layer.parameters(), "data": [image]}, prime=step)
+    assert sum(found.parts.values()) == found.live
+    assert found.parts["parameters"] == 64 * BLOCK and found.parts["data"] == 8 * BLOCK
+    assert found.parts["gradients"] == 64 * BLOCK and found.parts["optimiser state"] == (2 * 64 + 1) * BLOCK
+    assert found.moment.startswith("optimiser")
+    assert found.phases["forward"] < found.phases["backward"] < found.phases["optimiser"]
+    assert found.arithmetic == 2 * 8 * 64 * (BLOCK // 4) * 2         # forward, and the weight's gradient: the image asks for none
 
 
-@pytest.mark.parametrize("net, patch, share", [("resenc_unet", 48, 0.7), ("unet_bn", 48, 0.7), ("swin_unetr_12", 64, 0.4)])
-def test_recomputed_stages_need_a_share_of_the_memory(net, patch, share, monkeypatch):
-    """The swin would need 0.8 if its stages did not recompute attention by parts of the windows."""
-    monkeypatch.setitem(SMALL, net, (SMALL[net][0], (patch,) * 3))
-    plain, again = (trace(net, "full", True, word).bytes for word in ("none", "stages"))
-    assert again < share * plain, again / plain
+def test_activations_are_what_a_backward_pass_will_need():
+    layers = nn.Sequential(*[nn.Sequential(nn.Linear(64, 64, bias=False), nn.Sigmoid()) for _ in range(3)])
+    image = torch.zeros(512, 64)                                   # 256 blocks, as is every output
+
+    def step():
+        layers(image).sum().backward()
+        layers.zero_grad(set_to_none=True)
+
+    found = trace(step, {"parameters": layers.parameters(), "data": [image]})
+    # Sigmoid keeps what it gives. The peak is at the last linear layer, when the third of these is gone and two gradients are there.
+    assert found.moment.startswith("backward") and found.parts["activations"] == pytest.approx(2 * 256 * BLOCK, rel=0.01)
+    assert found.parts["temporaries"] == pytest.approx((2 * 256 + 32) * BLOCK, rel=0.01)
 
 
-def test_what_was_freed_no_longer_counts():
-    kept = torch.zeros(1000, dtype=torch.uint8)
-
-    def step(phase):
-        phase("first")
-        large = torch.zeros(100 * ROUNDING, dtype=torch.uint8)
-        del large
-        phase("second")
-        torch.zeros(ROUNDING + 1, dtype=torch.uint8)
-
-    found = peak_bytes(step, [kept])
-    assert found.phases == {"first": 102 * ROUNDING, "second": 4 * ROUNDING}
-    assert (found.bytes, found.phase) == (102 * ROUNDING, "first")
+def test_a_convolution_is_allowed_a_copy_of_its_tensors_in_the_log_alone():
+    layer, image = nn.Conv3d(1, 4, 3, padding=1, bias=False), torch.zeros(1, 1, 32, 32, 32)
+    with torch.no_grad():
+        found = trace(lambda: layer(image) is None, {"parameters": layer.parameters(), "data": [image]})
+    inputs, weight, outputs = 4 * 32**3, 4 * 4 * 27, 4 * 4 * 32**3
+    assert found.live == inputs + outputs + BLOCK
+    assert max(size for _, size in found.log) == inputs + outputs + -(-weight // BLOCK) * BLOCK
 
 
 def test_shared_parameters_stay_shared_when_they_become_fake():
@@ -87,3 +142,12 @@ def test_cuda_s_rules_hold_inside_the_block_alone():
     with cuda_autocast_rules():
         assert kind() == torch.float32
     assert kind() == before
+
+
+def test_optimisers_are_watched_inside_the_block_alone():
+    parameter = nn.Parameter(torch.zeros(4))
+    optimiser = torch.optim.SGD([parameter], 0.1)
+    trace(lambda: blocks(1) is None, {})
+    parameter.grad = torch.ones(4)
+    optimiser.step()
+    assert not optimiser._optimizer_step_pre_hooks and pytest.approx(parameter.tolist()) == [-0.1] * 4

@@ -66,7 +66,7 @@ def smallest() -> list:
 def plan_of(net: str, ndim: int = 3, preset: str = "sulcnet") -> Plan:
     features, patch = SMALL[net]
     spec = family(net).topology(ndim, 1, features, patch[:ndim], (1.0,) * ndim)
-    network = NetworkPlan(spec, patch[:ndim], 2, 1, 1, MemoryEstimate("linear", 1, 2), "test")
+    network = NetworkPlan(patch[:ndim], 2, 1, 1, MemoryEstimate("none", 1, 2), "test", network=spec)
     return Plan("Dataset001_T", "3d", preset, ("T1w",), {"background": 0, "skeleton": 1}, None, ".nii.gz", (1.0,) * ndim, patch[:ndim],
                 (Normalisation("zscore"),), {net: network})
 

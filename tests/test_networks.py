@@ -169,14 +169,6 @@ def test_a_pass_without_its_backward_pass_leaves_nothing_behind():
 
 
 @every
-def test_the_planner_s_linear_figures_are_near_the_truth(name, ndim):
-    whole = family(name)
-    spec = whole.topology(ndim, 1, whole.features, (64,) * ndim, (1.0,) * ndim)
-    assert whole.fixed_bytes(spec) == pytest.approx(16 * count(build(spec)), rel=0.02)
-    assert whole.bytes_per_voxel(spec) > 0
-
-
-@every
 def test_the_smallest_patch_is_divisible_and_leaves_the_bottleneck_several_voxels(name, ndim):
     whole = family(name)
     spec = whole.topology(ndim, 1, whole.features, (whole.smallest_patch,) * ndim, (1.0,) * ndim)

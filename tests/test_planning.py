@@ -1,19 +1,28 @@
 """Fingerprint and plan: what they read, what they never read, and what they choose."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from cohort import raw_cohort
+from sulcnet import plugins
 from sulcnet.errors import ModelError
 from sulcnet.planning.normalisation import choose
-from sulcnet.planning.planner import BAG, Wish, make_plan, target_spacing
+from sulcnet.planning.planner import Wish, make_plan, region_of_interest, target_spacing
 from sulcnet.preprocessing.normalise import normalise
 from sulcnet.records.dataset import Classification, Dataset, DatasetHeader
 from sulcnet.records.fingerprint import CaseFacts, ChannelFacts, Fingerprint
-from sulcnet.records.plan import Normalisation, Plan, load_plan
-from sulcnet.runs.preparing import fingerprint_dataset, plan_dataset, preprocess_dataset
+from sulcnet.records._record import write_json
+from sulcnet.records.memory import MemoryTable, versions
+from sulcnet.records.plan import Normalisation, Plan, load_plan, save_plan
+from sulcnet.records.workspace import DatasetFolders, Workspace, memory_tables
+from sulcnet.runs.planning import plan_dataset
+from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
+from sulcnet.runs.tracing import trace_step
 
 
 def fingerprint(shape=(90, 190, 160), spacing=(1.0, 1.0, 1.0), channel="T1w", distinct=256) -> Fingerprint:
@@ -31,82 +40,145 @@ def plan_of(wish: Wish, **facts) -> Plan:
     return make_plan(header(), fingerprint(**facts), wish)
 
 
-def test_smaller_memory_never_gives_a_larger_patch():
-    sizes = [np.prod(plan_of(Wish("resenc_unet", gpu_gb=gb)).networks["resenc_unet"].patch_size) for gb in (80, 24, 11, 8, 6)]
-    assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[-1]
+def write(folders: DatasetFolders, wish: Wish, **facts) -> Plan:
+    """Plan a dataset of which only the header and the fingerprint are there."""
+    write_json(folders.raw / "dataset.json", {"channel_names": {"0": "T1w"}, "labels": {"background": 0, "PCS": 1}, "numTraining": 0,
+                                              "file_ending": ".nii.gz"})
+    fingerprint(**facts).save(folders.fingerprint)
+    return plan_dataset(folders, wish, workers=2)
 
 
-@pytest.mark.parametrize("net", ["swin_unetr_24", "swin_unetr_12", "resenc_unet", "unet_bn"])
-def test_patch_fits_network_budget_and_says_how_it_was_estimated(net):
-    from sulcnet import plugins
-
-    network = plan_of(Wish(net, gpu_gb=24)).networks[net]
-    steps = plugins.find("networks", net, "NETWORK").divisor(network.network)
-    assert all(size % step == 0 for size, step in zip(network.patch_size, steps))
-    assert network.estimate.kind == "linear" and network.estimate.bytes <= network.estimate.budget
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    """A tiny network for a small image: every method and strategy."""
+    folders = Workspace.find(tmp_path_factory.mktemp("planned")).folders("Dataset001_PCS")
+    return folders, write(folders, Wish("resenc_unet", 4), shape=(20, 34, 29))
 
 
-def test_a_window_over_the_whole_image_needs_no_bag_and_a_part_needs_one():
-    whole = plan_of(Wish("resenc_unet"), shape=(36, 50, 36)).networks["resenc_unet"]
-    part = plan_of(Wish("resenc_unet")).networks["resenc_unet"]
-    assert (whole.bag, whole.windows) == (1, 1)
-    assert (part.bag, part.windows) == (BAG, BAG + 1)
-    alone = make_plan(header(classes=False), fingerprint(), Wish("resenc_unet")).networks["resenc_unet"]
-    assert (alone.bag, alone.windows) == (1, 1)
+def test_every_method_and_strategy_has_a_plan_of_its_own(planned):
+    network = planned[1].networks["resenc_unet"]
+    names = {*plugins.names("pretraining", "METHOD"), *plugins.names("tuning", "TUNING")}
+    assert set(network.steps) == names - {"lora"}                    # nothing to adapt: no linear layer
+    assert network.patch_size == network.steps["full"].patch_size == network.of("full").patch_size
+    assert network.of("contrastive").windows == 2 and network.of("contrastive").steps == {}
+    assert network.steps["top"].estimate.bytes < network.steps["full"].estimate.bytes < network.steps["contrastive"].estimate.bytes
+    assert network.steps["scratch"] == network.steps["full"]
+    for step in network.steps.values():
+        assert step.estimate.kind == "traced" and step.estimate.live < step.estimate.bytes <= step.estimate.budget
+        assert sum(step.estimate.parts.values()) == step.estimate.live and step.estimate.arithmetic > 0 and step.alternatives
 
 
-def test_paper_preset_is_64_cubed_and_batch_8():
-    network = make_plan(header(classes=False), fingerprint(), Wish("swin_unetr_24", preset="paper", gpu_gb=80)).networks["swin_unetr_24"]
-    assert network.patch_size == (64, 64, 64) and network.batch_size == 8
+def test_a_plan_reads_back_and_plans_the_same_again(planned):
+    folders, plan = planned
+    assert load_plan(folders.plans, "3d") == plan
+    assert plan_dataset(folders, Wish("resenc_unet", 4)) == plan
 
 
-def test_a_batch_that_was_asked_for_is_given_or_refused():
-    assert plan_of(Wish("resenc_unet", gpu_gb=80, batch=3)).networks["resenc_unet"].batch_size == 3
-    with pytest.raises(ModelError, match="does not fit"):
-        plan_of(Wish("resenc_unet", gpu_gb=8, batch=8, patch=(96, 96, 96)))
+def test_what_was_traced_is_not_traced_again(planned, monkeypatch):
+    import sulcnet.runs.tracing as tracing
+
+    traced, trace_step = [], tracing.trace_step
+    monkeypatch.setattr(tracing, "trace_step", lambda question: traced.append(question.step) or trace_step(question))
+    plan_dataset(planned[0], Wish("resenc_unet", 4, gpu_gb=24))
+    assert set(traced) <= {"lora"}                                   # what cannot be built is found out anew
 
 
-def test_a_budget_too_small_names_the_smallest_that_would_do():
-    with pytest.raises(ModelError, match="does not fit 1 GB.*needs") as problem:
-        plan_of(Wish("swin_unetr_24", gpu_gb=1))
-    assert "--gpu-memory" in problem.value.hint
+SHIPPED = MemoryTable.load(memory_tables()[0], versions()).rows
+
+
+@pytest.mark.skipif(not SHIPPED, reason="the rows that ship are of other versions of torch or MONAI")
+def test_rows_that_ship_are_what_this_code_traces():
+    """Run benchmarks/memory.py --ship where a change to networks, losses or methods moves them."""
+    smallest = sorted(SHIPPED, key=lambda asked: (np.prod(asked.patch) * asked.images * asked.windows, str(asked)))
+    for step in ("top", "mae"):
+        asked = next(row for row in smallest if row.step == step)
+        assert trace_step(asked) == SHIPPED[asked]
+
+
+@pytest.mark.skipif(not SHIPPED, reason="the rows that ship are of other versions of torch or MONAI")
+def test_the_default_plan_of_a_hemisphere_imports_no_torch(tmp_path):
+    code = """
+import sys
+from sulcnet.planning.budget import Asked
+from sulcnet.runs.planning import plan_network
+case = (90.0, 190.0, 160.0)
+plan = plan_network("swin_unetr_24", Asked("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, 2, 3, (0,), 24))
+assert plan.patch_size == (96, 192, 160) and len(plan.steps) == 11 and "torch" not in sys.modules, sorted(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "SULCNET_CACHE": str(tmp_path)})
+
+
+def test_prediction_is_planned_and_moves_to_main_memory_where_it_must(planned):
+    prediction = planned[1].networks["resenc_unet"].prediction
+    assert prediction.batch == 8 and prediction.accumulate_on == "gpu" and prediction.estimate.bytes <= prediction.estimate.budget
+    tight = write(Workspace.find(planned[0].raw.parents[1] / "tight").folders("Dataset001_PCS"),
+                  Wish("resenc_unet", 4, gpu_gb=0.63, patch=(16, 16, 16), batch=2), shape=(200, 340, 290))
+    assert tight.networks["resenc_unet"].prediction.accumulate_on == "cpu"
+
+
+def test_plans_with_a_name_stand_beside_the_usual_ones(planned):
+    folders, before = planned[0], load_plan(planned[0].plans, "3d")
+    named = replace(folders, plans_name="small")
+    plan_dataset(named, Wish("resenc_unet", 4, patch=(16, 16, 16)))
+    assert named.plans.name == "plans_small.json" and named.prepared("3d").name == "3d__small"
+    assert load_plan(folders.plans, "3d") == before and load_plan(named.plans, "3d").networks["resenc_unet"].patch_size == (16, 16, 16)
+
+
+def test_an_edited_configuration_inherits_the_rest(planned):
+    plans = json.loads(planned[0].plans.read_text())
+    plans["3d_wide"] = {"inherits_from": "3d", "networks": {"resenc_unet": {"batch_size": 7, "steps": {"top": {"batch_size": 9}}}}}
+    plans["3d_fine"] = {"inherits_from": "3d_wide", "spacing": [0.5, 0.5, 0.5]}
+    path = planned[0].plans.with_name("plans_edited.json")
+    write_json(path, plans)
+    wide, fine, usual = (load_plan(path, name) for name in ("3d_wide", "3d_fine", "3d"))
+    assert wide.configuration == "3d_wide" and wide.folder == "3d" and usual.folder == "3d" and fine.folder == "3d_fine"
+    assert wide.network(None).batch_size == 7 and wide.network(None).of("top").batch_size == 9
+    assert wide.network(None).patch_size == usual.network(None).patch_size and fine.spacing == (0.5, 0.5, 0.5)
+    save_plan(path, usual.replace(dataset="Dataset001_PCS"))
+    assert json.loads(path.read_text())["3d_wide"] == plans["3d_wide"]       # stays as it was written
+    write_json(path, {**plans, "3d": {"inherits_from": "3d_fine"}})
+    with pytest.raises(ModelError, match="inherits from '3d.*', which is itself"):
+        load_plan(path, "3d")
+    write_json(path, {**plans, "3d_wide": {"inherits_from": "2d"}})
+    with pytest.raises(ModelError, match="inherits from '2d', which is not there"):
+        load_plan(path, "3d_wide")
+
+
+def test_a_budget_too_small_names_the_smallest_that_would_do(tmp_path):
+    folders = Workspace.find(tmp_path).folders("Dataset001_PCS")
+    with pytest.raises(ModelError, match="does not fit 0.6 GB: patch .* needs") as problem:
+        write(folders, Wish("resenc_unet", 4, gpu_gb=0.6), shape=(20, 34, 29))
+    assert "--gpu-memory" in problem.value.hint and not folders.plans.exists()
 
 
 @pytest.mark.parametrize("wish, said", [
     (Wish("swin_unetr_24", features=7, gpu_gb=80), "features: expected a multiple of 12, found 7"),
     (Wish("resenc_unet", gpu_gb=80, patch=(4, 4, 4)), "strides: expected at least 2 stages"),
 ])
-def test_a_plan_that_cannot_be_built_is_refused(wish, said):
+def test_a_network_that_cannot_be_built_is_refused(tmp_path, wish, said):
     with pytest.raises(ModelError, match=said) as problem:
-        plan_of(wish)
+        write(Workspace.find(tmp_path).folders("Dataset001_PCS"), wish)
     assert "--features" in problem.value.hint and problem.value.exit_code == 5
 
 
-@pytest.mark.parametrize("net", ["swin_unetr_24", "swin_unetr_12", "resenc_unet", "unet_bn"])
-@pytest.mark.parametrize("preset", ["sulcnet", "paper"])
-def test_the_default_plan_passes_the_networks_own_check(net, preset):
-    from sulcnet.networks import family
-
-    family(net).check(plan_of(Wish(net, gpu_gb=80, preset=preset)).networks[net].network)
-
-
-@pytest.mark.parametrize("wish, reason", [
-    (Wish("resenc_unet", gpu_gb=80, patch=(64, 64, 64)), "as asked"),
-    (Wish("resenc_unet", gpu_gb=80, patch=(63, 63, 63)), "as asked, rounded up for the network"),
-    (Wish("resenc_unet", gpu_gb=80, preset="paper"), "the source paper's"),
-    (Wish("resenc_unet", gpu_gb=200), "covers the median case"),
-    (Wish("resenc_unet", gpu_gb=8), "the largest that fits the budget"),
-])
-def test_the_plan_says_why_the_patch_is_what_it_is(wish, reason):
-    assert plan_of(wish).networks["resenc_unet"].reason == reason
+def test_the_region_of_interest_is_that_of_the_smallest_structure():
+    facts = fingerprint()
+    boxes = [((0.0, 1.0), (0.1, 0.9), (0.2, 0.8)), ((0.2, 0.6), (0.3, 0.7), (0.1, 0.5)), ((0.1, 0.5), (0.2, 0.9), (0.3, 0.6))]
+    cases = {f"c{i}": CaseFacts((100,) * 3, (100,) * 3, (1.0,) * 3, {"PCS": 50.0, "skeleton": 900.0}, {"PCS": box, "skeleton": ((0.0, 1.0),) * 3})
+             for i, box in enumerate(boxes)}
+    plan = plan_of(Wish(), shape=(100, 100, 100)).replace(labels={"background": 0, "skeleton": 1, "PCS": 2})
+    found = region_of_interest(replace(facts, cases=cases), plan)
+    assert found == pytest.approx((99, 79.6, 69.4), abs=1.5)
+    assert region_of_interest(facts, plan) == (0.0, 0.0, 0.0)        # measured before extents were
 
 
-def test_small_budgets_are_said_in_megabytes():
+def test_the_plan_is_said_step_by_step_and_explained(planned):
     from sulcnet.cli._planning import sentence
 
-    plan = plan_of(Wish("resenc_unet", 4, 0.68, patch=(16, 16, 16)))
-    assert "MB of 80 MB" in sentence(plan, "resenc_unet")
-    assert " GB of 79.4 GB" in sentence(plan_of(Wish("resenc_unet", gpu_gb=80)), "resenc_unet")
+    said = sentence(planned[1], "resenc_unet")
+    assert "counted on fake tensors" in said and "contrastive" in said and "predict" in said and "GFLOP" not in said
+    explained = sentence(planned[1], "resenc_unet", explain=True)
+    assert "GFLOP" in explained and "activations" in explained and len(explained.splitlines()) > 2 * len(said.splitlines())
 
 
 def test_a_dataset_that_was_not_measured_names_the_command(tmp_path):

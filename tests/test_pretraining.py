@@ -207,7 +207,8 @@ def test_unlabelled_cases_are_used(root, monkeypatch):
     column = rows[0].index("pcs")
     table.write_text("\n".join("\t".join("n/a" if row[0] == chosen and i == column else cell for i, cell in enumerate(row)) for row in rows) + "\n")
     from sulcnet.planning.planner import Wish
-    from sulcnet.runs.preparing import fingerprint_dataset, plan_dataset, preprocess_dataset
+    from sulcnet.runs.planning import plan_dataset
+    from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
     fingerprint_dataset(folders, workers=1, overwrite=False)
     plan_dataset(folders, Wish(net="resenc_unet", features=4, patch=PATCH))
@@ -275,7 +276,7 @@ def test_draws_of_a_step_depend_on_their_key_alone():
 
 def plan_of(normalisation: Normalisation, net: str = "resenc_unet", preset: str = "sulcnet") -> Plan:
     spec = family(net).topology(3, 1, 4, (16, 16, 16), (1.0,) * 3)
-    network = NetworkPlan(spec, (16, 16, 16), 2, 1, 1, MemoryEstimate("linear", 1, 2), "test")
+    network = NetworkPlan((16, 16, 16), 2, 1, 1, MemoryEstimate("none", 1, 2), "test", network=spec)
     return Plan("Dataset001_T", "3d", preset, ("image",), {"background": 0}, None, ".nii.gz", (1.0,) * 3, (16, 16, 16),
                 (normalisation,), {net: network})
 
@@ -366,7 +367,8 @@ def test_label_like_inputs_are_classified_into_their_values():
 def test_a_plan_lists_the_values_of_label_like_channels(root):
     workspace, folders = raw_cohort(root, count=6, modality="grey_white")
     from sulcnet.planning.planner import Wish
-    from sulcnet.runs.preparing import fingerprint_dataset, plan_dataset
+    from sulcnet.runs.planning import plan_dataset
+    from sulcnet.runs.preparing import fingerprint_dataset
 
     fingerprint_dataset(folders, workers=1, overwrite=False)
     plan = plan_dataset(folders, Wish(net="resenc_unet", features=4))

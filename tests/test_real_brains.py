@@ -8,7 +8,8 @@ from real_data import real_data
 from sulcnet import plugins
 from sulcnet.planning.planner import Wish
 from sulcnet.records.workspace import EXPORT, METRICS, Workspace
-from sulcnet.runs.preparing import fingerprint_dataset, plan_dataset, preprocess_dataset
+from sulcnet.runs.planning import plan_dataset
+from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 from sulcnet.runs.pretraining import PretrainWish, pretrain
 
 NAME = "Dataset110_MedialWall"

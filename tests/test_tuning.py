@@ -409,7 +409,7 @@ def test_a_missing_pre_training_is_run_first_or_refused(prepared, tmp_path, few,
 @pytest.mark.parametrize("tune", ["top", "convlora"])
 def test_a_stopped_run_ends_with_the_bits_of_a_whole_one(prepared, start, tmp_path, few, monkeypatch, tune):
     whole = go(prepared, tmp_path / "whole", tune, start, epochs=2)
-    step, count = Loop._step, []
+    step, count = Loop.step, []
 
     def stopping(self, batches):
         if len(count) == 4:
@@ -417,7 +417,7 @@ def test_a_stopped_run_ends_with_the_bits_of_a_whole_one(prepared, start, tmp_pa
         count.append(step(self, batches))
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Loop, "_step", stopping)
+        patch.setattr(Loop, "step", stopping)
         patch.setattr("sulcnet.training.loop.LAST_SAVE_SECONDS", 0.0)
         go(prepared, tmp_path / "stopped", tune, start, epochs=2)
     resumed = go(prepared, tmp_path / "stopped", tune, start, epochs=2, go_on=True)

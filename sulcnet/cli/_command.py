@@ -190,6 +190,17 @@ def add_dataset(parser: Parser, required: bool = True) -> None:
     parser.add_argument("-d", "--dataset", metavar="ID", required=required, help="dataset: 1, 001 or Dataset001_PCS")
 
 
+def add_plans(parser: Parser) -> None:
+    """Add -p, plans beside the usual ones."""
+    parser.add_argument("-p", "--plans-name", type=_plans_name, metavar="NAME",
+                        help="plans of this name, beside the usual ones (plans_NAME.json)")
+
+
+def plans_flag(args: Namespace) -> tuple[str, ...]:
+    """Write -p as it was given, nothing where it was not."""
+    return ("-p", args.plans_name) if args.plans_name else ()
+
+
 def add_device(parser: Parser) -> None:
     """Add --device."""
     parser.group("machine").add_argument(
@@ -297,6 +308,12 @@ def _explained(problem: BaseException) -> tuple[str, str, int]:
 def _sentence(message: str) -> str:
     message = " ".join(message.split())
     return message[:1].upper() + message[1:] + ("" if message.endswith((".", "?")) else ".")
+
+
+def _plans_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", text):
+        raise ArgumentTypeError(f"expected letters, digits, dots and dashes, found '{text}'")
+    return text
 
 
 def _device(text: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sulcnet import plugins
@@ -10,14 +11,15 @@ from sulcnet.cli._command import Parser, amount, positive
 
 if TYPE_CHECKING:
     from sulcnet.planning.planner import Wish
-    from sulcnet.records.plan import NetworkPlan, Plan
+    from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Plan, StepPlan
 
 DEFAULT_NET = "swin_unetr_24"
+AUTO = "auto"
 
 
-def add_configuration(parser: Parser) -> None:
-    """Add -c, the configuration."""
-    parser.add_argument("-c", "--configuration", default="3d", choices=["3d"], help="configuration (default: 3d)")
+def add_configuration(parser: Parser, known: Sequence[str] | None = ("3d",)) -> None:
+    """Add -c, the configuration; `known` None takes whatever the plans file has."""
+    parser.add_argument("-c", "--configuration", default="3d", choices=known, metavar="NAME", help="configuration (default: 3d)")
 
 
 def add_wish(parser: Parser) -> None:
@@ -26,11 +28,13 @@ def add_wish(parser: Parser) -> None:
     group.add_argument("--net", default=DEFAULT_NET, choices=plugins.names("networks", "NETWORK"), metavar="NET",
                        help=f"network: {', '.join(plugins.names('networks', 'NETWORK'))} (default: {DEFAULT_NET})")
     group.add_argument("--features", type=positive, metavar="N", help="channels of the finest stage (default: the network's)")
-    group.add_argument("--gpu-memory", type=amount, default=8.0, metavar="GB", help="memory to plan for (default: 8)")
+    group.add_argument("--gpu-memory", type=_memory, default=8.0, metavar="GB", help="memory to plan for; auto reads the card (default: 8)")
+    group.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help="of the training that is planned (default: bf16)")
     group.add_argument("--preset", default="sulcnet", choices=["sulcnet", "paper"],
                        help="sulcnet (default), or the source paper's patch, batch, loss and rates")
     group.add_argument("--patch", type=positive, nargs=3, metavar=("X", "Y", "Z"), help="patch size instead of the planned one")
     group.add_argument("--batch", type=positive, metavar="N", help="images per step instead of the planned number")
+    group.add_argument("--explain", action="store_true", help="print every patch that was tried, with bytes and arithmetic, and what else would fit")
 
 
 def wish_of(args: Namespace) -> Wish:
@@ -38,18 +42,64 @@ def wish_of(args: Namespace) -> Wish:
     from sulcnet.planning.planner import Wish
 
     patch = tuple(args.patch) if args.patch else None
-    return Wish(args.net, args.features, args.gpu_memory, args.preset, args.configuration, patch, args.batch)
+    memory = _card() if args.gpu_memory == AUTO else args.gpu_memory
+    return Wish(args.net, args.features, memory, args.preset, args.configuration, patch, args.batch, args.precision)
 
 
-def sentence(plan: Plan, net: str) -> str:
-    """Say what was planned."""
+def sentence(plan: Plan, net: str, explain: bool = False) -> str:
+    """Say what was planned: the network, then a line for each method and strategy."""
     network: NetworkPlan = plan.networks[net]
-    voxels, spacing = "x".join(map(str, network.patch_size)), "x".join(f"{mm:g}" for mm in plan.spacing)
-    windows = f" of {network.windows} windows" if network.windows > 1 else ""
-    return (
-        f"{net}: patch {voxels} ({network.reason}) at {spacing} mm, batch {network.batch_size}{windows}, "
-        f"about {_size(network.estimate.bytes)} of {_size(network.estimate.budget)} (linear estimate)"
-    )
+    spacing = "x".join(f"{mm:g}" for mm in plan.spacing)
+    lines = [f"{net} at {spacing} mm for {_size(network.estimate.budget)}, counted on fake tensors:"]
+    steps = _by_kind(network)
+    for name, step in steps.items():
+        lines.append(f"  {name:<12} {_line(step)}")
+        if explain:
+            lines += [f"      {what}" for what in (_told(step.estimate), *step.alternatives)]
+    if network.prediction:
+        told = network.prediction
+        where = "on the GPU" if told.accumulate_on == "gpu" else "in main memory"
+        lines.append(f"  {'predict':<12} {told.batch} windows at a time, added up {where}, {_size(told.estimate.bytes)}")
+    return "\n".join(lines)
+
+
+def _by_kind(network: NetworkPlan) -> dict[str, StepPlan | NetworkPlan]:
+    """Order steps: methods, then strategies, each as they are listed elsewhere; the plan's own numbers where there are none."""
+    names = (*plugins.names("pretraining", "METHOD"), *plugins.names("tuning", "TUNING"))
+    return {name: network.steps[name] for name in names if name in network.steps} or {"full": network}
+
+
+def _line(step: StepPlan | NetworkPlan) -> str:
+    times = f" x {step.accumulate} times" if step.accumulate > 1 else ""
+    windows = f" of {step.windows} windows" if step.windows > 1 else ""
+    return (f"patch {'x'.join(map(str, step.patch_size))} ({step.reason}), batch {step.batch_size}{windows}{times}, "
+            f"{_size(step.estimate.bytes)}")
+
+
+def _told(estimate: MemoryEstimate) -> str:
+    """Say what the bytes are."""
+    parts = ", ".join(f"{name} {_size(size)}" for name, size in sorted(estimate.parts.items(), key=lambda item: -item[1]))
+    return f"alive at most {_size(estimate.live)} ({estimate.moment}): {parts}; {estimate.arithmetic / 1e9:.0f} GFLOP"
+
+
+def _memory(text: str) -> float | str:
+    if text == AUTO:
+        return text
+    try:
+        return amount(text)
+    except ArgumentTypeError:
+        raise ArgumentTypeError(f"expected gigabytes above 0, or auto, found '{text}'") from None
+
+
+def _card() -> float:
+    """Read the memory of the smallest card that is there [GB]."""
+    from sulcnet.errors import EnvironmentFault
+    from sulcnet.runs.machine import describe_machine
+
+    machine = describe_machine()
+    if not machine.gpus:
+        raise EnvironmentFault(f"--gpu-memory auto: there is no GPU ({machine.gpu_note}).", "Give the memory in GB: --gpu-memory 11")
+    return min(gpu.memory for gpu in machine.gpus) / 1e9
 
 
 def _size(count: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from sulcnet.cli._command import Parser, add_device, add_overwrite, add_quiet, add_root, add_seed, add_set, amount, natural, positive
+from sulcnet.cli._command import Parser, add_device, add_overwrite, add_plans, add_quiet, add_root, add_seed, add_set, amount, natural, positive
 
 
 def add_run_flags(parser: Parser, epochs: str, better: str) -> None:
@@ -19,8 +19,9 @@ def add_run_flags(parser: Parser, epochs: str, better: str) -> None:
     group.add_argument("--epochs", type=positive, metavar="N", help=f"epochs of at least 250 patches (default: {epochs})")
     group.add_argument("--time-limit", type=amount, metavar="MINUTES", help="train this long; the schedule fits the clock")
     group.add_argument("--patience", type=positive, metavar="N", help=f"stop after N epochs without a better validation {better}")
-    group.add_argument("--accumulate", type=positive, metavar="N", help="micro-batches per step (default: 1)")
+    group.add_argument("--accumulate", type=positive, metavar="N", help="micro-batches per step (default: the plan's)")
     group.add_argument("--c", action="store_true", help="continue an unfinished run")
+    add_plans(parser)
     add_set(parser)
     machine = parser.group("machine")
     add_device(parser)

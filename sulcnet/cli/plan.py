@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from sulcnet.cli._command import Command, Parser, add_dataset, add_quiet, add_root, next_command
+from sulcnet.cli._command import Command, Parser, add_dataset, add_plans, add_quiet, add_root, add_workers, next_command, plans_flag
 from sulcnet.cli._planning import add_configuration, add_wish, sentence, wish_of
 
-HELP = """Plan a dataset for a network: spacing and normalisation from the fingerprint, patch and batch from the memory.
-Several networks can be planned side by side; they share the prepared cases."""
-EXAMPLES = "sulcnet_plan -d 1 --net resenc_unet --gpu-memory 11"
+HELP = """Plan a dataset for a network: spacing and normalisation from the fingerprint; patch, batch and recomputation from the
+memory, for every pre-training method and tuning strategy by itself. No GPU is needed: whole training steps are run on fake
+tensors. Several networks can be planned side by side; they share the prepared cases."""
+EXAMPLES = """sulcnet_plan -d 1 --net resenc_unet --gpu-memory 11
+sulcnet_plan -d 1 --gpu-memory 24 --explain
+sulcnet_plan -d 1 -p large --gpu-memory 80        (plans_large.json; train with -p large)"""
 
 
 def arguments(parser: Parser) -> None:
     """Add this command's flags."""
     add_dataset(parser)
     add_configuration(parser)
+    add_plans(parser)
     add_wish(parser)
+    parser.group("plan").add_argument("--probe", action="store_true", help="run two real steps of everything planned on the GPU, and record what they took")
+    add_workers(parser)
     add_quiet(parser)
     add_root(parser)
 
@@ -24,11 +30,14 @@ def arguments(parser: Parser) -> None:
 def run(args: Namespace) -> str:
     """Plan, and say what was chosen."""
     from sulcnet.records.workspace import Workspace
-    from sulcnet.runs.preparing import plan_dataset
+    from sulcnet.runs.planning import plan_dataset, probe_plan
 
-    folders = Workspace.find(args.root).dataset(args.dataset)
-    plan = plan_dataset(folders, wish_of(args))
-    return f"{sentence(plan, args.net)}\nPlan: {folders.plans}\nNext: {next_command(args, 'sulcnet_preprocess', '-d', args.dataset)}"
+    folders = Workspace.find(args.root).dataset(args.dataset, args.plans_name)
+    plan = plan_dataset(folders, wish_of(args), args.workers)
+    if args.probe:
+        plan = probe_plan(folders, plan, args.net, args.precision)
+    then = next_command(args, "sulcnet_preprocess", "-d", args.dataset, *plans_flag(args))
+    return f"{sentence(plan, args.net, args.explain)}\nPlan: {folders.plans}\nNext: {then}"
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES)

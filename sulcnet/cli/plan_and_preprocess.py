@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from sulcnet.cli._command import Command, Parser, add_dataset, add_overwrite, add_quiet, add_root, add_workers, next_command, root_flag
+from sulcnet.cli._command import Command, Parser, add_dataset, add_overwrite, add_plans, add_quiet, add_root, add_workers, next_command, plans_flag, root_flag
 from sulcnet.cli._planning import add_configuration, add_wish, sentence, wish_of
 
 HELP = """From a raw dataset to prepared cases: verify it, measure it, plan a network for a memory budget, prepare every
@@ -17,6 +17,7 @@ def arguments(parser: Parser) -> None:
     """Add this command's flags."""
     add_dataset(parser)
     add_configuration(parser)
+    add_plans(parser)
     add_wish(parser)
     parser.add_argument("--no-verify", action="store_true", help="trust the dataset; errors then show up later")
     add_workers(parser)
@@ -30,17 +31,18 @@ def run(args: Namespace) -> str:
     from sulcnet.log import counted
     from sulcnet.preprocessing.verify import verify_dataset
     from sulcnet.records.workspace import Workspace
-    from sulcnet.runs.preparing import fingerprint_dataset, plan_dataset, preprocess_dataset
+    from sulcnet.runs.planning import plan_dataset
+    from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
-    folders = Workspace.find(args.root).dataset(args.dataset)
+    folders = Workspace.find(args.root).dataset(args.dataset, args.plans_name)
     if not args.no_verify:
         verify_dataset(folders, args.workers).raise_if_errors(root_flag(args))
     fingerprint_dataset(folders, args.workers, overwrite=True)
-    plan = plan_dataset(folders, wish_of(args))
+    plan = plan_dataset(folders, wish_of(args), args.workers)
     done, before = preprocess_dataset(folders, args.configuration, args.workers, args.overwrite)
     prepared = f"{counted(done, 'case')} prepared, {before} finished before: {folders.prepared(args.configuration)}"
-    train = next_command(args, "sulcnet_train", args.dataset, args.configuration, "--net", args.net)
-    return f"{sentence(plan, args.net)}\n{prepared}\nNext: {train}"
+    train = next_command(args, "sulcnet_train", args.dataset, args.configuration, "--net", args.net, *plans_flag(args))
+    return f"{sentence(plan, args.net, args.explain)}\n{prepared}\nNext: {train}"
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES)

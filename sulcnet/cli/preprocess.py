@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from sulcnet.cli._command import Command, Parser, add_dataset, add_overwrite, add_quiet, add_root, add_workers, next_command
+from sulcnet.cli._command import Command, Parser, add_dataset, add_overwrite, add_plans, add_quiet, add_root, add_workers, next_command, plans_flag
 from sulcnet.cli._planning import add_configuration
 
 HELP = """Prepare every case of a planned dataset: orient, crop, resample, normalise, store. Cases that are finished and
@@ -15,7 +15,8 @@ EXAMPLES = "sulcnet_preprocess -d 1 -np 4"
 def arguments(parser: Parser) -> None:
     """Add this command's flags."""
     add_dataset(parser)
-    add_configuration(parser)
+    add_configuration(parser, known=None)
+    add_plans(parser)
     add_workers(parser)
     add_overwrite(parser)
     add_quiet(parser)
@@ -28,10 +29,10 @@ def run(args: Namespace) -> str:
     from sulcnet.records.workspace import Workspace
     from sulcnet.runs.preparing import preprocess_dataset
 
-    folders = Workspace.find(args.root).dataset(args.dataset)
+    folders = Workspace.find(args.root).dataset(args.dataset, args.plans_name)
     done, before = preprocess_dataset(folders, args.configuration, args.workers, args.overwrite)
     prepared = f"{counted(done, 'case')} prepared, {before} finished before: {folders.prepared(args.configuration)}"
-    return f"{prepared}\nNext: {next_command(args, 'sulcnet_train', args.dataset, args.configuration)}"
+    return f"{prepared}\nNext: {next_command(args, 'sulcnet_train', args.dataset, args.configuration, *plans_flag(args))}"
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES)

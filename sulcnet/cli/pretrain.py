@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from sulcnet import plugins
-from sulcnet.cli._command import Command, Parser, next_command
+from sulcnet.cli._command import Command, Parser, next_command, plans_flag
 from sulcnet.cli._running import add_run_flags, run_wishes
 
 HELP = """Pre-train one network on the images of a dataset, labelled or not, without reading a test subject. The result is
@@ -34,10 +34,11 @@ def run(args: Namespace) -> str:
     from sulcnet.runs.pretraining import pretrain
 
     workspace = Workspace.find(args.root)
-    folders = [workspace.dataset(key) for key in args.dataset.split(",")]
+    first, *further = args.dataset.split(",")
+    folders = [workspace.dataset(first, args.plans_name), *(workspace.dataset(key) for key in further)]
     folder = pretrain(workspace, folders, wish_of(args), training_curves, reconstruction_montage)
     net, seed = (("--net", args.net) if args.net else ()), (("--seed", args.seed) if args.seed else ())
-    words = ("sulcnet_train", args.dataset.split(",")[0], args.configuration, "--pretrain", args.method, *net, *seed)
+    words = ("sulcnet_train", first, args.configuration, "--pretrain", args.method, *net, *seed, *plans_flag(args))
     return f"Weights: {folder / EXPORT}\nPictures: {folder / PICTURES}\nNext: {next_command(args, *words)}"
 
 

@@ -56,7 +56,7 @@ def run(args: Namespace) -> str:
         from sulcnet.runs.training import train
 
     workspace = Workspace.find(args.root)
-    folders = workspace.dataset(args.dataset)
+    folders = workspace.dataset(args.dataset, args.plans_name)
     run_folder = train(workspace, folders, wish_of(args), training_curves, reconstruction_montage)
     summary = score_run(folders, run_folder, args.device, args.precision)
     scores = format_summary(summary) if summary else "No validation or test case has a reference: nothing was scored."

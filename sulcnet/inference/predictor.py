@@ -37,15 +37,18 @@ class Predictor:
         autocast: gives the context of the run's precision.
         coordinates: spreads a window's ends over a grid, as the classification task did in training.
         batch: windows per forward pass.
+        sums: where the windows' probabilities are added up: on the GPU if the maps of a whole image fit there, else in
+            main memory.
     """
 
     def __init__(
         self, model: _Model, patch: Sequence[int], region: Region | None, device: torch.device,
         autocast: Callable[[], AbstractContextManager], coordinates: Callable[[Tensor, tuple[int, ...]], Tensor], overlap: float = 0.5, batch: int = 2,
+        sums: torch.device = torch.device("cpu"),
     ):
         self.model, self.patch, self.region = model.to(device).eval(), tuple(patch), region
         self.device, self.autocast, self.coordinates = device, autocast, coordinates
-        self.overlap, self.batch = overlap, batch
+        self.overlap, self.batch, self.sums = overlap, batch, sums
 
     @torch.no_grad()
     def __call__(self, data: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -53,7 +56,7 @@ class Predictor:
         padded, before = self._padded(data)
         corners = window_corners(padded.shape[1:], self.patch, self.overlap)
         evidence: list[Evidence] = []
-        blended = _Blend(padded.shape[1:], self.patch) if "segmentation" in self.model.heads else None
+        blended = _Blend(padded.shape[1:], self.patch, self.sums) if "segmentation" in self.model.heads else None
         told = self._telling(corners, before, data.shape[1:])
         for first in range(0, len(corners), self.batch):
             some = corners[first: first + self.batch]
@@ -76,10 +79,10 @@ class Predictor:
         with self.autocast():
             return self.model.network(torch.from_numpy(windows).to(self.device))
 
-    def _probabilities(self, features) -> np.ndarray:
+    def _probabilities(self, features) -> Tensor:
         with self.autocast():
             logits = self.model.heads["segmentation"](features.decoder[-1])
-        return logits.float().softmax(dim=1).cpu().numpy()
+        return logits.float().softmax(dim=1).to(self.sums)
 
     def _telling(self, corners: Sequence[tuple[int, ...]], before: Sequence[int], shape: Sequence[int]) -> set[tuple[int, ...]]:
         """Choose the windows whose centre lies in the region, or nearest to it.
@@ -119,17 +122,18 @@ class Predictor:
 
 
 class _Blend:
-    """A weighted sum of windows, on the CPU so that a volume of any size fits a small GPU."""
+    """A weighted sum of windows, and of the weights."""
 
-    def __init__(self, shape: Sequence[int], window: tuple[int, ...]):
-        self.shape, self.window, self.weights = tuple(shape), window, blending_weights(window)
-        self.sum: np.ndarray | None = None
-        self.total = np.zeros(self.shape, np.float32)
+    def __init__(self, shape: Sequence[int], window: tuple[int, ...], device: torch.device):
+        self.shape, self.window, self.device = tuple(shape), window, device
+        self.weights = torch.from_numpy(blending_weights(window)).to(device)
+        self.sum: Tensor | None = None
+        self.total = torch.zeros(self.shape, device=device)
 
-    def add(self, probabilities: np.ndarray, corners: Sequence[tuple[int, ...]]) -> None:
+    def add(self, probabilities: Tensor, corners: Sequence[tuple[int, ...]]) -> None:
         """Add windows (W, K, X, Y, Z) at their corners."""
         if self.sum is None:
-            self.sum = np.zeros((probabilities.shape[1], *self.shape), np.float32)
+            self.sum = torch.zeros((probabilities.shape[1], *self.shape), device=self.device)
         for window, corner in zip(probabilities, corners):
             where = tuple(slice(low, low + size) for low, size in zip(corner, self.window))
             self.sum[(slice(None), *where)] += window * self.weights
@@ -140,4 +144,4 @@ class _Blend:
         inside = tuple(slice(low, low + size) for low, size in zip(before, shape))
         mean = self.sum[(slice(None), *inside)]
         mean /= self.total[inside]          # in place: K maps of a whole head are large
-        return mean
+        return mean.cpu().numpy()

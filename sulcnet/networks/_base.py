@@ -34,10 +34,8 @@ class NetworkFamily:
         smallest_patch: fewest voxels along a patch axis; below it instance norm meets a single voxel.
         build: `build(spec)` gives the network; torch is imported inside.
         check: `check(spec)` raises ModelError where the network cannot be built; the planner and `build` call it.
-        bytes_per_voxel: `bytes_per_voxel(spec)`, peak bytes of a training step per voxel of the patch and item of the
-            batch, a straight line through a measured point in fp32, heads excluded. The exact figure is traced; this
-            one only ranks candidates.
-        fixed_bytes: `fixed_bytes(spec)`, parameters, gradients and the two moments of Adam [bytes].
+        recomputes: what the backward pass can compute again to save memory, cheapest first.
+        batch_norm: whether statistics of the batch enter the features, so that a batch of one window means another thing.
     """
 
     name: str
@@ -46,14 +44,9 @@ class NetworkFamily:
     divisor: Callable[[NetworkSpec], tuple[int, ...]]
     smallest_patch: int
     build: Callable[[NetworkSpec], Network]
-    bytes_per_voxel: Callable[[NetworkSpec], float]
-    fixed_bytes: Callable[[NetworkSpec], float]
     check: Callable[[NetworkSpec], None] = lambda spec: None
-
-
-def training_bytes(parameters: float) -> float:
-    """Give the bytes of fp32 parameters, their gradients and the two moments of Adam."""
-    return 4 * 4 * parameters
+    recomputes: tuple[str, ...] = ("stages",)
+    batch_norm: bool = False
 
 
 def reductions(strides: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:

@@ -24,8 +24,6 @@ from torch import Tensor, nn
 
 from sulcnet.networks._recompute import recomputed
 
-RECOMPUTE = ("none", "attention", "stages")                   # what the backward pass computes again, from nothing to most
-
 
 class Features(NamedTuple):
     """Features of one pass: encoder fine to coarse, decoder coarse to fine."""
@@ -48,21 +46,19 @@ class Network(nn.Module):
 
     The first `frozen` stages run without gradient: nothing is kept of them for a backward pass that will not come.
     `recompute` trades arithmetic for memory, and the numbers stay the same: one of RECOMPUTE. A network does what is among its
-    `recomputes` and takes any other word for "none". With "stages" only what passes between stages is kept of a forward pass.
+    family's `recomputes` and takes any other word for "none". With "stages" only what passes between stages is kept of a forward pass.
 
     Attributes:
         encoder_channels: channels per encoder stage, fine to coarse; the last is the bottleneck.
         encoder_reductions: input voxels per voxel of the stage, per axis.
         decoder_channels: channels per decoder stage, coarse to fine; the last is at full resolution.
         decoder_reductions: as for the encoder.
-        recomputes: what this network can compute again.
     """
 
     encoder_channels: tuple[int, ...]
     encoder_reductions: tuple[tuple[int, ...], ...]
     decoder_channels: tuple[int, ...]
     decoder_reductions: tuple[tuple[int, ...], ...]
-    recomputes: tuple[str, ...] = ("stages",)
     frozen = 0
     recompute: str = "none"
 

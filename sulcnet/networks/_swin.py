@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sulcnet.networks._base import NetworkFamily, demand, training_bytes
+from sulcnet.networks._base import NetworkFamily, demand
 from sulcnet.records.network_spec import NetworkSpec
 
 if TYPE_CHECKING:
@@ -14,12 +14,6 @@ if TYPE_CHECKING:
 
 HALVINGS = 5                           # patch embedding, then four mergings
 HEADS = (3, 6, 12, 24)                 # attention heads per stage; channels of stage i, features 2^i, are multiples
-
-# Counted at 12, 24 and 48 features, one input channel.
-PARAMETERS = {2: (10893, 525, 15210), 3: (26891, 667, 197730)}
-# Traced on fake tensors, 2026-11-23: fp32, segmentation head, Dice + cross-entropy, AdamW, batch 3 less batch 1,
-# 64^3 and 128^2, features 12 and 24. At 96^3 windows tile the grid better and the truth is 16 % lower.
-BYTES = {2: (966, 145), 3: (2306, 99)}
 
 
 def swin_unetr(name: str, features: int) -> NetworkFamily:
@@ -32,8 +26,7 @@ def swin_unetr(name: str, features: int) -> NetworkFamily:
         smallest_patch=2 * 2**HALVINGS,        # 32^3 leaves one voxel at the bottleneck, which instance norm refuses
         build=build,
         check=check,
-        bytes_per_voxel=bytes_per_voxel,
-        fixed_bytes=fixed_bytes,
+        recomputes=("attention", "stages"),
     )
 
 
@@ -60,15 +53,3 @@ def build(spec: NetworkSpec) -> Network:
     from sulcnet.networks._swin_network import SwinUNETR
 
     return SwinUNETR(spec, HALVINGS)
-
-
-def bytes_per_voxel(spec: NetworkSpec) -> float:
-    """Estimate peak training bytes per voxel and item: attention, which does not grow with features, and the rest."""
-    attention, rest = BYTES[spec.ndim]
-    return attention + rest * spec.features
-
-
-def fixed_bytes(spec: NetworkSpec) -> float:
-    """Give bytes of parameters, gradients and optimiser state; parameters are a polynomial of the feature size."""
-    square, linear, constant = PARAMETERS[spec.ndim]
-    return training_bytes(square * spec.features**2 + linear * spec.features + constant)

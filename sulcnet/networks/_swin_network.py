@@ -36,7 +36,6 @@ class SwinUNETR(Network):
         ("layers4", "encoder10"),
     )
     DECODER = ("decoder5", "decoder4", "decoder3", "decoder2", "decoder1")
-    recomputes = ("attention", "stages")
 
     def __init__(self, spec: NetworkSpec, halvings: int):
         super().__init__()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from math import gcd
 from typing import TYPE_CHECKING
 
-from sulcnet.networks._base import NetworkFamily, demand, training_bytes
+from sulcnet.networks._base import NetworkFamily, demand
 from sulcnet.records.network_spec import NetworkSpec
 
 if TYPE_CHECKING:
@@ -23,12 +23,6 @@ BLOCKS = 2                             # residual blocks per level
 # norm removes whatever time adds to that channel. Time acts on the third level and at the bottleneck only.
 GROUPS = 32
 HEAD = 64                              # channels per attention head, at most
-
-# Counted at 4, 16, 32 and 64 features, one input channel: exact.
-PARAMETERS = {2: (1131, 301), 3: (2895, 319)}
-# Traced on fake tensors, 2026-11-23: fp32, segmentation head, Dice + cross-entropy, AdamW, batch 3 less batch 1, per
-# feature; 32^3, 64^3, 96^3 and 64^2, 128^2 agree to 0.1 %, so do 16 and 32 features.
-BYTES = {2: 295, 3: 230}
 
 
 def topology(ndim: int, in_channels: int, features: int, patch: Sequence[int], spacing: Sequence[float]) -> NetworkSpec:
@@ -53,17 +47,6 @@ def build(spec: NetworkSpec) -> Network:
     return DiffusionUNet(spec, widths, BLOCKS, gcd(spec.features, GROUPS), gcd(widths[-1], HEAD))
 
 
-def bytes_per_voxel(spec: NetworkSpec) -> float:
-    """Estimate peak training bytes per voxel and item."""
-    return BYTES[spec.ndim] * spec.features
-
-
-def fixed_bytes(spec: NetworkSpec) -> float:
-    """Give bytes of parameters, gradients and optimiser state; parameters are a polynomial of the features."""
-    square, linear = PARAMETERS[spec.ndim]
-    return training_bytes(square * spec.features**2 + linear * spec.features)
-
-
 NETWORK = NetworkFamily(
     name="dd_unet",
     features=32,
@@ -71,6 +54,4 @@ NETWORK = NetworkFamily(
     divisor=divisor,
     smallest_patch=32,                 # the paper's patch: the bottleneck's attention sees 8 positions per axis
     build=build,
-    bytes_per_voxel=bytes_per_voxel,
-    fixed_bytes=fixed_bytes,
 )

@@ -16,10 +16,9 @@ slow kernels: train and predict with at least 2 windows at a time. channels_last
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import prod
 from typing import TYPE_CHECKING
 
-from sulcnet.networks._base import NetworkFamily, demand, reductions, training_bytes
+from sulcnet.networks._base import NetworkFamily, demand, reductions
 from sulcnet.records.network_spec import NetworkSpec
 
 if TYPE_CHECKING:
@@ -66,22 +65,6 @@ def build(spec: NetworkSpec) -> Network:
     return ResidualUNet(spec, channels(spec))
 
 
-def bytes_per_voxel(spec: NetworkSpec) -> float:
-    """Estimate peak training bytes per voxel and item: fp32 tensors held per stage, thinned by its reduction.
-
-    Four per residual block; nine for the rest of a stage (decoder, shortcut, gradients in flight), fitted to traces
-    on fake tensors, 2026-11-23: fp32, segmentation head, Dice + cross-entropy, AdamW, batch 3 less batch 1; 40x56x40
-    with 16 features 1312, 64^3 with 32 features 2616. Under bf16 autocast 57 % of it.
-    """
-    held = zip(channels(spec), reductions(spec.strides), spec.blocks)
-    return 4 * sum(width * (4 * blocks + 9) / prod(reduction) for width, reduction, blocks in held)
-
-
-def fixed_bytes(spec: NetworkSpec) -> float:
-    """Estimate bytes of parameters, gradients and optimiser state."""
-    return training_bytes(sum(_parameters(spec)))
-
-
 def _stages(size: list[int], spacing: list[float]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Yield (stride, kernel) per encoder stage."""
     stride = kernel = (1,) * len(size)
@@ -97,16 +80,6 @@ def _stages(size: list[int], spacing: list[float]) -> Iterator[tuple[tuple[int, 
         spacing = [mm * step for mm, step in zip(spacing, stride)]
 
 
-def _parameters(spec: NetworkSpec) -> Iterator[int]:
-    """Yield the weights of the convolutions per stage: encoder blocks, and the decoder stage above."""
-    widths = (spec.in_channels, *channels(spec))
-    for stage, (below, width) in enumerate(zip(widths, widths[1:])):
-        kernel = prod(spec.kernels[stage])
-        yield kernel * width * (below + (2 * spec.blocks[stage] - 1) * width)
-        if stage:
-            yield below * width * prod(spec.strides[stage]) + 2 * below * below * prod(spec.kernels[stage - 1])
-
-
 NETWORK = NetworkFamily(
     name="resenc_unet",
     features=32,
@@ -115,6 +88,4 @@ NETWORK = NetworkFamily(
     smallest_patch=2 * SMALLEST,
     build=build,
     check=check,
-    bytes_per_voxel=bytes_per_voxel,
-    fixed_bytes=fixed_bytes,
 )

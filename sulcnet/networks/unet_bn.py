@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sulcnet.networks._base import NetworkFamily, training_bytes
+from sulcnet.networks._base import NetworkFamily
 from sulcnet.records.network_spec import NetworkSpec
 
 if TYPE_CHECKING:
@@ -35,25 +35,6 @@ def build(spec: NetworkSpec) -> Network:
     return BatchNormUNet(spec, LEVELS, BLOCKS)
 
 
-def bytes_per_voxel(spec: NetworkSpec) -> float:
-    """Estimate peak training bytes per voxel and item: fp32 tensors held per stage, thinned by its reduction.
-
-    23.4 per channel at full resolution and 28.5 below, where encoder and decoder both have blocks; fitted to traces on
-    fake tensors, 2026-11-23: fp32, segmentation head, Dice + cross-entropy, AdamW, batch 3 less batch 1; 16 features,
-    64^3 2102, 128^2 3096. Under bf16 autocast half of it.
-    """
-    below = sum(2**level / 2 ** (level * spec.ndim) for level in range(1, LEVELS + 1))
-    return 4 * spec.features * (23.4 + 28.5 * below)
-
-
-def fixed_bytes(spec: NetworkSpec) -> float:
-    """Estimate bytes of parameters, gradients and optimiser state: blocks of every level, twice below the stem."""
-    widths = [spec.features * 2**level for level in range(LEVELS + 1)]
-    blocks = sum(2 * BLOCKS * 3**spec.ndim * width**2 * (2 if level else 1) for level, width in enumerate(widths))
-    moves = sum(2 * 2**spec.ndim * fine * coarse for fine, coarse in zip(widths, widths[1:]))
-    return training_bytes(blocks + moves)
-
-
 NETWORK = NetworkFamily(
     name="unet_bn",
     features=16,
@@ -61,6 +42,5 @@ NETWORK = NetworkFamily(
     divisor=divisor,
     smallest_patch=16,
     build=build,
-    bytes_per_voxel=bytes_per_voxel,
-    fixed_bytes=fixed_bytes,
+    batch_norm=True,
 )

@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from scipy.ndimage import find_objects
 
 from sulcnet.errors import DataError
 from sulcnet.geometry.crop import crop, nonzero_box
 from sulcnet.geometry.orient import nearest_ras, orient
 from sulcnet.geometry.thin import thin
-from sulcnet.io import non_finite, read_image, read_label
+from sulcnet.io import Image, non_finite, read_image, read_label
 from sulcnet.parallel import map_cases
 from sulcnet.planning.normalisation import FEW
 from sulcnet.records.dataset import Case, Dataset, DatasetHeader
 from sulcnet.records.fingerprint import CaseFacts, ChannelFacts, Fingerprint
 from sulcnet.records.splits import Splits
+from sulcnet.records.trace import Crop
 
 SAMPLED = 10_000                        # voxels per case and channel that stand for its intensities
 MANY = 256                              # distinct values are counted up to here
@@ -69,23 +71,35 @@ def measure_case(header: DatasetHeader, case: Case) -> _Measured:
     data = orient(np.stack([image.data for image in images]), step)
     box = nonzero_box(data)
     inside = crop(data, box)
+    label = read_label(case.label) if case.label is not None and header.structures else None
     facts = CaseFacts(
         shape=tuple(data.shape[1:]),
         box_shape=tuple(inside.shape[1:]),
         spacing=tuple(round(float(first.spacing[axis]), 6) for axis in step.axes),
-        volumes=_volumes(header, case),
+        volumes={} if label is None else _volumes(header, label),
+        extents={} if label is None else _extents(header, orient(label.data[None], step)[0], box),
     )
     samples = tuple(_sample(channel[channel != 0]) for channel in inside)
     return _Measured(facts, samples, tuple(_few(sample) for sample in samples))
 
 
-def _volumes(header: DatasetHeader, case: Case) -> dict[str, float]:
-    if case.label is None or not header.structures:
-        return {}
-    label = read_label(case.label)
+def _volumes(header: DatasetHeader, label: Image) -> dict[str, float]:
     voxel = float(np.prod(label.spacing))
     counts = np.bincount(label.data[label.data > 0].ravel(), minlength=max(header.structures.values()) + 1)
     return {name: float(counts[value]) * voxel for name, value in header.structures.items()}
+
+
+def _extents(header: DatasetHeader, label: np.ndarray, box: Crop) -> dict[str, tuple[tuple[float, float], ...]]:
+    """Give where each structure begins and ends along each axis, from 0 to 1 over the box; a label of another grid tells nothing."""
+    if label.shape != box.shape:
+        return {}
+    found = find_objects(label)
+    sides = list(zip(box.low, box.high))
+    return {
+        name: tuple((round((part.start - low) / (high - low), 4), round((part.stop - low) / (high - low), 4))
+                    for part, (low, high) in zip(found[value - 1], sides))
+        for name, value in header.structures.items() if value <= len(found) and found[value - 1] is not None
+    }
 
 
 def _sample(values: np.ndarray) -> np.ndarray:

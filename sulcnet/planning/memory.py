@@ -1,13 +1,13 @@
-"""Bytes that a training step holds, counted exactly and without allocating them: no GPU, no data.
+"""Bytes and arithmetic of training steps, counted exactly and without allocating them: no GPU, no data.
 
-    with FakeTensorMode() as mode:
+    with FakeTensorMode() as mode, cuda_autocast_rules():
         fake_modules(model, mode)
-        found = peak_bytes(step, state=[*model.parameters(), *model.buffers()])
-    found.bytes, found.phases["forward"]
+        found = trace(step, {"parameters": model.parameters(), "data": [image]}, prime)
+    found.live, found.moment, found.parts
 
 The step runs on fake tensors, which have shapes and storages only. A dispatch mode holds a weak reference on every
-storage; its callback comes when the storage is freed, so the live bytes are true at every operator, in forward,
-backward, recomputation and optimiser.
+storage; its callback comes when the storage is freed, so the live bytes are true at every operator: forward, backward,
+recomputation, optimiser. Nobody has to say which phase it is: autograd knows when it runs, and optimisers have hooks.
 """
 
 from __future__ import annotations
@@ -15,16 +15,22 @@ from __future__ import annotations
 import contextlib
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 ROUNDING = 512                          # kMinBlockSize of CUDA's caching allocator [bytes]
+FREED = -1                              # in a log, in the place of the bytes
+FORWARD, BACKWARD, OPTIMISER = "forward", "backward", "optimiser"
+CONVOLUTIONS = ("convolution", "convolution_backward")
 
 # What CUDA's autocast computes in fp32 and CPU's does not (torch/csrc/autocast, torch 2.13).
 FP32 = (
@@ -36,68 +42,200 @@ FP32 = (
 ).split()
 
 
-class Peak(NamedTuple):
-    """Most bytes alive at once, the phase in which that was, and the most of each phase."""
+class Trace(NamedTuple):
+    """What a step held and did.
 
-    bytes: int
-    phase: str
+    Attributes:
+        live: most bytes alive at once, every storage rounded up as CUDA's allocator does.
+        moment: phase and operator at which that was.
+        parts: what these bytes were: parameters, gradients, optimiser state, activations, temporaries, and what else the
+            caller named.
+        phases: most bytes alive in each phase.
+        arithmetic: floating-point operations.
+        log: (storage, bytes) as storages came and (storage, FREED) as they went, in a first and in later steps.
+    """
+
+    live: int
+    moment: str
+    parts: dict[str, int]
     phases: dict[str, int]
+    arithmetic: int
+    log: list[tuple[int, int]]
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the storages that operators make and that are still alive."""
+    """Write down the storages that operators make and free, and count arithmetic.
+
+    The log also holds what a convolution may need beside its tensors: cuDNN's tensor-core kernels work with channels last,
+    so they copy what they read and write. This is an allowance, no measurement; it counts for what the card must hold
+    (`log`), not for what is alive (`live`).
+    """
 
     def __init__(self):
         super().__init__()
-        self.live, self.phase = 0, "state"
-        self._seen: dict[int, weakref.ref] = {}
-        self.phases: dict[str, int] = {}
+        self.log: list[tuple[int, int]] = []
+        self.moments: list[tuple[str, str]] = []             # beside the log: phase, operator
+        self.kinds: dict[int, str] = {}
+        self.workspaces: set[int] = set()
+        self.states: dict[int, list[int]] = {}               # storages of an optimiser's state, by the optimiser's id
+        self.begun: list[tuple[int, int]] = []               # (place in the log, optimiser's id) of each optimiser step
+        self.arithmetic = 0
+        self._numbers: dict[int, tuple[weakref.ref, int]] = {}
+        self._next, self._optimising = 0, False
 
-    def track(self, tensor: Tensor) -> None:
-        """Count a tensor's storage, once."""
+    @property
+    def phase(self) -> str:
+        """Name the phase that the step is in."""
+        # No public name for this; -1 outside of a backward pass.
+        return BACKWARD if torch._C._current_graph_task_id() >= 0 else OPTIMISER if self._optimising else FORWARD
+
+    def track(self, tensor: Tensor, operator: str = "", kind: str | None = None) -> None:
+        """Write down a tensor's storage, once; say what kind it is where that is known."""
         storage = tensor.untyped_storage()
         key = storage._cdata
-        if key in self._seen:
-            return
-        size = -(-storage.nbytes() // ROUNDING) * ROUNDING
-        self._seen[key] = weakref.ref(storage, lambda _: self._freed(key, size))
-        self.live += size
-        self.phases[self.phase] = max(self.phases.get(self.phase, 0), self.live)
+        if key not in self._numbers:
+            self._next += 1
+            number = self._next
+            self._numbers[key] = weakref.ref(storage, lambda _: self._freed(key, number)), number
+            self._write(number, -(-storage.nbytes() // ROUNDING) * ROUNDING, operator)
+        if kind:
+            self.kinds.setdefault(self._numbers[key][1], kind)
 
-    def _freed(self, key: int, size: int) -> None:
-        self._seen.pop(key, None)
-        self.live -= size
+    def _freed(self, key: int, number: int) -> None:
+        self._numbers.pop(key, None)
+        self._write(number, FREED, "")
+
+    def _write(self, number: int, size: int, operator: str) -> None:
+        self.log.append((number, size))
+        self.moments.append((self.phase, operator))
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        found = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        found = func(*args, **kwargs)
         for leaf in tree_leaves(found):
             if isinstance(leaf, Tensor):
-                self.track(leaf)
+                self.track(leaf, func._opname)
+        if func._opname in CONVOLUTIONS:
+            self._allow(args, found)
+        counted = flop_registry.get(func._overloadpacket)
+        if counted is not None:
+            self.arithmetic += counted(*args, **kwargs, out_val=found)
         return found
 
+    def _allow(self, given: tuple, found: Tensor | tuple) -> None:
+        """Write down one copy of a convolution's tensors, taken and given back."""
+        size = sum(leaf.nbytes for leaf in tree_leaves((given, found)) if isinstance(leaf, Tensor))
+        self._next += 1
+        self.workspaces.add(self._next)
+        self._write(self._next, -(-size // ROUNDING) * ROUNDING, "")
+        self._write(self._next, FREED, "")
 
-def peak_bytes(step: Callable[[Callable[[str], None]], None], state: Iterable[Tensor], steps: int = 2) -> Peak:
-    """Run a step and give its peak.
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Count inside the block, and learn from every optimiser what are gradients and what is its state."""
+        hooks = [register_optimizer_step_pre_hook(self._before), register_optimizer_step_post_hook(self._after)]
+        try:
+            with self:
+                yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _before(self, optimiser: torch.optim.Optimizer, *_) -> None:
+        self._optimising = True
+        self.begun.append((len(self.log), id(optimiser)))
+        for group in optimiser.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self.track(parameter.grad, kind="gradients")
+
+    def _after(self, optimiser: torch.optim.Optimizer, *_) -> None:
+        self._optimising = False
+        tensors = [leaf for leaf in tree_leaves(dict(optimiser.state)) if isinstance(leaf, Tensor)]
+        for tensor in tensors:
+            self.track(tensor, kind="optimiser state")
+        self.states[id(optimiser)] = [self._numbers[tensor.untyped_storage()._cdata][1] for tensor in tensors]
+
+    def alive(self) -> dict[int, int]:
+        """Give the storages that are alive, and their bytes, in the order in which they came."""
+        sizes: dict[int, int] = {}
+        for number, size in self.log:
+            if size != FREED:
+                sizes[number] = size
+            else:
+                sizes.pop(number, None)
+        return sizes
+
+
+def trace(step: Callable[[], None], state: Mapping[str, Iterable[Tensor]], prime: Callable[[], None] = lambda: None) -> Trace:
+    """Run a whole training step and tell what it held.
 
     Args:
-        step: one whole training step; it calls its argument with the name of each phase that begins.
-        state: what is alive before the first step.
-        steps: the last one counts; the second one sees the optimiser's state.
+        state: what is alive before, by kind.
+        prime: makes what a first step leaves behind, above all the optimisers' states; a step will do.
     """
     live = LiveBytes()
-    for tensor in state:
-        live.track(tensor)
+    for kind, tensors in state.items():
+        for tensor in tensors:
+            live.track(tensor, kind=kind)
+    with live.watching():
+        prime()
+        given, began, live.arithmetic = live.alive(), len(live.log), 0
+        step()
+    return _summed(live, given, began)
 
-    def begin(phase: str) -> None:
-        live.phase = phase
-        live.phases[phase] = max(live.phases.get(phase, 0), live.live)
 
-    with live:
-        for _ in range(steps):
-            live.phases = {}
-            step(begin)
-    worst = max(live.phases, key=live.phases.get)
-    return Peak(live.phases[worst], worst, live.phases)
+def _summed(live: LiveBytes, given: dict[int, int], began: int) -> Trace:
+    """Go through the step's log: peaks, and what was alive at the highest one.
+
+    What the step makes and keeps, such as masks of window attention, is there from the start: later steps begin with it.
+    """
+    body = list(zip(live.log, live.moments))[began:]
+    stays = {number: size for number, size in live.alive().items() if number not in given}
+    alive = {**given, **stays}
+    made_in: dict[int, str] = {}
+    kept: set[int] = set()                                   # made in a forward pass, alive when a backward pass begins
+    total = peak = sum(alive.values())
+    at_peak, moment, phases, before = dict(alive), (FORWARD, ""), {FORWARD: total}, ""
+    rising = False
+    for (number, size), (phase, operator) in body:
+        if phase == BACKWARD != before:
+            kept.update(other for other in alive if made_in.get(other) == FORWARD)
+        before = phase
+        if number in live.workspaces or number in stays:
+            continue
+        if size == FREED:
+            if rising:                                       # a copy for each summit, not for each storage on the way up
+                at_peak, rising = dict(alive), False
+            total -= alive.pop(number)
+            continue
+        alive[number], made_in[number] = size, phase
+        total += size
+        phases[phase] = max(phases.get(phase, 0), total)
+        if total > peak:
+            peak, moment, rising = total, (phase, operator), True
+    parts = Counter()
+    for number, size in (alive if rising else at_peak).items():
+        parts[live.kinds.get(number) or ("activations" if number in kept else "temporaries")] += size
+    return Trace(peak, ", ".join(filter(None, moment)), dict(parts), phases, live.arithmetic, _settled(live, given, began))
+
+
+def _settled(live: LiveBytes, given: dict[int, int], began: int) -> list[tuple[int, int]]:
+    """Write the log of a run: the first step, in which optimisers make their states, and the step again twice.
+
+    Blocks of the allocator lie where they stay from the third step on.
+    """
+    states = {number for numbers in live.states.values() for number in numbers}
+    body = live.log[began:]
+    places = {place - began: optimiser for place, optimiser in live.begun if place >= began}
+    first: list[tuple[int, int]] = []
+    for index in range(len(body) + 1):
+        first += [(number, given[number]) for number in live.states.get(places.get(index), ()) if number in given]
+        first += body[index: index + 1]
+    beyond = max([number for number, _ in body], default=0) + 1
+    passing = {number for number, size in body if size != FREED} & {number for number, size in body if size == FREED}
+    again = [[(number + beyond * times, size) for number, size in body if number in passing] for times in (1, 2)]
+    return [*((number, size) for number, size in given.items() if number not in states), *first, *again[0], *again[1]]
 
 
 def fake_modules(module: nn.Module, mode: FakeTensorMode) -> None:

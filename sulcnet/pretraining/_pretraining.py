@@ -24,10 +24,11 @@ from sulcnet.errors import UsageError
 from sulcnet.evaluation.reconstruction import score_reconstruction
 from sulcnet.losses import Ratio
 from sulcnet.losses.ssim import ms_ssim, ssim, to_unit
-from sulcnet.networks._network import RECOMPUTE, Network
+from sulcnet.networks._network import Network
 from sulcnet.networks.heads import ReconstructionHead
 from sulcnet.options import option
 from sulcnet.records.experiment import Schedule
+from sulcnet.records.memory import RECOMPUTE
 from sulcnet.records.plan import NetworkPlan, Plan
 from sulcnet.training.method import Group, Method, Term
 

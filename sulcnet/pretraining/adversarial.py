@@ -48,6 +48,7 @@ class Adversarial(Pretraining):
     def __init__(self, *given):
         super().__init__(*given)
         channels, ndim = len(self.plan.channels), self.network_plan.network.ndim
+        self.cycle = self.options.critic_every if self.preset == "paper" else 1
         self.kind = "hinge" if self.preset == "sulcnet" else "ce"
         self.critic = Critic(ndim, channels, self.options.critic_features, spectral=self.preset == "sulcnet")
         self.modules["critic"] = self.critic

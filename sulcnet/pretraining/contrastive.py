@@ -58,6 +58,7 @@ class Contrastive(Pretraining):
     def __init__(self, *given):
         super().__init__(*given)
         self.overlap = 1.0 if self.preset == "paper" else self.options.overlap
+        self.cycle = self.options.every
         self.contrast = self.make_contrast()
         self.modules["contrast"] = self.contrast
 

@@ -115,11 +115,16 @@ def read_json(path: Path, error: type[SulcnetError] = DataError, missing: str = 
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON through a neighbouring file and a rename, so that a kill leaves the old or the new file."""
+    """Write JSON so that a reader, and a kill, leave the old or the new file."""
+    write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file through a neighbouring one and a rename."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
+    beside.write_text(text)
     beside.replace(path)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sulcnet.errors import DataError
 from sulcnet.records._record import Record
@@ -11,12 +11,16 @@ from sulcnet.records._record import Record
 
 @dataclass(frozen=True)
 class CaseFacts(Record):
-    """One case: canonical shape, shape of its non-zero box, spacing in mm, and structure volumes in mm3."""
+    """One case: canonical shape, shape of its non-zero box, spacing in mm, and structure volumes in mm3.
+
+    `extents` tells where each structure that is there begins and ends along each axis, from 0 to 1 over the box.
+    """
 
     shape: tuple[int, ...]
     box_shape: tuple[int, ...]
     spacing: tuple[float, ...]
     volumes: dict[str, float]
+    extents: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

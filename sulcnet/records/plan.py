@@ -9,14 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from sulcnet.errors import ModelError
 from sulcnet.records._record import Record, read_json, write_json
 from sulcnet.records.dataset import Classification
+from sulcnet.records.memory import RECOMPUTE
 from sulcnet.records.network_spec import NetworkSpec
 from sulcnet.records.workspace import ANY_DATASET
+
+
+PREPARATION = {"channels", "labels", "classification", "spacing", "normalisation", "schema"}
+INHERITS = "inherits_from"              # of a configuration that a person wrote into plans.json: only what differs follows
 
 
 @dataclass(frozen=True)
@@ -50,24 +55,41 @@ class Normalisation(Record):
 
 @dataclass(frozen=True)
 class MemoryEstimate(Record):
-    """Bytes that one training step needs, how they were found, and the budget they were held against."""
+    """Bytes that one training step needs, how they were found, and the budget they were held against.
+
+    Attributes:
+        kind: `traced` (exact, on fake tensors), `measured` (on a GPU), or `none` where nobody asked.
+        bytes: of the card: what the allocator takes, and the context.
+        budget: of the card.
+        live: of all tensors alive at the peak.
+        parts: what these were, by kind.
+        moment: phase and operator of the peak.
+        arithmetic: floating-point operations of a step.
+        measured: most bytes that the allocator took on the GPU where this was probed, without the context; 0 where nobody did.
+    """
 
     kind: str
     bytes: int
     budget: int
+    live: int = 0
+    parts: dict[str, int] = field(default_factory=dict)
+    moment: str = ""
+    arithmetic: int = 0
+    measured: int = 0
 
 
 @dataclass(frozen=True)
-class NetworkPlan(Record):
-    """One network on this configuration: its numbers, patch, batch, and the estimate that allowed them.
+class StepPlan(Record):
+    """How one pre-training method or tuning strategy trains a network.
 
-    `batch_size` counts images per step, `windows` the patches drawn from each: the first `bag` of them are the class
-    head's evidence, the others are drawn around the structures for the segmentation alone.
+    `batch_size` counts images per micro-batch, `windows` the patches (or a method's views) drawn from each: the first `bag` of
+    them are the class head's evidence, the others are drawn around the structures for the segmentation alone. A step descends
+    on `accumulate` micro-batches; `recompute` says what the backward pass computes again, `limited_by` what kept the patch from
+    being larger.
     """
 
     error = ModelError
 
-    network: NetworkSpec
     patch_size: tuple[int, ...]
     batch_size: int
     bag: int
@@ -75,19 +97,61 @@ class NetworkPlan(Record):
     estimate: MemoryEstimate
     reason: str
     alternatives: tuple[str, ...] = ()
+    accumulate: int = 1
+    recompute: str = "none"
+    limited_by: str = ""
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        if len(self.patch_size) != self.network.ndim:
-            yield "patch_size", f"expected {self.network.ndim} numbers, found {self.patch_size}"
-        if self.batch_size < 1:
-            yield "batch_size", f"expected at least 1, found {self.batch_size}"
+        for name in ("batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                yield name, f"expected at least 1, found {getattr(self, name)}"
         if not 1 <= self.bag <= self.windows:
             yield "bag", f"expected 1 to windows={self.windows}, found {self.bag}"
+        if self.recompute not in RECOMPUTE:
+            yield "recompute", f"expected one of {', '.join(RECOMPUTE)}, found '{self.recompute}'"
+
+
+@dataclass(frozen=True)
+class PredictionPlan(Record):
+    """Windows per forward pass, and where their probabilities are added up: `gpu` or `cpu`."""
+
+    batch: int
+    accumulate_on: str
+    estimate: MemoryEstimate
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if self.accumulate_on not in ("gpu", "cpu"):
+            yield "accumulate_on", f"expected gpu or cpu, found '{self.accumulate_on}'"
+        if self.batch < 1:
+            yield "batch", f"expected at least 1, found {self.batch}"
+
+
+@dataclass(frozen=True)
+class NetworkPlan(StepPlan):
+    """One network on this configuration. Its own numbers are those of `full`; `of` puts another step's in their place."""
+
+    network: NetworkSpec = field(kw_only=True)
+    steps: dict[str, StepPlan] = field(default_factory=dict, kw_only=True)
+    prediction: PredictionPlan | None = field(default=None, kw_only=True)
+
+    def of(self, step: str) -> NetworkPlan:
+        """Give this plan with the numbers of one method or strategy; as it is where that was not planned."""
+        own = self.steps.get(step)
+        return self if own is None else self.replace(steps={}, **{item.name: getattr(own, item.name) for item in fields(own)})
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        yield from super().problems()
+        for where, step in (("", self), *((f"steps.{name}.", step) for name, step in self.steps.items())):
+            if len(step.patch_size) != self.network.ndim:
+                yield f"{where}patch_size", f"expected {self.network.ndim} numbers, found {step.patch_size}"
 
 
 @dataclass(frozen=True)
 class Plan(Record):
-    """One configuration of a dataset: what preprocessing and every later command need to know."""
+    """One configuration of a dataset: what preprocessing and every later command need to know.
+
+    `prepared_as` names the configuration whose prepared cases this one reads; empty is its own.
+    """
 
     error = ModelError
     written_by = "sulcnet_plan"
@@ -103,6 +167,7 @@ class Plan(Record):
     median_shape: tuple[int, ...]
     normalisation: tuple[Normalisation, ...]
     networks: dict[str, NetworkPlan]
+    prepared_as: str = ""
     schema: int = 1
 
     def problems(self) -> Iterator[tuple[str, str]]:
@@ -112,6 +177,11 @@ class Plan(Record):
             yield "normalisation", f"expected one per channel ({len(self.channels)}), found {len(self.normalisation)}"
         if self.preset not in ("paper", "sulcnet"):
             yield "preset", f"expected paper or sulcnet, found '{self.preset}'"
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder with this configuration's prepared cases."""
+        return self.prepared_as or self.configuration
 
     @property
     def structures(self) -> dict[str, int]:
@@ -125,7 +195,7 @@ class Plan(Record):
 
     def preparation_hash(self) -> str:
         """Identify what prepared cases depend on; patch, batch and network do not change them."""
-        parts = {key: self.to_json()[key] for key in ("channels", "labels", "classification", "spacing", "normalisation", "schema")}
+        parts = {key: value for key, value in self.to_json().items() if key in PREPARATION}
         for channel in parts["normalisation"]:
             del channel["values"]       # what occurs is not what is done
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -152,7 +222,28 @@ def load_plans(path: Path) -> dict[str, Plan]:
     plans = read_json(path, ModelError, f"{Plan.written_by} writes it.")
     if not isinstance(plans, dict):
         raise ModelError(f"{path}: expected an object, found {plans!r}.", f"Make it anew with {Plan.written_by}.")
-    return {name: Plan.from_json(plan, f"{path}: {name}") for name, plan in plans.items()}
+    return {name: Plan.from_json(_inherited(plans, name, path), f"{path}: {name}") for name in plans}
+
+
+def _inherited(plans: dict, name: str, path: Path, seen: tuple[str, ...] = ()) -> dict:
+    """Give a configuration whose `inherits_from` names another: the other's values, and over them its own."""
+    own = plans[name]
+    parent = own.get(INHERITS) if isinstance(own, dict) else None
+    if parent is None:
+        return own
+    if parent not in plans or parent in (*seen, name):
+        raise ModelError(f"{path}: {name} inherits from {parent!r}, which is {'itself' if parent in plans else 'not there'}.",
+                         f"Name another configuration of the file: {', '.join(other for other in plans if other != name)}.")
+    base = _inherited(plans, parent, path, (*seen, name))
+    changes = {key: value for key, value in own.items() if key != INHERITS}
+    # Prepared cases are shared as long as nothing that they depend on is changed.
+    shared = "" if PREPARATION & changes.keys() else base.get("prepared_as") or base.get("configuration", parent)
+    return _merged(base, {"configuration": name, "prepared_as": shared, **changes})
+
+
+def _merged(base: dict, over: dict) -> dict:
+    return {**base, **{key: _merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+                       for key, value in over.items()}}
 
 
 def load_plan(path: Path, configuration: str) -> Plan:
@@ -171,6 +262,6 @@ def _how_to_plan(folder: str) -> str:
 
 
 def save_plan(path: Path, plan: Plan) -> None:
-    """Write a plan beside the other configurations of its dataset."""
-    plans = load_plans(path) if path.exists() else {}
-    write_json(path, {name: item.to_json() for name, item in {**plans, plan.configuration: plan}.items()})
+    """Write a plan beside the other configurations of its dataset, which stay as they are written."""
+    plans = load_plans(path) and read_json(path) if path.exists() else {}
+    write_json(path, {**plans, plan.configuration: plan.to_json()})

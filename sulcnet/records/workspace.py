@@ -20,6 +20,7 @@ FINGERPRINT = "fingerprint.json"
 PLANS = "plans.json"
 SPLITS = "splits.json"
 INTEGRITY = "integrity.json"
+MEMORY = "memory.json"
 IMAGES = "imagesTr"
 LABELS = "labelsTr"
 IMAGES_TEST = "imagesTs"
@@ -48,12 +49,13 @@ ANY_DATASET = re.compile(r"^Dataset(\d{3,})_(\w[\w.-]*)$")
 
 @dataclass(frozen=True)
 class DatasetFolders:
-    """The three folders of one dataset."""
+    """The three folders of one dataset, as one of its plans sees them; plans without a name are the usual ones."""
 
     name: str
     raw: Path
     preprocessed: Path
     results: Path
+    plans_name: str = ""
 
     @property
     def fingerprint(self) -> Path:
@@ -62,8 +64,9 @@ class DatasetFolders:
 
     @property
     def plans(self) -> Path:
-        """The dataset's plans file."""
-        return self.preprocessed / PLANS
+        """The dataset's plans file: plans.json, or plans_NAME.json."""
+        file = Path(PLANS)
+        return self.preprocessed / (f"{file.stem}_{self.plans_name}{file.suffix}" if self.plans_name else PLANS)
 
     @property
     def splits(self) -> Path:
@@ -71,8 +74,8 @@ class DatasetFolders:
         return self.preprocessed / SPLITS
 
     def prepared(self, configuration: str) -> Path:
-        """The folder of prepared cases of one configuration."""
-        return self.preprocessed / configuration
+        """The folder of prepared cases of one configuration; named plans have their own."""
+        return self.preprocessed / (f"{configuration}__{self.plans_name}" if self.plans_name else configuration)
 
     def pooled(self, configuration: str, other: str) -> Path:
         """The folder of another dataset's cases, prepared by this dataset's plan to be pre-trained on together."""
@@ -126,32 +129,32 @@ class Workspace:
         found = {folder.name for base in (self.raw, self.preprocessed) if base.is_dir() for folder in base.iterdir()}
         return sorted(name for name in found if ANY_DATASET.match(name))
 
-    def dataset(self, key: str) -> DatasetFolders:
-        """Find a dataset by number or name.
+    def dataset(self, key: str, plans_name: str | None = None) -> DatasetFolders:
+        """Find a dataset by number or name, and look at it through its usual or its named plans.
 
         Raises:
             DataError: none or more than one fits; the known ones are listed.
         """
         fits = [name for name in self.datasets() if key == name or _number(name) == (int(key) if key.isdecimal() else None)]
         if len(fits) == 1:
-            return self.folders(fits[0])
+            return self.folders(fits[0], plans_name or "")
         where = f"{self.raw} (chosen by {self.rule})"
         known = ", ".join(self.datasets()) or "none"
         if fits:
             raise DataError(f"Dataset {key} is ambiguous in {where}: {', '.join(fits)}.", "Give the full name.")
         raise DataError(f"There is no dataset '{key}' in {where}.", f"Datasets there: {known}. Another place: --root DIR.")
 
-    def folders(self, name: str) -> DatasetFolders:
+    def folders(self, name: str, plans_name: str = "") -> DatasetFolders:
         """Give the three folders of a dataset by its full name, whether they exist or not."""
-        return DatasetFolders(name, self.raw / name, self.preprocessed / name, self.results / name)
+        return DatasetFolders(name, self.raw / name, self.preprocessed / name, self.results / name, plans_name)
 
     def training_run(self, dataset: DatasetFolders, parts: tuple[str, ...], run: tuple[str, ...]) -> RunFolder:
         """Name the folder of a fine-tuning run; the facts of the run live in its JSON, never in this name."""
-        return RunFolder(dataset.results / "train" / "__".join(parts) / "__".join(run))
+        return RunFolder(dataset.results / "train" / "__".join(parts) / "__".join((*run, *_named(dataset))))
 
     def pretraining_run(self, dataset: DatasetFolders, parts: tuple[str, ...], run: tuple[str, ...]) -> RunFolder:
         """Name the folder of a pre-training run: (method, network, configuration), (preset, seed)."""
-        return RunFolder(dataset.results / "pretrain" / "__".join(parts) / "__".join(run))
+        return RunFolder(dataset.results / "pretrain" / "__".join(parts) / "__".join((*run, *_named(dataset))))
 
     def pretraining_runs(self, dataset: DatasetFolders) -> list[RunFolder]:
         """List every pre-training run of a dataset that has an experiment file."""
@@ -189,6 +192,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SULCNET_CACHE") or Path(tempfile.gettempdir()) / "sulcnet_cache")
 
 
+def memory_tables() -> tuple[Path, Path]:
+    """The rows of memory that came with the package, and those that were traced here."""
+    return Path(__file__).parents[1] / "planning" / MEMORY, cache_folder() / MEMORY
+
+
 def require_path(path: Path, flag: str) -> Path:
     """Give the file or folder back, or say which flag named something that is not there, and what is."""
     if not path.exists():
@@ -222,6 +230,10 @@ def make_folder(path: Path) -> Path:
 
 def _number(name: str) -> int:
     return int(ANY_DATASET.match(name).group(1))
+
+
+def _named(dataset: DatasetFolders) -> tuple[str, ...]:
+    return (dataset.plans_name,) if dataset.plans_name else ()
 
 
 def _has_model(run: RunFolder) -> bool:

@@ -18,7 +18,8 @@ from sulcnet.preprocessing.verify import verify_dataset
 from sulcnet.records.dataset import Case, Dataset
 from sulcnet.records.workspace import PREDICTIONS, TEST, DatasetFolders, RunFolder, Workspace
 from sulcnet.runs.evaluation import read_predictions_table
-from sulcnet.runs.preparing import fingerprint_dataset, plan_dataset, preprocess_dataset
+from sulcnet.runs.planning import plan_dataset
+from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 from sulcnet.runs.scoring import score_run
 from sulcnet.runs.training import TrainingWish, train
 
@@ -54,7 +55,7 @@ def demonstrate(
     log.info("verify, fingerprint, plan, preprocess")
     verify_dataset(folders, workers).raise_if_errors()
     fingerprint_dataset(folders, workers, overwrite=True)
-    plan = plan_dataset(folders, Wish(net=NET, features=FEATURES))
+    plan = plan_dataset(folders, Wish(net=NET, features=FEATURES), workers)
     preprocess_dataset(folders, plan.configuration, workers, overwrite=False)
     wish = TrainingWish(configuration=plan.configuration, net=NET, minutes=minutes, device=device, seed=seed, settings=SETTINGS)
     run = train(workspace, folders, wish, picture)

@@ -27,6 +27,7 @@ class Model(nn.Module):
         self.layout = Layout(network_plan.windows, network_plan.bag)
         self.tasks: tuple[Task, ...] = tuple(tasks_of(plan))
         self.network: Network = build(network_plan.network)
+        self.network.recompute = network_plan.recompute
         self.heads = nn.ModuleDict({task.name: task.head(self.network, plan, dict(options)) for task in self.tasks})
 
     def answer(self, features: Features, batch: Batch) -> dict[str, Tensor]:

@@ -20,6 +20,9 @@ from sulcnet.training import checkpoint
 from sulcnet.training.device import autocast, choose_precision
 
 
+WINDOWS = 2                             # per forward pass where no GPU was planned for: one alone meets torch's slow kernels on CPUs
+
+
 @dataclass(frozen=True)
 class TrainedModel:
     """What a run folder holds, loaded."""
@@ -34,7 +37,10 @@ class TrainedModel:
     def predictor(self, device: torch.device, precision: str = "auto", overlap: float = 0.5) -> Predictor:
         """Give the function from prepared images to probabilities."""
         context = partial(autocast, device, choose_precision(precision, device))
-        return Predictor(self.model, self.network_plan.patch_size, self.region, device, context, coordinates, overlap)
+        planned, gpu = self.network_plan.prediction, device.type == "cuda"
+        batch = planned.batch if planned and gpu else WINDOWS
+        sums = device if planned and gpu and planned.accumulate_on == "gpu" else torch.device("cpu")
+        return Predictor(self.model, self.network_plan.patch_size, self.region, device, context, coordinates, overlap, batch, sums)
 
 
 def load_model(folder: RunFolder, which: str = "final") -> TrainedModel:

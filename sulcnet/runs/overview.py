@@ -81,7 +81,7 @@ def describe_dataset(workspace: Workspace, folders: DatasetFolders) -> DatasetOv
         name=folders.name,
         **_counts(dataset),
         planned={name: tuple(plan.networks) for name, plan in (plans or {}).items()},
-        prepared={name: _prepared(folders.prepared(name)) for name in plans or {}},
+        prepared={name: _prepared(folders.prepared(plan.folder)) for name, plan in (plans or {}).items()},
         to_prepare=_read(lambda: len(cases_to_prepare(dataset, read_splits(folders.splits, dataset.cases))), notes) if split else None,
         errors=None if report is None else len(report.errors),
         warnings=None if report is None else len(report.warnings),

@@ -66,7 +66,7 @@ def gather(folders: Sequence[DatasetFolders], plan: Plan, use_validation: bool, 
 
 def _first(folders: DatasetFolders, plan: Plan) -> Pool:
     splits = Splits.load(folders.splits)
-    return _located(folders.prepared(plan.configuration), splits, plan, "")
+    return _located(folders.prepared(plan.folder), splits, plan, "")
 
 
 def _further(first: DatasetFolders, other: DatasetFolders, plan: Plan, workers: int) -> Pool:
@@ -80,7 +80,7 @@ def _further(first: DatasetFolders, other: DatasetFolders, plan: Plan, workers: 
     keep = dataset.header.structures == plan.structures
     chosen = {*splits.holdout.train, *splits.holdout.validation}
     cases = [case if keep else replace(case, label=None, target=None) for case in dataset.cases if case.id in chosen]
-    place = make_folder(first.pooled(plan.configuration, other.name))
+    place = make_folder(first.pooled(plan.folder, other.name))
     _prepare(cases, plan, place, workers)
     return _located(place, splits, plan, f"{other.name}/")
 

@@ -1,4 +1,4 @@
-"""Raw dataset -> split -> fingerprint -> plan -> prepared cases: what the planning commands call."""
+"""Raw dataset -> split -> fingerprint, and plan -> prepared cases: what the planning commands call."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import logging
 import shutil
 from functools import partial
 
-from sulcnet.errors import ModelError, PartlyDone
+from sulcnet.errors import PartlyDone
 from sulcnet.log import counted
 from sulcnet.parallel import map_cases
 from sulcnet.planning.fingerprint import measure
-from sulcnet.planning.planner import Wish, make_plan
 from sulcnet.preprocessing.prepare import prepare_case
 from sulcnet.records.dataset import Case, Dataset
 from sulcnet.records.fingerprint import Fingerprint
-from sulcnet.records.plan import Plan, load_plan, load_plans, save_plan
+from sulcnet.records.plan import load_plan
 from sulcnet.records.splits import Splits, read_splits, split
 from sulcnet.records.workspace import DATASET_JSON, SPLITS, DatasetFolders, make_folder
 
@@ -49,24 +48,6 @@ def fingerprint_dataset(folders: DatasetFolders, workers: int, overwrite: bool) 
     return fingerprint
 
 
-def plan_dataset(folders: DatasetFolders, wish: Wish) -> Plan:
-    """Plan one network; other networks planned before stay in the plan as long as the preparation is the same.
-
-    Raises:
-        ModelError: the dataset is not measured, or the network cannot be planned.
-    """
-    if not folders.fingerprint.exists():
-        raise ModelError(f"{folders.fingerprint} does not exist: the dataset is not measured.",
-                         f"Measure it: sulcnet_extract_fingerprint -d {folders.name}")
-    fingerprint = Fingerprint.load(folders.fingerprint)
-    plan = make_plan(Dataset.open(folders.raw).header, fingerprint, wish)
-    before = load_plans(folders.plans).get(plan.configuration) if folders.plans.exists() else None
-    if before is not None and before.preset == plan.preset and before.preparation_hash() == plan.preparation_hash():
-        plan = plan.replace(networks={**before.networks, **plan.networks})
-    save_plan(folders.plans, plan)
-    return plan
-
-
 def cases_to_prepare(dataset: Dataset, splits: Splits) -> list[Case]:
     """List the cases that the split knows; an unlabelled scan of a test subject is never read."""
     tested = {splits.subjects[case] for case in splits.test}
@@ -84,7 +65,7 @@ def preprocess_dataset(folders: DatasetFolders, configuration: str, workers: int
     dataset = Dataset.open(folders.raw)
     splits = settle_splits(folders, dataset)
     cases = cases_to_prepare(dataset, splits)
-    work = partial(prepare_case, plan, make_folder(folders.prepared(configuration)), overwrite)
+    work = partial(prepare_case, plan, make_folder(folders.prepared(plan.folder)), overwrite)
     outcomes = list(map_cases(work, cases, workers, "preprocess"))
     failed = sorted((case.id, outcome) for case, outcome in outcomes if isinstance(outcome, Exception))
     if failed:

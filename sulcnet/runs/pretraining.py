@@ -22,7 +22,7 @@ from sulcnet import options, plugins
 from sulcnet.data.images import ImageSource
 from sulcnet.data.loader import Images, collate_images, image_batches
 from sulcnet.errors import UsageError
-from sulcnet.log import to_file
+from sulcnet.log import counted, to_file
 from sulcnet.networks import build
 from sulcnet.pretraining._pretraining import Pretraining, PretrainOptions
 from sulcnet.records._record import write_json
@@ -68,6 +68,7 @@ class Run:
     options: PretrainOptions
     pool: Pool
     batch: int
+    accumulate: int
     device: torch.device
     precision: str
     threads: int
@@ -93,7 +94,9 @@ def pretrain(
     _check(own, wish)
     plan = load_plan(folders[0].plans, wish.configuration)
     preset = wish.preset or plan.preset
-    network_plan = pretraining_plan(plan, plan.network(wish.net), preset)
+    planned = plan.network(wish.net)
+    fits = preset == plan.preset and wish.method in planned.steps         # else the preset's numbers, unplanned
+    network_plan = planned.of(wish.method) if fits else pretraining_plan(plan, planned, preset)
     parts = (wish.method, network_plan.network.name, wish.configuration)
     folder = workspace.pretraining_run(folders[0], parts, (preset, f"seed{wish.seed}"))
     complete = (folder / EXPORT).exists()
@@ -105,11 +108,19 @@ def pretrain(
     precision = before.precision if before else choose_precision(wish.precision, device)
     threads = use_threads(before.threads if before else wish.threads)
     torch.manual_seed(wish.seed)
-    method = kind(build(network_plan.network), plan, network_plan, own, preset)
-    batch = own.batch or pretraining_batch(network_plan, preset, method.views)
-    run = Run(folder, wish, preset, plan, network_plan, own, pool, batch, device, precision, threads)
+    method = build_method(kind, plan, network_plan, own, preset)
+    batch = own.batch or (network_plan.batch_size if fits else pretraining_batch(network_plan, preset, method.views))
+    accumulate = network_plan.accumulate if fits and not own.batch else 1
+    run = Run(folder, wish, preset, plan, network_plan, own, pool, batch, accumulate, device, precision, threads)
     _train(run, method, folders, before.schedule if before else None, picture, montage)
     return folder
+
+
+def build_method(kind: type[Pretraining], plan: Plan, network_plan: NetworkPlan, own: PretrainOptions, preset: str) -> Pretraining:
+    """Put a method on a planned network."""
+    network = build(network_plan.network)
+    network.recompute = network_plan.recompute
+    return kind(network, plan, network_plan, own, preset)
 
 
 def _own_options(kind: type[Pretraining], before: Experiment) -> PretrainOptions:
@@ -130,7 +141,7 @@ def _train(
     method.modules.to(run.device)
     schedule = schedule or pretraining_schedule(
         run.preset, len(run.pool.training), run.batch, epochs=run.wish.epochs, minutes=run.wish.minutes,
-        patience=run.wish.patience, accumulate=run.wish.accumulate, rate=run.options.rate or None,
+        patience=run.wish.patience, accumulate=run.wish.accumulate or run.accumulate, rate=run.options.rate or None,
     )
     method.begin(schedule)
     transfer = dry_load(method, run.plan, run.network_plan)
@@ -239,7 +250,7 @@ def _experiment(folders: Sequence[DatasetFolders], run: Run, method: Pretraining
     return Experiment(
         kind="pretrain", dataset="+".join(folder.name for folder in folders), configuration=run.plan.configuration,
         network=run.network_plan.network.name, pretrain=run.wish.method, tune="none", preset=run.preset, fold="holdout",
-        seed=run.wish.seed, schedule=schedule, options={**asdict(run.options), "samples_per_step": run.batch},
+        seed=run.wish.seed, schedule=schedule, options={**asdict(run.options), "samples_per_step": run.batch * schedule.accumulate},
         assumptions={**_assumptions(run), **method.assumptions()}, precision=run.precision, device=str(run.device),
         threads=run.threads, preparation=run.plan.preparation_hash(), versions=versions(), subjects=run.pool.subjects,
         train=run.pool.train, validation=run.pool.validation, test=run.pool.test,
@@ -264,7 +275,11 @@ def _opening(run: Run, schedule: Schedule) -> str:
     length = f"{schedule.minutes:g} minutes" if schedule.minutes else f"{schedule.epochs} epochs"
     patch = "x".join(map(str, run.network_plan.patch_size))
     return (
-        f"{run.wish.method} ({run.preset}) of {run.network_plan.network.name}, patch {patch}, {run.batch} samples per step; "
+        f"{run.wish.method} ({run.preset}) of {run.network_plan.network.name}, patch {patch}, {_counted(run.batch, schedule.accumulate)} per step; "
         f"{len(run.pool.training)} training and {len(run.pool.watched)} validation cases; {length} of "
         f"{schedule.steps_per_epoch} steps; {run.precision} on {run.device}"
     )
+
+
+def _counted(batch: int, times: int) -> str:
+    return counted(batch, "sample") + (f" x {times}" if times > 1 else "")

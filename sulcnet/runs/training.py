@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from sulcnet.data.loader import batches
 from sulcnet.data.patches import PatchSource
 from sulcnet.data.region import Region, learn_region
 from sulcnet.errors import DataError, ModelError, UsageError
-from sulcnet.log import to_file
+from sulcnet.log import counted, to_file
 from sulcnet.records._record import write_json
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import NetworkPlan, Plan, load_plan
@@ -99,14 +99,15 @@ def train(
         Interrupted: a signal stopped it; `go_on` continues.
     """
     plan = load_plan(folders.plans, wish.configuration)
-    start = find_start(workspace, folders, wish, plan, plan.network(wish.net))
-    run = workspace.training_run(folders, *_folder_name(wish, start, plan, plan.network(wish.net)))
+    network_plan = plan.network(wish.net).of(wish.tune)
+    start = find_start(workspace, folders, wish, plan, network_plan)
+    run = workspace.training_run(folders, *_folder_name(wish, start, plan, network_plan))
     trained = run.checkpoint("final").exists()
     check_claim(run, wish, trained, trained and is_scored(run))
     if wish.go_on and trained:
         return run
     if start.file is not None and not start.file.exists():
-        _pretrain_first(workspace, folders, wish, start, plan.network(wish.net).network.name, picture, montage)
+        _pretrain_first(workspace, folders, wish, start, network_plan.network.name, picture, montage)
     setup = _set_up(folders, run, wish, start)
     device = choose_device(wish.device)
     use_threads(setup.experiment.threads)
@@ -156,6 +157,7 @@ def _pretrain_first(workspace: Workspace, folders: DatasetFolders, wish: Trainin
         ModelError: the user wants no such thing.
     """
     command = f"sulcnet_pretrain {folders.name} {wish.configuration} {wish.pretrain} --net {net} --seed {wish.seed}"
+    command += f" -p {folders.plans_name}" if folders.plans_name else ""
     if not wish.auto_pretrain:
         raise ModelError(f"{start.file} does not exist: nothing was pre-trained with {wish.pretrain}.", f"Run {command}")
     log.info("nothing was pre-trained with %s yet (%s): that comes first, as long as the preset says; for a choice run %s",
@@ -174,11 +176,11 @@ def _folder_name(wish: TrainingWish, start: Start, plan: Plan, network: NetworkP
 def _set_up(folders: DatasetFolders, run: RunFolder, wish: TrainingWish, start: Start) -> Setup:
     """Settle every choice: from the wish, or for a continued run from what its folder recorded."""
     plan = load_plan(run.plans() if wish.go_on else folders.plans, wish.configuration)
-    network_plan = plan.network(wish.net)
+    network_plan = plan.network(wish.net).of(wish.tune)
     splits = Splits.load(run / SPLITS if wish.go_on else folders.splits)
     part = splits.part(wish.fold)
     kind = plugins.find("tuning", wish.tune, "TUNING").Options
-    training, watched = (_labelled_cases(folders.prepared(wish.configuration), ids, plan) for ids in (part.train, part.validation))
+    training, watched = (_labelled_cases(folders.prepared(plan.folder), ids, plan) for ids in (part.train, part.validation))
     if not training:
         raise DataError(f"No training case of {folders.name} has a label or a class.", "Fine-tuning needs some; pre-training does not.")
     if wish.go_on:
@@ -202,7 +204,7 @@ def _experiment(
     device, tuning = choose_device(wish.device), plugins.find("tuning", wish.tune, "TUNING")
     schedule = tuning_schedule(
         plan.preset, not tuning.pretrained, len(training), network_plan, epochs=wish.epochs, minutes=wish.minutes,
-        patience=wish.patience, accumulate=wish.accumulate, rate=own.rate or None,
+        patience=wish.patience, accumulate=wish.accumulate or network_plan.accumulate, rate=own.rate or None,
     )
     return Experiment(
         kind="train", dataset=plan.dataset, configuration=plan.configuration, network=network_plan.network.name,
@@ -226,7 +228,7 @@ def _assemble(
 ) -> tuple[Loop, FineTuning, Transfer | None]:
     """Put the run together; the same for a new and for a continued one."""
     plan, network_plan, experiment = setup.plan, setup.network_plan, setup.experiment
-    prepared, images = folders.prepared(plan.configuration), network_plan.batch_size
+    prepared, images = folders.prepared(plan.folder), network_plan.batch_size
     torch.manual_seed(experiment.seed)
     model = Model(plan, network_plan, experiment.options)
     transfer = load_pretrained(model.network, setup.start.file) if setup.start.file else None
@@ -274,8 +276,13 @@ def _opening(setup: Setup, method: FineTuning) -> str:
         f"pretrain {e.pretrain}, tune {e.tune}; {' and '.join(task.name for task in method.model.tasks)}\n"
         f"{method.tuned.share().sentence()}\n"
         f"{e.network} ({parameters / 1e6:.2f} M parameters), patch {'x'.join(map(str, network.patch_size))}, "
-        f"{network.batch_size} images x {network.windows} windows, {e.precision} on {e.device}\n"
+        f"{_drawn(network, schedule.accumulate)} per step, {e.precision} on {e.device}\n"
         f"{len(setup.training)} training cases ({unlabelled} without a mask, {unclassed} without a class: left out of that loss), "
         f"{len(setup.watched)} validation cases\n"
         f"{length} of {schedule.steps_per_epoch} steps"
     )
+
+
+def _drawn(network: NetworkPlan, times: int) -> str:
+    windows = f" of {network.windows} windows" if network.windows > 1 else ""
+    return counted(network.batch_size, "image") + windows + (f" x {times}" if times > 1 else "")

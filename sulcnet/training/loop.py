@@ -74,7 +74,7 @@ class Loop:
         with contextlib.closing(self.batches(self.progress.step)) as source, stop_request() as request:
             self.progress.start()
             while not self.over:
-                self._step([next(source).to(self.device) for _ in range(self.schedule.accumulate)])
+                self.step([next(source).to(self.device) for _ in range(self.schedule.accumulate)])
                 self.progress.tick()
                 asked, closing = bool(request), self.progress.at_epoch_end
                 if closing:
@@ -114,8 +114,11 @@ class Loop:
         self.saved = self.progress.elapsed
         log.info("continuing at step %d (epoch %d)", self.progress.step, len(self.rows))
 
-    def _step(self, micro_batches: Sequence[Any]) -> None:
-        """Descend once per part: at once without accumulation, else at the window's end."""
+    def step(self, micro_batches: Sequence[Any]) -> None:
+        """Take one step; the planner runs this very function on fake tensors.
+
+        Every part descends once: at once without accumulation, else at the window's end.
+        """
         self.method.train()
         self._set_rates()
         totals = _summed([self.method.totals(batch) for batch in micro_batches])

@@ -44,11 +44,12 @@ class Group(NamedTuple):
 class Method:
     """Something that learns from batches.
 
-    `modules` holds every module whose state belongs to the run; `steps` must not read a tensor's value (no `.item()`,
+    `cycle` counts the kinds of step that take turns: the planner meets each of them. `modules` holds every module whose state belongs to the run; `steps` must not read a tensor's value (no `.item()`,
     no branch on one), so that the memory planner can run it on fake tensors. `progress` tells how far the run is; the loop
     sets it, and it is None outside of one.
     """
 
+    cycle = 1
     modules: nn.ModuleDict
     progress: Progress | None = None
 

@@ -14,9 +14,10 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from sulcnet.data.augment import AugmentOptions
-from sulcnet.networks._network import RECOMPUTE, Features, Network
+from sulcnet.networks._network import Features, Network
 from sulcnet.networks.adapters import Adapter
 from sulcnet.options import option
+from sulcnet.records.memory import RECOMPUTE
 from sulcnet.training.method import Group
 
 

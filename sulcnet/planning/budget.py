@@ -1,0 +1,282 @@
+"""A memory budget -> patch, batch and recomputation of one step: the largest useful patch first, then the preset's batch.
+
+    plan = Search(family, asked, Step("top"), need).plan()
+
+    median case 90x190x160 -> 96x192x160 -> 96x160x160 -> 96x160x128 -> ... -> 64x64x64     candidates, large to small
+                                  no            no            yes                            one image at a time: fits?
+
+`need` answers what a step needs, exactly (`runs/tracing.py`, or rows that were traced before). Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import ceil, prod
+from typing import NamedTuple
+
+import numpy as np
+
+from sulcnet.errors import ModelError
+from sulcnet.records.memory import StepNeed, StepQuestion
+from sulcnet.records.network_spec import NetworkSpec
+from sulcnet.records.plan import MemoryEstimate, StepPlan
+
+Need = Callable[[StepQuestion], StepNeed]
+Shape = tuple[int, ...]
+
+WINDOWS = {"paper": 8, "sulcnet": 4}    # windows or views per step that the preset asks for
+PAPER_PATCH = {"dd_unet": 32}           # others 64
+BAG = 4                                 # windows of one image that vote on its class
+SMALLER_BAGS = (2, 1)
+CONTEXT = 600_000_000                   # CUDA context with its kernels, and cuBLAS: 400 to 600 MB by report, not measured here [bytes]
+LEAST_DEEP = 2                          # voxels at the bottleneck: of one alone instance norm leaves nothing
+CHEAP = 0.05                            # more arithmetic than this is not spent for a larger patch without being asked
+SAME = {"scratch": "full"}              # a random start holds what a pre-trained one does
+
+
+class Step(NamedTuple):
+    """A method or strategy; `views` per sample of a pre-training method, 0 for a strategy."""
+
+    name: str
+    views: int = 0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What all steps of a plan have in common.
+
+    Attributes:
+        budget: of the card [bytes].
+        median, largest: shape of the median case, and the largest size along each axis, on the planned grid [voxels].
+        region: extent of the structure of interest over all cases there; zeros where it is unknown.
+        values: per channel how many values a label-like one holds, 0 for intensities.
+        patch, batch: the user's own, instead of planned ones.
+    """
+
+    preset: str
+    budget: int
+    median: tuple[float, ...]
+    largest: tuple[float, ...]
+    region: tuple[float, ...]
+    spacing: tuple[float, ...]
+    structures: int
+    classes: int
+    values: tuple[int, ...]
+    features: int
+    precision: str = "bf16"
+    patch: Shape | None = None
+    batch: int | None = None
+
+
+class Candidate(NamedTuple):
+    """A patch, the network that suits it, and its windows per sample."""
+
+    spec: NetworkSpec
+    patch: Shape
+    bag: int
+    windows: int
+
+
+@dataclass
+class Search:
+    """Look for the plan of one step.
+
+    Args:
+        spec: of a network that another step has settled; None lets the patch decide.
+    """
+
+    family: object
+    asked: Asked
+    step: Step
+    need: Need
+    spec: NetworkSpec | None = None
+    tried: list[str] = field(default_factory=list)
+
+    def plan(self) -> tuple[NetworkSpec, StepPlan]:
+        """Give the network and the step's plan.
+
+        Raises:
+            ModelError: nothing fits the budget; the smallest that would do is named.
+        """
+        place, recompute = self._place()
+        candidate = self.candidates[place]
+        images, estimate = self._batch(candidate, recompute)
+        wanted = self._wanted(candidate)
+        if recompute == "none" and images < wanted and self._cheap:
+            more, other = self._batch(candidate, self._cheap)
+            images, estimate, recompute = (more, other, self._cheap) if more > images else (images, estimate, recompute)
+        return candidate.spec, StepPlan(
+            candidate.patch, images, candidate.bag, candidate.windows, estimate, self._reason(candidate, place, recompute),
+            (*self.tried, *self._offers(place, recompute)), accumulate=ceil(wanted / images), recompute=recompute, limited_by=self._limit(place),
+        )
+
+    @cached_property
+    def candidates(self) -> list[Candidate]:
+        """List patches, large to small; what the user asked for stands alone."""
+        asked = self.asked
+        if asked.patch:
+            return [self._fit(asked.patch)]
+        side = PAPER_PATCH.get(self.family.name, 64)
+        first = (side,) * len(asked.median) if asked.preset == "paper" else tuple(ceil(size) for size in asked.median)
+        found = [self._fit(tuple(max(self.family.smallest_patch, size) for size in first))]
+        while (smaller := self._shorter(found[-1])) is not None:
+            found.append(self._fit(smaller))
+        # The last resort: fewer windows show the class.
+        last = found[-1]
+        return [*found, *(last._replace(bag=bag, windows=last.windows - last.bag + bag) for bag in SMALLER_BAGS if bag < last.bag)]
+
+    def _fit(self, patch: Sequence[int]) -> Candidate:
+        """Choose the network for a patch where it is not settled, and round the patch up to what the network can halve."""
+        family = self.family
+        spec = self.spec or family.topology(len(patch), len(self.asked.values), self.asked.features, patch, self.asked.spacing)
+        family.check(spec)
+        fitted = tuple(ceil(max(family.smallest_patch, size) / step) * step for size, step in zip(patch, family.divisor(spec)))
+        return Candidate(spec, fitted, *self._windows(fitted))
+
+    def _windows(self, patch: Shape) -> tuple[int, int]:
+        """Give (bag, windows) per sample: one where a window covers the median case, else a bag and one for the mask."""
+        if self.step.views:
+            return 1, self.step.views
+        if not self.asked.classes or all(np.array(patch) >= 0.95 * np.array(self.asked.median)):
+            return 1, 1
+        return BAG, BAG + bool(self.asked.structures)
+
+    def _shorter(self, candidate: Candidate) -> Shape | None:
+        """Shorten the axis that covers the largest part of the case, so that the patch keeps the case's aspect.
+
+        An axis that would no longer cover the region of interest waits until no other is left.
+        """
+        steps, patch = np.array(self.family.divisor(candidate.spec)), np.array(candidate.patch)
+        deep = patch // steps
+        possible = [axis for axis in range(len(patch)) if patch[axis] - steps[axis] >= max(self.family.smallest_patch, steps[axis])
+                    and prod(np.delete(deep, axis)) * (deep[axis] - 1) >= LEAST_DEEP]
+        if not possible:
+            return None
+        covers = lambda axis: patch[axis] - steps[axis] >= self.asked.region[axis]
+        axis = max(possible, key=lambda axis: (covers(axis), patch[axis] / self.asked.median[axis]))
+        return tuple(int(size) - int(steps[axis]) * (other == axis) for other, size in enumerate(patch))
+
+    def _wanted(self, candidate: Candidate) -> int:
+        """Count the samples per step that were asked for, else the preset's."""
+        return self.asked.batch or max(self._least(candidate), WINDOWS[self.asked.preset] // candidate.windows)
+
+    def _least(self, candidate: Candidate) -> int:
+        """Count the samples below which a step would mean something else.
+
+        A contrast needs another case to tell from, and batch statistics of one window are not those of a batch.
+        """
+        return 2 if self.step.views > 1 or (self.family.batch_norm and candidate.windows == 1) else 1
+
+    def _place(self) -> tuple[int, str]:
+        """Choose the candidate, and what is recomputed for it: nothing, unless that is cheap or nothing fits without."""
+        # Most often the whole batch fits at once, and nothing else need be asked.
+        if self._fits(0, "none", self._wanted(self.candidates[0])) or self._fits(0, "none"):
+            return 0, "none"
+        for way in (self._cheap or "none", *(way for way in self.family.recomputes if way != self._cheap)):
+            place = self._largest(way)
+            if place < len(self.candidates):
+                return place, "none" if way == self._cheap and self._fits(place, "none") else way
+        self._refuse()
+
+    @cached_property
+    def _cheap(self) -> str | None:
+        """Name what can be recomputed for next to nothing, at the patch that was asked for first."""
+        return next((way for way in self.family.recomputes if self._extra(0, way) <= CHEAP), None)
+
+    def _largest(self, recompute: str) -> int:
+        """Find the first candidate that fits; one past the last where none does. Those with equal windows shrink monotonously."""
+        low, high = 0, len(self.candidates)
+        while low < high and self.candidates[low].windows == 1 < self.candidates[-1].windows:
+            if self._fits(low, recompute):
+                return low
+            low += 1
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._fits(middle, recompute) else (middle + 1, high)
+        return low
+
+    def _fits(self, place: int, recompute: str, images: int | None = None) -> bool:
+        """Tell whether so many samples fit, by default the fewest that a step can do with."""
+        candidate = self.candidates[place]
+        images = images or self.asked.batch or self._least(candidate)
+        need = self._need(candidate, images, recompute)
+        self.tried.append(f"{'x'.join(map(str, candidate.patch))}{_also(recompute)}, batch {images} of {candidate.windows}: "
+                          f"{self._total(need) / 1e9:.2f} GB, {need.arithmetic / 1e9:.0f} GFLOP")
+        return self._total(need) <= self.asked.budget
+
+    def _batch(self, candidate: Candidate, recompute: str) -> tuple[int, MemoryEstimate]:
+        """Find the most samples per micro-batch that fit, dividing those that a step asks for."""
+        wanted, least = self._wanted(candidate), self.asked.batch or self._least(candidate)
+        for images in (count for count in range(wanted, least - 1, -1) if wanted % count == 0):
+            need = self._need(candidate, images, recompute)
+            if self._total(need) <= self.asked.budget or images == least:
+                return images, MemoryEstimate("traced", self._total(need), self.asked.budget, need.live, need.parts, need.moment, need.arithmetic)
+        raise AssertionError("the least number of samples divides what is wanted")
+
+    def _need(self, candidate: Candidate, images: int, recompute: str) -> StepNeed:
+        """Ask for a micro-batch of so many samples, as part of the whole step."""
+        asked, wanted = self.asked, self._wanted(candidate)
+        # More than two micro-batches hold no more than two do.
+        accumulate = 1 if images >= wanted else 2
+        return self.need(StepQuestion(
+            SAME.get(self.step.name, self.step.name), asked.preset, candidate.spec, candidate.patch, images, candidate.windows, candidate.bag,
+            accumulate, 0 if self.step.views else asked.structures, 0 if self.step.views else asked.classes, asked.values, asked.precision, recompute,
+        ))
+
+    def _total(self, need: StepNeed) -> int:
+        return need.reserved + CONTEXT
+
+    def _extra(self, place: int, recompute: str) -> float:
+        """Give the share of arithmetic that recomputation adds."""
+        candidate = self.candidates[place]
+        least = self._least(candidate)
+        return self._need(candidate, least, recompute).arithmetic / self._need(candidate, least, "none").arithmetic - 1
+
+    def _offers(self, place: int, recompute: str) -> Iterator[str]:
+        """Tell what else would be possible: the next larger patch, and at which price."""
+        if place == 0:
+            return
+        larger = self.candidates[place - 1]
+        name, least = "x".join(map(str, larger.patch)), self.asked.batch or self._least(larger)
+        for way in self.family.recomputes:
+            need = self._need(larger, least, way)
+            if way != recompute and self._total(need) <= self.asked.budget:
+                yield f"{name} would fit with --set recompute={way}, {100 * self._extra(place - 1, way):.0f} % more arithmetic"
+                return
+        needed = self._total(self._need(larger, least, recompute))
+        yield f"{name} needs {needed / 1e9:.1f} GB"
+
+    def _reason(self, candidate: Candidate, place: int, recompute: str) -> str:
+        asked, also = self.asked, _also(recompute)
+        if asked.patch is not None:
+            return ("as asked" if candidate.patch == tuple(asked.patch) else "as asked, rounded up for the network") + also
+        if place > 0:
+            covers = any(asked.region) and all(np.array(candidate.patch) >= asked.region)
+            return f"the largest that fits the budget{', and it covers the region of interest' * covers}{also}"
+        return ("the source paper's" if asked.preset == "paper" else "covers the median case") + also
+
+    def _limit(self, place: int) -> str:
+        if self.asked.patch is not None:
+            return "the user"
+        if place > 0:
+            return "memory"
+        return "preset" if self.asked.preset == "paper" else "data"
+
+    def _refuse(self) -> None:
+        """Say what would do: the smallest candidate in the way that takes least."""
+        last = self.candidates[-1]
+        least = self.asked.batch or self._least(last)
+        totals = {way: self._total(self._need(last, least, way)) for way in ("none", *self.family.recomputes)}
+        way = min(totals, key=totals.get)
+        patch, needed = "x".join(map(str, last.patch)), ceil(totals[way] / 1e8) / 10
+        raise ModelError(
+            f"{self.family.name} with {self.step.name} does not fit {self.asked.budget / 1e9:g} GB: "
+            f"patch {patch}{_also(way)} needs {needed:g} GB.",
+            f"Plan with --gpu-memory {needed:g}, or a smaller network (--net, --features).",
+        )
+
+
+def _also(recompute: str) -> str:
+    return "" if recompute == "none" else f" with {recompute} recomputed"

@@ -1,0 +1,110 @@
+"""What a training step needs, by what it is: rows that were traced once and are kept (`memory.json`).
+
+    table = MemoryTable.load(path, versions())
+    table.rows.get(question)                # StepNeed, or None where nobody traced it yet with these versions
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from sulcnet.errors import ModelError, SulcnetError
+from sulcnet.records._record import Record, write_text
+from sulcnet.records.network_spec import NetworkSpec
+
+PRECISIONS = ("bf16", "fp32")
+RECOMPUTE = ("none", "attention", "stages")       # what the backward pass computes again, from nothing to most
+PREDICT = "predict"                     # in the place of a method or strategy: a forward pass over windows
+
+
+@dataclass(frozen=True)
+class StepQuestion(Record):
+    """Everything that the bytes of a step depend on.
+
+    Attributes:
+        step: pre-training method, tuning strategy, or `predict`.
+        images: samples per micro-batch; each has `windows` windows (or the method's views), of which `bag` show the class.
+        accumulate: micro-batches per step.
+        structures: values of the label map without background; 0 where there is none.
+        classes: of the image; 0 where there are none.
+        values: per channel how many distinct values a label-like one holds; 0 for intensities.
+    """
+
+    error = ModelError
+
+    step: str
+    preset: str
+    network: NetworkSpec
+    patch: tuple[int, ...]
+    images: int
+    windows: int
+    bag: int
+    accumulate: int
+    structures: int
+    classes: int
+    values: tuple[int, ...]
+    precision: str
+    recompute: str
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if self.precision not in PRECISIONS:
+            yield "precision", f"expected {' or '.join(PRECISIONS)}, found '{self.precision}'"
+        if self.recompute not in RECOMPUTE:
+            yield "recompute", f"expected {', '.join(RECOMPUTE)}, found '{self.recompute}'"
+
+
+@dataclass(frozen=True)
+class StepNeed(Record):
+    """What a step holds and does.
+
+    Attributes:
+        live: most bytes of tensors alive at once.
+        reserved: what CUDA's caching allocator must be able to take from the card for them, without the context and
+            without the workspaces of convolutions [bytes].
+        moment: phase and operator of the peak.
+        parts: what was alive at the peak, by kind [bytes].
+        arithmetic: floating-point operations per step (of each kind, where kinds take turns).
+    """
+
+    live: int
+    reserved: int
+    moment: str
+    parts: dict[str, int]
+    arithmetic: int
+
+
+@dataclass
+class MemoryTable:
+    """Rows of need by question. Rows that other versions traced are left out: they may differ."""
+
+    rows: dict[StepQuestion, StepNeed] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path, versions: Mapping[str, str]) -> MemoryTable:
+        """Read a file that these versions wrote; a file that is not there, or is damaged, holds no rows."""
+        try:
+            found = json.loads(path.read_text())
+            rows = found["rows"] if found["versions"] == dict(versions) else []
+            return cls({StepQuestion.from_json(row["question"]): StepNeed.from_json(row["need"]) for row in rows})
+        except (OSError, ValueError, KeyError, TypeError, SulcnetError):
+            return cls()
+
+    def save(self, path: Path, versions: Mapping[str, str]) -> None:
+        """Write all rows, one per line, in an order that does not depend on how they came."""
+        rows = sorted(json.dumps({"question": question.to_json(), "need": need.to_json()}) for question, need in self.rows.items())
+        write_text(path, f'{{"versions": {json.dumps(dict(versions))},\n"rows": [\n' + ",\n".join(rows) + "\n]}\n")
+
+
+def versions() -> dict[str, str]:
+    """Name the versions that a row depends on, without importing them; builds of one version are alike."""
+    found = {}
+    for name in ("sulcnet", "torch", "monai"):
+        try:
+            found[name] = version(name).split("+")[0]
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found

@@ -1,0 +1,177 @@
+"""A step of a method or strategy -> what it needs, traced on fake tensors: the planner's question, answered exactly.
+
+    need = trace_step(question)             # a few seconds; no data, no GPU
+    need.live, need.reserved, need.parts
+
+The step is the loop's own, and the method is built as a run builds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from sulcnet import plugins
+from sulcnet.data.loader import Batch, Images
+from sulcnet.planning.allocator import smallest_device
+from sulcnet.planning.memory import Trace, cuda_autocast_rules, fake_modules, trace
+from sulcnet.pretraining._pretraining import Pretraining
+from sulcnet.records.dataset import Classification
+from sulcnet.records.experiment import Schedule
+from sulcnet.records.memory import PREDICT, StepNeed, StepQuestion
+from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
+from sulcnet.records.workspace import RunFolder
+from sulcnet.runs.finetuning import FineTuning, Model
+from sulcnet.runs.pretraining import build_method
+from sulcnet.runs.schedules import PRETRAIN_RATES, RATES
+from sulcnet.training.device import autocast
+from sulcnet.training.loop import Loop
+from sulcnet.training.method import Method
+
+CPU = torch.device("cpu")
+# Steps into the run: past every warm-up.
+HALFWAY = 8
+
+
+class Measured(NamedTuple):
+    """Most bytes in tensors, and most that the allocator took from the card."""
+
+    allocated: int
+    reserved: int
+
+
+def trace_step(question: StepQuestion) -> StepNeed:
+    """Trace what a question asks for.
+
+    Raises:
+        SulcnetError: the step cannot be built like this; the network has nothing to adapt, for example.
+    """
+    found = run_on_tensors(question)
+    return StepNeed(found.live, smallest_device(found.log), found.moment, found.parts, found.arithmetic)
+
+
+def run_on_tensors(question: StepQuestion, fake: bool = True) -> Trace:
+    """Run whole steps on fake tensors, or on real ones of the CPU, which hold the same."""
+    with cuda_autocast_rules():
+        modules, method, batches = _built(question)
+        with FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext() as mode:
+            if mode:
+                fake_modules(modules, mode)
+                batches = [_each(mode.from_tensor, batch) for batch in batches]
+            given = [part for batch in batches for part in batch if part is not None]
+            prime, step = _steps(modules, method, question, batches, CPU)
+            return trace(step, {"parameters": modules.parameters(), "buffers": modules.buffers(), "data": given}, prime)
+
+
+def run_on_gpu(question: StepQuestion, device: torch.device) -> Measured:
+    """Run whole steps on a GPU and read what its allocator held; of a process that holds nothing else there."""
+    modules, method, batches = _built(question)
+    modules.to(device)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    prime, step = _steps(modules, method, question, [batch.to(device) for batch in batches], device)
+    prime()
+    step()
+    step()
+    torch.cuda.synchronize(device)
+    return Measured(torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device))
+
+
+def _built(question: StepQuestion) -> tuple[nn.Module, Method | None, list[Batch] | list[Images]]:
+    """Build what a run would build, and its micro-batches; there is no method where the step is a prediction."""
+    plan = _plan(question)
+    if question.step == PREDICT:
+        return Model(plan, plan.network(None), {}), None, [_windows(question)]
+    method = _method(question, plan)
+    return method.modules, method, [_batch(question, method) for _ in range(question.accumulate)]
+
+
+def _each(change: Callable[[Tensor], Tensor], batch: Batch | Images) -> Batch | Images:
+    return type(batch)(*(change(part) for part in batch if part is not None))
+
+
+def _plan(question: StepQuestion) -> Plan:
+    """Make up a dataset that asks for these heads."""
+    spec, ndim = question.network, question.network.ndim
+    network = NetworkPlan(question.patch, question.images, question.bag, question.windows, MemoryEstimate("traced", 1, 1), "traced",
+                          recompute=question.recompute, network=spec)
+    channels = tuple(Normalisation("labels", values=tuple(range(count))) if count else Normalisation("zscore") for count in question.values)
+    classification = Classification("class", tuple(f"class {number}" for number in range(question.classes)), False) if question.classes else None
+    labels = {"background": 0, **{f"structure {number}": number for number in range(1, question.structures + 1)}}
+    names = tuple(f"channel {number}" for number in range(len(question.values)))
+    return Plan("Dataset000_Traced", "3d", question.preset, names, labels, classification, ".nii.gz", (1.0,) * ndim, question.patch,
+                channels, {spec.name: network})
+
+
+def _method(question: StepQuestion, plan: Plan) -> Method:
+    network_plan = plan.network(None)
+    if question.step in plugins.names("pretraining", "METHOD"):
+        kind = plugins.find("pretraining", question.step, "METHOD")
+        return build_method(kind, plan, network_plan, kind.Options(), question.preset)
+    tuning = plugins.find("tuning", question.step, "TUNING")
+    return FineTuning(Model(plan, network_plan, tuning.Options().to_json()), tuning, question.preset)
+
+
+def _batch(question: StepQuestion, method: Method) -> Batch | Images:
+    """Make what the loader would give: only shapes and kinds of numbers matter."""
+    if isinstance(method, FineTuning):
+        return _windows(question)
+    count, patch, ndim = question.images * method.views, question.patch, len(question.patch)
+    image, flat = torch.zeros(count, len(question.values), *patch), torch.ones(count, 1, *patch)
+    return Images(image, image.clone(), flat, torch.tensor([-1.0, 1.0]).repeat(count, len(question.values), 1), torch.zeros(count, ndim, 2),
+                  torch.arange(count), torch.zeros(count, *patch, dtype=torch.int64))
+
+
+def _windows(question: StepQuestion) -> Batch:
+    count, ndim = question.images * question.windows, len(question.patch)
+    return Batch(torch.zeros(count, len(question.values), *question.patch), torch.zeros(count, *question.patch, dtype=torch.int64),
+                 torch.zeros(count, ndim, 2), torch.ones(count), torch.zeros(question.images, dtype=torch.int64))
+
+
+def _steps(
+    modules: nn.Module, method: Method | None, question: StepQuestion, batches: list, device: torch.device,
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Give what makes the optimisers' states, and the loop's step, of each kind that there is."""
+    if method is None:
+        return lambda: None, partial(_predict, modules, question, batches[0], device)
+    rates = RATES[question.preset] if isinstance(method, FineTuning) else PRETRAIN_RATES[question.preset]
+    schedule = Schedule(epochs=2 * HALFWAY, steps_per_epoch=1, rates=rates, weight_decay=1e-2, warm_up=0.0, floor=0.1, clip=1.0,
+                        optimiser="adam" if question.preset == "paper" else "adamw", accumulate=question.accumulate)
+    loop = Loop(method, schedule, RunFolder(Path()), device, question.precision, batches=iter, validate=dict)
+    if isinstance(method, Pretraining):
+        method.begin(schedule)
+    return partial(_prime, loop), partial(_cycle, loop, batches)
+
+
+def _prime(loop: Loop) -> None:
+    """Let every optimiser make its state, by a step that moves nothing."""
+    for optimiser in loop.optimisers.values():
+        for group in optimiser.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+
+def _cycle(loop: Loop, batches: list) -> None:
+    """Take a step of each kind, from the middle of a run on."""
+    loop.progress.step = HALFWAY
+    for _ in range(loop.method.cycle):
+        loop.step(batches)
+
+
+@torch.no_grad()
+def _predict(model: Model, question: StepQuestion, batch: Batch, device: torch.device) -> None:
+    """Give the probabilities of a batch of windows, as prediction does."""
+    model.eval()
+    with autocast(device, question.precision):
+        features = model.network(batch.image)
+        if "segmentation" in model.heads:
+            model.heads["segmentation"](features.decoder[-1]).float().softmax(dim=1)

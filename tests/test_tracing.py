@@ -1,0 +1,99 @@
+"""The step that is planned is the step that is trained: the same function, and on real tensors the same bytes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from sulcnet.errors import SulcnetError
+from sulcnet.networks import family
+from sulcnet.records.memory import PREDICT, MemoryTable, StepQuestion, versions
+from sulcnet.runs.tracing import run_on_tensors, trace_step
+from sulcnet.training.loop import Loop
+
+SMALL = {"swin_unetr_12": (12, (64, 64, 64)), "resenc_unet": (8, (32, 32, 32)), "unet_bn": (8, (32, 32, 32)), "dd_unet": (8, (32, 32, 32))}
+
+
+def question(step: str, net: str = "resenc_unet", **changes) -> StepQuestion:
+    features, patch = SMALL[net]
+    spec = family(net).topology(3, 1, features, patch, (1.0, 1.0, 1.0))
+    views = {"contrastive": 2}.get(step, 1)
+    asked = StepQuestion(step, "sulcnet", spec, patch, 2, views, 1, 1, 2, 3, (0,), "bf16", "none")
+    return replace(asked, **changes)
+
+
+@pytest.mark.parametrize("asked", [
+    question("full"), question("top", "unet_bn"), question("lora", "swin_unetr_12", images=1), question("convlora"),
+    question("contrastive"), question("adversarial", preset="paper"), question("diffusion", "dd_unet"), question("mae", values=(4,)),
+    question("full", windows=3, bag=2, images=1), question("full", accumulate=2), question("full", "unet_bn", recompute="stages"),
+    question(PREDICT), question("recon", precision="fp32"),
+], ids=lambda asked: f"{asked.step}-{asked.network.name}-{asked.precision}-{asked.recompute}-{asked.accumulate}")
+def test_fake_tensors_hold_what_real_ones_hold(asked):
+    fake, real = run_on_tensors(asked), run_on_tensors(asked, fake=False)
+    assert fake.live == pytest.approx(real.live, rel=0.01)
+    assert fake.parts.keys() == real.parts.keys() and fake.arithmetic == real.arithmetic
+
+
+def test_the_loop_s_own_step_is_what_runs(monkeypatch):
+    taken, step = [], Loop.step
+    monkeypatch.setattr(Loop, "step", lambda self, batches: taken.append(len(batches)) or step(self, batches))
+    trace_step(question("full", accumulate=2))
+    assert taken == [2]
+
+
+def test_what_a_step_needs_grows_with_what_it_does():
+    def bytes_of(step, **changes):
+        return trace_step(question(step, **changes)).live
+
+    assert bytes_of("top") < 0.8 * bytes_of("full")
+    assert bytes_of("recon") < bytes_of("adversarial") < bytes_of("contrastive")
+    one, two, three = (bytes_of("full", images=count) for count in (1, 2, 3))
+    assert three - two == pytest.approx(two - one, rel=0.02)         # a line in the batch
+    assert bytes_of("full", accumulate=2) > two                      # gradients stay while the next micro-batch runs
+
+
+def test_the_allocator_takes_more_than_is_alive_and_less_than_twice():
+    need = trace_step(question("full"))
+    assert need.live < need.reserved < 2 * need.live
+    assert sum(need.parts.values()) == need.live
+
+
+@pytest.mark.parametrize("net, share", [("resenc_unet", 0.85), ("unet_bn", 0.75), ("swin_unetr_12", 0.4)])
+def test_recomputed_stages_need_a_share_of_the_memory(net, share):
+    """The swin would need 0.8 if its stages did not recompute attention by parts of the windows."""
+    larger = {"patch": (48, 48, 48)} if net != "swin_unetr_12" else {}
+    plain, again = (trace_step(question("full", net, recompute=word, **larger)) for word in ("none", "stages"))
+    assert again.live < share * plain.live, again.live / plain.live
+    assert 1.2 < again.arithmetic / plain.arithmetic < 1.4
+
+
+def test_the_same_question_has_the_same_answer():
+    assert trace_step(question("full")) == trace_step(question("full"))
+
+
+def test_a_step_that_cannot_be_built_says_so():
+    with pytest.raises(SulcnetError):
+        trace_step(question("lora"))                                 # no linear layer
+
+
+def test_tracing_leaves_random_numbers_and_autocast_as_they_were():
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    values = torch.randn(4, 4)
+    torch.manual_seed(3)
+    trace_step(question("top"))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (values @ values).softmax(dim=-1).dtype == torch.bfloat16
+    torch.manual_seed(3)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_rows_are_kept_and_those_of_other_versions_left_out(tmp_path):
+    asked = question("top")
+    table = MemoryTable({asked: trace_step(asked)})
+    table.save(tmp_path / "memory.json", versions())
+    assert MemoryTable.load(tmp_path / "memory.json", versions()).rows == table.rows
+    assert MemoryTable.load(tmp_path / "memory.json", {**versions(), "torch": "1.0"}).rows == {}
+    (tmp_path / "memory.json").write_text("{")
+    assert MemoryTable.load(tmp_path / "memory.json", versions()).rows == {}
+    assert MemoryTable.load(tmp_path / "absent.json", versions()).rows == {}
