@@ -9,6 +9,9 @@ cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 
+echo "## Memory: foreseen against what the allocator handed out and took"
+$PYTHON benchmarks/memory.py --device cuda
+echo
 echo "## Tuning strategies: predicted bytes against measured ones, and step times"
 $PYTHON benchmarks/tuning.py --device cuda --time 96 --images 2 --precision bf16
 echo

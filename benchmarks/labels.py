@@ -19,7 +19,8 @@ from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.planner import Wish
 from sulcnet.records.workspace import EXPORT, LABELS, PARTICIPANTS, Workspace
-from sulcnet.runs.preparing import fingerprint_dataset, plan_dataset, preprocess_dataset
+from sulcnet.runs.planning import plan_dataset
+from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
 DATASET, KEPT, EPOCHS = "Dataset906_FewLabels", 10, 15             # one training phantom in KEPT has its labels
 SCRATCH = "scratch"
@@ -66,9 +67,14 @@ def one(root: Path, arm: str, seed: int, epochs: int) -> None:
 
 
 def scores(root: Path, arm: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read what a run's test phantoms gave."""
+    (run,) = (root / f"labels_{arm}" / DATASET).glob(f"train/*/*seed{seed}")
+    return read_scores(run)
+
+
+def read_scores(run: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read per test phantom: mean Dice, truth, predicted."""
-    (folder,) = (root / f"labels_{arm}" / DATASET).glob(f"train/*/*seed{seed}/test")
-    read = lambda name: list(csv.DictReader((folder / name).open(), delimiter="\t"))
+    read = lambda name: list(csv.DictReader((run / "test" / name).open(), delimiter="\t"))
     classes, dice = read("classes.tsv"), {}
     for row in read("cases.tsv"):
         if row["dice"] not in ("", "nan"):

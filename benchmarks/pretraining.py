@@ -19,7 +19,8 @@ from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.planner import Wish
 from sulcnet.records.workspace import METRICS, Workspace
 from sulcnet.runs import schedules
-from sulcnet.runs.preparing import fingerprint_dataset, plan_dataset, preprocess_dataset
+from sulcnet.runs.planning import plan_dataset
+from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 from sulcnet.runs.pretraining import PretrainWish, pretrain
 
 PHANTOMS, PATCHES = 40, 60              # an epoch is this many patches here, and 4 validation cases

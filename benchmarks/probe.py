@@ -33,7 +33,8 @@ def prepare(root: Path) -> None:
     from sulcnet.phantoms.dataset import write_dataset
     from sulcnet.planning.planner import Wish
     from sulcnet.records.workspace import Workspace
-    from sulcnet.runs.preparing import fingerprint_dataset, plan_dataset, preprocess_dataset
+    from sulcnet.runs.planning import plan_dataset
+    from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
     folders = Workspace.find(root).folders(DATASET)
     total = sum(COHORT)

@@ -20,7 +20,7 @@ from monai.networks.nets import SwinUNETR
 from sulcnet import plugins
 from sulcnet.data.loader import Batch
 from sulcnet.networks._network import Features
-from sulcnet.planning.memory import cuda_autocast_rules, fake_modules, peak_bytes
+from sulcnet.planning.memory import cuda_autocast_rules, fake_modules, trace
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
 from sulcnet.runs.finetuning import FineTuning, Model
 from sulcnet.runs.frozen import begin_rounded
@@ -48,7 +48,7 @@ ROWS: dict[str, tuple[str, dict, bool] | None] = {
 def plan_of(patch: int) -> Plan:
     """Two structures, no class."""
     spec = plugins.find("networks", "swin_unetr_24", "NETWORK").topology(3, 1, FEATURES, (patch,) * 3, (1.0,) * 3)
-    network = NetworkPlan(spec, (patch,) * 3, 1, 1, 1, MemoryEstimate("linear", 1, 2), "benchmark")
+    network = NetworkPlan((patch,) * 3, 1, 1, 1, MemoryEstimate("none", 1, 2), "benchmark", network=spec)
     return Plan("Dataset905_Tuning", "3d", "sulcnet", ("T1w",), {"background": 0, "skeleton": 1, "PCS": 2}, None, ".nii.gz", (1.0,) * 3,
                 (patch,) * 3, (Normalisation("zscore"),), {"swin_unetr_24": network})
 
@@ -102,18 +102,15 @@ def batch_of(patch: int, images: int) -> Batch:
                  torch.ones(images), torch.full((images,), -1))
 
 
-def stepper(side: Peer | Ours, batch: Batch, device: torch.device, precision: str) -> Callable[[Callable[[str], None]], None]:
+def stepper(side: Peer | Ours, batch: Batch, device: torch.device, precision: str) -> Callable[[], None]:
     """One whole step, as the loop does it."""
     optimiser = torch.optim.AdamW(side.parameters(), 1e-4, foreach=True)
 
-    def step(phase: Callable[[str], None]) -> None:
+    def step() -> None:
         side.train()
-        phase("forward")
         with autocast(device, precision):
             loss = side.loss(batch)
-        phase("backward")
         loss.backward()
-        phase("optimiser")
         torch.nn.utils.clip_grad_norm_(side.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -137,7 +134,8 @@ def live_bytes(row: str, patch: int, images: int) -> int:
         if ROWS[row] and ROWS[row][2]:
             batch = begun(side, batch, cpu, "bf16")
         given = [part for part in batch[:5]] + [part for parts in batch.begun or Features([], []) for part in parts]
-        return peak_bytes(stepper(side, batch, cpu, "bf16"), [*side.modules.parameters(), *side.modules.buffers(), *given]).bytes
+        step = stepper(side, batch, cpu, "bf16")
+        return trace(step, {"parameters": side.modules.parameters(), "buffers": side.modules.buffers(), "data": given}, prime=step).live
 
 
 def measured_bytes(row: str, patch: int, images: int, device: torch.device) -> int:
@@ -148,9 +146,9 @@ def measured_bytes(row: str, patch: int, images: int, device: torch.device) -> i
     if ROWS[row] and ROWS[row][2]:
         batch = begun(side, batch, device, "bf16")
     step = stepper(side, batch, device, "bf16")
-    step(lambda phase: None)
+    step()
     torch.cuda.reset_peak_memory_stats()
-    step(lambda phase: None)
+    step()
     return torch.cuda.max_memory_allocated()
 
 
@@ -168,7 +166,7 @@ def seconds(rows: list[str], patch: int, images: int, rounds: int, device: torch
         found.append({})
         for row, step in steps.items():
             began = time.perf_counter()
-            step(lambda phase: None)
+            step()
             if device.type == "cuda":
                 torch.cuda.synchronize()
             found[-1][row] = time.perf_counter() - began

@@ -1,0 +1,168 @@
+"""What the planner foresees against what a step really holds, and the plans that follow from it.
+
+    python benchmarks/memory.py                     # every network x method x strategy: fake against real tensors, on the CPU
+    python benchmarks/memory.py --device cuda       # the same rows against what the GPU's allocator handed out and took
+    python benchmarks/memory.py --plans             # plans of 90x190x160 at 1 mm for 4 to 80 GB, beside nnU-Net's
+    python benchmarks/memory.py --ship              # trace the rows of these plans for swin_unetr_24 into the package
+
+On a CPU the real step runs on real tensors under the same watch, with CUDA's autocast rules.
+"""
+
+import argparse
+import time
+from dataclasses import replace
+
+import torch
+from _machine import main as describe_machine
+from sulcnet import plugins
+from sulcnet.errors import SulcnetError
+from sulcnet.networks import family
+from sulcnet.parallel import default_workers
+from sulcnet.planning.budget import CONTEXT, Asked
+from sulcnet.records.memory import PREDICT, MemoryTable, StepQuestion, versions
+from sulcnet.records.workspace import memory_tables
+from sulcnet.runs.planning import Known, plan_network
+from sulcnet.runs.tracing import run_on_gpu, run_on_tensors, trace_step
+
+PATCHES = {"swin_unetr_24": 64, "swin_unetr_12": 64, "resenc_unet": 48, "unet_bn": 48, "dd_unet": 32}
+GPU_PATCHES = {"swin_unetr_24": 96, "swin_unetr_12": 96, "resenc_unet": 96, "unet_bn": 96, "dd_unet": 64}
+STRUCTURES, CLASSES = 2, 3
+BUDGETS = (4, 8, 11, 16, 24, 48, 80)
+CASE = (90.0, 190.0, 160.0)                 # a hemisphere's box at 1 mm
+NNUNET = {4: "64x128x128, 2", 8: "80x192x160, 2", 16: "96x192x160, 4", 24: "96x192x160, 5", 48: "96x192x160, 11"}    # 2.8.1; others not run
+SHOWN = ("full", "top", "lora", "mae", "contrastive")
+
+
+def question(net: str, step: str, patch: int, **changes) -> StepQuestion:
+    """One image per micro-batch, one window or the method's views of it."""
+    views = plugins.constant("pretraining", step, "views", 1)
+    spec = family(net).topology(3, 1, family(net).features, (patch,) * 3, (1.0,) * 3)
+    tuned = step not in plugins.names("pretraining", "METHOD")
+    asked = StepQuestion(step, "sulcnet", spec, (patch,) * 3, 1, views, 1, 1, STRUCTURES * tuned, CLASSES * tuned, (0,), "bf16", "none")
+    return replace(asked, **changes)
+
+
+def rows(patches: dict[str, int]) -> list[StepQuestion]:
+    """Every network with every method and strategy, then what else changes a step."""
+    steps = [*plugins.names("pretraining", "METHOD"), *(name for name in plugins.names("tuning", "TUNING") if name != "scratch")]
+    found = [question(net, step, patch) for net, patch in patches.items() for step in steps]
+    swin, res = patches["swin_unetr_24"], patches["resenc_unet"]
+    return found + [
+        question("swin_unetr_24", "full", swin, recompute="attention"), question("swin_unetr_24", "full", swin, recompute="stages"),
+        question("swin_unetr_24", "lora", swin, recompute="attention"), question("resenc_unet", "full", res, recompute="stages"),
+        question("resenc_unet", "full", res, images=2), question("resenc_unet", "full", res, accumulate=2),
+        question("resenc_unet", "full", res, windows=5, bag=4), question("resenc_unet", "full", res, precision="fp32"),
+        question("resenc_unet", "adversarial", res, preset="paper"), question("resenc_unet", "mae", res, values=(4,)),
+        question("swin_unetr_24", PREDICT, swin), question("resenc_unet", PREDICT, res),
+    ]
+
+
+def told(asked: StepQuestion) -> str:
+    """Name a row by what is not usual in it."""
+    usual = question(asked.network.name, asked.step, asked.patch[0])
+    changed = [f"{name} {getattr(asked, name)}" for name in ("images", "windows", "accumulate", "precision", "preset", "recompute", "values")
+               if getattr(asked, name) != getattr(usual, name)]
+    return " | ".join((asked.network.name, ", ".join((asked.step, *changed)), f"{asked.patch[0]}^3"))
+
+
+def against_tensors(asked: StepQuestion) -> tuple[str, float]:
+    """Compare with the same step on real tensors of this CPU."""
+    foreseen, real = trace_step(asked), run_on_tensors(asked, fake=False)
+    off = 100 * (foreseen.live / real.live - 1)
+    parts = ", ".join(f"{name} {size / 2**20:.0f}" for name, size in sorted(foreseen.parts.items(), key=lambda item: -item[1]) if size > 2**20)
+    return (f"{foreseen.live / 2**20:.1f} | {real.live / 2**20:.1f} | {off:+.2f} | {foreseen.reserved / 2**20:.0f} | "
+            f"{foreseen.moment} | {parts} | {foreseen.arithmetic / 1e9:.0f}"), off
+
+
+def against_gpu(asked: StepQuestion, device: torch.device) -> tuple[str, float]:
+    """Compare with what the allocator of the GPU handed out and took."""
+    foreseen, real = trace_step(asked), run_on_gpu(asked, device)
+    torch.cuda.empty_cache()
+    off = [100 * (a / b - 1) for a, b in ((foreseen.live, real.allocated), (foreseen.reserved, real.reserved))]
+    return (f"{foreseen.live / 2**20:.0f} | {real.allocated / 2**20:.0f} | {off[0]:+.1f} | "
+            f"{foreseen.reserved / 2**20:.0f} | {real.reserved / 2**20:.0f} | {off[1]:+.1f}"), off[1]
+
+
+def compare(device: torch.device, chosen: list[str]) -> None:
+    """Print one row per question, and the worst of them."""
+    on_gpu = device.type == "cuda"
+    print("| network | step | patch | " + ("live MiB | allocated | % | foreseen | reserved | % |" if on_gpu else
+          "foreseen MiB | tracked MiB | % | with the allocator | peak at | of it, MiB | GFLOP |"))
+    print("|---" * (9 if on_gpu else 10) + "|")
+    offs = []
+    for asked in rows(GPU_PATCHES if on_gpu else PATCHES):
+        if asked.network.name not in chosen:
+            continue
+        try:
+            cells, off = against_gpu(asked, device) if on_gpu else against_tensors(asked)
+        except SulcnetError as problem:
+            print(f"| {told(asked)} | {problem.message} |", flush=True)
+            continue
+        offs.append(off)
+        print(f"| {told(asked)} | {cells} |", flush=True)
+    print(f"\n{len(offs)} rows; from {min(offs):+.2f} to {max(offs):+.2f} %")
+    if on_gpu:
+        print(f"context: {CONTEXT / 2**20:.0f} MiB foreseen, {_context(device) / 2**20:.0f} MiB seen")
+
+
+def _context(device: torch.device) -> int:
+    """Give what the driver counts as used, beside what the allocator holds."""
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free - torch.cuda.memory_reserved(device)
+
+
+def asked_for(net: str, gb: float, classes: int = CLASSES) -> Asked:
+    """A hemisphere at 1 mm, as the default plan sees it."""
+    return Asked("sulcnet", int(gb * 1e9), CASE, CASE, (0.0,) * 3, (1.0,) * 3, STRUCTURES, classes, (0,), family(net).features)
+
+
+def plans(chosen: list[str]) -> None:
+    """Print patch, batch and bytes per budget."""
+    for net in chosen:
+        print(f"\n| {net}, GB | nnU-Net 2.8.1: patch, batch | {' | '.join(SHOWN)} |\n|---|---|{'---|' * len(SHOWN)}", flush=True)
+        for gb in BUDGETS:
+            try:
+                network = plan_network(net, asked_for(net, gb), default_workers())
+            except SulcnetError as problem:
+                print(f"| {gb} | {NNUNET.get(gb, 'not run')} | {problem.message} |", flush=True)
+                continue
+            cells = [_cell(network.steps[step]) if step in network.steps else "not possible" for step in SHOWN]
+            print(f"| {gb} | {NNUNET.get(gb, 'not run')} | {' | '.join(cells)} |", flush=True)
+
+
+def _cell(step) -> str:
+    times = f" x {step.accumulate}" if step.accumulate > 1 else ""
+    views = f" of {step.windows}" if step.windows > 1 else ""
+    again = f", {step.recompute}" if step.recompute != "none" else ""
+    return f"{'x'.join(map(str, step.patch_size))}, {step.batch_size}{views}{times}{again}; {step.estimate.bytes / 1e9:.1f} GB"
+
+
+def ship(net: str) -> None:
+    """Trace the rows of the default plans, all budgets, and put them into the package."""
+    shipped, own = memory_tables()
+    before = Known(may_trace=False).rows
+    began = time.perf_counter()
+    torch.set_num_threads(1)
+    trace_step(question(net, "full", 64))       # what this imports and learns, the worker processes need not
+    for gb in BUDGETS:
+        plan_network(net, asked_for(net, gb), default_workers())
+    seconds = time.perf_counter() - began
+    found = {asked: need for asked, need in Known(may_trace=False).rows.items() if asked.network == family(net).topology(3, 1, family(net).features, (64,) * 3, (1.0,) * 3)}
+    MemoryTable(found).save(shipped, versions())
+    print(f"{len(found)} rows ({len(set(found) - set(before))} new) in {seconds:.0f} s: {shipped}; also kept in {own}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--nets", nargs="+", default=list(PATCHES), choices=list(PATCHES))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--plans", action="store_true")
+    parser.add_argument("--ship", action="store_true")
+    args = parser.parse_args()
+    describe_machine()
+    if args.ship:
+        ship("swin_unetr_24")
+    elif args.plans:
+        plans(args.nets)
+    else:
+        compare(torch.device(args.device), args.nets)
