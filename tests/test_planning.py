@@ -11,6 +11,7 @@ import pytest
 from cohort import raw_cohort
 from sulcnet import plugins
 from sulcnet.errors import ModelError
+from sulcnet.planning.budget import Asked
 from sulcnet.planning.normalisation import choose
 from sulcnet.planning.planner import Wish, make_plan, region_of_interest, target_spacing
 from sulcnet.preprocessing.normalise import normalise
@@ -20,7 +21,7 @@ from sulcnet.records._record import write_json
 from sulcnet.records.memory import MemoryTable, versions
 from sulcnet.records.plan import Normalisation, Plan, load_plan, save_plan
 from sulcnet.records.workspace import DatasetFolders, Workspace, memory_tables
-from sulcnet.runs.planning import plan_dataset
+from sulcnet.runs.planning import plan_dataset, plan_network
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 from sulcnet.runs.tracing import trace_step
 
@@ -114,6 +115,13 @@ def test_prediction_is_planned_and_moves_to_main_memory_where_it_must(planned):
     tight = write(Workspace.find(planned[0].raw.parents[1] / "tight").folders("Dataset001_PCS"),
                   Wish("resenc_unet", 4, gpu_gb=0.63, patch=(16, 16, 16), batch=2), shape=(200, 340, 290))
     assert tight.networks["resenc_unet"].prediction.accumulate_on == "cpu"
+
+
+def test_a_dataset_without_labels_is_planned_for_pre_training_alone():
+    case = (16.0, 16.0, 16.0)
+    network = plan_network("resenc_unet", Asked("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, 0, 0, (0,), 4))
+    assert set(network.steps) == set(plugins.names("pretraining", "METHOD")) and network.prediction is None
+    assert network.patch_size == network.steps["recon"].patch_size
 
 
 def test_plans_with_a_name_stand_beside_the_usual_ones(planned):

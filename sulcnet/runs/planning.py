@@ -31,7 +31,8 @@ from sulcnet.records.workspace import DATASET_JSON, DatasetFolders, memory_table
 
 log = logging.getLogger("sulcnet")
 
-REFERENCE = "full"                      # the strategy that settles the network's shape
+# What settles the network's shape, and gives the plan's own numbers: a strategy, or where nothing is labelled a method.
+REFERENCE, UNLABELLED = "full", "recon"
 MOST_WINDOWS = 8                        # per forward pass of a prediction; more is not faster
 # Rooms whose code decides what a step holds; rows that were traced here are of one state of it.
 DECIDING = ("losses", "networks", "planning", "pretraining", "runs", "tasks", "training", "tuning")
@@ -98,16 +99,19 @@ def plan_network(net: str, asked: Asked, workers: int = 1) -> NetworkPlan:
     Raises:
         ModelError: `full` does not fit; the smallest budget that would do is named.
     """
+    tuned = bool(asked.structures or asked.classes)
+    reference = Step(REFERENCE) if tuned else Step(UNLABELLED, 1)
     spec = _only_shape(net, asked)
     if spec is None:
-        spec = _settled(_search(net, asked, None, [Step(REFERENCE)], workers)).spec
-    found = _search(net, asked, spec, _steps(), workers)
-    first = _settled(found).plan
+        spec = _settled(_search(net, asked, None, [reference], workers)[reference]).spec
+    found = _search(net, asked, spec, _steps(tuned), workers)
+    first = _settled(found[reference]).plan
     steps = {step.name: result.plan for step, result in found.items() if result.plan}
     for step, result in found.items():
         if result.problem:
             log.info("%s is not planned: %s", step.name, result.problem.message)
-    return NetworkPlan(network=spec, **vars(first), steps=steps, prediction=_plan_prediction(asked, spec, steps))
+    return NetworkPlan(network=spec, **vars(first), steps=steps,
+                       prediction=_plan_prediction(asked, spec, steps) if tuned else None)
 
 
 def _only_shape(net: str, asked: Asked) -> NetworkSpec | None:
@@ -117,8 +121,7 @@ def _only_shape(net: str, asked: Asked) -> NetworkSpec | None:
     return shapes.pop() if len(shapes) == 1 else None
 
 
-def _settled(found: dict[Step, Planned]) -> Planned:
-    result = found[Step(REFERENCE)]
+def _settled(result: Planned) -> Planned:
     if result.problem:
         raise result.problem
     return result
@@ -150,9 +153,9 @@ def probe_plan(folders: DatasetFolders, plan: Plan, net: str, precision: str) ->
     return plan
 
 
-def _steps() -> list[Step]:
+def _steps(tuned: bool) -> list[Step]:
     methods = [Step(name, plugins.constant("pretraining", name, "views", 1)) for name in plugins.names("pretraining", "METHOD")]
-    return [*methods, *(Step(name) for name in plugins.names("tuning", "TUNING"))]
+    return [*methods, *(Step(name) for name in plugins.names("tuning", "TUNING") if tuned)]
 
 
 def _search(net: str, asked: Asked, spec: NetworkSpec | None, steps: Sequence[Step], workers: int) -> dict[Step, Planned]:
