@@ -18,7 +18,8 @@ def need(question: StepQuestion) -> StepNeed:
     windows = question.images * question.windows
     gradients = 50 * MIB * (question.accumulate > 1)
     size = PER_VOXEL[question.recompute] * prod(question.patch) * windows + 100 * MIB + gradients
-    return StepNeed(size, size, "forward", {"activations": size}, ARITHMETIC[question.recompute] * prod(question.patch) * windows)
+    inputs = 4 * prod(question.patch) * windows * question.accumulate
+    return StepNeed(size, size, "forward", {"activations": size - inputs, "data": inputs}, ARITHMETIC[question.recompute] * prod(question.patch) * windows)
 
 
 def asked(gb: float, median=(90.0, 190.0, 160.0), preset="sulcnet", classes=0, region=(0.0, 0.0, 0.0), **more) -> Asked:
@@ -103,6 +104,14 @@ def test_accumulation_pays_for_gradients_that_stay():
     alone = need(StepQuestion("full", "sulcnet", family("resenc_unet").topology(3, 1, 24, (96,) * 3, (1.0,) * 3), (96,) * 3, 2, 1, 1, 1, 2, 0, (0,), "bf16", "none"))
     gb = (alone.reserved + CONTEXT + 20 * MIB) / 1e9
     assert plan(gb, "resenc_unet", patch=(96, 96, 96)).batch_size == 1
+
+
+def test_inputs_of_all_micro_batches_lie_on_the_card():
+    step = plan(8, "resenc_unet", patch=(96, 96, 96))
+    one = 4 * 96**3
+    assert step.accumulate == 4 and step.estimate.parts["data"] == 4 * one and sum(step.estimate.parts.values()) == step.estimate.live
+    assert step.estimate.live == PER_VOXEL["none"] * 96**3 + 150 * MIB + 2 * one
+    assert step.estimate.arithmetic == 4 * ARITHMETIC["none"] * 96**3 / 2
 
 
 def test_a_part_of_the_case_needs_a_bag_and_the_whole_none():

@@ -217,13 +217,17 @@ class Search:
 
     def _need(self, candidate: Candidate, images: int, recompute: str) -> StepNeed:
         """Ask for a micro-batch of so many samples, as part of the whole step."""
-        asked, wanted = self.asked, self._wanted(candidate)
-        # More than two micro-batches hold no more than two do.
-        accumulate = 1 if images >= wanted else 2
-        return self.need(StepQuestion(
+        asked, times = self.asked, ceil(self._wanted(candidate) / images)
+        heads = (0, 0) if self.step.views else (asked.structures, asked.classes)
+        need = self.need(StepQuestion(
             SAME.get(self.step.name, self.step.name), asked.preset, candidate.spec, candidate.patch, images, candidate.windows, candidate.bag,
-            accumulate, 0 if self.step.views else asked.structures, 0 if self.step.views else asked.classes, asked.values, asked.precision, recompute,
+            min(times, 2), *heads, asked.values, asked.precision, recompute,
         ))
+        # What two micro-batches hold is what more of them hold, but for their inputs, which all lie on the card.
+        given = need.parts.get("data", 0)
+        more = given // 2 * max(0, times - 2)
+        return need.replace(live=need.live + more, reserved=need.reserved + more, parts={**need.parts, "data": given + more},
+                            arithmetic=need.arithmetic * times // min(times, 2))
 
     def _total(self, need: StepNeed) -> int:
         return need.reserved + CONTEXT
