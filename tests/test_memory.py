@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from sulcnet.planning.allocator import replay
-from sulcnet.planning.memory import FREED, ROUNDING, cuda_autocast_rules, fake_modules, trace
+from sulcnet.planning.allocator import BLOCK, replay
+from sulcnet.planning.memory import FREED, cuda_autocast_rules, fake_modules, trace
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-
-BLOCK = ROUNDING
 
 
 def blocks(count: int) -> torch.Tensor:

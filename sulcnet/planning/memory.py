@@ -27,7 +27,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-ROUNDING = 512                          # kMinBlockSize of CUDA's caching allocator [bytes]
+from sulcnet.planning.allocator import BLOCK
+
 FREED = -1                              # in a log, in the place of the bytes
 FORWARD, BACKWARD, OPTIMISER = "forward", "backward", "optimiser"
 CONVOLUTIONS = ("convolution", "convolution_backward")
@@ -97,7 +98,7 @@ class LiveBytes(TorchDispatchMode):
             self._next += 1
             number = self._next
             self._numbers[key] = weakref.ref(storage, lambda _: self._freed(key, number)), number
-            self._write(number, -(-storage.nbytes() // ROUNDING) * ROUNDING, operator)
+            self._write(number, storage.nbytes(), operator)
         if kind:
             self.kinds.setdefault(self._numbers[key][1], kind)
 
@@ -106,7 +107,7 @@ class LiveBytes(TorchDispatchMode):
         self._write(number, FREED, "")
 
     def _write(self, number: int, size: int, operator: str) -> None:
-        self.log.append((number, size))
+        self.log.append((number, size if size == FREED else -(-size // BLOCK) * BLOCK))
         self.moments.append((self.phase, operator))
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -127,7 +128,7 @@ class LiveBytes(TorchDispatchMode):
         size = sum(leaf.nbytes for leaf in tree_leaves((given, found)) if isinstance(leaf, Tensor))
         self._next += 1
         self.workspaces.add(self._next)
-        self._write(self._next, -(-size // ROUNDING) * ROUNDING, "")
+        self._write(self._next, size, "")
         self._write(self._next, FREED, "")
 
     @contextlib.contextmanager
