@@ -11,17 +11,19 @@ On a CPU the real step runs on real tensors under the same watch, with CUDA's au
 import argparse
 import time
 from dataclasses import replace
+from functools import partial
 
 import torch
 from _machine import main as describe_machine
 from sulcnet import plugins
 from sulcnet.errors import SulcnetError
 from sulcnet.networks import family
-from sulcnet.parallel import default_workers
-from sulcnet.planning.budget import CONTEXT, Asked
-from sulcnet.records.memory import PREDICT, MemoryTable, StepQuestion, versions
+from sulcnet.parallel import default_workers, map_cases
+from sulcnet.planning.budget import CONTEXT, Asked, Search, Step
+from sulcnet.records.memory import PREDICT, MemoryTable, StepNeed, StepQuestion, versions
 from sulcnet.records.workspace import memory_tables
-from sulcnet.runs.planning import Known, plan_network
+from sulcnet.runs.needs import Needs
+from sulcnet.runs.planning import plan_network, steps_of
 from sulcnet.runs.tracing import run_on_gpu, run_on_tensors, trace_step
 
 PATCHES = {"swin_unetr_24": 64, "swin_unetr_12": 64, "resenc_unet": 48, "unet_bn": 48, "dd_unet": 32}
@@ -122,7 +124,8 @@ def plans(chosen: list[str]) -> None:
         print(f"\n| {net}, GB | nnU-Net 2.8.1: patch, batch | {' | '.join(SHOWN)} |\n|---|---|{'---|' * len(SHOWN)}", flush=True)
         for gb in BUDGETS:
             try:
-                network = plan_network(net, asked_for(net, gb), default_workers())
+                with Needs.kept() as needs:
+                    network = plan_network(net, asked_for(net, gb), needs, default_workers())
             except SulcnetError as problem:
                 print(f"| {gb} | {NNUNET.get(gb, 'not run')} | {problem.message} |", flush=True)
                 continue
@@ -138,18 +141,26 @@ def _cell(step) -> str:
 
 
 def ship(net: str) -> None:
-    """Trace the rows of the default plans, all budgets, and put them into the package."""
-    shipped, own = memory_tables()
-    before = Known(may_trace=False).rows
-    began = time.perf_counter()
+    """Trace the rows of the default plans, all budgets, from nothing, and put them into the package."""
+    shipped, _ = memory_tables()
+    needs, began = Needs(), time.perf_counter()
     torch.set_num_threads(1)
     trace_step(question(net, "full", 64))       # what this imports and learns, the worker processes need not
+    steps = list(dict.fromkeys(step.asked_as for step in steps_of(asked_for(net, 1))))
+    for _, traced in map_cases(partial(every_budget, net), steps, default_workers(), "trace"):
+        needs.learn(traced)
+    for gb in BUDGETS:                          # windows of predictions are still missing
+        plan_network(net, asked_for(net, gb), needs)
+    MemoryTable(needs.rows).save(shipped, versions())
+    print(f"{len(needs.rows)} rows in {time.perf_counter() - began:.0f} s: {shipped}")
+
+
+def every_budget(net: str, step: Step) -> dict[StepQuestion, StepNeed]:
+    """Plan one step for every budget; what one patch teaches torch's fake tensors, the next budget need not learn again."""
+    needs = Needs()
     for gb in BUDGETS:
-        plan_network(net, asked_for(net, gb), default_workers())
-    seconds = time.perf_counter() - began
-    found = {asked: need for asked, need in Known(may_trace=False).rows.items() if asked.network == family(net).topology(3, 1, family(net).features, (64,) * 3, (1.0,) * 3)}
-    MemoryTable(found).save(shipped, versions())
-    print(f"{len(found)} rows ({len(set(found) - set(before))} new) in {seconds:.0f} s: {shipped}; also kept in {own}")
+        Search(family(net), asked_for(net, gb), step, needs).plan()
+    return needs.traced
 
 
 if __name__ == "__main__":

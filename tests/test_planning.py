@@ -21,6 +21,7 @@ from sulcnet.records._record import write_json
 from sulcnet.records.memory import MemoryTable, versions
 from sulcnet.records.plan import Normalisation, Plan, load_plan, save_plan
 from sulcnet.records.workspace import DatasetFolders, Workspace, memory_tables
+from sulcnet.runs.needs import Needs
 from sulcnet.runs.planning import plan_dataset, plan_network
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 from sulcnet.runs.tracing import trace_step
@@ -101,9 +102,11 @@ def test_the_default_plan_of_a_hemisphere_imports_no_torch(tmp_path):
     code = """
 import sys
 from sulcnet.planning.budget import Asked
+from sulcnet.runs.needs import Needs
 from sulcnet.runs.planning import plan_network
 case = (90.0, 190.0, 160.0)
-plan = plan_network("swin_unetr_24", Asked("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, 2, 3, (0,), 24))
+with Needs.kept() as needs:
+    plan = plan_network("swin_unetr_24", Asked("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, 2, 3, (0,), 24), needs)
 assert plan.patch_size == (96, 192, 160) and len(plan.steps) == 11 and "torch" not in sys.modules, sorted(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "SULCNET_CACHE": str(tmp_path)})
@@ -119,7 +122,7 @@ def test_prediction_is_planned_and_moves_to_main_memory_where_it_must(planned):
 
 def test_a_dataset_without_labels_is_planned_for_pre_training_alone():
     case = (16.0, 16.0, 16.0)
-    network = plan_network("resenc_unet", Asked("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, 0, 0, (0,), 4))
+    network = plan_network("resenc_unet", Asked("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, 0, 0, (0,), 4), Needs())
     assert set(network.steps) == set(plugins.names("pretraining", "METHOD")) and network.prediction is None
     assert network.patch_size == network.steps["recon"].patch_size
 

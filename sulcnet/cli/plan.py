@@ -33,9 +33,10 @@ def run(args: Namespace) -> str:
     from sulcnet.runs.planning import plan_dataset, probe_plan
 
     folders = Workspace.find(args.root).dataset(args.dataset, args.plans_name)
-    plan = plan_dataset(folders, wish_of(args), args.workers)
+    wish = wish_of(args)
+    plan = plan_dataset(folders, wish, args.workers)
     if args.probe:
-        plan = probe_plan(folders, plan, args.net, args.precision)
+        plan = probe_plan(folders, plan, wish)
     then = next_command(args, "sulcnet_preprocess", "-d", args.dataset, *plans_flag(args))
     return f"{sentence(plan, args.net, args.explain)}\nPlan: {folders.plans}\nNext: {then}"
 

@@ -42,6 +42,11 @@ class Step(NamedTuple):
     name: str
     views: int = 0
 
+    @property
+    def asked_as(self) -> Step:
+        """Give the step that holds the same and whose rows are asked for."""
+        return self._replace(name=SAME.get(self.name, self.name))
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -77,6 +82,13 @@ class Candidate(NamedTuple):
     patch: Shape
     bag: int
     windows: int
+
+
+def question_of(asked: Asked, step: Step, candidate: Candidate, images: int, accumulate: int, recompute: str) -> StepQuestion:
+    """Ask what a step of `accumulate` micro-batches needs, each of so many samples."""
+    heads = (0, 0) if step.views else (asked.structures, asked.classes)
+    return StepQuestion(step.asked_as.name, asked.preset, candidate.spec, candidate.patch, images, candidate.windows, candidate.bag,
+                        accumulate, *heads, asked.values, asked.precision, recompute)
 
 
 @dataclass
@@ -188,23 +200,39 @@ class Search:
     def _largest(self, recompute: str) -> int:
         """Find the first candidate that fits; one past the last where none does. Those with equal windows shrink monotonously."""
         low, high = 0, len(self.candidates)
-        while low < high and self.candidates[low].windows == 1 < self.candidates[-1].windows:
-            if self._fits(low, recompute):
-                return low
-            low += 1
+        held = {0: CONTEXT}                                 # voxels -> bytes
         while low < high:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self._fits(middle, recompute) else (middle + 1, high)
+            alone = self.candidates[low].windows == 1 < self.candidates[-1].windows
+            place = low if low == 0 or alone else self._guess(low, high, held)
+            held[self._voxels(place)] = self._tried(place, recompute)
+            if held[self._voxels(place)] > self.asked.budget:
+                low = place + 1
+            elif alone:
+                return place
+            else:
+                high = place
         return low
+
+    def _guess(self, low: int, high: int, held: dict[int, int]) -> int:
+        """Guess which candidate is the first that fits: bytes grow about as voxels do."""
+        voxels = np.interp(self.asked.budget, sorted(held.values()), sorted(held))
+        return next((place for place in range(low, high) if self._voxels(place) <= voxels), high - 1)
+
+    def _voxels(self, place: int) -> int:
+        return prod(self.candidates[place].patch) * self.candidates[place].windows
 
     def _fits(self, place: int, recompute: str, images: int | None = None) -> bool:
         """Tell whether so many samples fit, by default the fewest that a step can do with."""
+        return self._tried(place, recompute, images) <= self.asked.budget
+
+    def _tried(self, place: int, recompute: str, images: int | None = None) -> int:
+        """Give the bytes of a candidate, and write down that it was looked at."""
         candidate = self.candidates[place]
         images = images or self.asked.batch or self._least(candidate)
         need = self._need(candidate, images, recompute)
         self.tried.append(f"{'x'.join(map(str, candidate.patch))}{_also(recompute)}, batch {images} of {candidate.windows}: "
                           f"{self._total(need) / 1e9:.2f} GB, {need.arithmetic / 1e9:.0f} GFLOP")
-        return self._total(need) <= self.asked.budget
+        return self._total(need)
 
     def _batch(self, candidate: Candidate, recompute: str) -> tuple[int, MemoryEstimate]:
         """Find the most samples per micro-batch that fit, dividing those that a step asks for."""
@@ -217,12 +245,8 @@ class Search:
 
     def _need(self, candidate: Candidate, images: int, recompute: str) -> StepNeed:
         """Ask for a micro-batch of so many samples, as part of the whole step."""
-        asked, times = self.asked, ceil(self._wanted(candidate) / images)
-        heads = (0, 0) if self.step.views else (asked.structures, asked.classes)
-        need = self.need(StepQuestion(
-            SAME.get(self.step.name, self.step.name), asked.preset, candidate.spec, candidate.patch, images, candidate.windows, candidate.bag,
-            min(times, 2), *heads, asked.values, asked.precision, recompute,
-        ))
+        times = ceil(self._wanted(candidate) / images)
+        need = self.need(question_of(self.asked, self.step, candidate, images, min(times, 2), recompute))
         # What two micro-batches hold is what more of them hold, but for their inputs, which all lie on the card.
         given = need.parts.get("data", 0)
         more = given // 2 * max(0, times - 2)

@@ -111,6 +111,8 @@ class LiveBytes(TorchDispatchMode):
         self.moments.append((self.phase, operator))
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.prim.device.default:            # two of three calls; a fake tensor knows it without a dispatch
+            return args[0].device
         kwargs = kwargs or {}
         found = func(*args, **kwargs)
         for leaf in tree_leaves(found):

@@ -1,0 +1,91 @@
+"""What a step needs: looked up in the rows that came with the package, then in those of this machine, else traced and kept.
+
+    with Needs.kept() as needs:             # what was traced stays, for the next plan
+        needs(question)                     # StepNeed; the first question that no row answers imports torch
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+from sulcnet.records.memory import MemoryTable, StepNeed, StepQuestion, versions
+from sulcnet.records.workspace import memory_tables
+
+log = logging.getLogger("sulcnet")
+
+# Rooms whose code decides what a step holds; rows that were traced here are of one state of it.
+DECIDING = ("losses", "networks", "planning", "pretraining", "runs", "tasks", "training", "tuning")
+
+
+class NotTraced(Exception):
+    """The tables have no such row, and it is not to be traced now."""
+
+
+@dataclass
+class Needs:
+    """Answers, and what had to be traced for them.
+
+    Attributes:
+        may_trace: False raises NotTraced instead.
+    """
+
+    rows: dict[StepQuestion, StepNeed] = field(default_factory=dict)
+    may_trace: bool = True
+    traced: dict[StepQuestion, StepNeed] = field(default_factory=dict)
+
+    @classmethod
+    @contextmanager
+    def kept(cls) -> Iterator[Needs]:
+        """Read the tables; at the end of the block, whatever came of it, add what was traced to the rows of this machine."""
+        shipped, own = memory_tables()
+        needs = cls({**MemoryTable.load(shipped, versions()).rows, **MemoryTable.load(own, _state()).rows})
+        try:
+            yield needs
+        finally:
+            _keep(needs.traced, own)
+
+    def __call__(self, question: StepQuestion) -> StepNeed:
+        if question not in self.rows:
+            if not self.may_trace:
+                raise NotTraced
+            from sulcnet.runs.tracing import trace_step
+
+            self.learn({question: trace_step(question)})
+        return self.rows[question]
+
+    def known(self) -> Needs:
+        """Give the same answers, without tracing."""
+        return replace(self, may_trace=False)
+
+    def learn(self, traced: dict[StepQuestion, StepNeed]) -> None:
+        """Take over what was traced, here or in another process."""
+        self.rows.update(traced)
+        self.traced.update(traced)
+
+
+def _keep(traced: dict[StepQuestion, StepNeed], path: Path) -> None:
+    """Add rows to a table; a folder that cannot be written costs only the time to trace again."""
+    if not traced:
+        return
+    table = MemoryTable.load(path, _state())                # again: another plan may have written meanwhile
+    table.rows.update(traced)
+    try:
+        table.save(path, _state())
+    except OSError as problem:
+        log.debug("%s: %s", path, problem)
+
+
+@cache
+def _state() -> dict[str, str]:
+    """Name versions and the state of the code that decides what a step holds."""
+    root, digest = Path(__file__).parents[1], hashlib.sha256()
+    for room in DECIDING:
+        for file in sorted((root / room).rglob("*.py")):
+            digest.update(file.read_bytes())
+    return {**versions(), "source": digest.hexdigest()[:16]}
