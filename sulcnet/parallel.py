@@ -173,8 +173,7 @@ def _work(function: Callable[[Any], Any], pipe: Connection, parent: int) -> None
     """Live in the worker process: take an item, send its outcome, until told to leave or orphaned."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.environ["OMP_NUM_THREADS"] = "1"  # the workers are the parallelism, and OpenMP does not survive a fork
-    if "torch" in sys.modules:
+    if "torch" in sys.modules:  # the workers are the parallelism, and OpenMP does not survive a fork
         sys.modules["torch"].set_num_threads(1)
     while True:
         while not pipe.poll(ORPHAN_POLL):

@@ -87,6 +87,17 @@ def test_plans_and_prepared_cases_are_counted(place, capsys):
     assert "3d: unet_bn" in output(capsys) and "plan 3d     unet_bn; 2 cases prepared" in output(capsys, "-d", "1")
 
 
+def test_named_plans_are_listed_as_a_command_asks_for_them(place, capsys):
+    folders = Workspace.find().dataset("1")
+    for seen in (folders, Workspace.find().dataset("1", "small")):
+        save_plan(seen.plans, plan())
+        seen.prepared("3d").mkdir()
+    (seen.prepared("3d") / "a.json").touch()
+    item, = describe_workspace(Workspace.find())
+    assert item.planned == {"3d": ("unet_bn",), "3d -p small": ("unet_bn",)} and item.prepared == {"3d": 0, "3d -p small": 1}
+    assert "plan 3d -p small  unet_bn; 1 case prepared" in output(capsys, "-d", "1")
+
+
 def test_runs_say_how_far_and_how_good_they_are(place, capsys):
     add_run(place, 0, ("metrics.jsonl", "{}\n" * 20), ("checkpoint_best.json", '{"score": 0.75}'), ("checkpoint_final.pth", ""),
             ("test/summary.json", '{"mean_dice": {"mean": 0.5}, "classification": null}'))

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cohort import raw_cohort
+from cohort import prepared_cohort, raw_cohort
 from sulcnet import plugins
 from sulcnet.errors import ModelError
 from sulcnet.planning.budget import Asked
@@ -22,7 +22,7 @@ from sulcnet.records.memory import MemoryTable, versions
 from sulcnet.records.plan import Normalisation, Plan, load_plan, save_plan
 from sulcnet.records.workspace import DatasetFolders, Workspace, memory_tables
 from sulcnet.runs.needs import Needs
-from sulcnet.runs.planning import plan_dataset, plan_network
+from sulcnet.runs.planning import plan_dataset, plan_network, probe_plan
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 from sulcnet.runs.tracing import trace_step
 
@@ -125,6 +125,25 @@ def test_a_dataset_without_labels_is_planned_for_pre_training_alone():
     network = plan_network("resenc_unet", Asked("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, 0, 0, (0,), 4), Needs())
     assert set(network.steps) == set(plugins.names("pretraining", "METHOD")) and network.prediction is None
     assert network.patch_size == network.steps["recon"].patch_size
+
+
+def test_a_probe_runs_whole_steps_and_is_written_beside_the_estimate(planned, tmp_path, monkeypatch):
+    import sulcnet.runs.tracing as tracing
+    from sulcnet.training import device
+
+    asked = []
+    monkeypatch.setattr(device, "choose_device", lambda wish: wish)
+    monkeypatch.setattr(tracing, "run_on_gpu", lambda question, _: asked.append(question) or tracing.Measured(1, 123_000_000))
+    folders, plan = replace(planned[0], preprocessed=tmp_path, plans_name="probed"), planned[1]
+    fingerprint(shape=(20, 34, 29)).save(folders.fingerprint)
+    probed = probe_plan(folders, plan, Wish("resenc_unet", 4))
+    network = plan.networks["resenc_unet"]
+    assert [question.step for question in asked] == [{"scratch": "full"}.get(name, name) for name in network.steps]
+    for question, step in zip(asked, network.steps.values()):
+        assert (question.patch, question.images, question.accumulate) == (step.patch_size, step.batch_size, step.accumulate)
+        assert question.network == network.network and bool(question.structures) == (question.step in plugins.names("tuning", "TUNING"))
+    assert {step.estimate.measured for step in load_plan(folders.plans, "3d").networks["resenc_unet"].steps.values()} == {123_000_000}
+    assert probed.networks["resenc_unet"].steps["top"].replace(estimate=network.steps["top"].estimate) == network.steps["top"]
 
 
 def test_plans_with_a_name_stand_beside_the_usual_ones(planned):
@@ -294,6 +313,15 @@ def test_preparation_skips_what_is_finished_and_redoes_what_changed(tmp_path):
     label.write_bytes(other.read_bytes())
     assert preprocess_dataset(folders, "3d", 1, False) == (1, 5)
     assert preprocess_dataset(folders, "3d", 1, True) == (6, 0)
+
+
+def test_a_configuration_that_inherits_shares_the_cases_and_says_where_they_are(tmp_path, capsys):
+    from sulcnet.cli.preprocess import COMMAND
+
+    _, folders = prepared_cohort(tmp_path, 6)
+    write_json(folders.plans, {**json.loads(folders.plans.read_text()), "3d_wide": {"inherits_from": "3d"}})
+    assert COMMAND(["-d", folders.name, "-c", "3d_wide", "--root", str(tmp_path)]) == 0
+    assert f"0 cases prepared, 6 finished before: {folders.prepared('3d')}\n" in capsys.readouterr().out
 
 
 def test_networks_planned_one_after_the_other_stand_side_by_side(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from sulcnet.errors import SulcnetError
 from sulcnet.networks import family
 from sulcnet.records.memory import PREDICT, MemoryTable, StepQuestion, versions
-from sulcnet.runs.tracing import run_on_tensors, trace_step
+from sulcnet.runs.tracing import run_on_gpu, run_on_tensors, trace_step
 from sulcnet.training.loop import Loop
 
 SMALL = {"swin_unetr_12": (12, (64, 64, 64)), "resenc_unet": (8, (32, 32, 32)), "unet_bn": (8, (32, 32, 32)), "dd_unet": (8, (32, 32, 32))}
@@ -38,6 +38,19 @@ def test_the_loop_s_own_step_is_what_runs(monkeypatch):
     monkeypatch.setattr(Loop, "step", lambda self, batches: taken.append(len(batches)) or step(self, batches))
     trace_step(question("full", accumulate=2))
     assert taken == [2]
+
+
+@pytest.mark.parametrize("asked", [question("full", accumulate=3), question("contrastive"), question(PREDICT)], ids=lambda asked: asked.step)
+def test_what_runs_on_a_gpu_is_the_step_that_was_traced(asked, monkeypatch):
+    """Without a GPU the order of calls is all that can be seen."""
+    taken, step = [], Loop.step
+    monkeypatch.setattr(Loop, "step", lambda self, batches: taken.append(len(batches)) or step(self, batches))
+    for name in ("empty_cache", "synchronize", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 7)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda _: 9)
+    assert run_on_gpu(asked, torch.device("cpu")) == (7, 9)
+    assert taken == {"full": [3, 3], "contrastive": [1] * 4, PREDICT: []}[asked.step]
 
 
 def test_what_a_step_needs_grows_with_what_it_does():

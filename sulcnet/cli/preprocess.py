@@ -26,12 +26,14 @@ def arguments(parser: Parser) -> None:
 def run(args: Namespace) -> str:
     """Prepare, and say what comes next."""
     from sulcnet.log import counted
+    from sulcnet.records.plan import load_plan
     from sulcnet.records.workspace import Workspace
     from sulcnet.runs.preparing import preprocess_dataset
 
     folders = Workspace.find(args.root).dataset(args.dataset, args.plans_name)
     done, before = preprocess_dataset(folders, args.configuration, args.workers, args.overwrite)
-    prepared = f"{counted(done, 'case')} prepared, {before} finished before: {folders.prepared(args.configuration)}"
+    folder = folders.prepared(load_plan(folders.plans, args.configuration).folder)
+    prepared = f"{counted(done, 'case')} prepared, {before} finished before: {folder}"
     return f"{prepared}\nNext: {next_command(args, 'sulcnet_train', args.dataset, args.configuration, *plans_flag(args))}"
 
 

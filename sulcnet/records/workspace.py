@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sulcnet.errors import DataError, EnvironmentFault, ModelError, UsageError
@@ -67,6 +67,12 @@ class DatasetFolders:
         """The dataset's plans file: plans.json, or plans_NAME.json."""
         file = Path(PLANS)
         return self.preprocessed / (f"{file.stem}_{self.plans_name}{file.suffix}" if self.plans_name else PLANS)
+
+    def planned(self) -> list[DatasetFolders]:
+        """Look at the dataset through each plans file that is there, the usual one first."""
+        stem, suffix = Path(PLANS).stem, Path(PLANS).suffix
+        names = sorted(path.stem.removeprefix(stem).removeprefix("_") for path in self.preprocessed.glob(f"{stem}*{suffix}"))
+        return [folders for folders in (replace(self, plans_name=name) for name in names) if folders.plans.exists()]
 
     @property
     def splits(self) -> Path:

@@ -14,7 +14,7 @@ from sulcnet.preprocessing.integrity import Report
 from sulcnet.records._record import read_json
 from sulcnet.records.dataset import Dataset
 from sulcnet.records.experiment import Experiment
-from sulcnet.records.plan import load_plans
+from sulcnet.records.plan import Plan, load_plans
 from sulcnet.records.splits import read_splits
 from sulcnet.records.workspace import EXPERIMENT, INTEGRITY, METRICS, SUMMARY, TEST, VALIDATION, DatasetFolders, RunFolder, Workspace
 from sulcnet.runs.preparing import cases_to_prepare
@@ -45,7 +45,8 @@ class RunOverview:
 class DatasetOverview:
     """One dataset: counts of its raw cases, its plans and prepared cases by configuration, its runs, and what is odd.
 
-    `to_prepare` is how many cases of the split are prepared in all, None where there is no split yet.
+    Plans go by what commands ask for: `3d`, or `3d -p NAME`. `to_prepare` is how many cases of the split are prepared in
+    all, None where there is no split yet.
     """
 
     name: str
@@ -74,14 +75,14 @@ def describe_dataset(workspace: Workspace, folders: DatasetFolders) -> DatasetOv
     notes: list[str] = []
     dataset = _read(lambda: Dataset.open(folders.raw), notes) if folders.raw.is_dir() else None
     split = dataset is not None and folders.splits.exists()
-    plans = _read(lambda: load_plans(folders.plans), notes) if folders.plans.exists() else None
+    plans = [(seen, plan) for seen in folders.planned() for plan in (_read(lambda seen=seen: load_plans(seen.plans), notes) or {}).values()]
     report = _read(lambda: Report.load(folders.preprocessed / INTEGRITY), notes) if (folders.preprocessed / INTEGRITY).exists() else None
     runs = [_read(lambda run=run: describe_run(run), notes) for run in workspace.runs(folders)]
     return DatasetOverview(
         name=folders.name,
         **_counts(dataset),
-        planned={name: tuple(plan.networks) for name, plan in (plans or {}).items()},
-        prepared={name: _prepared(folders.prepared(plan.folder)) for name, plan in (plans or {}).items()},
+        planned={_asked_for(seen, plan): tuple(plan.networks) for seen, plan in plans},
+        prepared={_asked_for(seen, plan): _prepared(seen.prepared(plan.folder)) for seen, plan in plans},
         to_prepare=_read(lambda: len(cases_to_prepare(dataset, read_splits(folders.splits, dataset.cases))), notes) if split else None,
         errors=None if report is None else len(report.errors),
         warnings=None if report is None else len(report.warnings),
@@ -132,6 +133,11 @@ def _counts(dataset: Dataset | None) -> dict:
         "target": about.target if about else None,
         "classes": {name: targets[index] for index, name in enumerate(about.classes)} if about else {},
     }
+
+
+def _asked_for(folders: DatasetFolders, plan: Plan) -> str:
+    """Name a plan as a command asks for it."""
+    return f"{plan.configuration} -p {folders.plans_name}" if folders.plans_name else plan.configuration
 
 
 def _prepared(folder: Path) -> int:

@@ -53,7 +53,12 @@ def trace_step(question: StepQuestion) -> StepNeed:
     Raises:
         SulcnetError: the step cannot be built like this; the network has nothing to adapt, for example.
     """
-    found = run_on_tensors(question)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)                # fake tensors compute nothing, and other traces run beside this one
+    try:
+        found = run_on_tensors(question)
+    finally:
+        torch.set_num_threads(threads)
     return StepNeed(found.live, smallest_device(found.log), found.moment, found.parts, found.arithmetic)
 
 
