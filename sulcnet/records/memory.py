@@ -68,6 +68,7 @@ class StepNeed(Record):
         moment: phase and operator of the peak.
         parts: what was alive at the peak, by kind [bytes].
         arithmetic: floating-point operations per step (of each kind, where kinds take turns).
+        refused: why there can be no such step; nothing else then holds.
     """
 
     live: int
@@ -75,6 +76,7 @@ class StepNeed(Record):
     moment: str
     parts: dict[str, int]
     arithmetic: int
+    refused: str = ""
 
 
 @dataclass

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+from sulcnet.errors import ModelError
 from sulcnet.records.memory import MemoryTable, StepNeed, StepQuestion, versions
 from sulcnet.records.workspace import memory_tables
 
@@ -54,10 +55,11 @@ class Needs:
         if question not in self.rows:
             if not self.may_trace:
                 raise NotTraced
-            from sulcnet.runs.tracing import trace_step
-
-            self.learn({question: trace_step(question)})
-        return self.rows[question]
+            self.learn({question: _trace(question)})
+        need = self.rows[question]
+        if need.refused:
+            raise ModelError(need.refused)
+        return need
 
     def known(self) -> Needs:
         """Give the same answers, without tracing."""
@@ -67,6 +69,15 @@ class Needs:
         """Take over what was traced, here or in another process."""
         self.rows.update(traced)
         self.traced.update(traced)
+
+
+def _trace(question: StepQuestion) -> StepNeed:
+    from sulcnet.runs.tracing import trace_step
+
+    try:
+        return trace_step(question)
+    except ModelError as problem:                           # nothing to adapt, for example: as true at the next plan
+        return StepNeed(0, 0, "", {}, 0, problem.message)
 
 
 def _keep(traced: dict[StepQuestion, StepNeed], path: Path) -> None:
