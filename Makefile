@@ -15,7 +15,8 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 JOBS   := $(shell echo $(sort $(wildcard sulcnet/cli/*.py)) | cksum | cut -d' ' -f1)
 READY  := $(ENV)/ready-$(JOBS)
 TESTS  := $(ENV)/ready-test-$(JOBS)
-PYTEST := $(BIN)/python -m pytest -q
+# Two processes, one thread each; a file's tests share what its fixtures made.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 export OMP_NUM_THREADS ?= 1
 

@@ -46,6 +46,6 @@ setup(
         "tqdm",
         "nvidia-ml-py",
     ],
-    extras_require={"test": ["pytest"]},
+    extras_require={"test": ["pytest", "pytest-xdist"]},
     entry_points={"console_scripts": commands()},
 )

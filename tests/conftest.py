@@ -11,7 +11,8 @@ import pytest
 # Before anything imports torch or numpy; results must not depend on the number of cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What one test traced, the next need not; and none reads what was traced with other code.
-os.environ["SULCNET_CACHE"] = tempfile.mkdtemp(prefix="sulcnet_tests_")
+if "PYTEST_XDIST_WORKER" not in os.environ:             # a worker has the folder of the process that started it
+    os.environ["SULCNET_CACHE"] = tempfile.mkdtemp(prefix="sulcnet_tests_")
 
 
 @pytest.fixture(autouse=True)
