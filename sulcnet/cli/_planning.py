@@ -78,7 +78,7 @@ def _line(step: StepPlan | NetworkPlan) -> str:
 
 def _told(estimate: MemoryEstimate) -> str:
     """Say what the bytes are."""
-    parts = ", ".join(f"{name} {_size(size)}" for name, size in sorted(estimate.parts.items(), key=lambda item: -item[1]))
+    parts = ", ".join(f"{name} {_size(size)}" for name, size in sorted(estimate.parts.items(), key=lambda item: -item[1]) if size >= 5e5)
     return f"alive at most {_size(estimate.live)} ({estimate.moment}): {parts}; {estimate.arithmetic / 1e9:.0f} GFLOP"
 
 

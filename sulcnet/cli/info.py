@@ -143,8 +143,9 @@ def _gigabytes(size: int) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """Align the columns; those in `right` to the right. A row of two is a name and a fact: names get one width."""
-    widths = [max(map(len, column)) for column in zip(*rows)] if len(rows[0]) > 2 else [10, 0]
+    """Align the columns; those in `right` to the right. A row of two is a name and a fact: names get one width, if they can."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    widths = widths if len(widths) > 2 else [max(10, widths[0]), 0]
     lines = ("  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 

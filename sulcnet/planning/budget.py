@@ -279,7 +279,7 @@ class Search:
     def _reason(self, candidate: Candidate, place: int, recompute: str) -> str:
         asked, also = self.asked, _also(recompute)
         if also:
-            also += f" ({100 * self._extra(place, recompute):+.0f} % arithmetic)"
+            also += f" at {100 * self._extra(place, recompute):+.0f} % arithmetic"
         if asked.patch is not None:
             return ("as asked" if candidate.patch == tuple(asked.patch) else "as asked, rounded up for the network") + also
         if place > 0:
