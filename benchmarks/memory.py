@@ -32,6 +32,7 @@ STRUCTURES, CLASSES = 2, 3
 BUDGETS = (4, 8, 11, 16, 24, 48, 80)
 CASE = (90.0, 190.0, 160.0)                 # a hemisphere's box at 1 mm
 NNUNET = {4: "64x128x128, 2", 8: "80x192x160, 2", 16: "96x192x160, 4", 24: "96x192x160, 5", 48: "96x192x160, 11"}    # 2.8.1; others not run
+SHIPPED = ((0,), (3,))                      # values of the channel: T1w, and grey_white with its background
 SHOWN = ("full", "top", "lora", "mae", "contrastive")
 
 
@@ -144,13 +145,12 @@ def ship(net: str) -> None:
     """Trace the rows of the default plans, all budgets, from nothing, and put them into the package."""
     shipped, _ = memory_tables()
     needs, began = Needs(), time.perf_counter()
-    torch.set_num_threads(1)
-    trace_step(question(net, "full", 64))       # what this imports and learns, the worker processes need not
     steps = list(dict.fromkeys(step.asked_as for step in steps_of(asked_for(net, 1))))
     for _, traced in map_cases(partial(every_budget, net), steps, default_workers(), "trace"):
         needs.learn(traced)
-    for gb in BUDGETS:                          # windows of predictions are still missing
-        plan_network(net, asked_for(net, gb), needs)
+    for values in SHIPPED:
+        for gb in BUDGETS:                      # windows of predictions are still missing
+            plan_network(net, replace(asked_for(net, gb), values=values), needs)
     MemoryTable(needs.rows).save(shipped, versions())
     print(f"{len(needs.rows)} rows in {time.perf_counter() - began:.0f} s: {shipped}")
 
@@ -158,8 +158,9 @@ def ship(net: str) -> None:
 def every_budget(net: str, step: Step) -> dict[StepQuestion, StepNeed]:
     """Plan one step for every budget; what one patch teaches torch's fake tensors, the next budget need not learn again."""
     needs = Needs()
-    for gb in BUDGETS:
-        Search(family(net), asked_for(net, gb), step, needs).plan()
+    for values in SHIPPED:
+        for gb in BUDGETS:
+            Search(family(net), replace(asked_for(net, gb), values=values), step, needs).plan()
     return needs.traced
 
 

@@ -98,15 +98,16 @@ def test_rows_that_ship_are_what_this_code_traces():
 
 
 @pytest.mark.skipif(not SHIPPED, reason="the rows that ship are of other versions of torch or MONAI")
-def test_the_default_plan_of_a_hemisphere_imports_no_torch(tmp_path):
-    code = """
+@pytest.mark.parametrize("values", [(0,), (3,)], ids=["T1w", "grey_white"])
+def test_the_default_plan_of_a_hemisphere_imports_no_torch(tmp_path, values):
+    code = f"""
 import sys
 from sulcnet.planning.budget import Asked
 from sulcnet.runs.needs import Needs
 from sulcnet.runs.planning import plan_network
 case = (90.0, 190.0, 160.0)
 with Needs.kept() as needs:
-    plan = plan_network("swin_unetr_24", Asked("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, 2, 3, (0,), 24), needs)
+    plan = plan_network("swin_unetr_24", Asked("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, 2, 3, {values}, 24), needs)
 assert plan.patch_size == (96, 192, 160) and len(plan.steps) == 11 and "torch" not in sys.modules, sorted(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "SULCNET_CACHE": str(tmp_path)})

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from sulcnet import plugins
 from sulcnet.errors import SulcnetError
 from sulcnet.networks import family
 from sulcnet.records.memory import PREDICT, MemoryTable, StepQuestion, versions
@@ -51,6 +52,13 @@ def test_what_runs_on_a_gpu_is_the_step_that_was_traced(asked, monkeypatch):
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda _: 9)
     assert run_on_gpu(asked, torch.device("cpu")) == (7, 9)
     assert taken == {"full": [3, 3], "contrastive": [1] * 4, PREDICT: []}[asked.step]
+
+
+@pytest.mark.parametrize("step", [*plugins.names("pretraining", "METHOD"), "full"])
+def test_values_of_label_like_channels_matter_where_a_method_says_so(step):
+    """One row then answers for T1w and for white-grey volumes alike."""
+    without, with_values = (trace_step(question(step, images=1, values=(count,))) for count in (0, 4))
+    assert (without != with_values) == plugins.constant("pretraining", step, "reads_values", False)
 
 
 def test_what_a_step_needs_grows_with_what_it_does():

@@ -37,10 +37,14 @@ SAME = {"scratch": "full"}              # a random start holds what a pre-traine
 
 
 class Step(NamedTuple):
-    """A method or strategy; `views` per sample of a pre-training method, 0 for a strategy."""
+    """A method or strategy; `views` per sample of a pre-training method, 0 for a strategy.
+
+    `values`: whether it matters which values label-like channels have.
+    """
 
     name: str
     views: int = 0
+    values: bool = False
 
     @property
     def asked_as(self) -> Step:
@@ -87,8 +91,9 @@ class Candidate(NamedTuple):
 def question_of(asked: Asked, step: Step, candidate: Candidate, images: int, accumulate: int, recompute: str) -> StepQuestion:
     """Ask what a step of `accumulate` micro-batches needs, each of so many samples."""
     heads = (0, 0) if step.views else (asked.structures, asked.classes)
+    values = asked.values if step.values else (0,) * len(asked.values)
     return StepQuestion(step.asked_as.name, asked.preset, candidate.spec, candidate.patch, images, candidate.windows, candidate.bag,
-                        accumulate, *heads, asked.values, asked.precision, recompute)
+                        accumulate, *heads, values, asked.precision, recompute)
 
 
 @dataclass

@@ -50,12 +50,14 @@ class Pretraining(Method):
     Attributes:
         Options: the method's option dataclass.
         views: views of one case per sample.
+        reads_values: whether what a step holds depends on the values that label-like channels may have.
         overlap: least share of the patch that two views have in common along each axis.
         exports: the parts of the network that a fine-tuning run may rely on.
     """
 
     Options: type[PretrainOptions] = PretrainOptions
     views = 1
+    reads_values = False
     overlap = 0.5
     exports = ("encoder", "decoder")
 

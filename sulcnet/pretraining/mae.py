@@ -39,6 +39,7 @@ class Mae(Pretraining):
     """L1 of intensities, cross-entropy over the values of label-like channels, mostly where the input was hidden."""
 
     Options = MaeOptions
+    reads_values = True
 
     def make_head(self) -> nn.Module:
         """Build the head; a label-like channel has a logit per value that the plan lists, else it is an intensity."""

@@ -31,7 +31,7 @@ class StepQuestion(Record):
         accumulate: micro-batches per step.
         structures: values of the label map without background; 0 where there is none.
         classes: of the image; 0 where there are none.
-        values: per channel how many distinct values a label-like one holds; 0 for intensities.
+        values: per channel how many distinct values a label-like one holds, where that matters; 0 for intensities.
     """
 
     error = ModelError

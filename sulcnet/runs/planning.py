@@ -130,7 +130,8 @@ def probe_plan(folders: DatasetFolders, plan: Plan, wish: Wish) -> Plan:
 
 def steps_of(asked: Asked) -> list[Step]:
     """List what is planned for: every pre-training method, and where something is labelled every tuning strategy."""
-    methods = [Step(name, plugins.constant("pretraining", name, "views", 1)) for name in plugins.names("pretraining", "METHOD")]
+    constant = partial(plugins.constant, "pretraining")
+    methods = [Step(name, constant(name, "views", 1), constant(name, "reads_values", False)) for name in plugins.names("pretraining", "METHOD")]
     return [*methods, *(Step(name) for name in plugins.names("tuning", "TUNING") if asked.structures or asked.classes)]
 
 
@@ -167,8 +168,7 @@ def _plan_prediction(asked: Asked, spec: NetworkSpec, steps: dict[str, StepPlan]
     sums = 4 * (asked.structures + 2) * prod(max(size, side) for size, side in zip(asked.largest, patch)) if asked.structures else 0
 
     def estimate(batch: int, more: int) -> MemoryEstimate:
-        need = needs(StepQuestion(PREDICT, asked.preset, spec, patch, batch, 1, 1, 1, asked.structures, asked.classes, asked.values,
-                                  asked.precision, "none"))
+        need = needs(question_of(asked, Step(PREDICT), Candidate(spec, patch, 1, 1), batch, 1, "none"))
         return MemoryEstimate("traced", need.reserved + CONTEXT + more, asked.budget, need.live + more, need.parts, need.moment, need.arithmetic)
 
     batch, choices = MOST_WINDOWS, []
