@@ -135,7 +135,7 @@ def live_bytes(row: str, patch: int, images: int) -> int:
             batch = begun(side, batch, cpu, "bf16")
         given = [part for part in batch[:5]] + [part for parts in batch.begun or Features([], []) for part in parts]
         step = stepper(side, batch, cpu, "bf16")
-        return trace(step, {"parameters": side.modules.parameters(), "buffers": side.modules.buffers(), "data": given}, prime=step).live
+        return trace(step, {"parameters": side.modules.parameters(), "buffers": side.modules.buffers(), "data": given}).live
 
 
 def measured_bytes(row: str, patch: int, images: int, device: torch.device) -> int:

@@ -34,13 +34,13 @@ def test_a_storage_counts_once_however_many_tensors_see_it():
 
 
 def test_the_log_says_when_storages_come_and_go_and_repeats_the_last_step():
-    kept = []
+    kept = [blocks(4)]
 
     def step():
         kept.append(blocks(1))
         blocks(2)
 
-    log = trace(step, {}, prime=lambda: kept.append(blocks(4))).log
+    log = trace(step, {"data": kept[:1]}).log
     assert [size // BLOCK if size != FREED else FREED for _, size in log] == [4, 1, 2, FREED, 2, FREED, 2, FREED]
     numbers = [number for number, _ in log]
     assert numbers[2] == numbers[3] and numbers[4] == numbers[5] and numbers[6] == numbers[7] and len(set(numbers)) == 5
@@ -69,7 +69,7 @@ def test_the_log_of_one_step_is_that_of_three(kind):
     step, state = fresh()
     expected = trace(whole, state).log
     step, state = fresh()
-    found = trace(step, state, prime=step).log
+    found = trace(step, state).log
     # Of three steps in a row the log ends with two more of all three: the first of them is what is compared.
     sizes = [size for _, size in expected][: len(found)]
     assert [size for _, size in found] == sizes
@@ -77,7 +77,7 @@ def test_the_log_of_one_step_is_that_of_three(kind):
 
 
 def test_every_byte_at_the_peak_has_a_kind():
-    """By hand: a linear layer of one block per row, squared output; Adam in its second step."""
+    """By hand: a linear layer of one block per row, squared output; Adam in any step."""
     layer = nn.Linear(BLOCK // 4, 64, bias=False)                  # 64 blocks of weight
     image = torch.zeros(8, BLOCK // 4)                             # 8 blocks
     optimiser = torch.optim.Adam(layer.parameters(), foreach=True)
@@ -88,7 +88,7 @@ def test_every_byte_at_the_peak_has_a_kind():
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 
-    found = trace(step, {"parameters": layer.parameters(), "data": [image]}, prime=step)
+    found = trace(step, {"parameters": layer.parameters(), "data": [image]})
     assert sum(found.parts.values()) == found.live
     assert found.parts["parameters"] == 64 * BLOCK and found.parts["data"] == 8 * BLOCK
     assert found.parts["gradients"] == 64 * BLOCK and found.parts["optimiser state"] == (2 * 64 + 1) * BLOCK

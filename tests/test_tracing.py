@@ -51,7 +51,7 @@ def test_what_runs_on_a_gpu_is_the_step_that_was_traced(asked, monkeypatch):
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 7)
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda _: 9)
     assert run_on_gpu(asked, torch.device("cpu")) == (7, 9)
-    assert taken == {"full": [3, 3], "contrastive": [1] * 4, PREDICT: []}[asked.step]
+    assert taken == {"full": [3] * 3, "contrastive": [1] * 6, PREDICT: []}[asked.step]
 
 
 @pytest.mark.parametrize("step", [*plugins.names("pretraining", "METHOD"), "full"])

@@ -2,7 +2,7 @@
 
     with FakeTensorMode() as mode, cuda_autocast_rules():
         fake_modules(model, mode)
-        found = trace(step, {"parameters": model.parameters(), "data": [image]}, prime)
+        found = trace(step, {"parameters": model.parameters(), "data": [image]})
     found.live, found.moment, found.parts
 
 The step runs on fake tensors, which have shapes and storages only. A dispatch mode holds a weak reference on every
@@ -78,8 +78,6 @@ class LiveBytes(TorchDispatchMode):
         self.moments: list[tuple[str, str]] = []             # beside the log: phase, operator
         self.kinds: dict[int, str] = {}
         self.workspaces: set[int] = set()
-        self.states: dict[int, list[int]] = {}               # storages of an optimiser's state, by the optimiser's id
-        self.begun: list[tuple[int, int]] = []               # (place in the log, optimiser's id) of each optimiser step
         self.arithmetic = 0
         self._numbers: dict[int, tuple[weakref.ref, int]] = {}
         self._next, self._optimising = 0, False
@@ -146,7 +144,6 @@ class LiveBytes(TorchDispatchMode):
 
     def _before(self, optimiser: torch.optim.Optimizer, *_) -> None:
         self._optimising = True
-        self.begun.append((len(self.log), id(optimiser)))
         for group in optimiser.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -154,10 +151,9 @@ class LiveBytes(TorchDispatchMode):
 
     def _after(self, optimiser: torch.optim.Optimizer, *_) -> None:
         self._optimising = False
-        tensors = [leaf for leaf in tree_leaves(dict(optimiser.state)) if isinstance(leaf, Tensor)]
-        for tensor in tensors:
-            self.track(tensor, kind="optimiser state")
-        self.states[id(optimiser)] = [self._numbers[tensor.untyped_storage()._cdata][1] for tensor in tensors]
+        for leaf in tree_leaves(dict(optimiser.state)):
+            if isinstance(leaf, Tensor):
+                self.track(leaf, kind="optimiser state")
 
     def alive(self) -> dict[int, int]:
         """Give the storages that are alive, and their bytes, in the order in which they came."""
@@ -170,20 +166,18 @@ class LiveBytes(TorchDispatchMode):
         return sizes
 
 
-def trace(step: Callable[[], None], state: Mapping[str, Iterable[Tensor]], prime: Callable[[], None] = lambda: None) -> Trace:
-    """Run a whole training step and tell what it held.
+def trace(step: Callable[[], None], state: Mapping[str, Iterable[Tensor]]) -> Trace:
+    """Run a whole training step, a run's first one, and tell what a later one holds.
 
     Args:
         state: what is alive before, by kind.
-        prime: makes what a first step leaves behind, above all the optimisers' states; a step will do.
     """
     live = LiveBytes()
     for kind, tensors in state.items():
         for tensor in tensors:
             live.track(tensor, kind=kind)
+    given, began = live.alive(), len(live.log)
     with live.watching():
-        prime()
-        given, began, live.arithmetic = live.alive(), len(live.log), 0
         step()
     return _summed(live, given, began)
 
@@ -191,7 +185,7 @@ def trace(step: Callable[[], None], state: Mapping[str, Iterable[Tensor]], prime
 def _summed(live: LiveBytes, given: dict[int, int], began: int) -> Trace:
     """Go through the step's log: peaks, and what was alive at the highest one.
 
-    What the step makes and keeps, such as masks of window attention, is there from the start: later steps begin with it.
+    What the step makes and keeps, such as the optimiser's state, is there from the start: later steps begin with it.
     """
     body = list(zip(live.log, live.moments))[began:]
     stays = {number: size for number, size in live.alive().items() if number not in given}
@@ -224,21 +218,15 @@ def _summed(live: LiveBytes, given: dict[int, int], began: int) -> Trace:
 
 
 def _settled(live: LiveBytes, given: dict[int, int], began: int) -> list[tuple[int, int]]:
-    """Write the log of a run: the first step, in which optimisers make their states, and the step again twice.
+    """Write the log of a run: the first step, and twice what of it comes and goes in every later one.
 
     Blocks of the allocator lie where they stay from the third step on.
     """
-    states = {number for numbers in live.states.values() for number in numbers}
     body = live.log[began:]
-    places = {place - began: optimiser for place, optimiser in live.begun if place >= began}
-    first: list[tuple[int, int]] = []
-    for index in range(len(body) + 1):
-        first += [(number, given[number]) for number in live.states.get(places.get(index), ()) if number in given]
-        first += body[index: index + 1]
     beyond = max([number for number, _ in body], default=0) + 1
     passing = {number for number, size in body if size != FREED} & {number for number, size in body if size == FREED}
     again = [[(number + beyond * times, size) for number, size in body if number in passing] for times in (1, 2)]
-    return [*((number, size) for number, size in given.items() if number not in states), *first, *again[0], *again[1]]
+    return [*given.items(), *body, *again[0], *again[1]]
 
 
 def fake_modules(module: nn.Module, mode: FakeTensorMode) -> None:

@@ -38,6 +38,8 @@ from sulcnet.training.method import Method
 CPU = torch.device("cpu")
 # Steps into the run: past every warm-up.
 HALFWAY = 8
+# Steps after which the allocator's blocks lie where they stay.
+SETTLED = 3
 
 
 class Measured(NamedTuple):
@@ -71,8 +73,8 @@ def run_on_tensors(question: StepQuestion, fake: bool = True) -> Trace:
                 fake_modules(modules, mode)
                 batches = [_each(mode.from_tensor, batch) for batch in batches]
             given = [part for batch in batches for part in batch if part is not None]
-            prime, step = _steps(modules, method, question, batches, CPU)
-            return trace(step, {"parameters": modules.parameters(), "buffers": modules.buffers(), "data": given}, prime)
+            step = _step(modules, method, question, batches, CPU)
+            return trace(step, {"parameters": modules.parameters(), "buffers": modules.buffers(), "data": given})
 
 
 def run_on_gpu(question: StepQuestion, device: torch.device) -> Measured:
@@ -81,10 +83,9 @@ def run_on_gpu(question: StepQuestion, device: torch.device) -> Measured:
     modules.to(device)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
-    prime, step = _steps(modules, method, question, [batch.to(device) for batch in batches], device)
-    prime()
-    step()
-    step()
+    step = _step(modules, method, question, [batch.to(device) for batch in batches], device)
+    for _ in range(SETTLED):
+        step()
     torch.cuda.synchronize(device)
     return Measured(torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device))
 
@@ -140,29 +141,17 @@ def _windows(question: StepQuestion) -> Batch:
                  torch.zeros(count, ndim, 2), torch.ones(count), torch.zeros(question.images, dtype=torch.int64))
 
 
-def _steps(
-    modules: nn.Module, method: Method | None, question: StepQuestion, batches: list, device: torch.device,
-) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Give what makes the optimisers' states, and the loop's step, of each kind that there is."""
+def _step(modules: nn.Module, method: Method | None, question: StepQuestion, batches: list, device: torch.device) -> Callable[[], None]:
+    """Give the loop's step, one of each kind that there is."""
     if method is None:
-        return lambda: None, partial(_predict, modules, question, batches[0], device)
+        return partial(_predict, modules, question, batches[0], device)
     rates = RATES[question.preset] if isinstance(method, FineTuning) else PRETRAIN_RATES[question.preset]
     schedule = Schedule(epochs=2 * HALFWAY, steps_per_epoch=1, rates=rates, weight_decay=1e-2, warm_up=0.0, floor=0.1, clip=1.0,
                         optimiser="adam" if question.preset == "paper" else "adamw", accumulate=question.accumulate)
     loop = Loop(method, schedule, RunFolder(Path()), device, question.precision, batches=iter, validate=dict)
     if isinstance(method, Pretraining):
         method.begin(schedule)
-    return partial(_prime, loop), partial(_cycle, loop, batches)
-
-
-def _prime(loop: Loop) -> None:
-    """Let every optimiser make its state, by a step that moves nothing."""
-    for optimiser in loop.optimisers.values():
-        for group in optimiser.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = torch.zeros_like(parameter)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+    return partial(_cycle, loop, batches)
 
 
 def _cycle(loop: Loop, batches: list) -> None:
