@@ -273,13 +273,16 @@ class Search:
             return
         larger = self.candidates[place - 1]
         name, least = "x".join(map(str, larger.patch)), self.asked.batch or self._least(larger)
+        # What was tried for this patch tells what it takes plainly; the share that is cheap is alike for all patches.
+        usual = self._cheap or "none"
+        plain = self._need(larger, least, usual).arithmetic / (1 + self._extra(0, usual))
         for way in self.family.recomputes:
             need = self._need(larger, least, way)
             if way != recompute and self._total(need) <= self.asked.budget:
-                yield f"{name} would fit with --set recompute={way}, {100 * self._extra(place - 1, way):.0f} % more arithmetic"
+                yield f"{name} would fit with --set recompute={way}, about {100 * (need.arithmetic / plain - 1):.0f} % more arithmetic"
                 return
-        needed = self._total(self._need(larger, least, recompute))
-        yield f"{name} needs {needed / 1e9:.1f} GB"
+        way = usual if recompute == "none" else recompute
+        yield f"{name}{_also(way)} needs {self._total(self._need(larger, least, way)) / 1e9:.1f} GB"
 
     def _reason(self, candidate: Candidate, place: int, recompute: str) -> str:
         asked, also = self.asked, _also(recompute)
