@@ -7,6 +7,7 @@ import torch
 from sulcnet import plugins
 from sulcnet.errors import SulcnetError
 from sulcnet.networks import family
+from sulcnet.planning.memory import FREED
 from sulcnet.records.memory import PREDICT, MemoryTable, StepQuestion, versions
 from sulcnet.runs.tracing import run_on_gpu, run_on_tensors, trace_step
 from sulcnet.training.loop import Loop
@@ -76,6 +77,15 @@ def test_the_allocator_takes_more_than_is_alive_and_less_than_twice():
     need = trace_step(question("full"))
     assert need.live < need.reserved < 2 * need.live
     assert sum(need.parts.values()) == need.live
+
+
+@pytest.mark.parametrize("asked", [question("contrastive"), question("adversarial", preset="paper")], ids=lambda asked: asked.step)
+def test_no_storage_comes_twice_where_kinds_of_step_take_turns(asked):
+    """An optimiser that steps twice in a turn has one state."""
+    alive = set()
+    for number, size in run_on_tensors(asked).log:
+        assert (number in alive) == (size == FREED)
+        alive ^= {number}
 
 
 @pytest.mark.parametrize("net, share", [("resenc_unet", 0.85), ("unet_bn", 0.75), ("swin_unetr_12", 0.4)])
