@@ -114,9 +114,9 @@ def _context(device: torch.device) -> int:
     return total - free - torch.cuda.memory_reserved(device)
 
 
-def asked_for(net: str, gb: float, classes: int = CLASSES) -> Asked:
+def asked_for(net: str, gb: float, values: tuple[int, ...] = (0,)) -> Asked:
     """A hemisphere at 1 mm, as the default plan sees it."""
-    return Asked("sulcnet", int(gb * 1e9), CASE, CASE, (0.0,) * 3, (1.0,) * 3, STRUCTURES, classes, (0,), family(net).features)
+    return Asked("sulcnet", int(gb * 1e9), CASE, CASE, (0.0,) * 3, (1.0,) * 3, STRUCTURES, CLASSES, values, family(net).features)
 
 
 def plans(chosen: list[str]) -> None:
@@ -130,7 +130,7 @@ def plans(chosen: list[str]) -> None:
             except SulcnetError as problem:
                 print(f"| {gb} | {NNUNET.get(gb, 'not run')} | {problem.message} |", flush=True)
                 continue
-            cells = [_cell(network.steps[step]) if step in network.steps else "not possible" for step in SHOWN]
+            cells = [_cell(network.steps[step]) if step in network.steps else "nothing to adapt" for step in SHOWN]
             print(f"| {gb} | {NNUNET.get(gb, 'not run')} | {' | '.join(cells)} |", flush=True)
 
 
@@ -150,7 +150,7 @@ def ship(net: str) -> None:
         needs.learn(traced)
     for values in SHIPPED:
         for gb in BUDGETS:                      # windows of predictions are still missing
-            plan_network(net, replace(asked_for(net, gb), values=values), needs)
+            plan_network(net, asked_for(net, gb, values), needs)
     MemoryTable(needs.rows).save(shipped, versions())
     print(f"{len(needs.rows)} rows in {time.perf_counter() - began:.0f} s: {shipped}")
 
@@ -160,7 +160,7 @@ def every_budget(net: str, step: Step) -> dict[StepQuestion, StepNeed]:
     needs = Needs()
     for values in SHIPPED:
         for gb in BUDGETS:
-            Search(family(net), replace(asked_for(net, gb), values=values), step, needs).plan()
+            Search(family(net), asked_for(net, gb, values), step, needs).plan()
     return needs.traced
 
 
