@@ -20,9 +20,9 @@ from sulcnet.errors import SulcnetError
 from sulcnet.networks import family
 from sulcnet.parallel import default_workers, map_cases
 from sulcnet.planning.budget import CONTEXT, Asked, Search, Step
-from sulcnet.records.memory import PREDICT, MemoryTable, StepNeed, StepQuestion, versions
+from sulcnet.records.memory import PREDICT, MemoryTable, StepNeed, StepQuestion
 from sulcnet.records.workspace import memory_tables
-from sulcnet.runs.needs import Needs
+from sulcnet.runs.needs import Needs, origin
 from sulcnet.runs.planning import plan_network, steps_of
 from sulcnet.runs.tracing import run_on_gpu, run_on_tensors, trace_step
 
@@ -33,6 +33,7 @@ BUDGETS = (4, 8, 11, 16, 24, 48, 80)
 CASE = (90.0, 190.0, 160.0)                 # a hemisphere's box at 1 mm
 NNUNET = {4: "64x128x128, 2", 8: "80x192x160, 2", 16: "96x192x160, 4", 24: "96x192x160, 5", 48: "96x192x160, 11"}    # 2.8.1; others not run
 SHIPPED = ((0,), (3,))                      # values of the channel: T1w, and grey_white with its background
+ALIKE = ["2.11", "2.13", "2.14"]        # versions of torch that were seen to trace the same rows
 SHOWN = ("full", "top", "lora", "mae", "contrastive")
 
 
@@ -151,7 +152,7 @@ def ship(net: str) -> None:
     for values in SHIPPED:
         for gb in BUDGETS:                      # windows of predictions are still missing
             plan_network(net, asked_for(net, gb, values), needs)
-    MemoryTable(needs.rows).save(shipped, versions())
+    MemoryTable(needs.rows).save(shipped, {**origin(), "torch": ALIKE})
     print(f"{len(needs.rows)} rows in {time.perf_counter() - began:.0f} s: {shipped}")
 
 

@@ -18,10 +18,10 @@ from sulcnet.preprocessing.normalise import normalise
 from sulcnet.records.dataset import Classification, Dataset, DatasetHeader
 from sulcnet.records.fingerprint import CaseFacts, ChannelFacts, Fingerprint
 from sulcnet.records._record import write_json
-from sulcnet.records.memory import MemoryTable, versions
+from sulcnet.records.memory import MemoryTable
 from sulcnet.records.plan import Normalisation, Plan, load_plan, save_plan
 from sulcnet.records.workspace import DatasetFolders, Workspace, memory_tables
-from sulcnet.runs.needs import Needs
+from sulcnet.runs.needs import Needs, origin
 from sulcnet.runs.planning import plan_dataset, plan_network, probe_plan
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 from sulcnet.runs.tracing import trace_step
@@ -85,25 +85,30 @@ def test_what_was_traced_is_not_traced_again(planned, monkeypatch):
     assert not traced                                                # nor is tried again what could not be built
 
 
-SHIPPED = MemoryTable.load(memory_tables()[0], versions()).rows
+SHIPPED = MemoryTable.load(memory_tables()[0], origin()).rows
 
 
-@pytest.mark.skipif(not SHIPPED, reason="the rows that ship are of other versions of torch or MONAI")
+def test_rows_ship_for_this_code_and_the_versions_that_are_tested():
+    """Run benchmarks/memory.py --ship after a change to networks, losses, methods or the loop."""
+    written = json.loads(memory_tables()[0].read_text())["origin"]
+    assert written["source"] == origin()["source"]
+    assert {"2.11", "2.13", "2.14"} <= set(written["torch"]) and SHIPPED
+
+
 def test_rows_that_ship_are_what_this_code_traces():
-    """Run benchmarks/memory.py --ship where a change to networks, losses or methods moves them."""
+    """With whichever of these versions is installed."""
     smallest = sorted(SHIPPED, key=lambda asked: (np.prod(asked.patch) * asked.images * asked.windows, str(asked)))
     for step in ("top", "mae"):
         asked = next(row for row in smallest if row.step == step)
         assert trace_step(asked) == SHIPPED[asked]
 
 
-@pytest.mark.skipif(not SHIPPED, reason="the rows that ship are of other versions of torch or MONAI")
 @pytest.mark.parametrize("values", [(0,), (3,)], ids=["T1w", "grey_white"])
 def test_the_default_plan_of_a_hemisphere_imports_no_torch(tmp_path, values):
     code = f"""
 import sys
 from sulcnet.planning.budget import Asked
-from sulcnet.runs.needs import Needs
+from sulcnet.runs.needs import Needs, origin
 from sulcnet.runs.planning import plan_network
 case = (90.0, 190.0, 160.0)
 with Needs.kept() as needs:

@@ -1,5 +1,7 @@
 """The step that is planned is the step that is trained: the same function, and on real tensors the same bytes."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -8,7 +10,8 @@ from sulcnet import plugins
 from sulcnet.errors import SulcnetError
 from sulcnet.networks import family
 from sulcnet.planning.memory import FREED
-from sulcnet.records.memory import PREDICT, MemoryTable, StepQuestion, versions
+from sulcnet.records.memory import PREDICT, MemoryTable, StepQuestion
+from sulcnet.runs.needs import DECIDING, origin
 from sulcnet.runs.tracing import run_on_gpu, run_on_tensors, trace_step
 from sulcnet.training.loop import Loop
 
@@ -119,12 +122,39 @@ def test_tracing_leaves_random_numbers_and_autocast_as_they_were():
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_rows_are_kept_and_those_of_other_versions_left_out(tmp_path):
-    asked = question("top")
+def test_rows_are_kept_and_those_of_another_origin_left_out(tmp_path):
+    asked, path = question("top"), tmp_path / "memory.json"
     table = MemoryTable({asked: trace_step(asked)})
-    table.save(tmp_path / "memory.json", versions())
-    assert MemoryTable.load(tmp_path / "memory.json", versions()).rows == table.rows
-    assert MemoryTable.load(tmp_path / "memory.json", {**versions(), "torch": "1.0"}).rows == {}
-    (tmp_path / "memory.json").write_text("{")
-    assert MemoryTable.load(tmp_path / "memory.json", versions()).rows == {}
-    assert MemoryTable.load(tmp_path / "absent.json", versions()).rows == {}
+    table.save(path, origin())
+    assert MemoryTable.load(path, origin()).rows == table.rows
+    for name in origin():
+        assert MemoryTable.load(path, {**origin(), name: "1.0"}).rows == {}
+    path.write_text("{")
+    assert MemoryTable.load(path, origin()).rows == {}
+    assert MemoryTable.load(tmp_path / "absent.json", origin()).rows == {}
+
+
+def test_rows_may_be_of_several_versions_of_a_library(tmp_path):
+    table, path = MemoryTable({question("top"): trace_step(question("top"))}), tmp_path / "memory.json"
+    table.save(path, {**origin(), "torch": ["1.2", "1.3"]})
+    assert MemoryTable.load(path, {**origin(), "torch": "1.3"}).rows == table.rows
+    assert MemoryTable.load(path, {**origin(), "torch": "1.4"}).rows == {}
+
+
+def test_an_origin_names_all_code_that_takes_part_in_a_step():
+    """What tracing imports and the origin does not name holds facts, reads files or draws data: no step runs it."""
+    aside = {"cli", "errors", "log", "options", "plugins", "parallel", "records", "data", "io", "geometry", "evaluation", "phantoms",
+             "planning", "preprocessing", "training", "training.schedule", "training.checkpoint", "training.signals", "runs", "runs.schedules"}
+    code = """
+import sys
+import sulcnet.runs.tracing
+from sulcnet import plugins
+for folder, export in (("networks", "NETWORK"), ("pretraining", "METHOD"), ("tuning", "TUNING"), ("tasks", "TASK")):
+    for name in plugins.names(folder, export):
+        plugins.find(folder, name, export)
+print("\\n".join(name for name in sys.modules if name.startswith("sulcnet.")))
+"""
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    named = {name.removesuffix(".py").replace("/", ".") for name in DECIDING}
+    names = [name.removeprefix("sulcnet.") for name in loaded]
+    assert not [name for name in names if name not in aside | named and name.split(".")[0] not in (aside | named) - {"training", "runs", "planning"}]

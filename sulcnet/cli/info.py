@@ -6,7 +6,8 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sulcnet.cli._command import Command, Parser, add_dataset, add_json, add_root
+from sulcnet.cli._command import Command, Parser, add_dataset, add_device, add_json, add_root, loading
+from sulcnet.errors import EnvironmentFault
 from sulcnet.log import counted
 
 if TYPE_CHECKING:
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
     from sulcnet.runs.overview import DatasetOverview, RunOverview
 
 HELP = """Show versions, GPU, CPU and memory, which rule chose the folders, and the datasets with what was planned, prepared
-and trained for them. With -d, one dataset and its runs."""
+and trained for them. With -d, one dataset and its runs. With --self-test, try everything once on tiny phantoms: about a
+minute, after an installation or in a container."""
 EXAMPLES = """
 sulcnet_info
 sulcnet_info -d 1 --json
+sulcnet_info --self-test
 """
 UNKNOWN = "-"
 
@@ -27,9 +30,13 @@ def arguments(parser: Parser) -> None:
     add_dataset(parser, required=False)
     add_root(parser)
     add_json(parser)
+    parser.add_argument("--self-test", action="store_true", help="read, plan, prepare, step, train, predict and write, on --device")
+    add_device(parser)
 
 
 def run(args: Namespace) -> str:
+    if args.self_test:
+        return _self_test(args)
     from sulcnet.records.workspace import Workspace
     from sulcnet.runs.machine import describe_machine
     from sulcnet.runs.overview import describe_dataset, describe_workspace
@@ -44,6 +51,30 @@ def run(args: Namespace) -> str:
         _print_json(machine, workspace, datasets)
     body = _dataset(datasets[0]) if args.dataset else _datasets(datasets)
     return f"{_machine(machine)}\n{_places(workspace)}\n\n{body}"
+
+
+def _self_test(args: Namespace) -> str:
+    """Print a line per check as it ends, so that a slow machine shows what it does; with --json all of them at the end."""
+    import json
+    import logging
+
+    with loading("torch"):
+        from sulcnet.runs.selftest import self_test
+
+    logging.getLogger("sulcnet").setLevel(logging.DEBUG if args.debug else logging.ERROR)
+    checks = []
+    for check in self_test(args.device):
+        checks.append(check)
+        if not args.json:
+            state = f"FAILED: {check.problem}" if check.problem else check.found
+            print(f"{check.name:<26}{check.seconds:6.1f} s  {state}", flush=True)
+    if args.json:
+        print(json.dumps([check._asdict() for check in checks], indent=1))
+    failed = [check.name for check in checks if check.problem]
+    if failed:
+        raise EnvironmentFault(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}.",
+                               "Tracebacks: sulcnet_info --self-test --debug. Please report what is not this machine's fault.")
+    return f"All {len(checks)} checks passed in {sum(check.seconds for check in checks):.0f} s."
 
 
 def _print_json(machine: Machine, workspace: Workspace, datasets: Sequence[DatasetOverview]) -> None:

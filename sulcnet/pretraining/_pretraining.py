@@ -24,6 +24,7 @@ from sulcnet.errors import UsageError
 from sulcnet.evaluation.reconstruction import score_reconstruction
 from sulcnet.losses import Ratio
 from sulcnet.losses.ssim import ms_ssim, ssim, to_unit
+from sulcnet.networks import build
 from sulcnet.networks._network import Network
 from sulcnet.networks.heads import ReconstructionHead
 from sulcnet.options import option
@@ -133,6 +134,15 @@ class Pretraining(Method):
         x, y = to_unit(output, batch.range), to_unit(batch.image, batch.range)
         scores = {"ssim": ssim(x, y, batch.inside), "ms_ssim": ms_ssim(x, y, batch.inside)}
         return {**scores, **_distances(x[0], y[0], batch.inside[0, 0], self.plan.spacing)}
+
+
+def build_method(
+    kind: type[Pretraining], plan: Plan, network_plan: NetworkPlan, options: PretrainOptions, preset: str
+) -> Pretraining:
+    """Put a method on a planned network."""
+    network = build(network_plan.network)
+    network.recompute = network_plan.recompute
+    return kind(network, plan, network_plan, options, preset)
 
 
 def total(terms: Mapping[str, Term], batch: Images) -> Ratio:

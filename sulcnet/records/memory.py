@@ -1,13 +1,16 @@
 """What a training step needs, by what it is: rows that were traced once and are kept (`memory.json`).
 
-    table = MemoryTable.load(path, versions())
-    table.rows.get(question)                # StepNeed, or None where nobody traced it yet with these versions
+    table = MemoryTable.load(path, origin)
+    table.rows.get(question)                # StepNeed, or None where nobody traced it yet with this code
+
+An origin says what rows were traced with: a hash of the code that decides what a step holds (`source`), and the minor
+versions of torch and MONAI. The rows that ship are those of several versions, between which they do not differ.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -81,32 +84,40 @@ class StepNeed(Record):
 
 @dataclass
 class MemoryTable:
-    """Rows of need by question. Rows that other versions traced are left out: they may differ."""
+    """Rows of need by question. Rows of another origin are left out: they may differ."""
 
     rows: dict[StepQuestion, StepNeed] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: Path, versions: Mapping[str, str]) -> MemoryTable:
-        """Read a file that these versions wrote; a file that is not there, or is damaged, holds no rows."""
+    def load(cls, path: Path, origin: Mapping[str, str]) -> MemoryTable:
+        """Read rows of this origin; a file that is not there, or is damaged, holds none."""
         try:
             found = json.loads(path.read_text())
-            rows = found["rows"] if found["versions"] == dict(versions) else []
+            rows = found["rows"] if _covers(found["origin"], origin) else []
             return cls({StepQuestion.from_json(row["question"]): StepNeed.from_json(row["need"]) for row in rows})
         except (OSError, ValueError, KeyError, TypeError, SulcnetError):
             return cls()
 
-    def save(self, path: Path, versions: Mapping[str, str]) -> None:
+    def save(self, path: Path, origin: Mapping[str, str | Sequence[str]]) -> None:
         """Write all rows, one per line, in an order that does not depend on how they came."""
-        rows = sorted(json.dumps({"question": question.to_json(), "need": need.to_json()}) for question, need in self.rows.items())
-        write_text(path, f'{{"versions": {json.dumps(dict(versions))},\n"rows": [\n' + ",\n".join(rows) + "\n]}\n")
+        rows = sorted(_row(question, need) for question, need in self.rows.items())
+        write_text(path, f'{{"origin": {json.dumps(dict(origin))},\n"rows": [\n' + ",\n".join(rows) + "\n]}\n")
 
 
-def versions() -> dict[str, str]:
-    """Name the versions that a row depends on, without importing them; builds of one version are alike."""
-    found = {}
-    for name in ("sulcnet", "torch", "monai"):
-        try:
-            found[name] = version(name).split("+")[0]
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+def minor_version(library: str) -> str:
+    """Give a library's version up to its minor number, without importing it; builds and bug fixes count alike."""
+    try:
+        return ".".join(version(library).split("+")[0].split(".")[:2])
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _covers(written: Mapping[str, str | Sequence[str]], asked: Mapping[str, str]) -> bool:
+    """Tell whether a table was traced with what is asked for; it may name several versions of a library."""
+    if written.keys() != asked.keys():
+        return False
+    return all(asked[name] == value or (isinstance(value, list) and asked[name] in value) for name, value in written.items())
+
+
+def _row(question: StepQuestion, need: StepNeed) -> str:
+    return json.dumps({"question": question.to_json(), "need": need.to_json()})

@@ -15,13 +15,16 @@ from functools import cache
 from pathlib import Path
 
 from sulcnet.errors import ModelError
-from sulcnet.records.memory import MemoryTable, StepNeed, StepQuestion, versions
+from sulcnet.records.memory import MemoryTable, StepNeed, StepQuestion, minor_version
 from sulcnet.records.workspace import memory_tables
 
 log = logging.getLogger("sulcnet")
 
-# Rooms whose code decides what a step holds; rows that were traced here are of one state of it.
-DECIDING = ("losses", "networks", "planning", "pretraining", "runs", "tasks", "training", "tuning")
+# The code that decides what a step holds: rows are of one state of it. A test sees that nothing is missing here.
+DECIDING = (
+    "losses", "networks", "pretraining", "tasks", "tuning", "planning/allocator.py", "planning/memory.py",
+    "training/device.py", "training/loop.py", "training/method.py", "runs/finetuning.py", "runs/frozen.py", "runs/tracing.py",
+)
 
 
 class NotTraced(Exception):
@@ -45,7 +48,7 @@ class Needs:
     def kept(cls) -> Iterator[Needs]:
         """Read the tables; at the end of the block, whatever came of it, add what was traced to the rows of this machine."""
         shipped, own = memory_tables()
-        needs = cls({**MemoryTable.load(shipped, versions()).rows, **MemoryTable.load(own, _state()).rows})
+        needs = cls({**MemoryTable.load(shipped, origin()).rows, **MemoryTable.load(own, origin()).rows})
         try:
             yield needs
         finally:
@@ -84,19 +87,20 @@ def _keep(traced: dict[StepQuestion, StepNeed], path: Path) -> None:
     """Add rows to a table; a folder that cannot be written costs only the time to trace again."""
     if not traced:
         return
-    table = MemoryTable.load(path, _state())                # again: another plan may have written meanwhile
+    table = MemoryTable.load(path, origin())                # again: another plan may have written meanwhile
     table.rows.update(traced)
     try:
-        table.save(path, _state())
+        table.save(path, origin())
     except OSError as problem:
         log.debug("%s: %s", path, problem)
 
 
 @cache
-def _state() -> dict[str, str]:
-    """Name versions and the state of the code that decides what a step holds."""
+def origin() -> dict[str, str]:
+    """Say what rows are traced with here: a hash of the code that decides what a step holds, torch, MONAI."""
     root, digest = Path(__file__).parents[1], hashlib.sha256()
-    for room in DECIDING:
-        for file in sorted((root / room).rglob("*.py")):
+    for name in DECIDING:
+        place = root / name
+        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             digest.update(file.read_bytes())
-    return {**versions(), "source": digest.hexdigest()[:16]}
+    return {"source": digest.hexdigest()[:16], "torch": minor_version("torch"), "monai": minor_version("monai")}

@@ -23,8 +23,7 @@ from sulcnet.data.images import ImageSource
 from sulcnet.data.loader import Images, collate_images, image_batches
 from sulcnet.errors import UsageError
 from sulcnet.log import counted, to_file
-from sulcnet.networks import build
-from sulcnet.pretraining._pretraining import Pretraining, PretrainOptions
+from sulcnet.pretraining._pretraining import Pretraining, PretrainOptions, build_method
 from sulcnet.records._record import write_json
 from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.plan import NetworkPlan, Plan, load_plan
@@ -114,13 +113,6 @@ def pretrain(
     run = Run(folder, wish, preset, plan, network_plan, own, pool, batch, accumulate, device, precision, threads)
     _train(run, method, folders, before.schedule if before else None, picture, montage)
     return folder
-
-
-def build_method(kind: type[Pretraining], plan: Plan, network_plan: NetworkPlan, own: PretrainOptions, preset: str) -> Pretraining:
-    """Put a method on a planned network."""
-    network = build(network_plan.network)
-    network.recompute = network_plan.recompute
-    return kind(network, plan, network_plan, own, preset)
 
 
 def _own_options(kind: type[Pretraining], before: Experiment) -> PretrainOptions:

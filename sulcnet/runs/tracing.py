@@ -22,14 +22,13 @@ from sulcnet import plugins
 from sulcnet.data.loader import Batch, Images
 from sulcnet.planning.allocator import smallest_device
 from sulcnet.planning.memory import Trace, cuda_autocast_rules, fake_modules, trace
-from sulcnet.pretraining._pretraining import Pretraining
+from sulcnet.pretraining._pretraining import Pretraining, build_method
 from sulcnet.records.dataset import Classification
 from sulcnet.records.experiment import Schedule
 from sulcnet.records.memory import PREDICT, StepNeed, StepQuestion
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
 from sulcnet.records.workspace import RunFolder
 from sulcnet.runs.finetuning import FineTuning, Model
-from sulcnet.runs.pretraining import build_method
 from sulcnet.runs.schedules import PRETRAIN_RATES, RATES
 from sulcnet.training.device import autocast
 from sulcnet.training.loop import Loop
@@ -90,6 +89,18 @@ def run_on_gpu(question: StepQuestion, device: torch.device) -> Measured:
     return Measured(torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device))
 
 
+def take_step(question: StepQuestion, device: torch.device) -> float:
+    """Take a real step (one of each kind that there is) on noise, and give its loss: for a self-test."""
+    modules, method, batches = _built(question)
+    modules.to(device)
+    torch.manual_seed(0)
+    noisy = [batch._replace(image=torch.randn_like(batch.image)).to(device) for batch in batches]
+    loop = _loop(method, question, device)
+    _cycle(loop, noisy)
+    total, count = loop.sums["loss"]
+    return float(total / count)
+
+
 def _built(question: StepQuestion) -> tuple[nn.Module, Method | None, list[Batch] | list[Images]]:
     """Build what a run would build, and its micro-batches; there is no method where the step is a prediction."""
     plan = _plan(question)
@@ -145,13 +156,18 @@ def _step(modules: nn.Module, method: Method | None, question: StepQuestion, bat
     """Give the loop's step, one of each kind that there is."""
     if method is None:
         return partial(_predict, modules, question, batches[0], device)
+    return partial(_cycle, _loop(method, question, device), batches)
+
+
+def _loop(method: Method, question: StepQuestion, device: torch.device) -> Loop:
+    """Put a method into the loop, with rates that change nothing of what a step holds."""
     rates = RATES[question.preset] if isinstance(method, FineTuning) else PRETRAIN_RATES[question.preset]
     schedule = Schedule(epochs=2 * HALFWAY, steps_per_epoch=1, rates=rates, weight_decay=1e-2, warm_up=0.0, floor=0.1, clip=1.0,
                         optimiser="adam" if question.preset == "paper" else "adamw", accumulate=question.accumulate)
     loop = Loop(method, schedule, RunFolder(Path()), device, question.precision, batches=iter, validate=dict)
     if isinstance(method, Pretraining):
         method.begin(schedule)
-    return partial(_cycle, loop, batches)
+    return loop
 
 
 def _cycle(loop: Loop, batches: list) -> None:
