@@ -13,8 +13,8 @@ from pathlib import Path
 
 def processor() -> str:
     """Name the processor and count its cores; Linux tells its name, others their architecture."""
-    facts = Path("/proc/cpuinfo")
-    name = re.search(r"model name\s*: (.+)", facts.read_text()) if facts.exists() else None
+    told = Path("/proc/cpuinfo")
+    name = re.search(r"model name\s*: (.+)", told.read_text()) if told.exists() else None
     return f"{name[1] if name else platform.machine()}, {os.cpu_count()} cores"
 
 
@@ -26,11 +26,22 @@ def graphics() -> str:
     return "; ".join(f"{card.name}, {card.total_memory / 2**30:.0f} GiB" for card in cards) or "no GPU"
 
 
-def main():
+def facts() -> dict[str, str]:
+    """Give date, machine and versions; sulcnet itself may run from its checkout, without being installed."""
+    from sulcnet import __version__
+
+    versions = [f"{name} {version(name)}" for name in ("torch", "monai", "numpy")]
+    return {
+        "date": str(datetime.date.today()), "machine": f"{processor()}; {graphics()}",
+        "versions": f"Python {platform.python_version()}, sulcnet {__version__}, {', '.join(versions)}",
+    }
+
+
+def main() -> None:
     """Print the lines as a Markdown table."""
-    versions = [f"{name} {version(name)}" for name in ("sulcnet", "torch", "monai", "numpy")]
-    print(f"| date | {datetime.date.today()} |\n|---|---|\n| machine | {processor()}; {graphics()} |")
-    print(f"| versions | Python {platform.python_version()}, {', '.join(versions)} |\n")
+    for number, (name, fact) in enumerate(facts().items()):
+        print(f"| {name} | {fact} |" + "\n|---|---|" * (number == 0))
+    print()
 
 
 if __name__ == "__main__":

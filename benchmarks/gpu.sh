@@ -1,23 +1,38 @@
 #!/bin/sh
-# Everything that is measured on a GPU, in one call; its tables go into docs/benchmarks.md with GPU and date.
+# What is measured on a GPU, in parts, most important first; every row is written as it is found, so that what is cut off loses nothing.
 #
-#     sh benchmarks/gpu.sh                    # about ten minutes
-#     PYTHON=.venv/bin/python sh benchmarks/gpu.sh
-
+#     python benchmarks/gpu/pack.py                  # once, anywhere: wheels, rows, data into .gpu, which git ignores
+#     SULCNET_TABLES=tables sh benchmarks/gpu.sh A   # under five minutes: self-test, memory, convolutions, out of memory, speed
+#     SULCNET_TABLES=tables sh benchmarks/gpu.sh B   # under five minutes: learning
+#     SULCNET_TABLES=tables sh benchmarks/gpu.sh memory --most 5         # a part alone, with flags of its own
+#
+# tables/tables.md is for docs/benchmarks.md, tables/rows.tsv for programs. PYTHON chooses the interpreter, SULCNET_PACK the
+# pack. What the interpreter lacks is installed from the pack into a temporary folder.
 set -eu
 cd "$(dirname "$0")/.."
+: "${SULCNET_TABLES:?names the folder of the tables}"
 PYTHON=${PYTHON:-python3}
-export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+PACK=${SULCNET_PACK:-.gpu}
+export SULCNET_TABLES SULCNET_CACHE="${SULCNET_CACHE:-$PACK/cache}" PYTHONUNBUFFERED=1 PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 
-echo "## Memory: foreseen against what the allocator handed out and took"
-$PYTHON benchmarks/memory.py --device cuda
-echo
-echo "## Tuning strategies: predicted bytes against measured ones, and step times"
-$PYTHON benchmarks/tuning.py --device cuda --time 96 --images 2 --precision bf16
-echo
-echo "## Pre-training methods: one epoch"
-$PYTHON benchmarks/pretraining.py --device cuda --net swin_unetr_24 --features 24 --patch 64 --workers 8
-$PYTHON benchmarks/pretraining.py --device cuda --net resenc_unet --features 32 --patch 64 --workers 8
-echo
-echo "## A short real training on phantoms"
-$PYTHON -c "from sulcnet.cli.demo import COMMAND; raise SystemExit(COMMAND())" --device cuda --root "$(mktemp -d)"
+if ! "$PYTHON" -c "import monai, nibabel, blosc2, acvl_utils" 2>/dev/null; then
+    site=$(mktemp -d)
+    "$PYTHON" -m pip install -q --no-index --no-deps --no-compile --target "$site" "$PACK"/wheels/*.whl
+    export PYTHONPATH="$PYTHONPATH:$site"
+fi
+
+part() {                                           # SECONDS PART FLAGS...
+    limit=$1; shift
+    code=0
+    timeout -k 10 "$limit" "$PYTHON" benchmarks/gpu/run.py "$@" --pack "$PACK" || code=$?
+    [ "$code" = 0 ] || echo "gpu.sh: $1 ended with $code (124: its $limit seconds were over)"
+}
+
+case "${1:-}" in
+    A) shift
+       part 60 selftest "$@"; part 120 memory "$@"; part 20 convolutions "$@"; part 40 out_of_memory "$@"; part 170 speed "$@" ;;
+    B) shift
+       part 240 learning "$@"; part 90 demo "$@" ;;
+    "") echo "give A, B or a part"; exit 2 ;;
+    *) part 600 "$@" ;;
+esac

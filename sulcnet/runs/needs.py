@@ -58,7 +58,7 @@ class Needs:
         if question not in self.rows:
             if not self.may_trace:
                 raise NotTraced
-            self.learn({question: _trace(question)})
+            self.learn({question: trace_need(question)})
         need = self.rows[question]
         if need.refused:
             raise ModelError(need.refused)
@@ -74,7 +74,8 @@ class Needs:
         self.traced.update(traced)
 
 
-def _trace(question: StepQuestion) -> StepNeed:
+def trace_need(question: StepQuestion) -> StepNeed:
+    """Trace what a step needs; what cannot be built is a refusal, which is kept too."""
     from sulcnet.runs.tracing import trace_step
 
     try:

@@ -91,14 +91,19 @@ def run_on_gpu(question: StepQuestion, device: torch.device) -> Measured:
 
 def take_step(question: StepQuestion, device: torch.device) -> float:
     """Take a real step (one of each kind that there is) on noise, and give its loss: for a self-test."""
+    loop, batches = built_loop(question, device)
+    _cycle(loop, batches)
+    total, count = loop.sums["loss"]
+    return float(total / count)
+
+
+def built_loop(question: StepQuestion, device: torch.device) -> tuple[Loop, list[Batch] | list[Images]]:
+    """Put a step's loop on a device, and its micro-batches of noise: `loop.step(batches)` is then the step."""
     modules, method, batches = _built(question)
     modules.to(device)
     torch.manual_seed(0)
     noisy = [batch._replace(image=torch.randn_like(batch.image)).to(device) for batch in batches]
-    loop = _loop(method, question, device)
-    _cycle(loop, noisy)
-    total, count = loop.sums["loss"]
-    return float(total / count)
+    return _loop(method, question, device), noisy
 
 
 def _built(question: StepQuestion) -> tuple[nn.Module, Method | None, list[Batch] | list[Images]]:

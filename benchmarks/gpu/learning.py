@@ -1,0 +1,76 @@
+"""Real runs on a GPU: hippocampi from scratch and from a start that was pre-trained on a CPU, and the demo."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from pathlib import Path
+
+from _tables import Tables
+from sulcnet.evaluation.tables import format_summary
+from sulcnet.records.workspace import METRICS, RESOURCES, SUMMARY, TEST, RunFolder, Workspace
+
+NUMBER = "4"
+RUNS = {"scratch": (), "from mae, full": ("--pretrain", "mae", "--tune", "full")}
+MINUTES, TINY = 1.0, 0.02               # of training
+DEMO_MINUTES = 6.0 / 8                  # an eighth of what the demo takes on a CPU
+
+
+def hippocampus(tables: Tables, args: Namespace) -> None:
+    """Train on the carried cases, a minute each; write steps, scores and what the card did."""
+    tables.begin("60 hippocampi, a minute each", "run", "exit code", "seconds in all", "steps", "best validation score",
+                 "GPU power %", "GPU memory %", "test")
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place) / "study"
+        shutil.copytree(args.pack / "study", root)
+        for name, flags in list(RUNS.items())[: args.most]:
+            limit = str(TINY if args.tiny else MINUTES)
+            command = [NUMBER, "3d", "--root", str(root), "--device", args.device, "--time-limit", limit, *flags]
+            began = time.perf_counter()
+            code = _command("train", command)
+            seconds = time.perf_counter() - began
+            tables.row(name, {"exit code": code, "seconds in all": seconds, **_found(root, flags)})
+
+
+def _command(job: str, flags: list[str]) -> int:
+    code = f"import sys; from sulcnet.cli.{job} import COMMAND; sys.exit(COMMAND())"
+    return subprocess.run([sys.executable, "-c", code, *flags]).returncode
+
+
+def _found(root: Path, flags: tuple[str, ...]) -> dict[str, object]:
+    """Read what the run left; a run that failed leaves less."""
+    workspace = Workspace.find(root)
+    start = "mae" if flags else "none"
+    runs = [run for run in workspace.runs(workspace.dataset(NUMBER)) if run.path.parent.name.startswith(f"{start}__")]
+    return _facts(runs[0]) if runs else {}
+
+
+def _facts(run: RunFolder) -> dict[str, object]:
+    rows = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
+    costs = json.loads((run / RESOURCES).read_text()) if (run / RESOURCES).exists() else {}
+    summary = json.loads((run / TEST / SUMMARY).read_text()) if (run / TEST / SUMMARY).exists() else {}
+    return {
+        "steps": rows[-1]["step"] if rows else 0, "score": max((row.get("val/score") or 0.0 for row in rows), default=0.0),
+        "power": costs.get("gpu_power_percent"), "memory": costs.get("gpu_memory_percent"), "test": _scores(summary),
+    }
+
+
+def _scores(summary: dict) -> str:
+    """Put what a run prints of its test scores into one cell."""
+    return " / ".join(" ".join(line.split()) for line in format_summary(summary).splitlines() if line.strip()) if summary else "none"
+
+
+def demo(tables: Tables, args: Namespace) -> None:
+    """Run the demo, shortened; write exit code and what it printed of its scores."""
+    minutes = TINY if args.tiny else DEMO_MINUTES
+    tables.begin("The demo", "run", "exit code", "seconds in all")
+    with tempfile.TemporaryDirectory() as root:
+        began = time.perf_counter()
+        code = "import sys; from sulcnet.cli.demo import COMMAND; sys.exit(COMMAND())"
+        flags = ["--device", args.device, "--root", root, "--time-limit", str(minutes)]
+        ended = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True)
+        tables.row(f"{minutes:g} minutes of training", {"exit code": ended.returncode, "seconds": time.perf_counter() - began})
+        tables.say("\n" + (ended.stdout if ended.returncode == 0 else ended.stderr[-2000:]))
