@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -37,6 +37,14 @@ class _Terminal(logging.Handler):
 
 
 _terminal = _Terminal()
+_files: list[Path] = []
+
+
+class Setup(NamedTuple):
+    """Where lines go: what `start` was given, None without it, and the files of `to_file`."""
+
+    started: tuple[bool, bool] | None
+    files: tuple[Path, ...]
 
 
 def start(quiet: bool = False, debug: bool = False) -> None:
@@ -48,16 +56,29 @@ def start(quiet: bool = False, debug: bool = False) -> None:
     _keep_warnings(debug)
 
 
+def setup() -> Setup:
+    """Tell where lines go, for a worker process that is to send its own there too."""
+    started = (_terminal.level >= logging.WARNING, PACKAGE.level == logging.DEBUG)
+    return Setup(started if _terminal in PACKAGE.handlers else None, tuple(_files))
+
+
+def restore(setup: Setup) -> None:
+    """Send lines where another process sends them, for as long as this one lives."""
+    if setup.started is not None:
+        start(*setup.started)
+    for path in setup.files:
+        _append(path)
+
+
 @contextmanager
 def to_file(path: Path) -> Iterator[None]:
     """Append every line to this file too, with date and level, as long as the context lasts."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(FILE_FORMAT)
-    for logger in (PACKAGE, WARNINGS):
-        logger.addHandler(handler)
+    handler = _append(path)
+    _files.append(path.absolute())
     try:
         yield
     finally:
+        _files.remove(path.absolute())
         for logger in (PACKAGE, WARNINGS):
             logger.removeHandler(handler)
         handler.close()
@@ -75,6 +96,14 @@ def progress(items: Iterable[T], total: int | None = None, label: str = "") -> I
 def counted(number: int, noun: str) -> str:
     """Say how many: `1 case`, `2 cases`."""
     return f"{number} {noun}" + "s" * (number != 1)
+
+
+def _append(path: Path) -> logging.Handler:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(FILE_FORMAT)
+    for logger in (PACKAGE, WARNINGS):
+        logger.addHandler(handler)
+    return handler
 
 
 def _keep_warnings(show: bool) -> None:

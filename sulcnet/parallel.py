@@ -5,7 +5,8 @@
 
 Every worker has a pipe of its own, so the parent always knows which case a dead worker had in hand (a pool of
 `concurrent.futures` only says that the pool is broken). A case whose worker was killed, normally because memory
-ran out, is tried once more at the end with one worker alone.
+ran out, is tried once more at the end with one worker alone. Workers come from `processes`: they share nothing with
+the parent but what is sent to them.
 """
 
 from __future__ import annotations
@@ -13,18 +14,19 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import re
+import pickle
 import signal
 import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sulcnet.errors import OutOfMemory, SulcnetError
 from sulcnet.log import progress
+from sulcnet.processes import CONTEXT, Surroundings, cause, home, peak_memory, pickled, ready, settle, starting, surroundings
 
 I = TypeVar("I")
 R = TypeVar("R")
@@ -32,7 +34,6 @@ R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 POLL = 0.2  # seconds between two looks at the workers' memory
-ORPHAN_POLL = 2.0  # seconds after which an idle worker notices that its parent is gone
 
 
 class CaseFailed(SulcnetError):
@@ -56,7 +57,7 @@ def map_cases(
 
     Args:
         function: what to do with one item; with more than one worker a module-level function or a `partial` of
-            one, whose argument and result can be pickled.
+            one, which can be pickled, as its argument and result can.
         items: what to work on; an item's `id`, else its text, names it in messages.
         workers: processes; with one, everything happens in this process.
         label: what the progress bar says.
@@ -74,7 +75,7 @@ def map_cases(
 
 def _in_process(function: Callable[[I], R], items: list[I]) -> Iterator[tuple[I, R | Exception]]:
     for item in items:
-        yield item, _unpacked(item, *_attempt(function, item))
+        yield item, unpacked(item, *attempt(function, item))
 
 
 def _in_workers(function: Callable[[I], R], items: list[I], count: int) -> Iterator[tuple[I, R | Exception]]:
@@ -92,9 +93,9 @@ def _crew(function: Callable[[I], R], items: list[I], count: int) -> Iterator[tu
     """Share the items out; a worker that dies is not replaced, so that the others have its memory."""
     waiting, crew = deque(items), []
     try:
-        crew += [_Worker(function) for _ in range(min(count, len(items)))]
+        crew += _started(function, items, min(count, len(items)))
         while waiting or any(worker.busy for worker in crew):
-            crew += [] if crew else [_Worker(function)]
+            crew += [] if crew else _started(function, items, 1)
             for worker in crew:
                 if waiting and not worker.busy:
                     worker.give(waiting.popleft())
@@ -104,6 +105,12 @@ def _crew(function: Callable[[I], R], items: list[I], count: int) -> Iterator[tu
     finally:
         for worker in crew:
             worker.stop()
+
+
+def _started(function: Callable[[I], R], items: list[I], count: int) -> list[_Worker]:
+    ready(*home(function))
+    with starting(function, items):
+        return [_Worker(function) for _ in range(count)]
 
 
 def _ready(crew: list[_Worker]) -> list[_Worker]:
@@ -118,29 +125,27 @@ class _Worker:
     """A process, the pipe to it, the item it has in hand and the most memory it was seen with."""
 
     def __init__(self, function: Callable[[Any], Any]):
-        # Forking shares what is already imported; macOS libraries do not survive it.
-        context = multiprocessing.get_context("fork" if sys.platform.startswith("linux") else "spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(function, theirs, os.getpid()), daemon=True)
+        self.pipe, theirs = CONTEXT.Pipe()
+        self.process = CONTEXT.Process(target=_work, args=(surroundings(), pickled(function), theirs), daemon=True)
         self.process.start()
         theirs.close()  # the worker's death then ends the pipe
         self.item, self.busy, self.alive, self.memory = None, False, True, 0
 
     def give(self, item: Any) -> None:
-        self.item, self.busy, self.memory = item, True, _peak_memory(self.process.pid)
+        self.item, self.busy, self.memory = item, True, peak_memory(self.process.pid)
         try:
             self.pipe.send((item,))
         except (BrokenPipeError, ConnectionResetError):
             pass  # it died while idle: `take` finds the pipe ended
 
     def watch(self) -> None:
-        self.memory = max(self.memory, _peak_memory(self.process.pid))
+        self.memory = max(self.memory, peak_memory(self.process.pid))
 
     def take(self) -> Any:
         """Give the outcome of the item in hand."""
         self.busy = False
         try:
-            return _unpacked(self.item, *self.pipe.recv())
+            return unpacked(self.item, *self.pipe.recv())
         except (EOFError, ConnectionResetError):
             self.alive = False
             return self._lost()
@@ -164,25 +169,38 @@ class _Worker:
         self.process.join(timeout=5)
         held = f" at {self.memory / 1e9:.1f} GB" if self.memory else ""
         return WorkerLost(
-            f"The worker on '{case_id(self.item)}' was ended by {_cause(self.process.exitcode)}{held}.",
+            f"The worker on '{case_id(self.item)}' was ended by {cause(self.process.exitcode)}{held}.",
             "Use fewer --workers or a machine with more memory; if one case always fails, look at its image.",
         )
 
 
-def _work(function: Callable[[Any], Any], pipe: Connection, parent: int) -> None:
-    """Live in the worker process: take an item, send its outcome, until told to leave or orphaned."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if "torch" in sys.modules:  # the workers are the parallelism, and OpenMP does not survive a fork
+def _work(around: Surroundings, sent: bytes, pipe: Connection) -> None:
+    """Live in the worker process: take an item, send its outcome, until told to leave."""
+    settle(around, ignored=[signal.SIGINT])  # Ctrl-C reaches the whole group; the parent decides
+    function = _received(sent)
+    if "torch" in sys.modules:  # the workers are the parallelism
         sys.modules["torch"].set_num_threads(1)
-    while True:
-        while not pipe.poll(ORPHAN_POLL):
-            if os.getppid() != parent:
-                return
-        task = pipe.recv()
-        if task is None:
-            return
-        _send(pipe, _attempt(function, *task))
+    while (task := _next_task(pipe)) is not None:
+        _send(pipe, attempt(function, *task))
+
+
+def _next_task(pipe: Connection) -> tuple[Any] | None:
+    try:
+        return pipe.recv()
+    except EOFError:  # the parent is gone
+        return None
+
+
+def _received(sent: bytes) -> Callable[[Any], Any]:
+    """Read the function; one that cannot be read fails on every case."""
+    try:
+        return pickle.loads(sent)
+    except Exception as problem:
+        return partial(_fail, problem)
+
+
+def _fail(problem: Exception, item: Any) -> None:
+    raise problem
 
 
 def _send(pipe: Connection, outcome: tuple[str, Any, str]) -> None:
@@ -192,7 +210,7 @@ def _send(pipe: Connection, outcome: tuple[str, Any, str]) -> None:
         pipe.send(("failed", _text(problem), traceback.format_exc()))
 
 
-def _attempt(function: Callable[[Any], Any], item: Any) -> tuple[str, Any, str]:
+def attempt(function: Callable[[Any], Any], item: Any) -> tuple[str, Any, str]:
     """Run the function; give (kind, result or error, traceback), which crosses a pipe whatever was raised."""
     try:
         return "done", function(item), ""
@@ -204,7 +222,8 @@ def _attempt(function: Callable[[Any], Any], item: Any) -> tuple[str, Any, str]:
         return "failed", _text(error), traceback.format_exc()
 
 
-def _unpacked(item: Any, kind: str, value: Any, trace: str) -> Any:
+def unpacked(item: Any, kind: str, value: Any, trace: str) -> Any:
+    """Give what `attempt` got, or the error that stands for it."""
     if kind == "done":
         return value
     if kind == "memory":
@@ -223,19 +242,3 @@ def case_id(item: Any) -> str:
 
 def _text(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def _cause(exitcode: int | None) -> str:
-    if exitcode is None or exitcode >= 0:
-        return f"exit code {exitcode}"
-    name = signal.Signals(-exitcode).name
-    return f"{name} (memory ran out?)" if name == "SIGKILL" else name
-
-
-def _peak_memory(pid: int | None) -> int:
-    """Read the most memory a process ever held, in bytes; 0 where the system does not tell or it is gone."""
-    try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    except OSError:
-        return 0
-    return int(found[1]) * 1024 if found else 0

@@ -27,6 +27,11 @@ def add_folder(folder: Path) -> None:
         _extra.append(folder)
 
 
+def added() -> tuple[Path, ...]:
+    """List the folders that were added, which a worker process adds too."""
+    return tuple(_extra)
+
+
 def names(folder: str, export: str) -> list[str]:
     """List the plug-ins of a folder: files without a leading underscore that assign or define `export`."""
     return sorted(path.stem.rstrip("_") for path in _files(folder) if _exports(path, export))

@@ -23,7 +23,7 @@ FLOORS = {
     3: {"planning", "preprocessing", "data", "evaluation", "phantoms"},
     2: {"io", "geometry", "networks", "losses"},
     1: {"records"},
-    0: {"errors", "log", "options", "plugins", "parallel"},
+    0: {"errors", "log", "options", "plugins", "processes", "parallel"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 NO_TORCH = FLOORS[0] | {"records", "io", "geometry", "planning", "preprocessing", "evaluation", "phantoms", "cli"}
@@ -193,7 +193,7 @@ RULES = {
     "NIfTI only in io": (only_in(in_rooms("io"), "nibabel", "SimpleITK"), "data/x.py", "import nibabel as nib"),
     "MONAI only in networks": (only_in(in_rooms("networks"), "monai"), "losses/x.py", "from monai.losses import DiceLoss"),
     "processes": (
-        only_in(in_rooms("parallel", "data", "runs"), "multiprocessing", "concurrent", "subprocess", "torch.utils.data"),
+        only_in(in_rooms("processes", "parallel", "data", "runs"), "multiprocessing", "concurrent", "subprocess", "torch.utils.data"),
         "training/x.py", "from torch.utils.data import DataLoader"),
     "environment": (only_workspace, "io/x.py", "import os\nos.environ['A']"),
     "environment by name": (only_workspace, "io/x.py", "from os import environ"),

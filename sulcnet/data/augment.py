@@ -145,7 +145,8 @@ class Augmenter:
         background: Sequence[float] | None = None,
         outside_label: int = 0,
     ):
-        self.options = options
+        # Options of a strategy hold these and more; workers would import its networks to read them.
+        self.options = AugmentOptions(**{field.name: getattr(options, field.name) for field in fields(AugmentOptions)})
         self.patch_size = tuple(int(size) for size in patch_size)
         self.label_like = tuple(bool(flag) for flag in label_like)
         self.spacing = tuple(spacing) if spacing is not None else (1.0,) * len(self.patch_size)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
@@ -72,11 +72,18 @@ class ImageSource:
         self.spoiler = None if corruption is None else Augmenter(intensity(corruption), self.patch, plan.label_like, plan.spacing)
         self._arrays: dict[tuple[Path, str], tuple] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to a worker without open files, which it opens for itself."""
+        return {**self.__dict__, "_arrays": {}}
+
+    def case_of(self, step: int, slot: int, batch: int) -> PreparedCase:
+        """Give the case that one slot of one step's batch takes."""
+        return self.cases[self._index(step * batch + slot)][1]
+
     def sample(self, step: int, slot: int, batch: int) -> ImageSample:
         """Draw the sample of one slot of one step's batch."""
         position = step * batch + slot
-        index = in_rounds(len(self.cases), position, (self.seed, 5))
-        return self.views_of(index, np.random.default_rng((self.seed, 6, position)))
+        return self.views_of(self._index(position), np.random.default_rng((self.seed, 6, position)))
 
     def fixed(self, index: int) -> ImageSample:
         """Give the same views of one case at every call: what validation watches."""
@@ -87,6 +94,9 @@ class ImageSource:
         lows = self._corners(self.cases[index][1].shape, rng)
         parts = [self._view(index, low, rng) for low in lows]
         return ImageSample(*(np.stack(part) for part in zip(*parts)))
+
+    def _index(self, position: int) -> int:
+        return in_rounds(len(self.cases), position, (self.seed, 5))
 
     def _corners(self, shape: Sequence[int], rng: np.random.Generator) -> list[np.ndarray]:
         """Draw the low corners: the first anywhere, the others near it. Kept inside, they only come nearer."""

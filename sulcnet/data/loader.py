@@ -1,19 +1,28 @@
-"""Batches of tensors: samples are drawn in worker processes, in an order that no worker decides."""
+"""Batches of tensors: samples are drawn in worker processes, in an order that no worker decides.
+
+Workers import this file, and so neither networks nor methods: they would wait for code that they never run.
+"""
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
+from sulcnet.data._workers import drawn
 from sulcnet.data.images import ImageSample, ImageSource
 from sulcnet.data.patches import PatchSource, Sample
-from sulcnet.networks._network import Features
+from sulcnet.errors import SulcnetError
+from sulcnet.parallel import CaseFailed
+
+if TYPE_CHECKING:
+    from sulcnet.networks._network import Features
+
+HELD = 2                                # batches that a loop keeps: the one it works on, and the one that arrives
 
 
 class Batch(NamedTuple):
@@ -34,18 +43,24 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> Batch:
         """Move to a device; labels widen there, so that fewer bytes travel."""
         moved = [part.to(device, non_blocking=True) for part in self[:5]]
-        begun = self.begun and Features(*([part.to(device, non_blocking=True) for part in parts] for parts in self.begun))
+        begun = self.begun and self.begun._make([part.to(device, non_blocking=True) for part in parts] for parts in self.begun)
         return Batch(moved[0], moved[1].long(), *moved[2:], begun)
 
 
-def batches(source: PatchSource, batch: int, first: int, workers: int, pin: bool = False) -> Generator[Batch, None, None]:
+def batches(
+    source: PatchSource, batch: int, first: int, workers: int, pin: bool = False, held: int = HELD
+) -> Generator[Batch, None, None]:
     """Yield the batches of steps `first`, `first + 1`, ... without end; closing the generator ends its workers.
 
     Args:
         batch: images per batch.
         workers: processes that draw; 0 draws here. The batches are the same for any number.
+        held: batches that the caller keeps while it asks for the next.
+
+    Raises:
+        SulcnetError: a batch cannot be drawn; see `_workers.drawn`.
     """
-    return _endless(source, batch, first, workers, pin, collate)
+    return drawn(partial(_draw, source, batch, collate), first, workers, pin, held)
 
 
 class Images(NamedTuple):
@@ -75,24 +90,16 @@ class Images(NamedTuple):
         return Images(*moved[:-1], moved[-1].long())
 
 
-def image_batches(source: ImageSource, batch: int, first: int, workers: int, pin: bool = False) -> Generator[Images, None, None]:
+def image_batches(
+    source: ImageSource, batch: int, first: int, workers: int, pin: bool = False, held: int = HELD
+) -> Generator[Images, None, None]:
     """Yield the batches of steps `first`, `first + 1`, ... without end; `batch` counts samples, not views."""
-    return _endless(source, batch, first, workers, pin, collate_images)
+    return drawn(partial(_draw, source, batch, collate_images), first, workers, pin, held)
 
 
 def collate_images(samples: Sequence[ImageSample]) -> Images:
     """Join samples, sample-major."""
     return Images(*(torch.from_numpy(np.concatenate(part)) for part in zip(*samples)))
-
-
-def _endless(source: Any, batch: int, first: int, workers: int, pin: bool, join: Callable) -> Generator:
-    """Count up from `first`, each step drawn by whichever process is free."""
-    steps = _Steps(source, batch, join)
-    loader = DataLoader(
-        steps, batch_size=None, sampler=_From(first), num_workers=workers, pin_memory=pin,
-        prefetch_factor=4 if workers else None, worker_init_fn=_start_worker, persistent_workers=False,
-    )
-    yield from loader
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -107,32 +114,18 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
-class _Steps(Dataset):
-    """A step's number -> its batch."""
-
-    def __init__(self, source: Any, batch: int, join: Callable):
-        self.source, self.batch, self.join = source, batch, join
-
-    def __getitem__(self, step: int) -> Any:
-        return self.join([self.source.sample(step, slot, self.batch) for slot in range(self.batch)])
+def _draw(source: PatchSource | ImageSource, batch: int, join: Callable, step: int) -> Any:
+    """Draw the batch of one step."""
+    return join([_sample(source, step, slot, batch) for slot in range(batch)])
 
 
-class _From(torch.utils.data.Sampler):
-    """Count up from a number."""
-
-    def __init__(self, first: int):
-        self.first = first
-
-    def __iter__(self) -> Iterator[int]:
-        step = self.first
-        while True:
-            yield step
-            step += 1
-
-
-def _start_worker(worker: int) -> None:
-    """Use one thread, and leave stop signals to the loop: a scheduler sends them to the whole process group."""
-    torch.set_num_threads(1)
-    for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+def _sample(source: PatchSource | ImageSource, step: int, slot: int, batch: int) -> Any:
+    """Draw one sample; what goes wrong in an unexpected way names its case."""
+    try:
+        return source.sample(step, slot, batch)
+    except (SulcnetError, MemoryError):
+        raise
+    except Exception as problem:
+        text = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
+        raise CaseFailed(f"'{source.case_of(step, slot, batch).id}': {text}",
+                         "Prepare it again (sulcnet_preprocess --overwrite); else run with --debug and report it.") from problem

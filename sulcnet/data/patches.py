@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
@@ -61,12 +61,20 @@ class PatchSource:
         self.groups = _groups(self.cases, balanced)
         self._arrays: dict[str, tuple] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to a worker without open files, which it opens for itself."""
+        return {**self.__dict__, "_arrays": {}}
+
     def sample(self, step: int, slot: int, batch: int) -> Sample:
         """Draw the sample of one slot of one step's batch."""
         if self.views:
             return self.view(*self.which(step, slot, batch))
         position = step * batch + slot
-        return self.windows_of(self.cases[self._case(position)], np.random.default_rng((self.seed, 1, position)))
+        return self.windows_of(self.case_of(step, slot, batch), np.random.default_rng((self.seed, 1, position)))
+
+    def case_of(self, step: int, slot: int, batch: int) -> PreparedCase:
+        """Give the case that one slot of one step's batch takes."""
+        return self.cases[self._case(step * batch + slot)]
 
     def which(self, step: int, slot: int, batch: int) -> tuple[int, int]:
         """Give the case and the view, each by number, that one slot of one step's batch takes."""

@@ -3,7 +3,7 @@
     plan = plan_dataset(folders, Wish("swin_unetr_24", gpu_gb=11), workers=2)
 
 What a step needs is looked up in the rows that came with the package, then in those traced here before, and traced on fake
-tensors where nobody asked yet: only then torch is imported, in worker processes.
+tensors where nobody asked yet: only then torch is imported, in worker processes where there are any.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sulcnet import plugins
 from sulcnet.errors import ModelError, SulcnetError
@@ -85,7 +85,7 @@ def plan_network(net: str, asked: Asked, needs: Needs, workers: int = 1) -> Netw
     for step, result in found.items():
         if result.problem:
             log.info("%s is not planned: %s", step.name, result.problem.message)
-    prediction = _plan_prediction(asked, spec, steps, needs) if asked.structures or asked.classes else None
+    prediction = _search_prediction(asked, spec, steps, needs, workers) if asked.structures or asked.classes else None
     return NetworkPlan(network=spec, **vars(first), steps=steps, prediction=prediction)
 
 
@@ -145,12 +145,17 @@ def _search(net: str, asked: Asked, spec: NetworkSpec | None, steps: Sequence[St
         except NotTraced:
             waiting.append(step)
     plan = partial(_plan_step, net, asked, spec, needs)
-    for step, result in map_cases(plan, waiting, min(workers, len(waiting)), "trace"):
-        if isinstance(result, Exception):
-            raise result
-        found[step] = result
-        needs.learn(result.traced)
+    for step, result in map_cases(plan, waiting, workers, "trace"):
+        found[step] = _planned(result)
+        needs.learn(found[step].traced)
     return {step: found[step.asked_as] for step in steps}
+
+
+def _planned(result: Any) -> Any:
+    """Give what a worker planned, or raise what kept it."""
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def _plan_step(net: str, asked: Asked, spec: NetworkSpec | None, needs: Needs, step: Step) -> Planned:
@@ -160,6 +165,26 @@ def _plan_step(net: str, asked: Asked, spec: NetworkSpec | None, needs: Needs, s
         return Planned(*Search(family(net), asked, step, needs, spec).plan(), None, needs.traced)
     except SulcnetError as problem:     # nothing to adapt, or nothing fits: the other steps can still be planned
         return Planned(None, None, problem, needs.traced)
+
+
+def _search_prediction(asked: Asked, spec: NetworkSpec, steps: dict[str, StepPlan], needs: Needs, workers: int) -> PredictionPlan:
+    """Plan prediction from known rows; trace where rows are missing."""
+    try:
+        return _plan_prediction(asked, spec, steps, needs.known())
+    except NotTraced:
+        work = partial(_trace_prediction, asked, spec, steps, needs)
+    (_, result), = map_cases(work, [PREDICT], workers, "trace")
+    plan, traced = _planned(result)
+    needs.learn(traced)
+    return plan
+
+
+def _trace_prediction(
+    asked: Asked, spec: NetworkSpec, steps: dict[str, StepPlan], needs: Needs, item: str
+) -> tuple[PredictionPlan, dict[StepQuestion, StepNeed]]:
+    """Plan prediction, often in a process of its own; give the rows that were traced too."""
+    needs = replace(needs, traced={})
+    return _plan_prediction(asked, spec, steps, needs), needs.traced
 
 
 def _plan_prediction(asked: Asked, spec: NetworkSpec, steps: dict[str, StepPlan], needs: Needs) -> PredictionPlan:

@@ -165,9 +165,10 @@ def _loop(run: Run, method: Pretraining, schedule: Schedule, picture, montage) -
         if montage and (len(rows) == 1 or len(rows) % PICTURE_EVERY == 0):
             _draw(run, method, watched or source, montage, f"epoch_{len(rows):04d}.png")
 
+    pin, times = run.device.type == "cuda", schedule.accumulate
     return Loop(
         method, schedule, run.folder, run.device, run.precision,
-        batches=lambda step: image_batches(source, run.batch, step * schedule.accumulate, run.wish.workers, run.device.type == "cuda"),
+        batches=lambda step: image_batches(source, run.batch, step * times, run.wish.workers, pin, times + 1),
         validate=Watch(method, watched, run) if watched else dict, after_epoch=after_epoch, seed=run.wish.seed,
     )
 

@@ -240,7 +240,8 @@ def _assemble(
     accumulate = experiment.schedule.accumulate
     kept = setup.options.cache_gb
     cache = FeatureCache(model.network, source, images, device, experiment.precision, kept) if kept else None
-    drawn = cache.batches if cache else lambda first: batches(source, images, first, workers, device.type == "cuda")
+    pin, held = device.type == "cuda", accumulate + 1
+    drawn = cache.batches if cache else lambda first: batches(source, images, first, workers, pin, held)
     loop = Loop(
         method, experiment.schedule, run, device, experiment.precision, batches=lambda step: drawn(step * accumulate),
         validate=Validation(method, fixed, plan, images, device, experiment.precision),

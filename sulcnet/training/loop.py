@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sulcnet.errors import Interrupted, ModelError
+from sulcnet.errors import Interrupted, ModelError, SulcnetError
 from sulcnet.losses import Ratio
 from sulcnet.records._record import read_json
 from sulcnet.records.experiment import Schedule
@@ -27,7 +27,7 @@ from sulcnet.training import checkpoint
 from sulcnet.training.device import autocast
 from sulcnet.training.method import Group, Method
 from sulcnet.training.schedule import Progress, rate_factor
-from sulcnet.training.signals import stop_request
+from sulcnet.training.signals import Stopped, StopRequest, stop_request
 
 log = logging.getLogger("sulcnet")
 LAST_SAVE_SECONDS = 60.0                # a kill costs at most about this much work
@@ -56,6 +56,7 @@ class Loop:
         self.sums: dict[str, tuple[Tensor, Tensor]] = {}
         self.best, self.since_best, self.rows = -math.inf, 0, []
         self.epoch_began = self.saved = 0.0
+        self.saved_step: int | None = None
 
     @property
     def over(self) -> bool:
@@ -68,13 +69,13 @@ class Loop:
         Raises:
             Interrupted: a signal asked for it; the state is saved and the run can be continued.
             ModelError: the loss or a gradient is no longer a number.
+            SulcnetError: no more batches come; the state is saved too.
         """
         self._write_rows()
         # Closed here, not at exit: workers ignore the stop signals with which exiting would end them.
         with contextlib.closing(self.batches(self.progress.step)) as source, stop_request() as request:
             self.progress.start()
-            while not self.over:
-                self.step([next(source).to(self.device) for _ in range(self.schedule.accumulate)])
+            while not self.over and self._advance(source, request):
                 self.progress.tick()
                 asked, closing = bool(request), self.progress.at_epoch_end
                 if closing:
@@ -88,8 +89,32 @@ class Loop:
             if self.over:
                 self._finish()
             if request:
-                raise Interrupted(f"{request.name} after step {self.progress.step}; the run is saved.",
-                                  "Continue it with the same command and --c.")
+                raise self._interrupted(request)
+
+    def _advance(self, source: Generator[Any, None, None], request: StopRequest) -> bool:
+        """Take one step; False if the run was to stop while it waited. Whatever ends the wait, nothing is lost."""
+        try:
+            with request.waiting():
+                batches = [next(source).to(self.device) for _ in range(self.schedule.accumulate)]
+        except Stopped:
+            self._save_new()
+            return False
+        except SulcnetError:
+            self._save_new()
+            raise
+        self.step(batches)
+        return True
+
+    def _save_new(self) -> None:
+        """Save what was learned since the last time."""
+        if self.progress.step and self.progress.step != self.saved_step:
+            self._save_last()
+
+    def _interrupted(self, request: StopRequest) -> Interrupted:
+        if self.saved_step is None:
+            return Interrupted(f"{request.name} before the first step.", "Start it again with the same command.")
+        return Interrupted(f"{request.name} after step {self.progress.step}; the run is saved.",
+                           "Continue it with the same command and --c.")
 
     def resume(self) -> None:
         """Take the state of `checkpoint_last.pth`; metric rows written after it are dropped.
@@ -111,7 +136,7 @@ class Loop:
         except (KeyError, RuntimeError, ValueError) as problem:
             first = str(problem).split("\n")[0]
             raise ModelError(f"{path} does not fit this run: {first}", "Start it anew with --overwrite.") from problem
-        self.saved = self.progress.elapsed
+        self.saved, self.saved_step = self.progress.elapsed, self.progress.step
         log.info("continuing at step %d (epoch %d)", self.progress.step, len(self.rows))
 
     def step(self, micro_batches: Sequence[Any]) -> None:
@@ -236,7 +261,7 @@ class Loop:
         }
         facts = {"which": "last", "step": self.progress.step, "epoch": len(self.rows), "score": _finite(self.best)}
         checkpoint.save(self.folder.checkpoint("last"), state, facts)
-        self.saved = self.progress.elapsed
+        self.saved, self.saved_step = self.progress.elapsed, self.progress.step
 
     def _finish(self) -> None:
         """Save `final`: the end of the schedule, or the best epoch when patience ended the run."""

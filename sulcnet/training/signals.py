@@ -1,4 +1,10 @@
-"""Stop cleanly: SIGTERM, SIGUSR1 and Ctrl-C ask the loop to finish its step and save."""
+"""Stop cleanly: SIGTERM, SIGUSR1 and Ctrl-C ask the loop to finish its step and save.
+
+    with stop_request() as request:
+        with request.waiting():             # a signal raises Stopped here; elsewhere it waits until somebody looks
+            batch = next(batches)
+        if request: ...
+"""
 
 from __future__ import annotations
 
@@ -9,14 +15,40 @@ from collections.abc import Iterator
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
 
 
+class Stopped(BaseException):
+    """A stop signal came while the run waited; no `except Exception` on the way takes it for a failure."""
+
+
 class StopRequest:
     """Whether somebody asked the run to stop, and by which signal."""
 
     def __init__(self):
         self.name = ""
+        self._waits = False
 
     def __bool__(self) -> bool:
         return bool(self.name)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Hold where nothing is lost by leaving: what is waited for may never come.
+
+        Raises:
+            Stopped: the run was asked to stop, before or in the block.
+        """
+        self._waits = True
+        try:
+            if self:
+                raise Stopped
+            yield
+        finally:
+            self._waits = False
+
+    def ask(self, name: str) -> None:
+        """Ask the run to stop; once, so that what cleans up after a wait is left to do so."""
+        self.name, waits, self._waits = name, self._waits, False
+        if waits:
+            raise Stopped
 
 
 @contextlib.contextmanager
@@ -27,7 +59,7 @@ def stop_request() -> Iterator[StopRequest]:
     def ask(number: int, frame: object) -> None:
         if request and number == signal.SIGINT:
             raise KeyboardInterrupt
-        request.name = signal.Signals(number).name
+        request.ask(signal.Signals(number).name)
 
     try:
         before = {number: signal.signal(number, ask) for number in SIGNALS}
