@@ -191,7 +191,7 @@ def _with_loader(loop: Loop, network: NetworkPlan, planned: StepPlan, cohort: Co
     """Give seconds per step when batches come from the loader's workers, as in a run."""
     step_plan = NetworkPlan(network=network.network, **vars(planned))
     source, make = _source(loop, step_plan, cohort)
-    drawn = make(source, planned.batch_size, 0, default_workers(), device.type == "cuda")
+    drawn = make(source, planned.batch_size, 0, default_workers(), device.type == "cuda", planned.accumulate + 1)
     with closing(drawn):
         return _seconds(lambda: loop.step([next(drawn).to(device) for _ in range(planned.accumulate)]), device, LOADER_SECONDS)
 
