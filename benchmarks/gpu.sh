@@ -30,9 +30,9 @@ part() {                                           # SECONDS PART FLAGS...
 
 case "${1:-}" in
     A) shift
-       part 60 selftest "$@"; part 120 memory "$@"; part 20 convolutions "$@"; part 40 out_of_memory "$@"; part 170 speed "$@" ;;
+       part 60 selftest "$@"; part 140 memory "$@"; part 20 convolutions "$@"; part 40 out_of_memory "$@"; part 150 speed "$@" ;;
     B) shift
-       part 240 learning "$@"; part 90 demo "$@" ;;
+       part 200 learning "$@"; part 80 demo "$@" ;;
     "") echo "give A, B or a part"; exit 2 ;;
     *) part 600 "$@" ;;
 esac

@@ -4,6 +4,7 @@ Rows were traced beforehand, without a GPU, and are carried along in the pack's 
 """
 
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterator
 from unittest import mock
 
@@ -23,11 +24,13 @@ FACTORS = (1.0, 1.1, 1.25)              # of what was foreseen: does a step surv
 
 
 def questions(args: Namespace) -> list[StepQuestion]:
-    """List what is asked; the tiny ones are of the smallest patches."""
+    """List what is asked, networks in turn, so that what is cut off is some of each; tiny ones are of small patches."""
     found = rows(PATCHES if args.tiny else GPU_PATCHES)
     if args.tiny:
         found = [asked for asked in found if asked.network.name == "resenc_unet"]
-    return found[: args.most]
+    met: Counter[str] = Counter()
+    turns = [met.update([asked.network.name]) or met[asked.network.name] for asked in found]
+    return [found[place] for place in sorted(range(len(found)), key=lambda place: turns[place])][: args.most]
 
 
 def memory(tables: Tables, args: Namespace) -> None:
