@@ -26,6 +26,7 @@ def hippocampus(tables: Tables, args: Namespace) -> None:
     with tempfile.TemporaryDirectory() as place:
         root = Path(place) / "study"
         shutil.copytree(args.pack / "study", root)
+        _command("preprocess", ["-d", NUMBER, "--root", str(root), "--overwrite"])
         for name, flags in list(RUNS.items())[: args.most]:
             limit = str(TINY if args.tiny else MINUTES)
             command = [NUMBER, "3d", "--root", str(root), "--device", args.device, "--time-limit", limit, *flags]

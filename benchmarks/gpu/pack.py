@@ -4,7 +4,7 @@
 
     .gpu/wheels/     what that machine may lack; it has torch, scipy, matplotlib, tqdm, einops
     .gpu/cache/      memory.json: what steps need, traced here
-    .gpu/study/      60 hippocampi, planned, prepared, and a `mae` start that was pre-trained here, on a CPU
+    .gpu/study/      60 hippocampi, planned, and a `mae` start that was pre-trained here, on a CPU
 
 Git ignores .gpu. Together with the checkout it must stay under 60 MB.
 """
@@ -66,7 +66,7 @@ def rows(folder: Path) -> None:
 
 
 def study(folder: Path, hippocampi: Path, minutes: float) -> None:
-    """Plan and prepare a share of a dataset, and pre-train on its images."""
+    """Plan a share of a dataset, and pre-train on its images."""
     raw = folder / "raw" / hippocampi.name
     shutil.rmtree(folder, ignore_errors=True)
     _copy(hippocampi, raw)
@@ -74,7 +74,8 @@ def study(folder: Path, hippocampi: Path, minutes: float) -> None:
     there = ["--root", str(folder)]
     _command("plan_and_preprocess", "-d", number, "--net", NET, "--features", str(FEATURES), *there)
     _command("pretrain", number, "3d", "mae", "--time-limit", str(minutes), "--net", NET, *there)
-    for path in folder.glob("results/**/checkpoint_*.pth"):     # only the export is a start
+    # Only the export is a start, and cases are prepared there within seconds.
+    for path in (*folder.glob("results/**/checkpoint_*.pth"), *folder.glob("preprocessed/*/3d/*.b2nd")):
         path.unlink()
 
 
