@@ -35,7 +35,7 @@ def questions(args: Namespace) -> list[StepQuestion]:
 
 def memory(tables: Tables, args: Namespace) -> None:
     """Write a row per question: bytes alive and taken, foreseen and measured, and whether a smaller card survives."""
-    device = torch.device(args.device)
+    device = torch.device(args.device, 0) if args.device == "cuda" else torch.device(args.device)
     tables.begin("Memory: foreseen against measured", "step", "live MiB", "allocated MiB", "%", "foreseen MiB", "reserved MiB", "%",
                  "survives with foreseen x")
     with Needs.kept() as needs:
@@ -89,7 +89,7 @@ def _least_factor(need: StepNeed, asked: StepQuestion, device: torch.device) -> 
 def convolutions(tables: Tables, args: Namespace) -> None:
     """Write a row per convolution of a step: bytes of its tensors, and what its kernel takes beside them."""
     device = torch.device(args.device)
-    nets = {"resenc_unet": 32} if args.tiny else {"swin_unetr_24": 96, "resenc_unet": 96, "dd_unet": 64}
+    nets = {"resenc_unet": 32} if args.tiny else {"resenc_unet": 96, "swin_unetr_24": 96}
     tables.begin("Workspaces of convolutions", "convolution", "tensors MiB", "workspace MiB", "ratio")
     for net, patch in nets.items():
         for name, packet, given in list(_distinct(question(net, "full", patch)))[: args.most]:

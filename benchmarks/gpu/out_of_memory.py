@@ -22,7 +22,7 @@ TRAIN = "import sys; from sulcnet.cli.train import COMMAND; sys.exit(COMMAND())"
 
 def run(tables: Tables, args: Namespace) -> None:
     """Write exit code, seconds and the last lines of a run that the plan says would fit and does not."""
-    patch, images = ((16,) * 3, 2) if args.tiny else ((160,) * 3, 64)
+    patch, images = ((16,) * 3, 2) if args.tiny else ((160,) * 3, 16)
     tables.begin("Out of memory", "run", "exit code", "seconds", "last lines")
     with tempfile.TemporaryDirectory() as root:
         folders = _prepare(Path(root))
@@ -45,9 +45,10 @@ def _prepare(root: Path) -> DatasetFolders:
 
 
 def _enlarge(folders: DatasetFolders, patch: tuple[int, ...], images: int) -> None:
-    """Edit the plan, as a user may: patch and images of every step."""
+    """Edit the plan, as a user may: patch and images of every step, and a wide network."""
     plans = json.loads(folders.plans.read_text())
     network = plans["3d"]["networks"][NET]
+    network["network"]["features"] *= 8
     for step in (network, *network["steps"].values()):
         step.update(patch_size=list(patch), batch_size=images)
     folders.plans.write_text(json.dumps(plans))

@@ -76,7 +76,7 @@ def run(tables: Tables, args: Namespace) -> None:
     tables.begin(f"Steps as planned for {GB:g} GB", "step", "patch", "images per step", "seconds", "TFLOP/s", "% of ceiling",
                  "GB/s", "% of ceiling", "seconds with the loader", "GPU busy %", "peak GiB")
     with tempfile.TemporaryDirectory() as root:
-        cohort = draw(Path(root), (27, 38, 32) if args.tiny else CASE, 2.2 if args.tiny else 1.0)
+        cohort = None if args.no_loader else draw(Path(root), (27, 38, 32) if args.tiny else CASE, 2.2 if args.tiny else 1.0)
         for name, cells in list_rows(args, device, cohort, flops, traffic):
             tables.row(name, cells)
 
@@ -118,13 +118,13 @@ def draw(root: Path, shape: tuple[int, ...], spacing: float) -> Cohort:
     return Cohort(folder, read_cases(folder, ids, plan), plan)
 
 
-def list_rows(args: Namespace, device: torch.device, cohort: Cohort, flops: float, traffic: float) -> Iterator[tuple[str, dict]]:
+def list_rows(args: Namespace, device: torch.device, cohort: Cohort | None, flops: float, traffic: float) -> Iterator[tuple[str, dict]]:
     """Give (name, cells), the steps of both networks in turn."""
     nets = ("resenc_unet",) if args.tiny else ("swin_unetr_24", "resenc_unet")
     plans = {net: plan_for_card(net, args.tiny) for net in nets}
     order = sorted({name for network, _ in plans.values() for name in network.steps}, key=lambda name: (name not in FIRST, name))
     combinations = [(net, name) for name in order for net in nets if name in plans[net][0].steps and name != "scratch"]
-    for net, name in combinations[: args.most]:
+    for net, name in combinations[args.first:][: args.most]:
         network, asked = plans[net]
         try:
             yield f"{net}, {name}", _row(network, asked, name, device, cohort, flops, traffic)
@@ -143,7 +143,8 @@ def plan_for_card(net: str, tiny: bool) -> tuple[NetworkPlan, Asked]:
         return plan_network(net, asked, needs, default_workers()), asked
 
 
-def _row(network: NetworkPlan, asked: Asked, name: str, device: torch.device, cohort: Cohort, flops: float, traffic: float) -> dict:
+def _row(network: NetworkPlan, asked: Asked, name: str, device: torch.device, cohort: Cohort | None, flops: float,
+         traffic: float) -> dict:
     planned = network.steps[name]
     step = next(step for step in steps_of(asked) if step.name == name)
     loop, made = _loop(network, asked, step, planned, device)
@@ -156,7 +157,7 @@ def _row(network: NetworkPlan, asked: Asked, name: str, device: torch.device, co
         "of bf16 %": 100 * planned.estimate.arithmetic / loop.method.cycle / seconds / flops,
         "GB/s": moved / seconds / 1e9, "of copying %": 100 * moved / seconds / traffic,
     }
-    loaded = _with_loader(loop, network, planned, cohort, device) if name in FIRST else float("nan")
+    loaded = _with_loader(loop, network, planned, cohort, device) if cohort and name in FIRST else float("nan")
     peak = torch.cuda.max_memory_reserved(device) / 2**30 if device.type == "cuda" else float("nan")
     return {**cells, "with loader": loaded, "busy %": 100 * seconds / loaded, "peak GiB": peak}
 
