@@ -13,7 +13,7 @@ import pytest
 import torch
 from cohort import prepared_cohort
 from sulcnet.cli.train import COMMAND as TRAIN
-from sulcnet.errors import ModelError, SulcnetError, UsageError
+from sulcnet.errors import ModelError, OutOfMemory, SulcnetError, UsageError
 from sulcnet.losses import Ratio
 from sulcnet.records.experiment import Schedule
 from sulcnet.records.workspace import METRICS, RunFolder, Workspace
@@ -332,3 +332,26 @@ def test_checkpoints_refuse_what_is_none(tmp_path):
         checkpoint.load(tmp_path / "absent.pth")
 
 
+
+
+@pytest.mark.parametrize("run_out, whose, asked", [
+    (lambda: torch.empty(2**50), "this machine", "when 4503599627370496 bytes more were asked for"),
+    (lambda: raise_(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.25 GiB. GPU 0 has a total capacity")), "cpu", "when 2.25 GiB more were asked for"),
+], ids=["machine", "GPU"])
+def test_a_step_that_needs_more_memory_than_there_is_ends_in_two_lines(fresh, monkeypatch, run_out, whose, asked):
+    short(monkeypatch, 4)
+    monkeypatch.setattr(Loop, "step", lambda self, batches: run_out())
+    with pytest.raises(OutOfMemory) as stopped:
+        train(*fresh, wish(epochs=1))
+    assert stopped.value.message.startswith(f"The memory of {whose} ran out") and asked in stopped.value.message
+    assert stopped.value.exit_code == 6 and "--gpu-memory" in stopped.value.hint
+
+
+def raise_(problem: Exception):
+    raise problem
+
+
+def test_other_errors_of_torch_are_not_taken_for_a_lack_of_memory(fresh, monkeypatch):
+    monkeypatch.setattr(Loop, "step", lambda self, batches: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="size"):
+        train(*fresh, wish(epochs=1))

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+from collections.abc import Iterator
 
 import torch
 
-from sulcnet.errors import EnvironmentFault, UsageError
+from sulcnet.errors import EnvironmentFault, OutOfMemory, UsageError
+
+CPU_ALLOCATOR = "DefaultCPUAllocator"   # names itself where the machine's memory ends; torch has no class for that
+SMALLER = (
+    "Plan for less (sulcnet_plan --gpu-memory GB, or --patch, --batch), recompute (--set recompute=stages), "
+    "or free what else uses the memory; then start anew with --overwrite."
+)
 
 
 def choose_device(wish: str) -> torch.device:
@@ -45,6 +53,29 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
+
+
+@contextlib.contextmanager
+def memory_errors(device: torch.device) -> Iterator[None]:
+    """Turn running out of memory in the block, the device's or the machine's, into two lines.
+
+    Raises:
+        OutOfMemory: in the place of what torch raises.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as problem:
+        raise _ran_out(str(device), str(problem)) from problem
+    except RuntimeError as problem:
+        if CPU_ALLOCATOR not in str(problem):
+            raise
+        raise _ran_out("this machine", str(problem).partition(CPU_ALLOCATOR)[2].strip(": ")) from problem
+
+
+def _ran_out(whose: str, text: str) -> OutOfMemory:
+    """Keep of torch's text how much was asked for; the rest is advice to programmers."""
+    asked = re.search(r"ried to allocate ([\d.]+ \w+)", text)
+    return OutOfMemory(f"The memory of {whose} ran out" + (f" when {asked[1]} more were asked for." if asked else "."), SMALLER)
 
 
 def use_threads(count: int | None) -> int:

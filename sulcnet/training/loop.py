@@ -24,7 +24,7 @@ from sulcnet.records._record import read_json
 from sulcnet.records.experiment import Schedule
 from sulcnet.records.workspace import METRICS, RunFolder
 from sulcnet.training import checkpoint
-from sulcnet.training.device import autocast
+from sulcnet.training.device import autocast, memory_errors
 from sulcnet.training.method import Group, Method
 from sulcnet.training.schedule import Progress, rate_factor
 from sulcnet.training.signals import Stopped, StopRequest, stop_request
@@ -69,11 +69,13 @@ class Loop:
         Raises:
             Interrupted: a signal asked for it; the state is saved and the run can be continued.
             ModelError: the loss or a gradient is no longer a number.
+            OutOfMemory: a step, or what follows an epoch, needs more than there is.
             SulcnetError: no more batches come; the state is saved too.
         """
         self._write_rows()
         # Closed here, not at exit: workers ignore the stop signals with which exiting would end them.
-        with contextlib.closing(self.batches(self.progress.step)) as source, stop_request() as request:
+        batches = contextlib.closing(self.batches(self.progress.step))
+        with memory_errors(self.device), batches as source, stop_request() as request:
             self.progress.start()
             while not self.over and self._advance(source, request):
                 self.progress.tick()
