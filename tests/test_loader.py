@@ -19,7 +19,6 @@ import torch
 from cohort import prepared_cohort
 from sulcnet.data import _workers
 from sulcnet.data._shared_memory import Share, fitting, free_bytes
-from sulcnet.data._workers import drawn
 from sulcnet.data.loader import batches
 from sulcnet.data.patches import Sample
 from sulcnet.errors import DataError, EnvironmentFault, Interrupted, OutOfMemory, SulcnetError
@@ -291,12 +290,11 @@ def test_an_error_of_a_worker_costs_no_step(fresh, monkeypatch):
 
 LIGHT = """
 import sys
+from functools import partial
 from pathlib import Path
-from test_loader import tell
+from probe import tell
 from sulcnet.data._workers import drawn
-from sulcnet.data.loader import batches
 from sulcnet.data.patches import PatchSource
-from sulcnet.errors import DataError
 from sulcnet.records.plan import load_plan
 from sulcnet.records.splits import Splits
 from sulcnet.records.workspace import Workspace
@@ -309,25 +307,30 @@ plan = load_plan(folders.plans, "3d")
 cases = read_cases(folders.prepared("3d"), Splits.load(folders.splits).holdout.train, plan)
 source = PatchSource(folders.prepared("3d"), cases, plan, plan.network(None), None, 0, TUNING.Options(), views=2)
 source.sample(0, 0, 1)                              # opens files, which do not travel
-found = batches(source, 1, 0, 1)
-next(found), next(found)
-modules = drawn(tell, 0, 1, False, 2)
-next(modules)
-print(next(modules)[1])
+found = drawn(partial(tell, source), 0, 1, False, 2)
+next(found)
+print(next(found)[1])                               # and is never closed
+"""
+PROBE = """
+import sys, torch
+import sulcnet.data.loader
+
+def tell(source, step):
+    source.sample(step, 0, 1)
+    return torch.zeros(1), " ".join(sorted(sys.modules))
 """
 
 
-def test_loader_workers_import_neither_networks_nor_methods(prepared):
+def test_loader_workers_import_neither_networks_nor_methods(prepared, tmp_path):
     """Also where the options of a strategy, whose module has networks, say how to augment."""
     workspace, folders = prepared
     places = [str(workspace.raw), str(workspace.preprocessed), str(workspace.results), folders.name]
-    probe = 'def tell(step):\n    import sys, torch\n    return torch.zeros(1), " ".join(sorted(sys.modules))\n'
-    paths = os.pathsep.join((str(Path(training.__file__).parents[2]), os.environ["SULCNET_CACHE"]))
-    Path(os.environ["SULCNET_CACHE"], "probe.py").write_text(probe)
-    found = subprocess.run([sys.executable, "-c", LIGHT.replace("test_loader", "probe"), *places], capture_output=True, text=True,
-                           timeout=120, env={**os.environ, "PYTHONPATH": paths})
+    (tmp_path / "probe.py").write_text(PROBE)
+    paths = os.pathsep.join(map(str, (Path(training.__file__).parents[2], tmp_path)))
+    found = subprocess.run([sys.executable, "-c", LIGHT, *places], capture_output=True, text=True, timeout=60,
+                           env={**os.environ, "PYTHONPATH": paths})
     assert found.returncode == 0, found.stderr
     modules = found.stdout.split()
-    assert "torch" in modules and "sulcnet.data.loader" in modules and "sulcnet.data.patches" in modules
+    assert "torch" in modules and "sulcnet.data.patches" in modules
     rooms = ("sulcnet.networks", "sulcnet.tuning", "sulcnet.pretraining", "sulcnet.runs", "sulcnet.training", "monai")
     assert not [module for module in modules if module.startswith(rooms)]
