@@ -26,7 +26,7 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,6 +85,8 @@ def ready(*modules: str) -> None:
     if not SERVED:
         return
     try:
+        with _blocked(STOPS):
+            resource_tracker.ensure_running()   # by itself, since it lets signals through when it is done
         # It lives as long as any worker, so a signal to the whole process group must not end it: workers unblock.
         with _blocked(STOPS), _at_home():
             forkserver.set_forkserver_preload([*modules, *([HEAVY] if HEAVY in sys.modules else [])])

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from sulcnet.processes import SERVED
+
 PLACE = "/dev/shm"
 PREFETCHED = 4                          # batches that each worker may have ready, where there is room
 PAGE = 4096
@@ -22,11 +24,12 @@ class Share(NamedTuple):
 
 
 def free_bytes() -> int | None:
-    """Read how much shared memory is free; None where the system has no such folder."""
-    try:
-        found = os.statvfs(PLACE)
-    except (OSError, AttributeError):
+    """Read how much shared memory may be written; None where the system keeps it elsewhere and without such a limit."""
+    if not SERVED:
         return None
+    if not os.access(PLACE, os.W_OK):
+        return 0
+    found = os.statvfs(PLACE)
     return found.f_bavail * found.f_frsize
 
 
@@ -49,4 +52,4 @@ def fitting(workers: int, batch: int, held: int, free: int | None) -> Share:
 def advice(asked: int, share: Share, batch: int, free: int) -> str:
     """Say in one line what was done about too little shared memory, and what to do instead."""
     done = f"{share.workers} of {asked} workers draw, {share.prefetched} ahead" if share.workers else "no worker draws"
-    return (f"{PLACE} has {free / 1e6:.0f} MB free, a batch takes {batch / 1e6:.2g} MB: {done}. {ADVICE}.")
+    return (f"{PLACE} has {free / 1e6:.3g} MB free, a batch takes {batch / 1e6:.3g} MB: {done}. {ADVICE}.")

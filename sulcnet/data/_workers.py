@@ -135,7 +135,9 @@ class _Crew:
             self.batches = iter(loader)
         self.processes = [each for each in multiprocessing.active_children() if each not in others]
         self.memory = dict.fromkeys((process.pid for process in self.processes), 0)
-        atexit.register(self._kill)     # else a run that was never closed waits there for workers that ignore signals
+        self.over = False
+        # Python waits at exit for workers that ignore its signal, and can start no timer there.
+        atexit.register(self._gone)
 
     def next(self) -> Any:
         """Wait for the next batch, and watch the workers meanwhile."""
@@ -149,6 +151,8 @@ class _Crew:
 
     def stop(self) -> None:
         """End the workers: kindly, since the loop may be reading from them, but not for long."""
+        if self.over:
+            return
         impatient = threading.Timer(GRACE, self._kill)
         impatient.start()
         try:
@@ -156,8 +160,8 @@ class _Crew:
             self.batches._shutdown_workers()
         finally:
             impatient.cancel()
-            self._kill()
-            atexit.unregister(self._kill)
+            self._gone()
+            atexit.unregister(self._gone)
 
     def _watch(self) -> None:
         for pid, before in self.memory.items():
@@ -179,8 +183,12 @@ class _Crew:
         """End at once what is still there: workers only read."""
         for process in self.processes:
             process.kill()
+
+    def _gone(self) -> None:
+        self._kill()
         for process in self.processes:
             process.join()
+        self.over = True
 
 
 def _lost(exitcode: int | None, memory: int) -> SulcnetError:
