@@ -31,7 +31,7 @@ setup(
     package_data={"sulcnet": ["**/*.json", "**/*.tsv", "**/*.html", "**/*.css"]},
     python_requires=">=3.10",
     install_requires=[
-        "torch>=2.4",
+        "torch>=2.11",  # the oldest that is tested
         "monai>=1.5",
         "einops",  # MONAI needs it for SwinUNETR and does not install it
         "numpy",

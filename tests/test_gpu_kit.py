@@ -8,12 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
+from sulcnet.networks import family
+from sulcnet.planning.budget import CONTEXT
 
 ROOT = Path(__file__).parents[1]
 # On a machine that is lent with torch, what pip would bring along with sulcnet is not there.
 ABSENT = ("SimpleITK", "batchgenerators", "cc3d", "unittest2", "pydantic")
 sys.path.insert(0, str(ROOT / "benchmarks/gpu"))
 
+import allowances  # noqa: E402
 from pack import MOST, NEEDED, _copy, _pinned, check_size  # noqa: E402
 
 
@@ -95,6 +98,24 @@ def test_a_share_of_a_dataset_keeps_labels_and_rows(tmp_path, monkeypatch):
     assert (tmp_path / "copy/dataset.json").read_text() == '{"numTraining": 2}'
     assert (tmp_path / "copy/participants.tsv").read_text() == "case_id\tsex\na\tF\nb\tM\n"
     assert sorted(path.name for path in (tmp_path / "copy").rglob("*.gz")) == ["a.nii.gz", "a_0000.nii.gz", "b.nii.gz", "b_0000.nii.gz"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks/gpu/measured").glob("*.tsv")), ids=lambda path: path.stem)
+def test_the_planner_allows_for_what_was_measured(path):
+    """Every step that a GPU ran would have run with what the planner asks for."""
+    found, rows = allowances.overheads(allowances.read(path)), allowances.read(path)
+    assert len([row for row in rows.values() if "foreseen" in row]) >= 40
+    for network, overhead in found.items():
+        assert overhead <= family(network).overhead < max(1.0, overhead) + 0.02, network
+    context = float(rows["context after all of these"]["MiB"]) + allowances.CUBLAS
+    assert context * 2**20 <= CONTEXT < 1.01 * context * 2**20
+
+
+def test_a_row_s_overhead_is_what_it_surely_needed():
+    row = {"foreseen": "1000", "reserved": "1400"}
+    assert allowances.enough({**row, "survives": "1.1"}) == pytest.approx(1100)
+    assert allowances.enough({**row, "survives": "over 1.25"}) == 1400
+    assert allowances.enough({"foreseen": "1000", "reserved": "900", "survives": "1.0"}) == 900
 
 
 @pytest.mark.slow

@@ -35,6 +35,8 @@ class NetworkFamily:
         build: `build(spec)` gives the network; torch is imported inside.
         check: `check(spec)` raises ModelError where the network cannot be built; the planner and `build` call it.
         recomputes: what the backward pass can compute again to save memory, cheapest first.
+        overhead: bytes that a card must have per byte that the allocator's replay takes: what the replay cannot know, such
+            as temporaries of CUDA's kernels. The largest of those that were measured (docs/benchmarks.md).
         batch_norm: whether statistics of the batch enter the features, so that a batch of one window means another thing.
     """
 
@@ -46,6 +48,7 @@ class NetworkFamily:
     build: Callable[[NetworkSpec], Network]
     check: Callable[[NetworkSpec], None] = lambda spec: None
     recomputes: tuple[str, ...] = ("stages",)
+    overhead: float = 1.0
     batch_norm: bool = False
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil, prod
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from sulcnet.records.memory import StepNeed, StepQuestion
 from sulcnet.records.network_spec import NetworkSpec
 from sulcnet.records.plan import MemoryEstimate, StepPlan
 
+if TYPE_CHECKING:
+    from sulcnet.networks._base import NetworkFamily
+
 Need = Callable[[StepQuestion], StepNeed]
 Shape = tuple[int, ...]
 
@@ -30,7 +33,8 @@ WINDOWS = {"paper": 8, "sulcnet": 4}    # windows or views per step that the pre
 PAPER_PATCH = {"dd_unet": 32}           # others 64
 BAG = 4                                 # windows of one image that vote on its class
 SMALLER_BAGS = (2, 1)
-CONTEXT = 600_000_000                   # CUDA context with its kernels, and cuBLAS: 400 to 600 MB by report, not measured here [bytes]
+# CUDA's context with the kernels of 60 kinds of step (721 MiB), and cuBLAS's workspaces (66 MiB); on an H100 [bytes].
+CONTEXT = 830_000_000
 LEAST_DEEP = 2                          # voxels at the bottleneck: of one alone instance norm leaves nothing
 CHEAP = 0.05                            # more arithmetic than this is not spent for a larger patch without being asked
 SAME = {"scratch": "full"}              # a random start holds what a pre-trained one does
@@ -96,6 +100,11 @@ def question_of(asked: Asked, step: Step, candidate: Candidate, images: int, acc
                         accumulate, *heads, values, asked.precision, recompute)
 
 
+def card_bytes(family: NetworkFamily, need: StepNeed, more: int = 0) -> int:
+    """Say what a card must have for a step, and for `more` bytes that lie there beside it."""
+    return ceil(need.reserved * family.overhead) + more + CONTEXT
+
+
 @dataclass
 class Search:
     """Look for the plan of one step.
@@ -104,7 +113,7 @@ class Search:
         spec: of a network that another step has settled; None lets the patch decide.
     """
 
-    family: object
+    family: NetworkFamily
     asked: Asked
     step: Step
     need: Need
@@ -259,7 +268,7 @@ class Search:
                             arithmetic=need.arithmetic * times // min(times, 2))
 
     def _total(self, need: StepNeed) -> int:
-        return need.reserved + CONTEXT
+        return card_bytes(self.family, need)
 
     def _extra(self, place: int, recompute: str) -> float:
         """Give the share of arithmetic that recomputation adds."""

@@ -19,7 +19,7 @@ from sulcnet import plugins
 from sulcnet.errors import ModelError, SulcnetError
 from sulcnet.networks import family
 from sulcnet.parallel import map_cases
-from sulcnet.planning.budget import CONTEXT, Asked, Candidate, Search, Step, question_of
+from sulcnet.planning.budget import CONTEXT, Asked, Candidate, Search, Step, card_bytes, question_of
 from sulcnet.planning.planner import Wish, asked_of, make_plan
 from sulcnet.records.dataset import DatasetHeader
 from sulcnet.records.fingerprint import Fingerprint
@@ -194,7 +194,7 @@ def _plan_prediction(asked: Asked, spec: NetworkSpec, steps: dict[str, StepPlan]
 
     def estimate(batch: int, more: int) -> MemoryEstimate:
         need = needs(question_of(asked, Step(PREDICT), Candidate(spec, patch, 1, 1), batch, 1, "none"))
-        return MemoryEstimate("traced", need.reserved + CONTEXT + more, asked.budget, need.live + more, need.parts, need.moment, need.arithmetic)
+        return MemoryEstimate("traced", card_bytes(family(spec.name), need, more), asked.budget, need.live + more, need.parts, need.moment, need.arithmetic)
 
     batch, choices = MOST_WINDOWS, []
     while batch:
