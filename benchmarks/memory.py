@@ -1,11 +1,10 @@
 """What the planner foresees against what a step really holds, and the plans that follow from it.
 
     python benchmarks/memory.py                     # every network x method x strategy: fake against real tensors, on the CPU
-    python benchmarks/memory.py --device cuda       # the same rows against what the GPU's allocator handed out and took
     python benchmarks/memory.py --plans             # plans of 90x190x160 at 1 mm for 4 to 80 GB, beside nnU-Net's
     python benchmarks/memory.py --ship              # trace the rows of these plans for swin_unetr_24 into the package
 
-On a CPU the real step runs on real tensors under the same watch, with CUDA's autocast rules.
+The real step runs on real tensors under the same watch, with CUDA's autocast rules. Against a GPU: benchmarks/gpu.sh.
 """
 
 import argparse
@@ -13,18 +12,17 @@ import time
 from dataclasses import replace
 from functools import partial
 
-import torch
 from _machine import main as describe_machine
 from sulcnet import plugins
 from sulcnet.errors import SulcnetError
 from sulcnet.networks import family
 from sulcnet.parallel import default_workers, map_cases
-from sulcnet.planning.budget import CONTEXT, Asked, Search, Step
+from sulcnet.planning.budget import Asked, Search, Step
 from sulcnet.records.memory import PREDICT, MemoryTable, StepNeed, StepQuestion
 from sulcnet.records.workspace import memory_tables
 from sulcnet.runs.needs import Needs, origin
 from sulcnet.runs.planning import plan_network, steps_of
-from sulcnet.runs.tracing import run_on_gpu, run_on_tensors, trace_step
+from sulcnet.runs.tracing import run_on_tensors, trace_step
 
 PATCHES = {"swin_unetr_24": 64, "swin_unetr_12": 64, "resenc_unet": 48, "unet_bn": 48, "dd_unet": 32}
 GPU_PATCHES = {"swin_unetr_24": 96, "swin_unetr_12": 96, "resenc_unet": 96, "unet_bn": 96, "dd_unet": 64}
@@ -78,41 +76,22 @@ def against_tensors(asked: StepQuestion) -> tuple[str, float]:
             f"{foreseen.moment} | {parts} | {foreseen.arithmetic / 1e9:.0f}"), off
 
 
-def against_gpu(asked: StepQuestion, device: torch.device) -> tuple[str, float]:
-    """Compare with what the allocator of the GPU handed out and took."""
-    foreseen, real = trace_step(asked), run_on_gpu(asked, device)
-    torch.cuda.empty_cache()
-    off = [100 * (a / b - 1) for a, b in ((foreseen.live, real.allocated), (foreseen.reserved, real.reserved))]
-    return (f"{foreseen.live / 2**20:.0f} | {real.allocated / 2**20:.0f} | {off[0]:+.1f} | "
-            f"{foreseen.reserved / 2**20:.0f} | {real.reserved / 2**20:.0f} | {off[1]:+.1f}"), off[1]
-
-
-def compare(device: torch.device, chosen: list[str]) -> None:
+def compare(chosen: list[str]) -> None:
     """Print one row per question, and the worst of them."""
-    on_gpu = device.type == "cuda"
-    print("| network | step | patch | " + ("live MiB | allocated | % | foreseen | reserved | % |" if on_gpu else
-          "foreseen MiB | tracked MiB | % | with the allocator | peak at | of it, MiB | GFLOP |"))
-    print("|---" * (9 if on_gpu else 10) + "|")
+    print("| network | step | patch | foreseen MiB | tracked MiB | % | with the allocator | peak at | of it, MiB | GFLOP |")
+    print("|---" * 10 + "|")
     offs = []
-    for asked in rows(GPU_PATCHES if on_gpu else PATCHES):
+    for asked in rows(PATCHES):
         if asked.network.name not in chosen:
             continue
         try:
-            cells, off = against_gpu(asked, device) if on_gpu else against_tensors(asked)
+            cells, off = against_tensors(asked)
         except SulcnetError as problem:
             print(f"| {told(asked)} | {problem.message} |", flush=True)
             continue
         offs.append(off)
         print(f"| {told(asked)} | {cells} |", flush=True)
     print(f"\n{len(offs)} rows; from {min(offs):+.2f} to {max(offs):+.2f} %")
-    if on_gpu:
-        print(f"context: {CONTEXT / 2**20:.0f} MiB foreseen, {_context(device) / 2**20:.0f} MiB seen")
-
-
-def _context(device: torch.device) -> int:
-    """Give what the driver counts as used, beside what the allocator holds."""
-    free, total = torch.cuda.mem_get_info(device)
-    return total - free - torch.cuda.memory_reserved(device)
 
 
 def asked_for(net: str, gb: float, values: tuple[int, ...] = (0,)) -> Asked:
@@ -168,7 +147,6 @@ def every_budget(net: str, step: Step) -> dict[StepQuestion, StepNeed]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--nets", nargs="+", default=list(PATCHES), choices=list(PATCHES))
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--plans", action="store_true")
     parser.add_argument("--ship", action="store_true")
     args = parser.parse_args()
@@ -178,4 +156,4 @@ if __name__ == "__main__":
     elif args.plans:
         plans(args.nets)
     else:
-        compare(torch.device(args.device), args.nets)
+        compare(args.nets)
