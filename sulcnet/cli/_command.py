@@ -218,7 +218,7 @@ def add_workers(parser: Parser) -> None:
     """Add -np/--workers, the number of processes."""
     parser.group("machine").add_argument(
         "-np", "--workers", type=positive, default=default_workers(), metavar="N",
-        help="processes (default: the cores, at most 8)",
+        help="processes (default: the cores, at most 8, at most one per GB of memory)",
     )
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import logging
+from functools import cache
 
 import torch
 
+from sulcnet import limits
 from sulcnet.errors import EnvironmentFault, UsageError
+
+log = logging.getLogger("sulcnet")
 
 
 def choose_device(wish: str) -> torch.device:
@@ -49,5 +53,14 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 def use_threads(count: int | None) -> int:
     """Set torch's threads to the cores this process may use (or to `count`), and give their number."""
-    torch.set_num_threads(count or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))
+    torch.set_num_threads(count or _cores())
     return torch.get_num_threads()
+
+
+@cache
+def _cores() -> int:
+    """Count the cores, and say once where they are fewer than the machine's."""
+    cores, all_cores = limits.cores(), limits.machine_cores()
+    if cores < all_cores:
+        log.info("%d of this machine's %d cores may be used here (container, batch job or affinity)", cores, all_cores)
+    return cores
