@@ -33,7 +33,7 @@ R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 POLL = 0.2  # seconds between two looks at the workers' memory
-WORKER_MEMORY = 1e9  # bytes; a brain at 0.8 mm with one channel is prepared in 0.3 GB, torch and MONAI take 0.5 GB
+WORKER_MEMORY = 1e9  # bytes; a brain at 0.8 mm with one channel is prepared in 0.3 GB, torch and MONAI take 0.4 GB
 ORPHAN_POLL = 2.0  # seconds after which an idle worker notices that its parent is gone
 
 
