@@ -1,11 +1,11 @@
-"""What this process may use of its machine: cores and memory, less where a container or a batch job limits them.
+"""What this process may use of its machine: cores and memory, where a container or a batch job limits them.
 
     limits.cores()          # from the CPU affinity and the CPU quota
     limits.memory()         # bytes
 
-On Linux such limits belong to control groups (cgroups). A process is in one group of every hierarchy, and each group
-above that one limits it too; Docker, Kubernetes, Slurm and systemd all use them. Version 2 has one hierarchy, version 1
-one for each kind of limit, and a machine may have both.
+On Linux such limits belong to control groups (cgroups). A process is in one group of every hierarchy, and each
+group above that one limits it too; Docker, Kubernetes, Slurm and systemd all use them. Version 2 has one
+hierarchy, version 1 one for each kind of limit, and a machine may have both.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _numbers(controller: str, *files: str) -> Iterator[int]:
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """Yield the folder of each group that this process is in, and of all above it, in the hierarchies with this controller."""
+    """Yield the folder of each group that this process is in, and of all above it, where this controller is."""
     paths = _paths()
     for line in _lines(ROOT / "proc/self/mountinfo"):
         place, _, kind = line.partition(" - ")
@@ -78,8 +78,8 @@ def _groups(controller: str) -> Iterator[Path]:
 def _upward(mount: Path, path: str, top: str) -> Iterator[Path]:
     """Yield the folder of `path` and those above it, down to `mount`.
 
-    A container may see a part of the hierarchy only, mounted from `top`; its path is then often told from the machine's
-    own root, or begins with `..` where it lies outside. What is not there has no limits to read.
+    A container may see a part of the hierarchy only, mounted from `top`; its path is then often told from the
+    machine's own root, or begins with `..` where it lies outside. What is not there has no limits to read.
     """
     below = path.removeprefix(top) if top != "/" else path
     inside = below.strip("/").split("/")

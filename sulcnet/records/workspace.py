@@ -13,7 +13,8 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sulcnet.errors import DataError, EnvironmentFault, ModelError, UsageError
+from sulcnet.errors import DataError, ModelError, UsageError
+from sulcnet.records.writing import require_writable, writing
 
 DATASET_JSON = "dataset.json"
 FINGERPRINT = "fingerprint.json"
@@ -227,11 +228,14 @@ def _nearest(path: Path) -> str:
 
 def make_folder(path: Path) -> Path:
     """Create a folder, or say that the place cannot be written."""
-    try:
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise EnvironmentFault(f"{path} cannot be written: {problem.strerror}.", "Choose another folder, or change its permissions.") from None
     return path
+
+
+def make_writable(path: Path) -> Path:
+    """Create a folder that a command is going to write into; ask before the work whether it may."""
+    return require_writable(make_folder(path))
 
 
 def _number(name: str) -> int:
