@@ -4,18 +4,19 @@
 """
 
 import datetime
-import os
 import platform
 import re
 from importlib.metadata import version
 from pathlib import Path
 
+from sulcnet import limits
+
 
 def processor() -> str:
-    """Name the processor and count its cores; Linux tells its name, others their architecture."""
+    """Name the processor and count the cores that are ours; Linux tells its name, others their architecture."""
     told = Path("/proc/cpuinfo")
     name = re.search(r"model name\s*: (.+)", told.read_text()) if told.exists() else None
-    return f"{name[1] if name else platform.machine()}, {os.cpu_count()} cores"
+    return f"{name[1] if name else platform.machine()}, {limits.cores()} cores"
 
 
 def graphics() -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -70,6 +70,18 @@ def restore(setup: Setup) -> None:
         _append(path)
 
 
+class _File(logging.FileHandler):
+    """A run's log file. A line that a full disk does not take is lost: the run's own files will tell of it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def to_file(path: Path) -> Iterator[None]:
     """Append every line to this file too, with date and level, as long as the context lasts."""
@@ -99,7 +111,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def _append(path: Path) -> logging.Handler:
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _File(path, encoding="utf-8")
     handler.setFormatter(FILE_FORMAT)
     for logger in (PACKAGE, WARNINGS):
         logger.addHandler(handler)

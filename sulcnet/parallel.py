@@ -24,6 +24,7 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
+from sulcnet import limits
 from sulcnet.errors import OutOfMemory, SulcnetError
 from sulcnet.log import progress
 from sulcnet.processes import CONTEXT, Surroundings, cause, home, peak_memory, pickled, ready, settle, starting, surroundings
@@ -34,6 +35,7 @@ R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 POLL = 0.2  # seconds between two looks at the workers' memory
+WORKER_MEMORY = 1e9  # bytes; a brain at 0.8 mm with one channel is prepared in 0.3 GB, torch and MONAI take 0.4 GB
 
 
 class CaseFailed(SulcnetError):
@@ -45,9 +47,9 @@ class WorkerLost(OutOfMemory):
 
 
 def default_workers(most: int = 8) -> int:
-    """Count the cores this process may use, at most 8: more workers than that wait for the disk."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, most)
+    """Count the cores this process may use, at most 8 (more workers wait for the disk) and one per GB of its memory."""
+    memory = limits.memory()
+    return min(limits.cores(), most, most if memory is None else max(1, int(memory / WORKER_MEMORY)))
 
 
 def map_cases(

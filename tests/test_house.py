@@ -23,7 +23,7 @@ FLOORS = {
     3: {"planning", "preprocessing", "data", "evaluation", "phantoms"},
     2: {"io", "geometry", "networks", "losses"},
     1: {"records"},
-    0: {"errors", "log", "options", "plugins", "processes", "parallel"},
+    0: {"errors", "limits", "log", "options", "plugins", "processes", "parallel"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 NO_TORCH = FLOORS[0] | {"records", "io", "geometry", "planning", "preprocessing", "evaluation", "phantoms", "cli"}

@@ -15,7 +15,6 @@ from sulcnet.records.network_spec import NetworkSpec
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan, save_plan
 from sulcnet.records.splits import Part, Splits
 from sulcnet.records.workspace import Workspace
-from sulcnet.runs import machine
 from sulcnet.runs.overview import describe_workspace
 
 HEADER = {"channel_names": {"0": "T1w"}, "labels": {"background": 0, "PCS": 1},
@@ -205,16 +204,6 @@ def test_no_driver_and_no_library_are_no_error(root, capsys, monkeypatch):
     assert "no GPU (Driver Not Loaded)" in output(capsys)
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert "no GPU (nvidia-ml-py is not installed)" in output(capsys)
-
-
-def test_a_container_with_less_memory_than_its_machine(tmp_path, monkeypatch):
-    limit = tmp_path / "memory.max"
-    monkeypatch.setattr(machine, "CONTAINER_LIMIT", limit)
-    whole = machine.describe_machine().memory
-    limit.write_text("max\n")
-    assert machine.describe_machine().memory == whole
-    limit.write_text("1000000\n")
-    assert machine.describe_machine().memory == 1000000
 
 
 @pytest.mark.parametrize("arguments, code", [(["-d", "7"], 4), (["--gpu"], 2), (["1"], 2)])

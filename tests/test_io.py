@@ -11,7 +11,7 @@ import pytest
 from real_data import ROOT, real_data
 
 from sulcnet import io
-from sulcnet.errors import DataError
+from sulcnet.errors import DataError, EnvironmentFault
 
 SHAPE = (7, 5, 4)
 AFFINE = np.array([[-1.1, 0.2, 0, 30], [0.1, 0.9, 0.3, -20], [0, -0.2, 2.5, 10.5], [0, 0, 0, 1]])
@@ -290,7 +290,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(gzip, "compress", full_disk)
-    with pytest.raises(DataError, match="No space left"):
+    with pytest.raises(EnvironmentFault, match="b.nii.gz cannot be written: No space left"):
         io.write_mask(tmp_path / "b.nii.gz", 2 - classes(), image)
     assert (tmp_path / "b.nii.gz").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.nii", "b.nii.gz"]

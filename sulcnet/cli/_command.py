@@ -29,11 +29,13 @@ import threading
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter, _ArgumentGroup
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from sulcnet import __version__, log, plugins
-from sulcnet.errors import Interrupted, SulcnetError, UsageError
+from sulcnet.errors import EnvironmentFault, Interrupted, SulcnetError, UsageError
 from sulcnet.parallel import default_workers
 from sulcnet.records import workspace
+from sulcnet.records.writing import REFUSED, write_fault
 
 WIDTH = 100
 BROKEN_PIPE = 141  # what the shell reports for a program that the reader of its output left
@@ -218,7 +220,7 @@ def add_workers(parser: Parser) -> None:
     """Add -np/--workers, the number of processes."""
     parser.group("machine").add_argument(
         "-np", "--workers", type=positive, default=default_workers(), metavar="N",
-        help="processes (default: the cores, at most 8)",
+        help="processes (default: the cores, at most 8, at most one per GB of memory)",
     )
 
 
@@ -301,8 +303,26 @@ def _with_root(hint: str, argv: Sequence[str]) -> str:
 def _explained(problem: BaseException) -> tuple[str, str, int]:
     if isinstance(problem, SulcnetError):
         return problem.message, problem.hint or "Run again with --debug to see where it happened.", problem.exit_code
+    if isinstance(problem, OSError) and (problem.errno in REFUSED or _nowhere_temporary(problem)):
+        return _explained(_refused(problem))
     said = " ".join(str(problem).split())
     return f"{type(problem).__name__}: {said}", "Run again with --debug for the traceback and report it.", 1
+
+
+def _refused(problem: OSError) -> EnvironmentFault:
+    """Explain what the system refused, where nobody below did; of a copy's two names the second was written."""
+    name = problem.filename2 or problem.filename
+    if isinstance(name, str):
+        return write_fault(Path(name), problem, "read or written")
+    if _nowhere_temporary(problem):
+        return EnvironmentFault("There is no folder for temporary files that can be written.",
+                                "Name one with TMPDIR (in a container: docker run --tmpfs /tmp).")
+    return EnvironmentFault(f"A file cannot be written: {problem.strerror}.", "Free some space, or check the disks.")
+
+
+def _nowhere_temporary(problem: OSError) -> bool:
+    """Tell the error of tempfile, which has tried every folder it knows, also as the cause of another."""
+    return "No usable temporary directory" in f"{problem} {problem.__cause__}"
 
 
 def _sentence(message: str) -> str:

@@ -88,10 +88,12 @@ def _print_json(machine: Machine, workspace: Workspace, datasets: Sequence[Datas
 def _machine(machine: Machine) -> str:
     versions = "  ".join(f"{name} {version or 'not installed'}" for name, version in machine.versions.items())
     gpus = [f"{gpu.name}, {_gigabytes(gpu.memory)}, {_gigabytes(gpu.free)} free, {machine.gpu_note}" for gpu in machine.gpus]
-    memory = f", {_gigabytes(machine.memory)} memory" if machine.memory else ""
+    cores = f"{machine.cores} of " * (machine.cores < machine.all_cores) + counted(machine.all_cores, "core")
+    limit = f"{_gigabytes(machine.memory)} of " * ((machine.memory or 0) < (machine.all_memory or 0))
+    memory = f", {limit}{_gigabytes(machine.all_memory)} memory" if machine.all_memory else ""
     lines = [("software", versions)]
     lines += [("GPU", gpu) for gpu in gpus or [f"no GPU ({machine.gpu_note})"]]
-    lines += [("CPU", f"{counted(machine.cores, 'core')}{memory}, {machine.system}")]
+    lines += [("CPU", f"{cores}{memory}, {machine.system}")]
     return _aligned(lines)
 
 

@@ -20,6 +20,9 @@ from sulcnet.evaluation.cases import CaseResult
 from sulcnet.evaluation.segmentation import METRICS
 from sulcnet.evaluation.summary import summarise
 from sulcnet.evaluation.summary_text import format_summary
+from sulcnet.records._record import write_text
+from sulcnet.records.workspace import make_folder
+from sulcnet.records.writing import writing
 
 __all__ = ["CaseResult", "TablePaths", "format_summary", "read_results", "read_summary", "summarise", "write_tables"]
 
@@ -49,15 +52,13 @@ def write_tables(paths: TablePaths, results: Sequence[CaseResult], summary: dict
         text = json.dumps(summary, indent=2, allow_nan=False)
     except ValueError as error:
         raise DataError(f"The summary is not JSON: {error}", "Pass what summarise returned.") from error
-    for path in (paths.cases, paths.classes, paths.summary):
-        path.parent.mkdir(parents=True, exist_ok=True)
     _write(paths.cases, CASE_COLUMNS, _case_rows(results))
     if classes:
         columns = CLASS_COLUMNS + tuple(PROBABILITY + name for name in classes)
         _write(paths.classes, columns, (_class_row(result, classes) for result in results))
     else:
         paths.classes.unlink(missing_ok=True)  # one of an earlier evaluation would be read as part of this
-    paths.summary.write_text(text + "\n", encoding="utf-8")
+    write_text(paths.summary, text + "\n")
 
 
 def read_results(paths: TablePaths) -> tuple[list[CaseResult], tuple[str, ...]]:
@@ -106,7 +107,8 @@ def _class_row(result: CaseResult, classes: Sequence[str]) -> dict:
 
 
 def _write(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
+    make_folder(path.parent)
+    with writing(path), path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
         writer.writerow(columns)
         writer.writerows([_text(row.get(column)) for column in columns] for row in rows)

@@ -13,6 +13,7 @@ from sulcnet import plugins
 from sulcnet.errors import DataError
 from sulcnet.io._image import Grid, Header, Image, times
 from sulcnet.io._reader import Reader
+from sulcnet.records.writing import writing
 
 NOT_A_LABEL = 1e-3
 """Labels may pass through float32 and a scale factor; farther from a whole number than this is not a label."""
@@ -132,12 +133,10 @@ def _write(path: Path, data: np.ndarray, like: Image) -> None:
     reader = _reader(path)
     beside = path.parent / f".{path.name}.{os.getpid()}"
     try:
-        beside.mkdir(parents=True, exist_ok=True)
-        reader.write(beside / path.name, data, like)
-        _move_all(beside, path)
-    except OSError as problem:
-        reason = problem.strerror or problem
-        raise DataError(f"Cannot write {path}: {reason}.", "Check the folder's permissions and space.") from problem
+        with writing(path, DataError):      # SimpleITK does not tell that a disk is full
+            beside.mkdir(parents=True, exist_ok=True)
+            reader.write(beside / path.name, data, like)
+            _move_all(beside, path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

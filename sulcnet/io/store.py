@@ -9,31 +9,34 @@ patch reads equally fast (docs/benchmarks.md).
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from sulcnet.errors import DataError
+from sulcnet.records.writing import replacing, writing
 
 BLOCK = 32                              # voxels per axis of a block; a 128^3 patch then touches 64 to 125 blocks
 
 
 def write_array(path: Path, data: np.ndarray) -> None:
-    """Write an array through a neighbouring file and a rename: a kill leaves the old array or the new one."""
+    """Write an array through a neighbouring file and a rename: a kill leaves the old array or the new one.
+
+    Raises:
+        EnvironmentFault: the place cannot be written.
+    """
     import blosc2
 
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.unlink(missing_ok=True)
     spatial = data.shape[-3:]
     lead = (1,) * (data.ndim - len(spatial))
     blocks = lead + tuple(min(BLOCK, size) for size in spatial)
     chunks = lead + tuple(min(4 * BLOCK, size) for size in spatial)
-    blosc2.asarray(
-        np.ascontiguousarray(data), urlpath=str(beside), mode="w", chunks=chunks, blocks=blocks,
-        cparams={"codec": blosc2.Codec.LZ4, "clevel": 1, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1},
-    )
-    beside.replace(path)
+    with writing(path, RuntimeError), replacing(path) as beside:
+        beside.unlink(missing_ok=True)
+        blosc2.asarray(
+            np.ascontiguousarray(data), urlpath=str(beside), mode="w", chunks=chunks, blocks=blocks,
+            cparams={"codec": blosc2.Codec.LZ4, "clevel": 1, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1},
+        )
 
 
 def open_array(path: Path):

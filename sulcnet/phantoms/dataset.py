@@ -12,15 +12,16 @@ from sulcnet.phantoms.cohort import Phantom, dataset_json
 from sulcnet.records._record import write_json
 from sulcnet.records.dataset import Dataset
 from sulcnet.records.splits import Splits, split
-from sulcnet.records.workspace import DATASET_JSON, IMAGES, LABELS, PARTICIPANTS, SPLITS
+from sulcnet.records.workspace import DATASET_JSON, IMAGES, LABELS, PARTICIPANTS, SPLITS, make_folder
+from sulcnet.records.writing import writing
 
 
 def write_dataset(folder: Path, phantoms: Iterable[Phantom], modality: str = "t1", shares: tuple[float, float] = (0.7, 0.2)) -> Splits:
     """Write images, labels, table, header and a split of these shares (training, validation; the rest is test)."""
     for part in (IMAGES, LABELS):
-        (folder / part).mkdir(parents=True, exist_ok=True)
+        make_folder(folder / part)
     rows = [_write(folder, phantom) for phantom in phantoms]
-    with (folder / PARTICIPANTS).open("w", newline="", encoding="utf-8") as file:
+    with writing(folder / PARTICIPANTS), (folder / PARTICIPANTS).open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

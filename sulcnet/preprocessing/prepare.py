@@ -26,6 +26,7 @@ from sulcnet.records.dataset import Case
 from sulcnet.records.plan import Normalisation, Plan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.trace import Trace
+from sulcnet.records.writing import writing
 
 CENTRES = 512                           # voxels of a structure that are kept to centre patches at
 RANGE = (0.5, 99.5)                     # percentiles of the foreground that SSIM takes as black and white
@@ -37,7 +38,8 @@ def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
     facts = folder / f"{case.id}.json"
     if not overwrite and _finished(facts, sources):
         return False
-    facts.unlink(missing_ok=True)       # killed from here on, the case is not finished
+    with writing(facts):
+        facts.unlink(missing_ok=True)   # killed from here on, the case is not finished
     label = read_label(case.label) if case.label is not None and plan.structures else None
     data, prepared_label, trace = prepare_arrays([read_image(path) for path in case.images], plan, label)
     write_array(folder / f"{case.id}.b2nd", data)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from sulcnet.errors import DataError, EnvironmentFault
+from sulcnet.errors import DataError
 from sulcnet.log import counted
 from sulcnet.parallel import map_cases
 from sulcnet.preprocessing.case_checks import CaseCheck, check_case
@@ -21,7 +21,7 @@ from sulcnet.preprocessing.integrity import Problem, Report, format_report, prob
 from sulcnet.records import workspace as names
 from sulcnet.records.dataset import UNKNOWN, Case, Dataset, DatasetHeader, case_ids, describe_case, label_files, read_participants
 from sulcnet.records.splits import FOLDS, read_splits
-from sulcnet.records.workspace import DatasetFolders, make_folder
+from sulcnet.records.workspace import DatasetFolders, make_writable
 
 __all__ = ["Problem", "Report", "format_report", "verify", "verify_dataset"]
 
@@ -38,12 +38,12 @@ def verify_dataset(folders: DatasetFolders, workers: int = 1) -> Report:
     Raises:
         EnvironmentFault: the report cannot be written.
     """
-    path = make_folder(folders.preprocessed) / names.INTEGRITY
+    path = make_writable(folders.preprocessed) / names.INTEGRITY
     try:
         report = verify(Dataset.open(folders.raw), workers)
     except DataError as error:
         report = Report(folders.name, 0, (problem("dataset cannot be opened", "", error.message, error.hint),))
-    _save(report, path)
+    report.save(path)
     return report
 
 
@@ -205,10 +205,3 @@ def _lonely_labels(folder: Path, images: Path, header: DatasetHeader, cases: set
 def _visible(folder: Path) -> list[str]:
     """List the files of a folder; hidden ones (.DS_Store, ._ twins of macOS) are nobody's mistake."""
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
-
-
-def _save(report: Report, path: Path) -> None:
-    try:
-        report.save(path)
-    except OSError as error:
-        raise EnvironmentFault(f"{path} cannot be written: {error.strerror}.", "Choose another --root.") from None

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -25,6 +24,7 @@ from typing import Any, TypeVar
 
 from sulcnet.errors import DataError, SulcnetError
 from sulcnet.log import counted
+from sulcnet.records.writing import replacing, writing
 
 R = TypeVar("R", bound="Record")
 
@@ -120,12 +120,16 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file through a neighbouring one and a rename."""
+    """Write a file through a neighbouring one and a rename; its folder is made.
+
+    Raises:
+        EnvironmentFault: the place cannot be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text)
-    beside.replace(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 def _gathered(where: str, found: list[str]) -> str:

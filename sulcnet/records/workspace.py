@@ -8,12 +8,14 @@
 from __future__ import annotations
 
 import difflib
+import getpass
 import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sulcnet.errors import DataError, EnvironmentFault, ModelError, UsageError
+from sulcnet.errors import DataError, ModelError, UsageError
+from sulcnet.records.writing import require_writable, writing
 
 DATASET_JSON = "dataset.json"
 FINGERPRINT = "fingerprint.json"
@@ -44,6 +46,7 @@ PICTURES = "pictures"
 POOLED = "pooled"
 VALIDATION = "validation"
 TEST = "test"
+SHARED_MEMORY = "/dev/shm"
 ANY_DATASET = re.compile(r"^Dataset(\d{3,})_(\w[\w.-]*)$")
 
 
@@ -192,10 +195,44 @@ def plugin_folder() -> Path | None:
 
 
 def cache_folder() -> Path:
-    """Where caches may be written: `$SULCNET_CACHE`, else a folder under the system's temporary one."""
+    """Where caches may be written: `$SULCNET_CACHE`, else this user's folder under the temporary one."""
+    return Path(os.environ.get("SULCNET_CACHE") or Path(_temporary()) / f"sulcnet_cache_{_uid()}")
+
+
+def _uid() -> int:
+    return os.getuid() if hasattr(os, "getuid") else 0
+
+
+def _temporary() -> str:
+    """Give the folder for temporary files; where there is none, shared memory, for libraries too."""
     import tempfile
 
-    return Path(os.environ.get("SULCNET_CACHE") or Path(tempfile.gettempdir()) / "sulcnet_cache")
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        os.environ["TMPDIR"] = tempfile.tempdir = SHARED_MEMORY
+        return SHARED_MEMORY
+
+
+def settle_user() -> None:
+    """Give this process what libraries ask of its user when they are imported, where the system has none of it.
+
+    A container (`docker run --user 12345`) and a cluster have users without an entry in passwd, whose name MONAI wants
+    to know, and homes that are not there or cannot be written, in which matplotlib keeps what it found out about
+    fonts. Some containers have no folder for temporary files, without which neither matplotlib nor torch starts. What
+    is set stays as it is, and nothing is set for a user who has an entry, a home and such a folder.
+    """
+    if not os.access("/tmp", os.W_OK):
+        _temporary()
+    try:
+        getpass.getuser()
+    except (KeyError, OSError, ImportError):                # OSError from Python 3.13 on
+        os.environ["USER"] = f"uid{_uid()}"
+    home = os.path.expanduser("~")
+    if not os.path.isabs(home):         # neither HOME nor an entry
+        home = os.environ["HOME"] = str(cache_folder().absolute())
+    if not os.access(home, os.W_OK) and not {"MPLCONFIGDIR", "XDG_CONFIG_HOME"} & set(os.environ):
+        os.environ["MPLCONFIGDIR"] = str(cache_folder().absolute() / "matplotlib")
 
 
 def memory_tables() -> tuple[Path, Path]:
@@ -227,11 +264,14 @@ def _nearest(path: Path) -> str:
 
 def make_folder(path: Path) -> Path:
     """Create a folder, or say that the place cannot be written."""
-    try:
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise EnvironmentFault(f"{path} cannot be written: {problem.strerror}.", "Choose another folder, or change its permissions.") from None
     return path
+
+
+def make_writable(path: Path) -> Path:
+    """Create a folder that a command is going to write into; ask before the work whether it may."""
+    return require_writable(make_folder(path))
 
 
 def _number(name: str) -> int:

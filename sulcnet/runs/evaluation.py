@@ -22,7 +22,7 @@ from sulcnet.log import counted
 from sulcnet.parallel import map_cases
 from sulcnet.preprocessing.case_checks import compare_grids
 from sulcnet.records.dataset import UNKNOWN, Case, DatasetHeader, describe_case, label_files, read_participants
-from sulcnet.records.workspace import CASES_TABLE, CLASSES_TABLE, PREDICTIONS, SUMMARY, make_folder
+from sulcnet.records.workspace import CASES_TABLE, CLASSES_TABLE, PREDICTIONS, SUMMARY, make_writable
 
 log = logging.getLogger("sulcnet")
 
@@ -74,7 +74,7 @@ def evaluate_folder(
     missing = {pair.id for pair in pairs if not pair.prediction.exists()}
     if not allow_missing:
         _refuse_missing(predictions, sorted(missing | silent), len(cases))
-    make_folder(out)  # before the work, not after it
+    make_writable(out)
     scores = _score([pair for pair in pairs if pair.id not in missing], header.labels, tolerance, workers)
     # Without a class a case is missing as a whole only if nothing else was asked of it.
     missing |= silent - {pair.id for pair in pairs}

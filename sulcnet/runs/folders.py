@@ -17,7 +17,8 @@ from sulcnet.preprocessing.prepare import read_prepared
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import Plan
 from sulcnet.records.prepared import PreparedCase
-from sulcnet.records.workspace import EXPERIMENT, RunFolder, make_folder
+from sulcnet.records.workspace import EXPERIMENT, RunFolder, make_writable
+from sulcnet.records.writing import writing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +69,10 @@ def check_claim(run: RunFolder, wish: Wish, trained: bool, complete: bool) -> No
 
 def take(run: RunFolder) -> None:
     """Make the run's folder, empty; `check_claim` has asked for --overwrite where there was a run in it."""
-    if run.path.exists():
-        shutil.rmtree(run.path)
-    make_folder(run.path)
+    with writing(run.path):
+        if run.path.exists():
+            shutil.rmtree(run.path)
+    make_writable(run.path)
 
 
 def recorded(run: RunFolder, wish: Wish, kind: type) -> Experiment:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
-from sulcnet import __version__
+from sulcnet import __version__, limits
 
 LIBRARIES = ("torch", "monai", "numpy", "scipy", "nibabel")
-CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,10 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """Versions (None where a library is not installed), GPUs, cores of this process, and memory in bytes."""
+    """Versions (None where a library is not installed), GPUs, cores and memory [bytes].
+
+    `cores` and `memory` are what this process may use; `all_cores` and `all_memory` are the machine's.
+    """
 
     versions: dict[str, str | None]
     system: str
@@ -33,14 +33,16 @@ class Machine:
     gpu_note: str
     cores: int
     memory: int | None
+    all_cores: int
+    all_memory: int | None
 
 
 def describe_machine() -> Machine:
     """Look around; nothing here fails on a machine that lacks something."""
     gpus, note = _gpus()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     versions = {"sulcnet": __version__, "python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
-    return Machine(versions, f"{platform.system()} {platform.machine()}", gpus, note, cores, _memory())
+    system = f"{platform.system()} {platform.machine()}"
+    return Machine(versions, system, gpus, note, limits.cores(), limits.memory(), limits.machine_cores(), limits.machine_memory())
 
 
 def _version(library: str) -> str | None:
@@ -76,13 +78,3 @@ def _gpu(pynvml, handle) -> Gpu:
 
 def _text(name: str | bytes) -> str:
     return name.decode() if isinstance(name, bytes) else name  # older releases of nvidia-ml-py give bytes
-
-
-def _memory() -> int | None:
-    """Give the machine's memory, or the container's limit where that is smaller; None where nothing tells."""
-    try:
-        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
-    limit = CONTAINER_LIMIT.read_text().strip() if CONTAINER_LIMIT.is_file() else ""
-    return min(physical, int(limit)) if limit.isdigit() else physical

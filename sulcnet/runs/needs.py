@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from sulcnet.errors import ModelError
+from sulcnet.errors import EnvironmentFault, ModelError
 from sulcnet.records.memory import MemoryTable, StepNeed, StepQuestion, minor_version
 from sulcnet.records.workspace import memory_tables
 
@@ -92,8 +92,8 @@ def _keep(traced: dict[StepQuestion, StepNeed], path: Path) -> None:
     table.rows.update(traced)
     try:
         table.save(path, origin())
-    except OSError as problem:
-        log.debug("%s: %s", path, problem)
+    except EnvironmentFault as problem:
+        log.debug("%s", problem)
 
 
 @cache

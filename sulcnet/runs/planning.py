@@ -26,7 +26,7 @@ from sulcnet.records.fingerprint import Fingerprint
 from sulcnet.records.memory import PREDICT, StepNeed, StepQuestion
 from sulcnet.records.network_spec import NetworkSpec
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Plan, PredictionPlan, StepPlan, load_plans, save_plan
-from sulcnet.records.workspace import DATASET_JSON, DatasetFolders
+from sulcnet.records.workspace import DATASET_JSON, DatasetFolders, make_writable
 from sulcnet.runs.needs import Needs, NotTraced
 
 log = logging.getLogger("sulcnet")
@@ -54,6 +54,7 @@ def plan_dataset(folders: DatasetFolders, wish: Wish, workers: int = 1) -> Plan:
     if not folders.fingerprint.exists():
         raise ModelError(f"{folders.fingerprint} does not exist: the dataset is not measured.",
                          f"Measure it: sulcnet_extract_fingerprint -d {folders.name}")
+    make_writable(folders.preprocessed)
     fingerprint = Fingerprint.load(folders.fingerprint)
     plan = make_plan(DatasetHeader.read(folders.raw / DATASET_JSON), fingerprint, wish)
     with Needs.kept() as needs:

@@ -21,7 +21,7 @@ from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.splits import Splits
 from sulcnet.records.workspace import DatasetFolders, make_folder
 from sulcnet.runs.folders import read_cases
-from sulcnet.runs.preparing import settle_splits
+from sulcnet.runs.preparing import settle_splits, unless_the_machine_fails
 
 log = logging.getLogger("sulcnet")
 
@@ -86,7 +86,8 @@ def _further(first: DatasetFolders, other: DatasetFolders, plan: Plan, workers: 
 
 
 def _prepare(cases: Sequence[Case], plan: Plan, place: Path, workers: int) -> None:
-    outcomes = map_cases(partial(prepare_case, plan, place, False), cases, max(1, workers), "pool")
+    prepared = map_cases(partial(prepare_case, plan, place, False), cases, max(1, workers), "pool")
+    outcomes = unless_the_machine_fails(prepared)
     failed = [f"\n  {case.id}: {getattr(out, 'message', out)}" for case, out in outcomes if isinstance(out, Exception)]
     if failed:
         raise PartlyDone(f"{len(failed)} of {len(cases)} cases could not be prepared:{''.join(sorted(failed))}", "Correct them.")

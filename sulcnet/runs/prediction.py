@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from sulcnet import __version__
-from sulcnet.errors import PartlyDone, SulcnetError, UsageError
+from sulcnet.errors import EnvironmentFault, PartlyDone, SulcnetError, UsageError
 from sulcnet.geometry.canonical import to_input_grid
 from sulcnet.inference.predictor import Predictor
 from sulcnet.io import Image, read_image, write_map, write_mask
@@ -24,7 +24,8 @@ from sulcnet.log import counted, progress
 from sulcnet.preprocessing.prepare import prepare_arrays
 from sulcnet.records.dataset import Case
 from sulcnet.records.plan import Plan
-from sulcnet.records.workspace import PREDICTIONS, make_folder
+from sulcnet.records.workspace import PREDICTIONS, make_writable
+from sulcnet.records.writing import writing
 from sulcnet.runs.model import TrainedModel
 
 log = logging.getLogger("sulcnet")
@@ -48,9 +49,10 @@ def predict_cases(
     """Predict cases into a folder; give the table's rows.
 
     Raises:
+        EnvironmentFault: the folder cannot be written.
         PartlyDone: some cases failed; the table says why, the others are finished.
     """
-    make_folder(out)
+    make_writable(out)
     predictor = trained.predictor(device, precision, overlap)
     rows: list[dict[str, Any]] = []
     try:
@@ -59,6 +61,8 @@ def predict_cases(
                 prediction = predict_case(predictor, trained.plan, case, save_probabilities)
                 _write(prediction, trained.plan, out, ending)
                 rows.append(_row(prediction, trained))
+            except EnvironmentFault:            # the machine's, not this case's: the next one would meet it too
+                raise
             except (SulcnetError, RuntimeError, MemoryError, OSError) as problem:
                 # torch's out-of-memory is a RuntimeError: one image too large is no reason to lose the others.
                 reason = getattr(problem, "message", "") or f"{type(problem).__name__}: {problem}".split("\n")[0]
@@ -84,7 +88,7 @@ def predict_case(predictor: Predictor, plan: Plan, case: Case, keep_maps: bool =
 
 def write_table(path: Path, rows: Sequence[dict[str, Any]], plan: Plan) -> None:
     """Write predictions.tsv; unknown values are n/a."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with writing(path), path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _columns(plan), delimiter="\t", restval="n/a", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 
-from sulcnet.errors import PartlyDone
+from sulcnet.errors import EnvironmentFault, PartlyDone
 from sulcnet.log import counted
 from sulcnet.parallel import map_cases
 from sulcnet.planning.fingerprint import measure
@@ -15,9 +17,11 @@ from sulcnet.records.dataset import Case, Dataset
 from sulcnet.records.fingerprint import Fingerprint
 from sulcnet.records.plan import load_plan
 from sulcnet.records.splits import Splits, read_splits, split
-from sulcnet.records.workspace import DATASET_JSON, SPLITS, DatasetFolders, make_folder
+from sulcnet.records.workspace import DATASET_JSON, SPLITS, DatasetFolders, make_folder, make_writable
 
 log = logging.getLogger("sulcnet")
+
+Outcome = tuple[Case, bool | Exception]
 
 
 def settle_splits(folders: DatasetFolders, dataset: Dataset) -> Splits:
@@ -42,6 +46,7 @@ def fingerprint_dataset(folders: DatasetFolders, workers: int, overwrite: bool) 
     if folders.fingerprint.exists() and not overwrite:
         return Fingerprint.load(folders.fingerprint)
     dataset = Dataset.open(folders.raw)
+    make_writable(folders.preprocessed)
     fingerprint = measure(dataset, settle_splits(folders, dataset), workers)
     fingerprint.save(folders.fingerprint)
     shutil.copy(folders.raw / DATASET_JSON, folders.preprocessed / DATASET_JSON)
@@ -55,10 +60,24 @@ def cases_to_prepare(dataset: Dataset, splits: Splits) -> list[Case]:
     return [case for case in known if case.subject not in tested or case.label is not None or case.target is not None]
 
 
+def unless_the_machine_fails(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+    """Pass outcomes on until one is a full disk or the like: no case's fault, and the next would meet it too.
+
+    Raises:
+        EnvironmentFault: that one.
+    """
+    with closing(outcomes):
+        for case, outcome in outcomes:
+            if isinstance(outcome, EnvironmentFault):
+                raise outcome
+            yield case, outcome
+
+
 def preprocess_dataset(folders: DatasetFolders, configuration: str, workers: int, overwrite: bool) -> tuple[int, int]:
     """Prepare every case of the split; give how many were prepared now and how many had been before.
 
     Raises:
+        EnvironmentFault: the place cannot be written.
         PartlyDone: some cases failed; they are listed with their reasons, the others are finished.
     """
     plan = load_plan(folders.plans, configuration)
@@ -66,7 +85,7 @@ def preprocess_dataset(folders: DatasetFolders, configuration: str, workers: int
     splits = settle_splits(folders, dataset)
     cases = cases_to_prepare(dataset, splits)
     work = partial(prepare_case, plan, make_folder(folders.prepared(plan.folder)), overwrite)
-    outcomes = list(map_cases(work, cases, workers, "preprocess"))
+    outcomes = list(unless_the_machine_fails(map_cases(work, cases, workers, "preprocess")))
     failed = sorted((case.id, outcome) for case, outcome in outcomes if isinstance(outcome, Exception))
     if failed:
         reasons = "".join(f"\n  {case}: {getattr(problem, 'message', problem)}" for case, problem in failed)

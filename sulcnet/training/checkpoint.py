@@ -11,20 +11,23 @@ from typing import Any
 
 import torch
 
-from sulcnet.errors import EnvironmentFault, ModelError
+from sulcnet.errors import ModelError
 from sulcnet.records._record import write_json
+from sulcnet.records.writing import writing
 
 
 def save(path: Path, tensors: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Write a checkpoint through a neighbouring file and a rename: a kill leaves the old or the new one, never half."""
+    """Write a checkpoint through a neighbouring file and a rename: a kill leaves the old or the new one.
+
+    Raises:
+        EnvironmentFault: the place cannot be written.
+    """
     beside = path.with_name(f".{path.name}.partial")     # one name: a kill leaves one orphan, which the next save reuses
-    try:
-        torch.save(dict(tensors), beside)
-        with open(beside, "rb") as file:
+    with writing(path, RuntimeError):                    # torch does not always tell that a disk is full
+        with open(beside, "wb") as file:
+            torch.save(dict(tensors), file)
             os.fsync(file.fileno())
         beside.replace(path)
-    except (OSError, RuntimeError) as problem:
-        raise EnvironmentFault(f"{path} cannot be written: {problem}.", "Free some space, then continue with --c.") from problem
     write_json(path.with_suffix(".json"), dict(facts))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import logging
 import re
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 
+from sulcnet import limits
 from sulcnet.errors import EnvironmentFault, OutOfMemory, UsageError
 
 CPU_ALLOCATOR = "DefaultCPUAllocator"   # names itself where the machine's memory ends; torch has no class for that
@@ -16,6 +18,8 @@ SMALLER = (
     "Plan for less (sulcnet_plan --gpu-memory GB, or --patch, --batch), recompute (--set recompute=stages), "
     "or free what else uses the memory; then start anew with --overwrite."
 )
+
+log = logging.getLogger("sulcnet")
 
 
 def choose_device(wish: str) -> torch.device:
@@ -80,5 +84,14 @@ def _ran_out(whose: str, text: str) -> OutOfMemory:
 
 def use_threads(count: int | None) -> int:
     """Set torch's threads to the cores this process may use (or to `count`), and give their number."""
-    torch.set_num_threads(count or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))
+    torch.set_num_threads(count or _cores())
     return torch.get_num_threads()
+
+
+@cache
+def _cores() -> int:
+    """Count the cores, and say once where they are fewer than the machine's."""
+    cores, all_cores = limits.cores(), limits.machine_cores()
+    if cores < all_cores:
+        log.info("%d of this machine's %d cores may be used here (container, batch job or affinity)", cores, all_cores)
+    return cores

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from sulcnet.errors import Interrupted, ModelError, SulcnetError
 from sulcnet.losses import Ratio
-from sulcnet.records._record import read_json
+from sulcnet.records._record import read_json, write_text
 from sulcnet.records.experiment import Schedule
 from sulcnet.records.workspace import METRICS, RunFolder
+from sulcnet.records.writing import writing
 from sulcnet.training import checkpoint
 from sulcnet.training.device import autocast, memory_errors
 from sulcnet.training.method import Group, Method
@@ -212,7 +213,7 @@ class Loop:
         row["seconds"] = round(self.progress.elapsed - self.epoch_began, 3)
         self.epoch_began = self.progress.elapsed
         self.rows.append(row)
-        with (self.folder / METRICS).open("a") as file:
+        with writing(self.folder / METRICS), (self.folder / METRICS).open("a") as file:
             file.write(_line(row))
         log.info(_sentence(row, self.progress))
 
@@ -231,7 +232,7 @@ class Loop:
 
     def _write_rows(self) -> None:
         """Write the rows of the state: none for a new run, so that a killed one leaves nothing behind."""
-        (self.folder / METRICS).write_text("".join(_line(row) for row in self.rows))
+        write_text(self.folder / METRICS, "".join(_line(row) for row in self.rows))
 
     def _row(self) -> dict[str, Any]:
         values = {name: _finite(float(a / b)) if float(b) else None for name, (a, b) in sorted(self.sums.items())}
