@@ -27,8 +27,8 @@ RUN ./install.sh torch
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel ./install.sh sulcnet
 COPY LICENSE containers/entrypoint.sh ./
 
-# Libraries may write beside nobody's files but in /tmp. LOGNAME and USER: Python asks the password database for
-# a user's name where they are not set, and dies for a user that it does not know.
+# What libraries write goes to /tmp. LOGNAME and USER: where they are not set, Python asks the password database
+# for the user's name, and ends with an error for a user that it does not know.
 ENV SULCNET_ROOT=/data \
     SULCNET_CACHE=/tmp/sulcnet_cache \
     XDG_CACHE_HOME=/tmp/sulcnet_cache \
@@ -46,7 +46,7 @@ ARG VERSION=""
 ARG REVISION=""
 ARG SOURCE=""
 LABEL org.opencontainers.image.title="sulcnet" \
-      org.opencontainers.image.description="Finds small, variable cortical folds in brain MRI; research software" \
+      org.opencontainers.image.description="Finds small, variable cortical folds in brain MRI" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \

@@ -39,7 +39,7 @@ slim() {
 
 finish() {
     every_import
-    python -m compileall -q "$stdlib" || true  # a read-only image could not keep byte code: it has it from the start
+    python -m compileall -q "$stdlib" || true   # a read-only image could not keep byte code later
     mkdir -p /data/raw /data/preprocessed /data/results
     chmod -R 1777 /data
     list_installed > "$here/installed.txt"
