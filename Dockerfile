@@ -4,7 +4,7 @@
 #   docker build -t sulcnet --build-arg TORCH_INDEX=URL .    # another one: CPU only, another CUDA
 #   docker build -t sulcnet --build-arg SLIM=1 .             # smaller: without triton, tests and headers
 #
-# VERSION, REVISION and SOURCE only label the image. Needs BuildKit (Docker 23 has it on) or buildah.
+# VERSION, REVISION and SOURCE only label the image.
 ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim AS wheel
@@ -23,12 +23,13 @@ ENV PIP_NO_CACHE_DIR=1 \
 WORKDIR /opt/sulcnet
 COPY constraints.txt containers/install.sh ./
 RUN ./install.sh torch
-# Mounted, not copied: neither wheel nor source stays behind in a layer.
-RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel ./install.sh sulcnet
+# The source stays in the other stage; what travels is a wheel of a third of a megabyte.
+COPY --from=wheel /wheel /wheel
+RUN ./install.sh sulcnet && rm -r /wheel
 COPY LICENSE containers/entrypoint.sh ./
 
-# What libraries write goes to /tmp. LOGNAME and USER: where they are not set, Python asks the password database
-# for the user's name, and ends with an error for a user that it does not know.
+# What libraries write goes to /tmp. LOGNAME and USER: where they are not set, Python asks the password
+# database for the user's name, and ends with an error for a user that it does not know.
 ENV SULCNET_ROOT=/data \
     SULCNET_CACHE=/tmp/sulcnet_cache \
     XDG_CACHE_HOME=/tmp/sulcnet_cache \

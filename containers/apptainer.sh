@@ -1,12 +1,12 @@
 # Sourced by containers/test.sh: build singularity.def and run what it makes.
-# The base image is the one that the engine has: both recipes are tested on the same, and no registry is asked.
+# The base image is the engine's: both recipes are tested on the same one, and no registry is asked.
 
-# Apptainer as this machine has it; or, as root, Debian's newest in a folder of its own, which only this test uses.
+# Apptainer as this machine has it; or, as root, Debian's newest in a folder that only this test uses.
 find_apptainer() {
     if command -v apptainer > /dev/null; then return; fi
     if [ "$(id -u)" != 0 ] || ! command -v mmdebstrap > /dev/null; then return 1; fi
     where=(in_debian)
-    apptainer_flags=(--ignore-fakeroot-command)     # the command is made for the newer system, not for the image's
+    apptainer_flags=(--ignore-fakeroot-command)     # made for the newer system, not for the image's
     if [ -x "$work/debian/usr/bin/apptainer" ]; then return; fi
     # A mirror may be a copy that stands still; what it serves is signed all the same.
     mmdebstrap --quiet --variant=minbase --mode=root --aptopt='Acquire::Check-Valid-Until "false"' \
@@ -16,8 +16,8 @@ find_apptainer() {
     echo "someone:x:${user#*:}:" >> "$work/debian/etc/group"
 }
 
-# in_debian COMMAND...: run it as an ordinary user who sees that folder as the root of the machine. Not by chroot,
-# in which the kernel allows no user namespace. The mounts are the command's own and end with it.
+# in_debian COMMAND...: run it as an ordinary user who sees that folder as the root of the machine. Not by
+# chroot, in which the kernel allows no user namespace. The mounts are the command's own and end with it.
 in_debian() {
     SEEN=${pip_paths[*]:1} unshare --mount --propagation private bash -euc '
         work=$1 root=$1/debian ids=$2
@@ -61,9 +61,12 @@ archive_base() {
         recipe+=$'\n'"RUN mkdir -p ${path%/*}"
         if [ -d "$path" ]; then recipe+=" $path"; else recipe+=" && touch $path"; fi
     done
-    echo "$recipe" | "$ENGINE" build -q "${build_flags[@]}" -t localhost/sulcnet:base -f - "$work/home" > /dev/null
-    rm -f "$1"
-    "$ENGINE" save -o "$1" localhost/sulcnet:base > /dev/null 2>&1
+    echo "$recipe" > "$work/base.recipe"
+    {
+        "$ENGINE" build "${build_flags[@]}" -t localhost/sulcnet:base -f "$work/base.recipe" "$work/home"
+        rm -f "$1"
+        "$ENGINE" save -o "$1" localhost/sulcnet:base
+    } > "$work/base.log" 2>&1
     chmod 644 "$1"
 }
 

@@ -20,10 +20,10 @@ find_engine() {
         "Start its service, or set ENGINE to podman or docker."
 }
 
-# Root's Podman gets its own store and settings, so that nothing of the machine's is touched. They work inside a
-# container or a small virtual machine too: no systemd, and no limits raised, for which a right may be missing.
+# Root's Podman gets its own store and settings, so that nothing of the machine's is touched. They work inside
+# a container or a small virtual machine too: no systemd, no limits raised, for which a right may be missing.
 own_podman() {
-    command -v runc > /dev/null || fail "Podman's runc is missing." "apt-get install --no-install-recommends runc"
+    command -v runc > /dev/null || fail "runc is missing." "apt-get install --no-install-recommends runc"
     cat > "$work/storage.conf" <<END
 [storage]
 driver = "${DRIVER:-overlay}"
@@ -48,7 +48,8 @@ find_base() {
     if "$ENGINE" image inspect "$base" > /dev/null 2>&1; then return; fi
     if timeout 120 "$ENGINE" pull -q "$base" > "$work/pull.log" 2>&1; then return; fi
     if [ "$(id -u)" != 0 ] || ! command -v mmdebstrap > /dev/null; then
-        fail "There is no $base: $(tail -1 "$work/pull.log")" "As root, with mmdebstrap, Debian's stands in for it."
+        fail "There is no $base: $(tail -1 "$work/pull.log")" \
+            "As root, and with mmdebstrap installed, Debian's Python stands in for it."
     fi
     echo "base image: no registry is reached; Debian's python3 stands in for $base"
     mmdebstrap --quiet --variant=minbase --mode=root --include=python3,python3-venv,ca-certificates \
@@ -61,15 +62,16 @@ find_base() {
     rm "$work/base.tar"
 }
 
-# pip asks in the build what it asks here: its settings, and the files that they name, are mounted, never written
-# into the image. Docker mounts nothing into a build: there TORCH_INDEX and the engine's proxy settings have to do.
+# pip asks in the build what it asks here: its settings, and the files that they name, are mounted, never
+# written into the image. Docker mounts nothing into a build: TORCH_INDEX and its proxy settings have to do.
 find_pip_settings() {
     [ "$ENGINE" = podman ] || return 0
     local path paths
     echo "[global]" > "$work/pip.conf"
     python3 -m pip config list 2> /dev/null | sed -nE "s/^(global|:env:)\.([a-z-]+)='(.*)'$/\2 = \3/p" \
         | sed 's/\\n/ /g' | sort -u -k1,1 >> "$work/pip.conf"
-    paths=$(grep -oE '(^| |file://)/[^ ]+' "$work/pip.conf" | sed -E 's#^( |file://)##; s#/simple/?$##' | sort -u)
+    paths=$(grep -oE '(^| |file://)/[^ ]+' "$work/pip.conf" \
+        | sed -E 's#^( |file://)##; s#/simple/?$##' | sort -u)
     pip_paths=(/etc/pip.conf)
     for path in $paths; do
         if [ -e "$path" ]; then pip_paths+=("$path"); fi
@@ -92,10 +94,10 @@ find_arguments() {
 }
 
 build_image() {
-    if DOCKER_BUILDKIT=1 "$ENGINE" build "${build_flags[@]}" "${pip_mounts[@]}" "${build_arguments[@]}" \
+    if "$ENGINE" build "${build_flags[@]}" "${pip_mounts[@]}" "${build_arguments[@]}" \
         -t "$image" . > "$work/build.log" 2>&1; then return; fi
     tail -25 "$work/build.log"
-    fail "The image could not be built." "Mend what is said above; ENGINE and TORCH_INDEX choose how it is built."
+    fail "The image could not be built." "Mend what is said above; ENGINE and TORCH_INDEX choose how."
 }
 
 image_size() {

@@ -24,7 +24,7 @@ chmod 777 "$study"
 
 clean_up() {
     if [ -n "${WORK:-}" ]; then return; fi
-    if [ "$(id -u)" != 0 ]; then    # what the container wrote is another user's: only a container can remove it
+    if [ "$(id -u)" != 0 ]; then    # what a container wrote is another user's: only a container can remove it
         "$ENGINE" run --rm --user 0:0 -v "$work:/work" --entrypoint /bin/rm "$image" -rf /work/study \
             > /dev/null 2>&1 || true
     fi
@@ -54,7 +54,7 @@ strict() { in_container --rm --shm-size 64m -- "$@"; }
 running() { [ "$("$ENGINE" inspect --format '{{.State.Running}}' "$1")" = true ]; }
 exit_code() { "$ENGINE" inspect --format '{{.State.ExitCode}}' "$1"; }
 epochs_in() { { cat "$study"/results/*/train/*/"$1"__*/metrics.jsonl 2> /dev/null || true; } | wc -l; }
-label() { "$ENGINE" image inspect --format "{{index .Config.Labels \"org.opencontainers.image.$1\"}}" "$image"; }
+labels() { "$ENGINE" image inspect --format '{{json .Config.Labels}}' "$image"; }
 
 # report NAME SECONDS PROBLEM: one line for a check; what was printed comes with a problem.
 report() {
@@ -110,8 +110,8 @@ check_image() {
     check "the default network starts" 0 "^torch 2" strict python -c "$start"
     check "no pip setting of this machine is inside" 1 "" strict sh -c "pip config list | grep -v ^:env:"
     check "what is inside is listed" 0 "^sulcnet==" strict cat /opt/sulcnet/installed.txt
-    check "a label tells the licence" 0 "^Apache-2.0$" label licenses
-    check "a label tells the version" 0 "^[0-9][0-9.]*$" label version
+    check "a label tells the licence" 0 image.licenses\":\"Apache-2.0\"" labels
+    check "a label tells the version" 0 image.version\":\"[0-9][0-9.]*\"" labels
 }
 
 check_self_test() {
@@ -182,7 +182,7 @@ check_stop_and_continue() {
 
 began_or_ended() { "$ENGINE" logs "$1" 2>&1 | grep -q "training cases" || ! running "$1"; }
 
-# 1 MB of shared memory holds no batch: either an error with exit code 3, or training all the same; never a wait.
+# 1 MB of shared memory holds no batch: an error with exit code 3, or training all the same; never a wait.
 # The 30 s count from the moment when training begins: loading torch takes a busy machine long.
 check_tiny_shared_memory() {
     local problem="" start=$SECONDS id

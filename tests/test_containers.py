@@ -121,7 +121,8 @@ def test_a_user_without_a_name_gets_one_in_both():
 def test_apptainer_keeps_the_hosts_python_out_and_the_hosts_choices():
     run = section("environment") + 'echo "${PYTHONPATH-none} ${PYTHONHOME-none} $SULCNET_ROOT $USER"'
     host = {"PYTHONPATH": "/a", "PYTHONHOME": "/b", "SULCNET_ROOT": "/study", "USER": "ada"}
-    done = subprocess.run(["sh", "-c", run], capture_output=True, text=True, env={**host, "PATH": os.environ["PATH"]})
+    env = {**host, "PATH": os.environ["PATH"]}
+    done = subprocess.run(["sh", "-c", run], capture_output=True, text=True, env=env)
     assert done.stdout.split() == ["none", "none", "/study", "ada"]
 
 
@@ -147,7 +148,8 @@ def test_the_slurm_job_hands_on_the_signal_and_goes_back_into_the_queue(tmp_path
     page = (ROOT / "docs/containers.md").read_text()
     script = re.search(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1]
     works = "for second in 1 2 3 4 5 6 7 8; do sleep 0.5; done"
-    fakes = {"apptainer": f'trap "sleep 0.2; exit 130" TERM; echo begun "$@"; {works}', "scontrol": 'echo "$@"'}
+    trains = f'trap "sleep 0.2; exit 130" TERM; echo begun "$@"; {works}'
+    fakes = {"apptainer": trains, "scontrol": 'echo "$@"'}
     for name, body in fakes.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
