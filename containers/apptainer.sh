@@ -7,7 +7,11 @@ find_apptainer() {
     if [ "$(id -u)" != 0 ] || ! command -v mmdebstrap > /dev/null; then return 1; fi
     where=(in_debian)
     apptainer_flags=(--ignore-fakeroot-command)     # made for the newer system, not for the image's
-    if [ -x "$work/debian/usr/bin/apptainer" ]; then return; fi
+    if [ ! -x "$work/debian/usr/bin/apptainer" ]; then make_debian || return 1; fi
+    cp /etc/hosts /etc/resolv.conf "$work/debian/etc/"
+}
+
+make_debian() {
     # A mirror may be a copy that stands still; what it serves is signed all the same.
     mmdebstrap --quiet --variant=minbase --mode=root --aptopt='Acquire::Check-Valid-Until "false"' \
         --include=apptainer,ca-certificates sid "$work/debian" http://deb.debian.org/debian \
@@ -74,13 +78,13 @@ build_sandbox() (
     flags=(--sandbox --force "${apptainer_flags[@]}" "${build_arguments[@]}")
     for path in "${pip_paths[@]}"; do flags+=(--bind "$(pip_source "$path"):$path"); done
     cd "$work/context"
-    "${where[@]}" apptainer build "${flags[@]}" "$work/sandbox" test.def
+    "${where[@]}" apptainer build "${flags[@]}" "$work/home/sandbox" test.def
 )
 
 # A cluster's modules set these two for the host's Python; the one in the image must not read them.
 apptainer_run() {
     "${where[@]}" env PYTHONPATH=/nowhere PYTHONHOME=/nowhere \
-        apptainer run --bind "$study_a:/data" "$work/sandbox" "$@"
+        apptainer run --bind "$study_a:/data" "$work/home/sandbox" "$@"
 }
 
 check_apptainer() {
@@ -89,9 +93,10 @@ check_apptainer() {
         echo "--      no Apptainer here, and none to be had: singularity.def was not built"
         return
     fi
-    rm -rf "$study_a"
+    rm -rf "$study_a" "$work/home/sandbox"
     lay_out_recipe
     check "Apptainer: build, with %test" 0 "^sulcnet [0-9]" build_sandbox
+    if [ ! -e "$work/home/sandbox" ]; then return; fi
     check "Apptainer: the host's PYTHONHOME stays out" 0 "^software  *sulcnet [0-9]" apptainer_run
     check "Apptainer: a command without its prefix" 0 "^usage: sulcnet_predict" apptainer_run predict -h
     check "Apptainer: a wrong flag ends with 2" 2 "no flag '--nonsense'" apptainer_run train --nonsense

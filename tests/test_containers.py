@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 ENTRY = ROOT / "containers/entrypoint.sh"
 # HOME: Apptainer brings the user's own. NVIDIA_*: read by Docker's runtime; Apptainer has --nv.
 DOCKER_ONLY = {"HOME", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
+APPTAINER_ONLY = {"PYTHONPATH", "PYTHONHOME"}           # Docker brings nothing of the host
 
 
 def joined(text: str) -> list[str]:
@@ -107,7 +108,7 @@ def test_both_recipes_copy_the_same_and_it_exists():
 
 def test_both_recipes_set_the_same_variables():
     apptainer = set(re.findall(r"export (\w+)=", section("environment")))
-    assert apptainer == set(docker_variables()) - DOCKER_ONLY
+    assert apptainer - APPTAINER_ONLY == set(docker_variables()) - DOCKER_ONLY
 
 
 def test_a_user_without_a_name_gets_one_in_both():
@@ -118,12 +119,18 @@ def test_a_user_without_a_name_gets_one_in_both():
     assert done.stdout.split() == ["sulcnet", "sulcnet"]
 
 
-def test_apptainer_keeps_the_hosts_python_out_and_the_hosts_choices():
-    run = section("environment") + 'echo "${PYTHONPATH-none} ${PYTHONHOME-none} $SULCNET_ROOT $USER"'
-    host = {"PYTHONPATH": "/a", "PYTHONHOME": "/b", "SULCNET_ROOT": "/study", "USER": "ada"}
+def test_apptainer_keeps_the_hosts_python_out():
+    """Set, not unset: Apptainer hands on from the host what the image does not set. Empty is unset to Python."""
+    exported = re.findall(r"export (\w+)=(\S+)", section("environment"))
+    assert {("PYTHONPATH", '""'), ("PYTHONHOME", '""')} <= set(exported)
+
+
+def test_apptainer_takes_a_root_and_a_cache_of_the_users_choice():
+    run = section("environment") + 'echo "$SULCNET_ROOT $MPLCONFIGDIR $USER"'
+    host = {"SULCNET_ROOT": "/study", "SULCNET_CACHE": "/cache", "USER": "ada"}
     env = {**host, "PATH": os.environ["PATH"]}
     done = subprocess.run(["sh", "-c", run], capture_output=True, text=True, env=env)
-    assert done.stdout.split() == ["none", "none", "/study", "ada"]
+    assert done.stdout.split() == ["/study", "/cache/matplotlib", "ada"]
 
 
 def test_both_recipes_install_by_the_same_two_steps_and_start_the_same_entry_point():
