@@ -1,38 +1,58 @@
-# sulcnet in a container: runs as any user, on a read-only file system, without a network.
+# sulcnet in a container: any user, a read-only file system, no network. What to type: docs/containers.md
 #
-#   docker build -t sulcnet .
-#   docker build -t sulcnet --build-arg TORCH_INDEX=URL .       # another build of torch (CPU only, another CUDA)
-#   docker run --rm sulcnet                                     # what is in it: sulcnet_info
-#   docker run --rm --init --network none --read-only --tmpfs /tmp -u $(id -u):$(id -g) \
-#       --gpus all --shm-size 8g -v "$PWD/data:/data" sulcnet sulcnet_predict -i /data/in -o /data/out
+#   docker build -t sulcnet .                                # torch's default build, with CUDA
+#   docker build -t sulcnet --build-arg TORCH_INDEX=URL .    # another one: CPU only, another CUDA
+#   docker build -t sulcnet --build-arg SLIM=1 .             # smaller: without triton, tests and headers
+#
+# VERSION, REVISION and SOURCE only label the image.
 ARG PYTHON=3.11
-FROM python:${PYTHON}-slim
 
-ARG TORCH_INDEX=""
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
-
-WORKDIR /opt/sulcnet
-COPY constraints.txt ./
-# torch alone first: it is large, and this layer then survives every change of the code.
-RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -c constraints.txt torch
+FROM python:${PYTHON}-slim AS wheel
+WORKDIR /source
 COPY setup.py README.md LICENSE ./
 COPY sulcnet sulcnet
-RUN pip install -c constraints.txt . \
-    && mkdir -p /data/raw /data/preprocessed /data/results \
-    && chmod -R 1777 /data
+RUN pip wheel --no-cache-dir --no-deps --use-pep517 --wheel-dir /wheel .
 
-# Everything that a library wants to write beside its files goes to /tmp; HOME too, for users without one.
+FROM python:${PYTHON}-slim
+ARG TORCH_INDEX=""
+ARG SLIM=0
+ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_ROOT_USER_ACTION=ignore
+
+WORKDIR /opt/sulcnet
+COPY constraints.txt containers/install.sh ./
+RUN ./install.sh torch
+# The source stays in the other stage; what travels is a wheel of a third of a megabyte.
+COPY --from=wheel /wheel /wheel
+RUN ./install.sh sulcnet && rm -r /wheel
+COPY LICENSE containers/entrypoint.sh ./
+
+# What libraries write goes to /tmp. LOGNAME and USER: where they are not set, Python asks the password
+# database for the user's name, and ends with an error for a user that it does not know.
 ENV SULCNET_ROOT=/data \
     SULCNET_CACHE=/tmp/sulcnet_cache \
-    HOME=/tmp \
     XDG_CACHE_HOME=/tmp/sulcnet_cache \
     MPLCONFIGDIR=/tmp/sulcnet_cache/matplotlib \
-    TORCH_HOME=/tmp/sulcnet_cache/torch \
-    TORCHINDUCTOR_CACHE_DIR=/tmp/sulcnet_cache/inductor \
-    TRITON_CACHE_DIR=/tmp/sulcnet_cache/triton
+    HOME=/tmp \
+    USER=sulcnet \
+    LOGNAME=sulcnet \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONNOUSERSITE=1 \
+    PYTHONUNBUFFERED=1 \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+ARG VERSION=""
+ARG REVISION=""
+ARG SOURCE=""
+LABEL org.opencontainers.image.title="sulcnet" \
+      org.opencontainers.image.description="Finds small, variable cortical folds in brain MRI" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}"
 
 WORKDIR /data
 USER 1000:1000
-# `env` runs whatever command is given and hands it the signals.
-ENTRYPOINT ["/usr/bin/env"]
-CMD ["sulcnet_info"]
+ENTRYPOINT ["/opt/sulcnet/entrypoint.sh"]

@@ -3,6 +3,7 @@
 # make test-all    these, the slow ones and those on real data
 # make contract    every method x strategy x network, one step each
 # make benchmark   the tables of docs/benchmarks.md
+# make container-test   build the image and run the whole path in it (needs Docker or Podman)
 # make clean       remove the environment and what the demo and the tests wrote
 #
 # The first call creates .venv and installs into it; PYTHON=python3.12 chooses the interpreter.
@@ -20,7 +21,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all contract benchmark clean
+.PHONY: demo test test-all contract benchmark container-test clean
 
 demo: $(READY)
 	$(BIN)/sulcnet_demo
@@ -37,6 +38,9 @@ contract: $(TESTS)
 benchmark: $(READY)
 	@for file in _machine.py $(notdir $(sort $(wildcard benchmarks/[a-z]*.py))); do \
 		$(BIN)/python benchmarks/$$file || exit 1; done
+
+container-test:
+	@containers/test.sh
 
 clean:
 	rm -rf $(ENV) build *.egg-info .pytest_cache sulcnet_demo
