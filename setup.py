@@ -36,7 +36,6 @@ setup(
         "einops",  # MONAI needs it for SwinUNETR and does not install it
         "numpy",
         "scipy",
-        "pandas",
         "matplotlib",
         "SimpleITK",
         "nibabel",
