@@ -5,8 +5,8 @@
 
 Every worker has a pipe of its own, so the parent always knows which case a dead worker had in hand (a pool of
 `concurrent.futures` only says that the pool is broken). A case whose worker was killed, normally because memory
-ran out, is tried once more at the end with one worker alone. Workers come from `processes`: they share nothing with
-the parent but what is sent to them.
+ran out, is tried once more at the end with one worker alone. Workers come from `processes`: they share nothing
+with the parent but what is sent to them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from typing import Any, TypeVar
 from sulcnet import limits
 from sulcnet.errors import OutOfMemory, SulcnetError
 from sulcnet.log import progress
-from sulcnet.processes import CONTEXT, Surroundings, cause, home, peak_memory, pickled, ready, settle, starting, surroundings
+from sulcnet.processes import (
+    CONTEXT, Surroundings, cause, home, peak_memory, pickled, ready, settle, starting, surroundings,
+)
 
 I = TypeVar("I")
 R = TypeVar("R")
@@ -128,7 +130,8 @@ class _Worker:
 
     def __init__(self, function: Callable[[Any], Any]):
         self.pipe, theirs = CONTEXT.Pipe()
-        self.process = CONTEXT.Process(target=_work, args=(surroundings(), pickled(function), theirs), daemon=True)
+        sent = surroundings(), pickled(function), theirs
+        self.process = CONTEXT.Process(target=_work, args=sent, daemon=True)
         self.process.start()
         theirs.close()  # the worker's death then ends the pipe
         self.item, self.busy, self.alive, self.memory = None, False, True, 0

@@ -1,4 +1,4 @@
-"""Where worker processes come from: on Linux a server that only imports, so that no process forks after it ran torch.
+"""Where worker processes come from: on Linux a server that only imports. No process forks after it ran torch.
 
     ready("sulcnet.data.loader")            # the server starts, and imports this, while the caller goes on
     with starting(work):                    # `work` is what is sent there
@@ -8,9 +8,9 @@
     def live(around, work):                 # in the worker
         settle(around, ignored=STOPS)
 
-A backward pass starts threads that a fork does not copy, and CUDA does not survive one: workers are forked from
-`multiprocessing`'s fork server, which has run nothing. They inherit nothing either: what they need of the caller is
-its `surroundings`, and what is sent to them must be picklable. macOS and Windows start each worker anew.
+A backward pass starts threads that a fork does not copy, and CUDA does not survive one: workers are forked
+from `multiprocessing`'s fork server, which has run nothing. They inherit nothing: what they need of the
+caller is its `surroundings`, and what is sent to them must be picklable. macOS and Windows start each anew.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 class Surroundings(NamedTuple):
-    """What a worker needs to know of the process that started it: folders of plug-ins, and where lines of the log go."""
+    """What a worker needs to know of its parent: folders of plug-ins, and where lines of the log go."""
 
     plugins: tuple[Path, ...]
     log: log.Setup
@@ -76,8 +76,8 @@ def ready(*modules: str) -> None:
     """See that the server runs, without waiting for it.
 
     Args:
-        modules: what its workers need, imported once by the server instead of by each of them; only the first call
-            of a process counts.
+        modules: what its workers need, imported once by the server instead of by each of them; only the first
+            call of a process counts.
 
     Raises:
         EnvironmentFault: no process or no socket can be made.
@@ -87,7 +87,7 @@ def ready(*modules: str) -> None:
     try:
         with _blocked(STOPS):
             resource_tracker.ensure_running()   # by itself, since it lets signals through when it is done
-        # It lives as long as any worker, so a signal to the whole process group must not end it: workers unblock.
+        # It lives as long as any worker: a signal to the whole process group may not end it. Workers unblock.
         with _blocked(STOPS), _at_home():
             forkserver.set_forkserver_preload([*modules, *([HEAVY] if HEAVY in sys.modules else [])])
             forkserver.ensure_running()
@@ -117,14 +117,14 @@ def starting(*sent: Any) -> Iterator[None]:
 
 
 def home(function: Callable) -> list[str]:
-    """Name what workers import for a function of this package; other people's modules may do more than define things."""
+    """Name the module that workers import for a function of this package; another's may do anything."""
     while isinstance(function, partial):
         function = function.func
     return [function.__module__] if function.__module__.startswith(f"{__package__}.") else []
 
 
 def pickled(sent: Any) -> bytes:
-    """Write what is sent to a worker as bytes, which it reads once it has settled: reading imports modules."""
+    """Write what is sent to a worker, which reads it once it has settled: reading imports modules."""
     return bytes(ForkingPickler.dumps(sent))
 
 
@@ -163,7 +163,7 @@ def _blocked(signals: Sequence[int]) -> Iterator[None]:
 
 @contextmanager
 def _at_home() -> Iterator[None]:
-    """Go to where this package lies: the server looks for modules in its folder first, and finds this very copy."""
+    """Go to where this package lies: the server looks there for modules first, and finds this very copy."""
     before = os.getcwd()
     os.chdir(Path(__file__).parents[1])
     try:
@@ -175,5 +175,5 @@ def _at_home() -> Iterator[None]:
 def _fault(problem: Exception) -> EnvironmentFault:
     return EnvironmentFault(
         f"Worker processes cannot be started: {' '.join(str(problem).split()) or type(problem).__name__}.",
-        "They need a writable folder for temporary files (in Docker: --tmpfs /tmp); with -np 1 there are none.",
+        "They need a writable folder for temporary files: set TMPDIR (in Docker: --tmpfs /tmp).",
     )

@@ -1,4 +1,4 @@
-"""Loader workers: few where shared memory is small, light, and whatever ends one of them ends the run in two lines."""
+"""Loader workers: few where shared memory is small, light, and what ends one ends the run in two lines."""
 
 import json
 import logging
@@ -84,7 +84,7 @@ def drawn_to(source: Source, workers: int, steps: int = STEP + 1) -> list[int]:
         assert not active_children()
 
 
-# ---- shared memory --------------------------------------------------------------------------------------------------
+# ---- shared memory --------------------------------------------------------------------
 
 @pytest.mark.parametrize("workers, free, share", [
     (2, None, (2, 4)), (2, 1000 * MB, (2, 4)), (2, 100 * MB, (2, 4)), (2, 99 * MB, (2, 3)), (2, 40 * MB, (2, 1)),
@@ -97,7 +97,7 @@ def test_workers_fit_into_shared_memory(workers, free, share):
 
 
 @pytest.mark.parametrize("free, workers", [(28 * 4096, 2), (16 * 4096, 1), (14 * 4096, 0)])
-def test_too_little_shared_memory_is_said_once_with_the_flag_and_drawing_goes_on(free, workers, monkeypatch, caplog):
+def test_too_little_shared_memory_is_said_with_the_flag_and_drawing_goes_on(free, workers, monkeypatch, caplog):
     """A batch of 2 x 8^3 voxels is five tensors of a page each; two batches are held."""
     monkeypatch.setattr(_workers, "free_bytes", lambda: free)
     with caplog.at_level(logging.WARNING, "sulcnet"):
@@ -141,13 +141,13 @@ def test_one_megabyte_of_shared_memory_neither_hangs_nor_dies_unexplained(how, c
     if not shutil.which("unshare") or subprocess.run([*small, "true"], capture_output=True).returncode:
         pytest.skip("no small /dev/shm can be made here")
     paths = os.pathsep.join((str(Path(__file__).parent), str(Path(training.__file__).parents[2])))
-    found = subprocess.run([*small, sys.executable, "-c", SMALL, how], capture_output=True, text=True, timeout=30,
-                           env={**os.environ, "PYTHONPATH": paths})
+    found = subprocess.run([*small, sys.executable, "-c", SMALL, how], capture_output=True, text=True,
+                           timeout=30, env={**os.environ, "PYTHONPATH": paths})
     assert (found.returncode, found.stdout.strip()) == (code, out), found.stderr
     assert err in found.stderr and "Traceback" not in found.stderr
 
 
-# ---- errors and signals ---------------------------------------------------------------------------------------------
+# ---- errors and signals --------------------------------------------------------------------
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("act, kind, message, hint", [
@@ -201,7 +201,7 @@ def test_a_signal_ends_a_wait_and_nothing_else():
             pytest.fail("asked to stop, it waits for nothing more")
 
 
-# ---- a run ----------------------------------------------------------------------------------------------------------
+# ---- a run --------------------------------------------------------------------
 
 class Acting:
     """A source of a run that does something at one step."""
@@ -248,11 +248,17 @@ def weights(run) -> dict:
     return checkpoint.load(run.checkpoint("final"))["modules"]
 
 
-def test_a_stop_signal_ends_the_wait_for_a_batch_and_the_run_continues_with_the_same_bits(fresh, tmp_path, monkeypatch):
+def test_a_stop_signal_ends_the_wait_and_the_run_continues_with_the_same_bits(fresh, tmp_path, monkeypatch):
     expected = weights(train(*fresh, wish()))
     shutil.rmtree(fresh[0].results)
     mark, pid = tmp_path / "mark", os.getpid()
-    stopper = threading.Thread(target=lambda: (until(mark.exists, 60), time.sleep(0.5), os.kill(pid, signal.SIGTERM)))
+
+    def stop():
+        until(mark.exists, 60)
+        time.sleep(0.5)
+        os.kill(pid, signal.SIGTERM)
+
+    stopper = threading.Thread(target=stop)
     with monkeypatch.context() as patch:
         patch.setattr(training, "batches", acting(partial(hang, mark)))
         patch.setattr(_workers, "GRACE", 0.5)
@@ -262,7 +268,8 @@ def test_a_stop_signal_ends_the_wait_for_a_batch_and_the_run_continues_with_the_
     stopper.join()
     assert caught.value.exit_code == 130 and saved_step(fresh) == STEP and not active_children()
     resumed = weights(train(*fresh, wish(go_on=True)))
-    assert expected.keys() == resumed.keys() and all(torch.equal(expected[name], resumed[name]) for name in expected)
+    assert expected.keys() == resumed.keys()
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
 
 def test_a_signal_before_the_first_step_leaves_nothing_to_continue(fresh, monkeypatch):
@@ -286,7 +293,7 @@ def test_an_error_of_a_worker_costs_no_step(fresh, monkeypatch):
     assert saved_step(fresh) == STEP
 
 
-# ---- what workers import --------------------------------------------------------------------------------------------
+# ---- what workers import --------------------------------------------------------------------
 
 LIGHT = """
 import sys
@@ -332,5 +339,6 @@ def test_loader_workers_import_neither_networks_nor_methods(prepared, tmp_path):
     assert found.returncode == 0, found.stderr
     modules = found.stdout.split()
     assert "torch" in modules and "sulcnet.data.patches" in modules
-    rooms = ("sulcnet.networks", "sulcnet.tuning", "sulcnet.pretraining", "sulcnet.runs", "sulcnet.training", "monai")
-    assert not [module for module in modules if module.startswith(rooms)]
+    heavy = ("networks", "tuning", "pretraining", "runs", "training")
+    assert "monai" not in modules
+    assert not [name for name in modules if name.startswith(tuple(f"sulcnet.{room}" for room in heavy))]

@@ -33,7 +33,7 @@ def note():
 os.register_at_fork(before=note)
 """
 
-# The whole path in one process, as `sulcnet_demo` and notebooks go it; two steps are planned, and traced anew.
+# The whole path in one process, as `sulcnet_demo` and notebooks go it; few steps are planned, and traced anew.
 WHOLE = """
 import sys
 import torch
@@ -74,12 +74,13 @@ os.wait()
 
 
 def forks_of(script: str, folder: Path, *arguments: object) -> tuple[list[dict], list[str]]:
-    """Run a script; give what the caller of every fork in it, or in its children, had done, and what it printed."""
+    """Run a script; give what the caller of each fork, in it or its children, had done, and what it printed."""
     (folder / "watch").mkdir()
     (folder / "watch" / "sitecustomize.py").write_text(WATCH)
     paths = os.pathsep.join(map(str, (folder / "watch", PACKAGE.parent, Path(__file__).parent)))
-    around = {**os.environ, "PYTHONPATH": paths, "FORKS": str(folder / "forks"), "SULCNET_CACHE": str(folder / "cache")}
-    found = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], env=around, capture_output=True, text=True)
+    around = {"PYTHONPATH": paths, "FORKS": str(folder / "forks"), "SULCNET_CACHE": str(folder / "cache")}
+    found = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], env={**os.environ, **around},
+                           capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     return [json.loads(line) for line in (folder / "forks").read_text().splitlines()], found.stdout.split()
 
@@ -97,7 +98,7 @@ def test_nobody_forks_after_autograd_or_cuda_from_plan_to_training(tmp_path):
     assert not [row for row in rows if row["used"]] and len({row["pid"] for row in rows}) == 1
 
 
-# ---- what workers know of their parent ------------------------------------------------------------------------------
+# ---- what workers know of their parent --------------------------------------------------------------------
 
 def named(name: str, item: int) -> str:
     return type(plugins.find("networks", name, "NETWORK")).__name__ + str(item)
@@ -133,10 +134,11 @@ if __name__ == "__main__":
 def test_workers_write_to_the_same_log(tmp_path, debug):
     shown = run_script(tmp_path, TALK, str(debug)).stderr
     kept = (tmp_path / "log.txt").read_text()
-    for text, counts in (("case {} is seen", [1, 1, 0]), ("a library warns of {}", [1, 1, 0]), ("case {} is odd", [debug, debug, 0])):
-        assert [kept.count(text.format(item)) for item in range(3)] == counts
-    for text, count in (("case {} is seen", 1), ("a library warns of {}", debug), ("case {} is odd", debug)):
-        assert [shown.count(text.format(item)) for item in range(3)] == [count] * 3
+    for text, in_file, on_terminal in (
+        ("case {} is seen", 1, 1), ("a library warns of {}", 1, debug), ("case {} is odd", debug, debug),
+    ):
+        assert [kept.count(text.format(item)) for item in range(3)] == [in_file, in_file, 0]
+        assert [shown.count(text.format(item)) for item in range(3)] == [on_terminal] * 3
 
 
 def variable(item: int) -> str:
@@ -147,12 +149,12 @@ def test_workers_have_the_environment():
     assert dict(map_cases(variable, range(2), 2)) == dict.fromkeys(range(2), os.environ["OMP_NUM_THREADS"])
 
 
-# ---- scripts --------------------------------------------------------------------------------------------------------
+# ---- scripts --------------------------------------------------------------------
 
 def run_script(folder: Path, text: str, *arguments: str, **around: str) -> subprocess.CompletedProcess:
     (folder / "script.py").write_text(text)
-    return subprocess.run([sys.executable, folder / "script.py", *arguments], cwd=folder, capture_output=True, text=True, timeout=60,
-                          env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), **around})
+    return subprocess.run([sys.executable, folder / "script.py", *arguments], cwd=folder, capture_output=True,
+                          text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), **around})
 
 
 def test_a_script_without_a_guard_does_not_begin_again_in_its_workers(tmp_path):
@@ -170,26 +172,42 @@ def test_a_script_with_a_guard_may_send_its_own_functions_and_items(tmp_path):
     assert (found.stdout, found.stderr) == ("[('a', 'aa'), ('b', 'bb')]\n['c', 'd']\n", "")
 
 
+COUNT = """
+from sulcnet.parallel import case_id, map_cases
+print(len(list(map_cases(case_id, "ab", 2))))
+"""
+
+
 def test_workers_run_this_copy_of_the_package_wherever_the_command_is_called(tmp_path):
     """The server looks for modules where it is started first: another version there would be imported."""
     (tmp_path / "sulcnet").mkdir()
     (tmp_path / "sulcnet" / "__init__.py").write_text("raise SystemExit('another copy')")
     caller = tmp_path / "bin"
     caller.mkdir()
-    (caller / "command.py").write_text("from sulcnet.parallel import case_id, map_cases\nprint(len(list(map_cases(case_id, 'ab', 2))))\n")
-    found = subprocess.run([sys.executable, caller / "command.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60,
-                           env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)})
+    (caller / "command.py").write_text(COUNT)
+    found = subprocess.run([sys.executable, caller / "command.py"], cwd=tmp_path, capture_output=True, text=True,
+                           timeout=60, env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)})
     assert (found.stdout, found.stderr) == ("2\n", "")
+
+
+COMMAND = """
+import sys
+from sulcnet.cli._command import Command
+from sulcnet.parallel import case_id, map_cases
+
+def run(args):
+    list(map_cases(case_id, "ab", 2))
+
+sys.exit(Command("Try.", lambda parser: None, run, name="sulcnet_try")([]))
+"""
 
 
 def test_no_room_for_the_server_is_two_lines_and_exit_code_3(tmp_path):
     deep = tmp_path / ("x" * 120)                   # no socket has so long a name
     deep.mkdir()
-    found = run_script(tmp_path, "import sys\nfrom sulcnet.cli._command import Command\nfrom sulcnet.parallel import case_id, map_cases\n"
-                                 "sys.exit(Command('Try.', lambda parser: None, lambda args: list(map_cases(case_id, 'ab', 2)) and None, name='try')([]))\n",
-                       TMPDIR=str(deep))
+    found = run_script(tmp_path, COMMAND, TMPDIR=str(deep))
     assert found.returncode == 3 and len(found.stderr.splitlines()) == 2, found.stderr
-    assert "cannot be started" in found.stderr and "-np 1" in found.stderr
+    assert "cannot be started" in found.stderr and "TMPDIR" in found.stderr
 
 
 def test_a_function_whose_module_a_worker_cannot_import_fails_on_its_case(tmp_path, monkeypatch):
@@ -202,7 +220,7 @@ def test_a_function_whose_module_a_worker_cannot_import_fails_on_its_case(tmp_pa
     assert isinstance(error, CaseFailed) and "elsewhere" in error.message
 
 
-# ---- ends -----------------------------------------------------------------------------------------------------------
+# ---- ends --------------------------------------------------------------------
 
 LONG = """
 import sys, time
@@ -220,8 +238,8 @@ if __name__ == "__main__":
 
 def family_of(group: int) -> list[str]:
     """List the processes of a group."""
-    told = subprocess.run(["ps", "-eo", "pgid=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
-    return [line for line in told if line.split()[0] == str(group)]
+    told = subprocess.run(["ps", "-eo", "pgid=,args="], capture_output=True, text=True, check=True).stdout
+    return [line for line in told.splitlines() if line.split()[0] == str(group)]
 
 
 def until(holds, seconds: float = 30.0) -> None:
@@ -236,8 +254,8 @@ def started(folder: Path):
     """A command with two workers in a group of its own, of which nothing is left."""
     (folder / "long.py").write_text(LONG)
     marks = [folder / name for name in "ab"]
-    process = subprocess.Popen([sys.executable, folder / "long.py", *marks], start_new_session=True, stderr=subprocess.PIPE,
-                               env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)})
+    process = subprocess.Popen([sys.executable, folder / "long.py", *marks], start_new_session=True,
+                               stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)})
     try:
         until(lambda: all(mark.exists() for mark in marks))
         yield process
@@ -267,7 +285,8 @@ def test_the_server_outlives_a_signal_to_the_whole_group(tmp_path):
 
 
 def children_of(pid: int) -> list[str]:
-    return subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=True).stdout.splitlines()
+    told = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
+    return told.stdout.splitlines()
 
 
 def test_what_the_server_imports_is_of_this_package_alone():

@@ -1,6 +1,6 @@
-"""How many batches fit into the memory that processes share; where too few do, workers wait for ever or are killed.
+"""How many batches fit into the memory that processes share; where too few do, batches would never arrive.
 
-torch passes tensors between processes through /dev/shm, with either of its sharing strategies. Docker gives it 64 MB.
+torch passes tensors between processes through /dev/shm, by either sharing strategy. Docker's has 64 MB.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Share(NamedTuple):
 
 
 def free_bytes() -> int | None:
-    """Read how much shared memory may be written; None where the system keeps it elsewhere and without such a limit."""
+    """Read how much shared memory may be written; None where it lies elsewhere and has no such limit."""
     if not SERVED:
         return None
     if not os.access(PLACE, os.W_OK):
@@ -51,5 +51,7 @@ def fitting(workers: int, batch: int, held: int, free: int | None) -> Share:
 
 def advice(asked: int, share: Share, batch: int, free: int) -> str:
     """Say in one line what was done about too little shared memory, and what to do instead."""
-    done = f"{share.workers} of {asked} workers draw, {share.prefetched} ahead" if share.workers else "no worker draws"
+    done = "no worker draws"
+    if share.workers:
+        done = f"{share.workers} of {asked} workers draw, {share.prefetched} ahead"
     return (f"{PLACE} has {free / 1e6:.3g} MB free, a batch takes {batch / 1e6:.3g} MB: {done}. {ADVICE}.")

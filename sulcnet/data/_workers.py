@@ -1,4 +1,4 @@
-"""Batches drawn by worker processes, in the order of the steps; the first is drawn here, and says how large they are.
+"""Batches drawn by worker processes, in the order of the steps; the first is drawn here and tells their size.
 
     for batch in drawn(draw, first=17, workers=4, pin=False, held=2): ...
 
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from itertools import count
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
@@ -25,19 +26,21 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from sulcnet.data._shared_memory import ADVICE, PAGE, PLACE, PREFETCHED, Share, advice, fitting, free_bytes
 from sulcnet.errors import EnvironmentFault, SulcnetError
 from sulcnet.parallel import WorkerLost, attempt, unpacked
-from sulcnet.processes import CONTEXT, KILLED, STOPS, Surroundings, cause, home, peak_memory, ready, settle, starting, surroundings
+from sulcnet.processes import (
+    CONTEXT, KILLED, STOPS, Surroundings, cause, home, peak_memory, ready, settle, starting, surroundings,
+)
 
 log = logging.getLogger(__name__)
 
 POLL = 1.0                              # seconds between two looks at the workers while a batch is waited for
 PATIENCE = 300.0                        # seconds after which a batch will not come any more
-GRACE = 3.0                             # seconds that workers have to finish what they draw when nobody wants it
+GRACE = 3.0                             # seconds to finish what is drawn when nobody wants it
 
 Draw = Callable[[int], tuple[Tensor, ...]]
 
 
 def drawn(draw: Draw, first: int, workers: int, pin: bool, held: int) -> Generator[Any, None, None]:
-    """Yield the batches of steps `first`, `first + 1`, ... without end; closing the generator ends its workers.
+    """Yield the batches of steps `first`, `first + 1`, ... without end; closing this ends the workers.
 
     Args:
         draw: makes the batch of a step.
@@ -46,7 +49,7 @@ def drawn(draw: Draw, first: int, workers: int, pin: bool, held: int) -> Generat
         held: batches that the caller keeps while it asks for the next.
 
     Raises:
-        SulcnetError: as `draw` raised it, `trace` added; any other exception is a CaseFailed that names the step.
+        SulcnetError: as `draw` raised it, `trace` added; any other exception is a CaseFailed naming the step.
         OutOfMemory: a worker was killed.
         EnvironmentFault: workers cannot be started or go on, or no batch came.
     """
@@ -89,7 +92,7 @@ def _given(outcome: tuple[str, Any, str]) -> Any:
 
 
 class _Steps(Dataset):
-    """A step's number -> (its name, what became of it); an error travels as a value, since torch would reword it."""
+    """A step's number -> (its name, what became of it); torch would reword errors, which travel as values."""
 
     def __init__(self, draw: Draw):
         self.draw = draw
@@ -169,15 +172,19 @@ class _Crew:
 
     def _complain(self, problem: Exception, late: bool) -> None:
         """Raise what keeps batches from coming; a wait that was cut into pieces goes on."""
+        cut = "timed out" in str(problem)
+        # What a worker left behind can fail before its own end is known.
+        wait([process.sentinel for process in self.processes], 0 if cut else POLL)
         ended = [process for process in self.processes if process.exitcode is not None]
         if ended:
             raise _lost(ended[0].exitcode, self.memory[ended[0].pid]) from problem
         if late:
-            raise EnvironmentFault(f"No batch came for {PATIENCE:g} s, though its workers are there.",
-                                   "See whether the disk of the prepared cases answers; go on with fewer workers (-np).")
-        if "timed out" not in str(problem):
+            hint = "See whether the disk of the prepared cases answers, or use fewer workers (-np)."
+            raise EnvironmentFault(f"No batch came for {PATIENCE:g} s, though its workers are there.", hint)
+        if not cut:
             text = " ".join(str(problem).split()) or type(problem).__name__
-            raise EnvironmentFault(f"A batch could not be taken from its worker: {text}.", "Use fewer workers (-np).") from problem
+            message = f"A batch could not be taken from its worker: {text}."
+            raise EnvironmentFault(message, "Use fewer workers (-np).") from problem
 
     def _kill(self) -> None:
         """End at once what is still there: workers only read."""
@@ -203,10 +210,11 @@ def _lost(exitcode: int | None, memory: int) -> SulcnetError:
 
 def _too_small(problem: object) -> EnvironmentFault:
     text = " ".join(str(problem).split()).removesuffix(".")
-    return EnvironmentFault(f"Shared memory ({PLACE}) is too small for what workers draw: {text}.", f"{ADVICE}, or use fewer workers (-np).")
+    message = f"Shared memory ({PLACE}) is too small for what workers draw: {text}."
+    return EnvironmentFault(message, f"{ADVICE}, or use fewer workers (-np).")
 
 
 def _start(around: Surroundings, worker: int) -> None:
-    """Use one thread, and leave stop signals to the loop: a scheduler sends them to the whole process group."""
+    """Use one thread, and leave stop signals to the loop: schedulers send them to the whole process group."""
     torch.set_num_threads(1)
     settle(around, ignored=STOPS)

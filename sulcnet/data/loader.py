@@ -22,7 +22,7 @@ from sulcnet.parallel import CaseFailed
 if TYPE_CHECKING:
     from sulcnet.networks._network import Features
 
-HELD = 2                                # batches that a loop keeps: the one it works on, and the one that arrives
+HELD = 2                                # batches that a loop keeps: the one it works on, the one that arrives
 
 
 class Batch(NamedTuple):
@@ -43,7 +43,9 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> Batch:
         """Move to a device; labels widen there, so that fewer bytes travel."""
         moved = [part.to(device, non_blocking=True) for part in self[:5]]
-        begun = self.begun and self.begun._make([part.to(device, non_blocking=True) for part in parts] for parts in self.begun)
+        begun = self.begun
+        if begun is not None:
+            begun = begun._make([part.to(device, non_blocking=True) for part in parts] for parts in begun)
         return Batch(moved[0], moved[1].long(), *moved[2:], begun)
 
 
@@ -127,5 +129,5 @@ def _sample(source: PatchSource | ImageSource, step: int, slot: int, batch: int)
         raise
     except Exception as problem:
         text = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
-        raise CaseFailed(f"'{source.case_of(step, slot, batch).id}': {text}",
-                         "Prepare it again (sulcnet_preprocess --overwrite); else run with --debug and report it.") from problem
+        hint = "Prepare it again (sulcnet_preprocess --overwrite); else run with --debug and report it."
+        raise CaseFailed(f"'{source.case_of(step, slot, batch).id}': {text}", hint) from problem

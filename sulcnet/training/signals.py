@@ -1,7 +1,7 @@
 """Stop cleanly: SIGTERM, SIGUSR1 and Ctrl-C ask the loop to finish its step and save.
 
     with stop_request() as request:
-        with request.waiting():             # a signal raises Stopped here; elsewhere it waits until somebody looks
+        with request.waiting():             # a signal raises Stopped here; elsewhere somebody has to look
             batch = next(batches)
         if request: ...
 """
