@@ -14,7 +14,7 @@ find_apptainer() {
 make_debian() {
     # A mirror may be a copy that stands still; what it serves is signed all the same.
     mmdebstrap --quiet --variant=minbase --mode=root --aptopt='Acquire::Check-Valid-Until "false"' \
-        --include=apptainer,ca-certificates sid "$work/debian" http://deb.debian.org/debian \
+        --include=apptainer,ca-certificates sid "$work/debian" \
         > "$work/apptainer.log" 2>&1 || return 1
     echo "someone:x:$user::$work/home:/bin/sh" >> "$work/debian/etc/passwd"
     echo "someone:x:${user#*:}:" >> "$work/debian/etc/group"

@@ -184,11 +184,13 @@ check_stop_and_continue() {
 
 began_or_ended() { "$ENGINE" logs "$1" 2>&1 | grep -q "training cases" || ! running "$1"; }
 
-# 1 MB of shared memory holds no batch: an error with exit code 3, or training all the same; never a wait.
+# 1 MB of shared memory holds no batch of these larger patches: an error with exit code 3, or training all the
+# same, with other means; never a wait.
 # The 30 s count from the moment when training begins: loading torch takes a busy machine long.
 check_tiny_shared_memory() {
     local problem="" start=$SECONDS id
-    id=$(in_container --detach --shm-size 1m -- train $number 3d 1 --time-limit 0.1 -np 2)
+    check "plan larger patches" 0 "prepared" strict plan_and_preprocess "${planned[@]}" -p large --patch 32 32 32
+    id=$(in_container --detach --shm-size 1m -- train $number 3d 1 -p large --time-limit 0.1 -np 2)
     wait_for 60 began_or_ended "$id" || problem="it does not begin"
     wait_for 30 trained_or_ended fold_1 "$id" || problem="neither an epoch nor an end in 30 s"
     if ! running "$id" && [ "$(epochs_in fold_1)" = 0 ] && [ "$(exit_code "$id")" != 3 ]; then
