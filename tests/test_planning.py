@@ -122,7 +122,7 @@ def test_prediction_is_planned_and_moves_to_main_memory_where_it_must(planned):
     prediction = planned[1].networks["resenc_unet"].prediction
     assert prediction.batch == 8 and prediction.accumulate_on == "gpu" and prediction.estimate.bytes <= prediction.estimate.budget
     tight = write(Workspace.find(planned[0].raw.parents[1] / "tight").folders("Dataset001_PCS"),
-                  Wish("resenc_unet", 4, gpu_gb=0.63, patch=(16, 16, 16), batch=2), shape=(200, 340, 290))
+                  Wish("resenc_unet", 4, gpu_gb=0.86, patch=(16, 16, 16), batch=2), shape=(200, 340, 290))
     assert tight.networks["resenc_unet"].prediction.accumulate_on == "cpu"
 
 

@@ -7,6 +7,7 @@ to it, and what the allocator took without a limit.
 """
 
 import csv
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
@@ -32,22 +33,23 @@ def enough(row: Mapping[str, str]) -> float:
     return reserved if survived.startswith("over") else min(reserved, float(survived) * float(row["foreseen"]))
 
 
-def overheads(rows: Mapping[str, Mapping[str, str]]) -> dict[str, float]:
-    """Give, per network, the largest share of what was foreseen that a row needed."""
-    found: dict[str, float] = defaultdict(float)
+def overheads(rows: Mapping[str, Mapping[str, str]]) -> dict[tuple[str, str], float]:
+    """Give, per network and what is recomputed, the largest share of what was foreseen that a row needed."""
+    found: dict[tuple[str, str], float] = defaultdict(float)
     for name, row in rows.items():
         if "foreseen" in row:
-            network = name.split(",")[0]
-            found[network] = max(found[network], (enough(row) - CUBLAS) / float(row["foreseen"]))
+            again = re.search(r"recompute (\w+)", name)
+            kind = name.split(",")[0], again[1] if again else "none"
+            found[kind] = max(found[kind], (enough(row) - CUBLAS) / float(row["foreseen"]))
     return dict(found)
 
 
 def main() -> None:
     """Print both."""
     rows = read(Path(sys.argv[1]))
-    for network, overhead in overheads(rows).items():
-        print(f"{network:<16} {overhead:.3f}")
-    print(f"context          {float(rows['context after all of these']['MiB']) + CUBLAS:.0f} MiB with cuBLAS's workspaces")
+    for (network, recompute), overhead in overheads(rows).items():
+        print(f"{network:<16} {recompute:<10} {overhead:.3f}")
+    print(f"{'context':<27} {float(rows['context after all of these']['MiB']) + CUBLAS:.0f} MiB with cuBLAS's workspaces")
 
 
 if __name__ == "__main__":

@@ -35,8 +35,9 @@ class NetworkFamily:
         build: `build(spec)` gives the network; torch is imported inside.
         check: `check(spec)` raises ModelError where the network cannot be built; the planner and `build` call it.
         recomputes: what the backward pass can compute again to save memory, cheapest first.
-        overhead: bytes that a card must have per byte that the allocator's replay takes: what the replay cannot know, such
-            as temporaries of CUDA's kernels. The largest of those that were measured (docs/benchmarks.md).
+        overheads: (what is recomputed, bytes that a card must have per byte that the allocator's replay takes): what the
+            replay cannot know, such as temporaries of CUDA's kernels. The largest that was measured of each
+            (docs/benchmarks.md).
         batch_norm: whether statistics of the batch enter the features, so that a batch of one window means another thing.
     """
 
@@ -48,8 +49,13 @@ class NetworkFamily:
     build: Callable[[NetworkSpec], Network]
     check: Callable[[NetworkSpec], None] = lambda spec: None
     recomputes: tuple[str, ...] = ("stages",)
-    overhead: float = 1.0
+    overheads: tuple[tuple[str, float], ...] = ()
     batch_norm: bool = False
+
+    def overhead(self, recompute: str) -> float:
+        """Give the factor for what is recomputed; one that was not measured is taken for the largest that was."""
+        measured = dict(self.overheads)
+        return measured.get(recompute, max(measured.values(), default=1.0))
 
 
 def reductions(strides: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:

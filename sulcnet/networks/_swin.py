@@ -16,7 +16,7 @@ HALVINGS = 5                           # patch embedding, then four mergings
 HEADS = (3, 6, 12, 24)                 # attention heads per stage; channels of stage i, features 2^i, are multiples
 
 
-def swin_unetr(name: str, features: int, overhead: float) -> NetworkFamily:
+def swin_unetr(name: str, features: int, overheads: tuple[tuple[str, float], ...]) -> NetworkFamily:
     """Give the family of MONAI's SwinUNETR at one feature size."""
     return NetworkFamily(
         name=name,
@@ -27,7 +27,7 @@ def swin_unetr(name: str, features: int, overhead: float) -> NetworkFamily:
         build=build,
         check=check,
         recomputes=("attention", "stages"),
-        overhead=overhead,
+        overheads=overheads,
     )
 
 

@@ -54,5 +54,5 @@ NETWORK = NetworkFamily(
     divisor=divisor,
     smallest_patch=32,                 # the paper's patch: the bottleneck's attention sees 8 positions per axis
     build=build,
-    overhead=1.08,
+    overheads=(("none", 1.08),),
 )

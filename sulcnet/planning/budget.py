@@ -100,9 +100,9 @@ def question_of(asked: Asked, step: Step, candidate: Candidate, images: int, acc
                         accumulate, *heads, values, asked.precision, recompute)
 
 
-def card_bytes(family: NetworkFamily, need: StepNeed, more: int = 0) -> int:
+def card_bytes(family: NetworkFamily, need: StepNeed, recompute: str, more: int = 0) -> int:
     """Say what a card must have for a step, and for `more` bytes that lie there beside it."""
-    return ceil(need.reserved * family.overhead) + more + CONTEXT
+    return ceil(need.reserved * family.overhead(recompute)) + more + CONTEXT
 
 
 @dataclass
@@ -244,17 +244,19 @@ class Search:
         candidate = self.candidates[place]
         images = images or self.asked.batch or self._least(candidate)
         need = self._need(candidate, images, recompute)
+        total = self._total(need, recompute)
         self.tried.append(f"{'x'.join(map(str, candidate.patch))}{_also(recompute)}, batch {images} of {candidate.windows}: "
-                          f"{self._total(need) / 1e9:.2f} GB, {need.arithmetic / 1e9:.0f} GFLOP")
-        return self._total(need)
+                          f"{total / 1e9:.2f} GB, {need.arithmetic / 1e9:.0f} GFLOP")
+        return total
 
     def _batch(self, candidate: Candidate, recompute: str) -> tuple[int, MemoryEstimate]:
         """Find the most samples per micro-batch that fit, dividing those that a step asks for."""
         wanted, least = self._wanted(candidate), self.asked.batch or self._least(candidate)
         for images in (count for count in range(wanted, least - 1, -1) if wanted % count == 0):
             need = self._need(candidate, images, recompute)
-            if self._total(need) <= self.asked.budget or images == least:
-                return images, MemoryEstimate("traced", self._total(need), self.asked.budget, need.live, need.parts, need.moment, need.arithmetic)
+            total = self._total(need, recompute)
+            if total <= self.asked.budget or images == least:
+                return images, MemoryEstimate("traced", total, self.asked.budget, need.live, need.parts, need.moment, need.arithmetic)
         raise AssertionError("the least number of samples divides what is wanted")
 
     def _need(self, candidate: Candidate, images: int, recompute: str) -> StepNeed:
@@ -267,8 +269,8 @@ class Search:
         return need.replace(live=need.live + more, reserved=need.reserved + more, parts={**need.parts, "data": given + more},
                             arithmetic=need.arithmetic * times // min(times, 2))
 
-    def _total(self, need: StepNeed) -> int:
-        return card_bytes(self.family, need)
+    def _total(self, need: StepNeed, recompute: str) -> int:
+        return card_bytes(self.family, need, recompute)
 
     def _extra(self, place: int, recompute: str) -> float:
         """Give the share of arithmetic that recomputation adds."""
@@ -287,11 +289,11 @@ class Search:
         plain = self._need(larger, least, usual).arithmetic / (1 + self._extra(0, usual))
         for way in self.family.recomputes:
             need = self._need(larger, least, way)
-            if way != recompute and self._total(need) <= self.asked.budget:
+            if way != recompute and self._total(need, way) <= self.asked.budget:
                 yield f"{name} would fit with --set recompute={way}, about {100 * (need.arithmetic / plain - 1):.0f} % more arithmetic"
                 return
         way = usual if recompute == "none" else recompute
-        yield f"{name}{_also(way)} needs {self._total(self._need(larger, least, way)) / 1e9:.1f} GB"
+        yield f"{name}{_also(way)} needs {self._total(self._need(larger, least, way), way) / 1e9:.1f} GB"
 
     def _reason(self, candidate: Candidate, place: int, recompute: str) -> str:
         asked, also = self.asked, _also(recompute)
@@ -315,7 +317,7 @@ class Search:
         """Say what would do: the smallest candidate in the way that takes least."""
         last = self.candidates[-1]
         least = self.asked.batch or self._least(last)
-        totals = {way: self._total(self._need(last, least, way)) for way in ("none", *self.family.recomputes)}
+        totals = {way: self._total(self._need(last, least, way), way) for way in ("none", *self.family.recomputes)}
         way = min(totals, key=totals.get)
         patch, needed = "x".join(map(str, last.patch)), ceil(totals[way] / 1e8) / 10
         raise ModelError(

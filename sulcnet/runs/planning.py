@@ -195,7 +195,7 @@ def _plan_prediction(asked: Asked, spec: NetworkSpec, steps: dict[str, StepPlan]
 
     def estimate(batch: int, more: int) -> MemoryEstimate:
         need = needs(question_of(asked, Step(PREDICT), Candidate(spec, patch, 1, 1), batch, 1, "none"))
-        return MemoryEstimate("traced", card_bytes(family(spec.name), need, more), asked.budget, need.live + more, need.parts, need.moment, need.arithmetic)
+        return MemoryEstimate("traced", card_bytes(family(spec.name), need, "none", more), asked.budget, need.live + more, need.parts, need.moment, need.arithmetic)
 
     batch, choices = MOST_WINDOWS, []
     while batch:
