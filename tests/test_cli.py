@@ -119,6 +119,8 @@ def raising(error: BaseException):
         (DataError("a.nii is broken.", "Repair it."), 4, ["error: a.nii is broken.", " next: Repair it."]),
         (PartlyDone("1 of 3 cases failed."), 7, ["error: 1 of 3 cases failed."]),
         (KeyboardInterrupt(), 130, ["error: Interrupted from the keyboard."]),
+        (MemoryError("Unable to allocate 9 GiB"), 6, ["error: Memory ran out: Unable to allocate 9 GiB.", " next: Use fewer"]),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory."), 6, ["error: Memory ran out: CUDA out of"]),
         (ValueError("two\nlines"), 1, ["error: ValueError: two lines", " next: Run again with --debug"]),
     ],
 )

@@ -32,7 +32,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sulcnet import __version__, log, plugins
-from sulcnet.errors import EnvironmentFault, Interrupted, SulcnetError, UsageError
+from sulcnet.errors import EnvironmentFault, Interrupted, OutOfMemory, SulcnetError, UsageError
 from sulcnet.parallel import default_workers
 from sulcnet.records import workspace
 from sulcnet.records.writing import REFUSED, write_fault
@@ -42,6 +42,8 @@ BROKEN_PIPE = 141  # what the shell reports for a program that the reader of its
 PATIENCE = 3.0  # seconds of silence after which a user wonders whether anything happens
 SETTINGS = "options of --set"
 AGAIN = "Run the same command again."
+TORCH_OUT_OF_MEMORY = "OutOfMemoryError"  # by name: torch may not be imported
+OUT_OF_MEMORY_HINT = "Use fewer --workers, a smaller plan (sulcnet_plan --gpu-memory GB), or a machine with more memory."
 
 logger = logging.getLogger("sulcnet")
 
@@ -306,6 +308,8 @@ def _explained(problem: BaseException) -> tuple[str, str, int]:
     if isinstance(problem, OSError) and (problem.errno in REFUSED or _nowhere_temporary(problem)):
         return _explained(_refused(problem))
     said = " ".join(str(problem).split())
+    if isinstance(problem, MemoryError) or type(problem).__name__ == TORCH_OUT_OF_MEMORY:
+        return f"Memory ran out: {said.removesuffix('.') or type(problem).__name__}.", OUT_OF_MEMORY_HINT, OutOfMemory.exit_code
     return f"{type(problem).__name__}: {said}", "Run again with --debug for the traceback and report it.", 1
 
 
