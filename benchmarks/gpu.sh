@@ -2,8 +2,8 @@
 # What is measured on a GPU, in parts, most important first; every row is written as it is found, so that what is cut off loses nothing.
 #
 #     python benchmarks/gpu/pack.py                  # once, anywhere: wheels, rows, data into .gpu, which git ignores
-#     SULCNET_TABLES=tables sh benchmarks/gpu.sh A   # under five minutes: self-test, memory, convolutions, out of memory, speed
-#     SULCNET_TABLES=tables sh benchmarks/gpu.sh B   # under five minutes: learning
+#     SULCNET_TABLES=tables sh benchmarks/gpu.sh A   # about five minutes: self-test, memory, out of memory, seconds per step
+#     SULCNET_TABLES=tables sh benchmarks/gpu.sh B   # about five minutes: learning, the demo, the loader
 #     SULCNET_TABLES=tables sh benchmarks/gpu.sh memory --most 5         # a part alone, with flags of its own
 #
 # tables/tables.md is for docs/benchmarks.md, tables/rows.tsv for programs. PYTHON chooses the interpreter, SULCNET_PACK the
@@ -30,9 +30,9 @@ part() {                                           # SECONDS PART FLAGS...
 
 case "${1:-}" in
     A) shift
-       part 60 selftest "$@"; part 140 memory "$@"; part 20 convolutions "$@"; part 40 out_of_memory "$@"; part 150 speed "$@" ;;
+       part 45 selftest "$@"; part 125 memory "$@"; part 25 out_of_memory "$@"; part 85 speed --no-loader "$@"; part 25 convolutions "$@" ;;
     B) shift
-       part 200 learning "$@"; part 80 demo "$@" ;;
+       part 155 learning "$@"; part 75 demo "$@"; part 70 speed "$@" ;;
     "") echo "give A, B or a part"; exit 2 ;;
     *) part 600 "$@" ;;
 esac
