@@ -1,7 +1,9 @@
 """What every test gets: one thread, the same random draws each time, and an empty place to work in."""
 
+import atexit
 import os
 import random
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -13,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What one test traced, the next need not; and none reads what was traced with other code.
 if "PYTEST_XDIST_WORKER" not in os.environ:             # a worker has the folder of the process that started it
     os.environ["SULCNET_CACHE"] = tempfile.mkdtemp(prefix="sulcnet_tests_")
+    atexit.register(shutil.rmtree, os.environ["SULCNET_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
