@@ -39,6 +39,11 @@ def test_what_fails_is_named_and_the_rest_still_tried(monkeypatch, capsys):
     assert found["tune top"] == "" and "plan, prepare" in err
 
 
+def test_a_device_that_is_not_there_is_told_in_two_lines(capsys):
+    assert COMMAND(["--self-test", "--device", "cuda:7"]) == 3
+    assert "CUDA devices are visible" in capsys.readouterr().err
+
+
 def test_a_device_that_computes_wrongly_is_found_out(monkeypatch):
     """Here: the convolution on the device is half as large as it should be."""
     run, seen = torch.nn.Conv3d.forward, []

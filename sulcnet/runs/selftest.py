@@ -65,7 +65,11 @@ def self_test(device: str = "auto") -> Iterator[Check]:
 
     Args:
         device: `auto`, `cpu`, `cuda[:n]` or `mps`.
+
+    Raises:
+        EnvironmentFault: the device is not there; nothing is tried then.
     """
+    choose_device(device)
     use_threads(None)
     yield _tried("device", partial(_compute, device))
     with tempfile.TemporaryDirectory() as root:
