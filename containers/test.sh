@@ -25,7 +25,7 @@ chmod 777 "$study"
 clean_up() {
     if [ -n "${WORK:-}" ]; then return; fi
     if [ "$(id -u)" != 0 ]; then    # what a container wrote is another user's: only a container can remove it
-        "$ENGINE" run --rm --user 0:0 -v "$work:/work" --entrypoint /bin/rm "$image" -rf /work/study \
+        "$ENGINE" run --rm --user 0:0 -v "$work:/scratch" --entrypoint /bin/rm "$image" -rf /scratch/study \
             > /dev/null 2>&1 || true
     fi
     if [ $own_store = yes ]; then   # not by `system reset`, which would take the machine's networks too
