@@ -1,4 +1,4 @@
-"""What the planner must allow for, from the rows that a GPU gave: the largest overhead of each network, and the context.
+"""What the planner must allow for, from the rows of a GPU: the largest overhead of each network, and the context.
 
     python benchmarks/gpu/allowances.py benchmarks/gpu/measured/h100_2026-11-27.tsv
 
@@ -49,7 +49,8 @@ def main() -> None:
     rows = read(Path(sys.argv[1]))
     for (network, recompute), overhead in overheads(rows).items():
         print(f"{network:<16} {recompute:<10} {overhead:.3f}")
-    print(f"{'context':<27} {float(rows['context after all of these']['MiB']) + CUBLAS:.0f} MiB with cuBLAS's workspaces")
+    context = float(rows["context after all of these"]["MiB"]) + CUBLAS
+    print(f"{'context':<27} {context:.0f} MiB with cuBLAS's workspaces")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from argparse import Namespace
 from pathlib import Path
 
+from _common import command
 from _tables import Tables
 from sulcnet.evaluation.tables import format_summary
 from sulcnet.records.workspace import METRICS, RESOURCES, SUMMARY, TEST, RunFolder, Workspace
@@ -26,19 +26,14 @@ def hippocampus(tables: Tables, args: Namespace) -> None:
     with tempfile.TemporaryDirectory() as place:
         root = Path(place) / "study"
         shutil.copytree(args.pack / "study", root)
-        _command("preprocess", ["-d", NUMBER, "--root", str(root), "--overwrite"])
+        subprocess.run(command("preprocess", "-d", NUMBER, "--root", str(root), "--overwrite"))
         for name, flags in list(RUNS.items())[: args.most]:
             limit = str(TINY if args.tiny else MINUTES)
-            command = [NUMBER, "3d", "--root", str(root), "--device", args.device, "--time-limit", limit, *flags]
+            train = command("train", NUMBER, "3d", "--root", str(root), "--device", args.device, "--time-limit", limit, *flags)
             began = time.perf_counter()
-            code = _command("train", command)
+            code = subprocess.run(train).returncode
             seconds = time.perf_counter() - began
             tables.row(name, {"exit code": code, "seconds in all": seconds, **_found(root, flags)})
-
-
-def _command(job: str, flags: list[str]) -> int:
-    code = f"import sys; from sulcnet.cli.{job} import COMMAND; sys.exit(COMMAND())"
-    return subprocess.run([sys.executable, "-c", code, *flags]).returncode
 
 
 def _found(root: Path, flags: tuple[str, ...]) -> dict[str, object]:
@@ -54,14 +49,18 @@ def _facts(run: RunFolder) -> dict[str, object]:
     costs = json.loads((run / RESOURCES).read_text()) if (run / RESOURCES).exists() else {}
     summary = json.loads((run / TEST / SUMMARY).read_text()) if (run / TEST / SUMMARY).exists() else {}
     return {
-        "steps": rows[-1]["step"] if rows else 0, "score": max((row.get("val/score") or 0.0 for row in rows), default=0.0),
+        "steps": rows[-1]["step"] if rows else 0,
+        "score": max((row.get("val/score") or 0.0 for row in rows), default=0.0),
         "power": costs.get("gpu_power_percent"), "memory": costs.get("gpu_memory_percent"), "test": _scores(summary),
     }
 
 
 def _scores(summary: dict) -> str:
     """Put what a run prints of its test scores into one cell."""
-    return " / ".join(" ".join(line.split()) for line in format_summary(summary).splitlines() if line.strip()) if summary else "none"
+    if not summary:
+        return "none"
+    lines = [" ".join(line.split()) for line in format_summary(summary).splitlines()]
+    return " / ".join(line for line in lines if line)
 
 
 def demo(tables: Tables, args: Namespace) -> None:
@@ -70,8 +69,8 @@ def demo(tables: Tables, args: Namespace) -> None:
     tables.begin("The demo", "run", "exit code", "seconds in all")
     with tempfile.TemporaryDirectory() as root:
         began = time.perf_counter()
-        code = "import sys; from sulcnet.cli.demo import COMMAND; sys.exit(COMMAND())"
-        flags = ["--device", args.device, "--root", root, "--time-limit", str(minutes)]
-        ended = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True)
-        tables.row(f"{minutes:g} minutes of training", {"exit code": ended.returncode, "seconds": time.perf_counter() - began})
+        words = command("demo", "--device", args.device, "--root", root, "--time-limit", str(minutes))
+        ended = subprocess.run(words, capture_output=True, text=True)
+        seconds = time.perf_counter() - began
+        tables.row(f"{minutes:g} minutes of training", {"exit code": ended.returncode, "seconds": seconds})
         tables.say("\n" + (ended.stdout if ended.returncode == 0 else ended.stderr[-2000:]))

@@ -2,24 +2,18 @@
 
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from argparse import Namespace
 from pathlib import Path
 
 import torch
+from _common import NET, SMALL_SHAPE, SMALL_SPACING, command, prepared_phantoms
 from _tables import Tables
-from sulcnet.phantoms.cohort import draw_cohort
-from sulcnet.phantoms.dataset import write_dataset
-from sulcnet.planning.planner import Wish
-from sulcnet.records.workspace import DatasetFolders, Workspace
-from sulcnet.runs.planning import plan_dataset
-from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
+from sulcnet.records.workspace import DatasetFolders
 
-NAME, NET = "Dataset906_TooLarge", "resenc_unet"
+NAME = "Dataset906_TooLarge"
 LEFT = 1_500_000_000                    # bytes: a context takes half of it
-TRAIN = "import sys; from sulcnet.cli.train import COMMAND; sys.exit(COMMAND())"
 
 
 def run(tables: Tables, args: Namespace) -> None:
@@ -27,16 +21,18 @@ def run(tables: Tables, args: Namespace) -> None:
     patch, images = ((16,) * 3, 2) if args.tiny else ((64,) * 3, 4)
     tables.begin("Out of memory", "run", "exit code", "seconds", "last lines")
     with tempfile.TemporaryDirectory() as root:
-        folders = _prepare(Path(root))
+        folders = prepared_phantoms(Path(root), NAME, 9, SMALL_SHAPE, SMALL_SPACING, (0.67, 0.12), 2)
         _enlarge(folders, patch, images)
-        flags = [folders.name, "3d", "--root", root, "--net", NET, "--device", args.device, "--time-limit", "0.02", "-np", "0"]
+        where = ["--root", root, "--net", NET, "--device", args.device]
+        train = command("train", folders.name, "3d", *where, "--time-limit", "0.02", "-np", "0")
         filled = _fill(torch.device(args.device))
         began = time.perf_counter()
-        ended = subprocess.run([sys.executable, "-c", TRAIN, *flags], capture_output=True, text=True)
+        ended = subprocess.run(train, capture_output=True, text=True)
         del filled
         lines = " / ".join(ended.stderr.strip().splitlines()[-3:])
         name = f"{NET}, {images} images of {'x'.join(map(str, patch))}"
-        tables.row(name, {"exit code": ended.returncode, "seconds": time.perf_counter() - began, "last lines": lines.replace("|", "/")})
+        seconds = time.perf_counter() - began
+        tables.row(name, {"exit code": ended.returncode, "seconds": seconds, "last lines": lines.replace("|", "/")})
 
 
 def _fill(device: torch.device) -> torch.Tensor | None:
@@ -45,15 +41,6 @@ def _fill(device: torch.device) -> torch.Tensor | None:
         return None
     free, _ = torch.cuda.mem_get_info(device)
     return torch.empty(free - LEFT, dtype=torch.uint8, device=device)
-
-
-def _prepare(root: Path) -> DatasetFolders:
-    folders = Workspace.find(root).folders(NAME)
-    write_dataset(folders.raw, draw_cohort(1, 9, shape=(27, 38, 32), spacing=2.2), shares=(0.67, 0.12))
-    fingerprint_dataset(folders, 2, True)
-    plan_dataset(folders, Wish(NET, 4, gpu_gb=2, patch=(16, 16, 16), batch=2), 2)
-    preprocess_dataset(folders, "3d", 2, False)
-    return folders
 
 
 def _enlarge(folders: DatasetFolders, patch: tuple[int, ...], images: int) -> None:

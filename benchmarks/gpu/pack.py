@@ -67,13 +67,17 @@ def rows(folder: Path) -> None:
 
 def study(folder: Path, hippocampi: Path, minutes: float) -> None:
     """Plan a share of a dataset, and pre-train on its images."""
+    from _common import command
+
     raw = folder / "raw" / hippocampi.name
     shutil.rmtree(folder, ignore_errors=True)
     _copy(hippocampi, raw)
     number = re.match(r"Dataset(\d+)", hippocampi.name)[1]
     there = ["--root", str(folder)]
-    _command("plan_and_preprocess", "-d", number, "--net", NET, "--features", str(FEATURES), *there)
-    _command("pretrain", number, "3d", "mae", "--time-limit", str(minutes), "--net", NET, *there)
+    plan = command("plan_and_preprocess", "-d", number, "--net", NET, "--features", str(FEATURES), *there)
+    learn = command("pretrain", number, "3d", "mae", "--time-limit", str(minutes), "--net", NET, *there)
+    for words in (plan, learn):
+        subprocess.run(words, check=True)
     # Only the export is a start, and cases are prepared there within seconds.
     for path in (*folder.glob("results/**/checkpoint_*.pth"), *folder.glob("preprocessed/*/3d/*.b2nd")):
         path.unlink()
@@ -93,11 +97,6 @@ def _copy(dataset: Path, raw: Path) -> None:
         writer = csv.writer(target, delimiter="\t", lineterminator="\n")
         writer.writerow(next(reader))
         writer.writerows(row for row in reader if row[0] in cases)
-
-
-def _command(job: str, *flags: str) -> None:
-    code = f"import sys; from sulcnet.cli.{job} import COMMAND; sys.exit(COMMAND())"
-    subprocess.run([sys.executable, "-c", code, *flags], check=True)
 
 
 def check_size(pack: Path) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from _common import SMALL_SHAPE, SMALL_SPACING, prepared_phantoms
 from _tables import Tables
 from memory import asked_for
 from sulcnet.data.images import ImageSource
@@ -17,17 +18,12 @@ from sulcnet.data.patches import PatchSource
 from sulcnet.data.region import learn_region
 from sulcnet.errors import SulcnetError
 from sulcnet.parallel import default_workers
-from sulcnet.phantoms.cohort import draw_cohort
-from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.budget import Asked, Candidate, Step, question_of
-from sulcnet.planning.planner import Wish
-from sulcnet.records.plan import NetworkPlan, Plan, StepPlan
+from sulcnet.records.plan import NetworkPlan, Plan, StepPlan, load_plan
 from sulcnet.records.prepared import PreparedCase
-from sulcnet.records.workspace import Workspace
 from sulcnet.runs.folders import read_cases
 from sulcnet.runs.needs import Needs
-from sulcnet.runs.planning import plan_dataset, plan_network, steps_of
-from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
+from sulcnet.runs.planning import plan_network, steps_of
 from sulcnet.runs.tracing import built_loop
 from sulcnet.training.loop import Loop
 from torch import Tensor
@@ -76,7 +72,8 @@ def run(tables: Tables, args: Namespace) -> None:
     tables.begin(f"Steps as planned for {GB:g} GB", "step", "patch", "images per step", "seconds", "TFLOP/s", "% of ceiling",
                  "GB/s", "% of ceiling", "seconds with the loader", "GPU busy %", "peak GiB")
     with tempfile.TemporaryDirectory() as root:
-        cohort = None if args.no_loader else draw(Path(root), (27, 38, 32) if args.tiny else CASE, 2.2 if args.tiny else 1.0)
+        size = (SMALL_SHAPE, SMALL_SPACING) if args.tiny else (CASE, 1.0)
+        cohort = None if args.no_loader else draw(Path(root), *size)
         for name, cells in list_rows(args, device, cohort, flops, traffic):
             tables.row(name, cells)
 
@@ -107,13 +104,8 @@ def _wait(device: torch.device) -> None:
 
 def draw(root: Path, shape: tuple[int, ...], spacing: float) -> Cohort:
     """Draw and prepare phantoms; what is planned for them here is only how they are normalised."""
-    folders = Workspace.find(root).folders("Dataset907_Speed")
-    write_dataset(folders.raw, draw_cohort(1, CASES, shape=shape, spacing=spacing), shares=(0.75, 0.125))
-    workers = default_workers()
-    fingerprint_dataset(folders, workers, True)
-    plan = plan_dataset(folders, Wish("resenc_unet", 4, gpu_gb=2, patch=(16, 16, 16), batch=2), workers)
-    preprocess_dataset(folders, "3d", workers, False)
-    folder = folders.prepared("3d")
+    folders = prepared_phantoms(root, "Dataset907_Speed", CASES, shape, spacing, (0.75, 0.125), default_workers())
+    plan, folder = load_plan(folders.plans, "3d"), folders.prepared("3d")
     ids = sorted(path.name.removesuffix("_seg.b2nd") for path in folder.glob("*_seg.b2nd"))
     return Cohort(folder, read_cases(folder, ids, plan), plan)
 

@@ -9,8 +9,8 @@ import os
 from typing import NamedTuple
 
 from sulcnet.processes import SERVED
+from sulcnet.records.workspace import SHARED_MEMORY
 
-PLACE = "/dev/shm"
 PREFETCHED = 4                          # batches that each worker may have ready, where there is room
 PAGE = 4096
 ADVICE = "In Docker add --shm-size 8g or --ipc=host"
@@ -27,9 +27,9 @@ def free_bytes() -> int | None:
     """Read how much shared memory may be written; None where it lies elsewhere and has no such limit."""
     if not SERVED:
         return None
-    if not os.access(PLACE, os.W_OK):
+    if not os.access(SHARED_MEMORY, os.W_OK):
         return 0
-    found = os.statvfs(PLACE)
+    found = os.statvfs(SHARED_MEMORY)
     return found.f_bavail * found.f_frsize
 
 
@@ -54,4 +54,4 @@ def advice(asked: int, share: Share, batch: int, free: int) -> str:
     done = "no worker draws"
     if share.workers:
         done = f"{share.workers} of {asked} workers draw, {share.prefetched} ahead"
-    return (f"{PLACE} has {free / 1e6:.3g} MB free, a batch takes {batch / 1e6:.3g} MB: {done}. {ADVICE}.")
+    return (f"{SHARED_MEMORY} has {free / 1e6:.3g} MB free, a batch takes {batch / 1e6:.3g} MB: {done}. {ADVICE}.")

@@ -23,12 +23,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from sulcnet.data._shared_memory import ADVICE, PAGE, PLACE, PREFETCHED, Share, advice, fitting, free_bytes
+from sulcnet.data._shared_memory import ADVICE, PAGE, PREFETCHED, Share, advice, fitting, free_bytes
 from sulcnet.errors import EnvironmentFault, SulcnetError
 from sulcnet.parallel import WorkerLost, attempt, unpacked
 from sulcnet.processes import (
     CONTEXT, KILLED, STOPS, Surroundings, cause, home, peak_memory, ready, settle, starting, surroundings,
 )
+from sulcnet.records.workspace import SHARED_MEMORY
 
 log = logging.getLogger(__name__)
 
@@ -210,7 +211,7 @@ def _lost(exitcode: int | None, memory: int) -> SulcnetError:
 
 def _too_small(problem: object) -> EnvironmentFault:
     text = " ".join(str(problem).split()).removesuffix(".")
-    message = f"Shared memory ({PLACE}) is too small for what workers draw: {text}."
+    message = f"Shared memory ({SHARED_MEMORY}) is too small for what workers draw: {text}."
     return EnvironmentFault(message, f"{ADVICE}, or use fewer workers (-np).")
 
 
