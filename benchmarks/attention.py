@@ -19,11 +19,11 @@ EPOCHS, IMAGES, FEATURES = 60, 2, 8
 
 def prepare(root: Path) -> None:
     """Draw, plan and prepare the cohort."""
+    from sulcnet.memory.planning import plan_dataset
     from sulcnet.phantoms.cohort import draw_cohort
     from sulcnet.phantoms.dataset import write_dataset
     from sulcnet.planning.planner import Wish
     from sulcnet.records.workspace import Workspace
-    from sulcnet.runs.planning import plan_dataset
     from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
     folders = Workspace.find(root).folders("Dataset902_Large")
@@ -40,8 +40,8 @@ def prepare(root: Path) -> None:
 
 def one(root: Path, pooling: str, seed: int, epochs: int) -> None:
     """Train one arm and save its test probabilities."""
+    from sulcnet.prediction.scoring import score_run
     from sulcnet.records.workspace import Workspace
-    from sulcnet.runs.scoring import score_run
     from sulcnet.runs.training import TrainingWish, train
 
     shared = Workspace.find(root)

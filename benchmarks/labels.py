@@ -15,11 +15,12 @@ import numpy as np
 from _paired import balanced, compare, study
 from probe import BATCH, COHORT, FEATURES, PATCH, SHAPE, SPACING
 from probe import DATASET as PROBED
+
+from sulcnet.memory.planning import plan_dataset
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.planner import Wish
 from sulcnet.records.workspace import EXPORT, LABELS, PARTICIPANTS, Workspace
-from sulcnet.runs.planning import plan_dataset
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
 DATASET, KEPT, EPOCHS = "Dataset906_FewLabels", 10, 15             # one training phantom in KEPT has its labels
@@ -53,7 +54,7 @@ def prepare(root: Path) -> None:
 
 def one(root: Path, arm: str, seed: int, epochs: int) -> None:
     """Train one arm."""
-    from sulcnet.runs.scoring import score_run
+    from sulcnet.prediction.scoring import score_run
     from sulcnet.runs.training import TrainingWish, train
 
     shared = Workspace.find(root)

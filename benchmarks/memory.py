@@ -13,16 +13,17 @@ from dataclasses import replace
 from functools import partial
 
 from _machine import main as describe_machine
+
 from sulcnet import plugins
 from sulcnet.errors import SulcnetError
+from sulcnet.memory.needs import Needs, origin
+from sulcnet.memory.planning import plan_network, steps_of
+from sulcnet.memory.tracing import run_on_tensors, trace_step
 from sulcnet.networks import family
 from sulcnet.parallel import default_workers, map_cases
 from sulcnet.planning.budget import Asked, Search, Step
 from sulcnet.records.memory import PREDICT, MemoryTable, StepNeed, StepQuestion
 from sulcnet.records.workspace import memory_tables
-from sulcnet.runs.needs import Needs, origin
-from sulcnet.runs.planning import plan_network, steps_of
-from sulcnet.runs.tracing import run_on_tensors, trace_step
 
 PATCHES = {"swin_unetr_24": 64, "swin_unetr_12": 64, "resenc_unet": 48, "unet_bn": 48, "dd_unet": 32}
 GPU_PATCHES = {"swin_unetr_24": 96, "swin_unetr_12": 96, "resenc_unet": 96, "unet_bn": 96, "dd_unet": 64}

@@ -14,12 +14,13 @@ from pathlib import Path
 from statistics import median
 
 from _machine import main as describe_machine
+
+from sulcnet.assembly import schedules
+from sulcnet.memory.planning import plan_dataset
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.planner import Wish
 from sulcnet.records.workspace import METRICS, Workspace
-from sulcnet.runs import schedules
-from sulcnet.runs.planning import plan_dataset
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 from sulcnet.runs.pretraining import PretrainWish, pretrain
 

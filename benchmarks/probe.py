@@ -29,11 +29,11 @@ PENALTIES = 10.0 ** np.arange(-4, 2)         # inverse ridge of the logistic reg
 
 def prepare(root: Path) -> None:
     """Draw, plan and prepare the cohort."""
+    from sulcnet.memory.planning import plan_dataset
     from sulcnet.phantoms.cohort import draw_cohort
     from sulcnet.phantoms.dataset import write_dataset
     from sulcnet.planning.planner import Wish
     from sulcnet.records.workspace import Workspace
-    from sulcnet.runs.planning import plan_dataset
     from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
     folders = Workspace.find(root).folders(DATASET)
@@ -47,11 +47,12 @@ def prepare(root: Path) -> None:
 def one(root: Path, method: str, seed: int, epochs: int) -> None:
     """Pre-train with one method and seed (or not at all), and write what the probe says of every test phantom."""
     import torch
+
+    from sulcnet.assembly.transfer import load_pretrained
     from sulcnet.networks import build
     from sulcnet.records.plan import load_plan
     from sulcnet.records.workspace import EXPORT, Workspace
     from sulcnet.runs.pretraining import PretrainWish, pretrain
-    from sulcnet.runs.transfer import load_pretrained
 
     shared = Workspace.find(root)
     workspace = Workspace(shared.raw, shared.preprocessed, root / f"results_{method}", "benchmark")
@@ -78,6 +79,7 @@ def read_out(network, folders) -> tuple[np.ndarray, list[np.ndarray]]:
     from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+
     from sulcnet.data.region import learn_region
     from sulcnet.records.plan import load_plan
     from sulcnet.records.splits import Splits
@@ -98,6 +100,7 @@ def read_out(network, folders) -> tuple[np.ndarray, list[np.ndarray]]:
 def embed(network, folders, case, region) -> tuple[np.ndarray, np.ndarray]:
     """Give both readouts of one image, from one pass over the whole of it."""
     import torch
+
     from sulcnet.io.store import read_array
     from sulcnet.training.device import autocast, choose_precision
 

@@ -17,17 +17,18 @@ from statistics import median
 import torch
 from _machine import main as describe_machine
 from monai.networks.nets import SwinUNETR
-from sulcnet import plugins
-from sulcnet.data.loader import Batch
-from sulcnet.networks._network import Features
-from sulcnet.planning.memory import cuda_autocast_rules, fake_modules, trace
-from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
-from sulcnet.runs.finetuning import FineTuning, Model
-from sulcnet.runs.frozen import begin_rounded
-from sulcnet.tasks.segmentation import TASK
-from sulcnet.training.device import autocast
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from sulcnet import plugins
+from sulcnet.assembly.finetuning import FineTuning, Model
+from sulcnet.assembly.frozen import begin_rounded
+from sulcnet.data.loader import Batch
+from sulcnet.memory.live_bytes import cuda_autocast_rules, fake_modules, trace
+from sulcnet.networks._network import Features
+from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
+from sulcnet.tasks.segmentation import TASK
+from sulcnet.training.device import autocast
 
 FEATURES, CLASSES = 24, 3
 # row: strategy, its options, whether frozen features come from the cache; None is MONAI's own network

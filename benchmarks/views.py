@@ -13,6 +13,7 @@ import numpy as np
 from _paired import balanced, compare, study
 from labels import read_scores
 from probe import DATASET, prepare
+
 from sulcnet.records.workspace import EXPORT, Workspace
 
 EPOCHS, METHOD = 15, "mae"
@@ -22,7 +23,7 @@ ARMS = {FRESH: (), "top, 8 views": ("views=8",), "top, 8 views, kept": ("views=8
 
 def one(root: Path, arm: str, seed: int, epochs: int) -> None:
     """Train one arm."""
-    from sulcnet.runs.scoring import score_run
+    from sulcnet.prediction.scoring import score_run
     from sulcnet.runs.training import TrainingWish, train
 
     start = next((root / f"results_{METHOD}" / DATASET).glob(f"pretrain/*/*seed{seed}/{EXPORT}"))

@@ -28,7 +28,16 @@ from sulcnet import limits
 from sulcnet.errors import OutOfMemory, SulcnetError
 from sulcnet.log import progress
 from sulcnet.processes import (
-    CONTEXT, Surroundings, cause, home, peak_memory, pickled, ready, settle, starting, surroundings,
+    CONTEXT,
+    Surroundings,
+    cause,
+    home,
+    peak_memory,
+    pickled,
+    ready,
+    settle,
+    starting,
+    surroundings,
 )
 
 I = TypeVar("I")

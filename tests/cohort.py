@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from sulcnet.memory.planning import plan_dataset
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.planner import Wish
 from sulcnet.records.workspace import DatasetFolders, Workspace
-from sulcnet.runs.planning import plan_dataset
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
 NAME = "Dataset901_Tiny"

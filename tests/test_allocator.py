@@ -4,7 +4,8 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from sulcnet.planning.allocator import Held, Log, OutOfMemory, replay, smallest_device
+
+from sulcnet.memory.allocator import Held, Log, OutOfMemory, replay, smallest_device
 
 KIB, MIB = 1 << 10, 1 << 20
 FREE = -1

@@ -3,6 +3,7 @@
 from math import prod
 
 import pytest
+
 from sulcnet.errors import ModelError
 from sulcnet.networks import family
 from sulcnet.planning.budget import BAG, CONTEXT, Asked, Search, Step

@@ -2,14 +2,15 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
 from sulcnet import plugins
+from sulcnet.assembly.finetuning import FineTuning, Model
+from sulcnet.assembly.schedules import tuning_schedule
 from sulcnet.data.loader import Batch
-from sulcnet.planning.memory import fake_modules
+from sulcnet.memory.live_bytes import fake_modules
 from sulcnet.records.dataset import Classification
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
-from sulcnet.runs.finetuning import FineTuning, Model
-from sulcnet.runs.schedules import tuning_schedule
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 NETWORKS, TUNINGS = plugins.names("networks", "NETWORK"), plugins.names("tuning", "TUNING")
 SMALL = {"swin_unetr_24": (12, (64, 32, 32)), "swin_unetr_12": (12, (64, 32, 32)), "resenc_unet": (4, (16, 16, 16)), "unet_bn": (4, (16, 16, 16)), "dd_unet": (4, (16, 16, 16))}

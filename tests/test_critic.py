@@ -4,8 +4,9 @@ import copy
 
 import pytest
 import torch
-from sulcnet.networks.critic import Critic
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from sulcnet.networks.critic import Critic
 
 spectral = pytest.mark.parametrize("spectral", [True, False])
 

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+
 from sulcnet.errors import ModelError
 from sulcnet.networks import build, family
 from sulcnet.records.network_spec import NetworkSpec

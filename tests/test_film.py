@@ -4,10 +4,11 @@ import copy
 
 import pytest
 import torch
-from sulcnet.networks import build, family
-from sulcnet.networks.film import Film, attach_constants, fold, norms, sinusoid
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from sulcnet.networks import build, family
+from sulcnet.networks.film import Film, attach_constants, fold, norms, sinusoid
 
 TINY = {"swin_unetr_12": (12, (64, 32, 32)), "resenc_unet": (4, (16, 16, 16)), "unet_bn": (4, (16, 16, 16))}
 every = pytest.mark.parametrize("name, ndim", [(name, ndim) for name in TINY for ndim in (2, 3)])

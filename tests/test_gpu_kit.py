@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from sulcnet.networks import family
 from sulcnet.planning.budget import CONTEXT
 

@@ -15,9 +15,11 @@ from sulcnet.records import workspace
 
 PACKAGE = Path(__file__).parents[1] / "sulcnet"
 FLOORS = {
-    8: {"cli"},
-    7: {"report"},
-    6: {"runs"},
+    10: {"cli"},
+    9: {"report"},
+    8: {"runs"},
+    7: {"memory", "prediction"},
+    6: {"assembly"},
     5: {"pretraining", "tuning", "tasks", "adaptation", "alignment"},
     4: {"training", "inference"},
     3: {"planning", "preprocessing", "data", "evaluation", "phantoms"},
@@ -27,7 +29,7 @@ FLOORS = {
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 NO_TORCH = FLOORS[0] | {"records", "io", "geometry", "planning", "preprocessing", "evaluation", "phantoms", "cli"}
-TRACER = "sulcnet.planning.memory"              # works on torch, for a room that does without: imported inside functions
+TRACER = "sulcnet.memory.live_bytes"              # works on torch, for a room that does without: imported inside functions
 # Every name that workspace.py declares, but not its ordinary words ("test"), which mean other things elsewhere.
 FILE_NAMES = {
     value
@@ -87,7 +89,7 @@ def downward(source: Source) -> Iterator[tuple[int, str]]:
         target = (name.split(".") + [""])[1] if name.split(".")[0] == "sulcnet" else ""
         if name.startswith("."):
             yield line, "relative import"
-        elif target in FLOOR and target != source.room and FLOOR[target] >= max(FLOOR.get(source.room, 9), 1):
+        elif target in FLOOR and target != source.room and FLOOR[target] >= max(FLOOR.get(source.room, 99), 1):
             yield line, f"{source.room} (floor {FLOOR[source.room]}) imports {target} (floor {FLOOR[target]})"
 
 
@@ -153,8 +155,7 @@ def light_import(source: Source) -> Iterator[tuple[int, str]]:
     """Rooms that work without torch do not import it with the module."""
     for node in at_import(source.tree):
         for line, name in imports(node) if isinstance(node, (ast.Import, ast.ImportFrom)) else ():
-            heavy = name.split(".")[0] in ("torch", "monai") or name.startswith(TRACER)
-            if source.room in NO_TORCH and source.place != "planning/memory.py" and heavy:
+            if source.room in NO_TORCH and name.split(".")[0] in ("torch", "monai"):
                 yield line, f"imports {name} with the module"
 
 
@@ -204,7 +205,6 @@ RULES = {
     "bare except": (no_bare_except, "io/x.py", "try:\n    a\nexcept:\n    b"),
     "safe load": (safe_load, "training/x.py", "torch.load(path, weights_only=False)"),
     "light import": (light_import, "evaluation/x.py", "try:\n    from torch import nn\nexcept ImportError:\n    nn = 0"),
-    "light import of the tracer": (light_import, "planning/x.py", "from sulcnet.planning.memory import trace"),
     "no .item() in steps": (no_item_in_steps, "tasks/x.py", "class A:\n    def steps(self, b):\n        yield b.sum().item()"),
     "documented": (documented, "io/x.py", '"""A."""\ndef read():\n    return 1'),
     "documented module": (documented, "io/x.py", "a = 1"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cohort import prepared_cohort
+
 from sulcnet.data.augment import AugmentOptions
 from sulcnet.data.images import ImageSource, intensity, spatial
 from sulcnet.data.loader import image_batches

@@ -15,7 +15,7 @@ from sulcnet.records.network_spec import NetworkSpec
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan, save_plan
 from sulcnet.records.splits import Part, Splits
 from sulcnet.records.workspace import Workspace
-from sulcnet.runs.overview import describe_workspace
+from sulcnet.report.overview import describe_workspace
 
 HEADER = {"channel_names": {"0": "T1w"}, "labels": {"background": 0, "PCS": 1},
           "classification": {"target": "pcs", "classes": ["absent", "present"]}, "participants": {"subject": "subject"}}

@@ -8,7 +8,7 @@ import pytest
 from sulcnet import limits
 from sulcnet.cli.info import COMMAND
 from sulcnet.parallel import default_workers
-from sulcnet.runs.machine import describe_machine
+from sulcnet.report.machine import describe_machine
 from sulcnet.training import device
 
 CORES, MEMORY = 16, 64 * 10**9

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 from cohort import prepared_cohort
+
+from sulcnet.assembly import schedules
 from sulcnet.data import _workers
 from sulcnet.data._shared_memory import Share, fitting, free_bytes
 from sulcnet.data.loader import batches
@@ -24,7 +26,7 @@ from sulcnet.data.patches import Sample
 from sulcnet.errors import DataError, EnvironmentFault, Interrupted, OutOfMemory, SulcnetError
 from sulcnet.parallel import CaseFailed
 from sulcnet.records.workspace import Workspace
-from sulcnet.runs import schedules, training
+from sulcnet.runs import training
 from sulcnet.runs.training import TrainingWish, train
 from sulcnet.training import checkpoint
 from sulcnet.training.signals import Stopped, stop_request

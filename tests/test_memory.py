@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from sulcnet.planning.allocator import BLOCK, replay
-from sulcnet.planning.memory import FREED, cuda_autocast_rules, fake_modules, trace
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from sulcnet.memory.allocator import BLOCK, replay
+from sulcnet.memory.live_bytes import FREED, cuda_autocast_rules, fake_modules, trace
 
 
 def blocks(count: int) -> torch.Tensor:

@@ -8,27 +8,28 @@ import json
 import pytest
 import torch
 from cohort import prepared_cohort
+from torch._subclasses.fake_tensor import FakeTensorMode
+
 from sulcnet import plugins
+from sulcnet.assembly.finetuning import Model
+from sulcnet.assembly.schedules import PRETRAIN_RATES
+from sulcnet.assembly.transfer import load_pretrained, write_export
 from sulcnet.data.loader import Images
 from sulcnet.errors import UsageError
 from sulcnet.losses.contrast import info_nce, nt_xent
 from sulcnet.losses.ssim import to_unit
+from sulcnet.memory.live_bytes import fake_modules
 from sulcnet.networks import build, family
 from sulcnet.phantoms.cohort import draw_cohort
-from sulcnet.planning.memory import fake_modules
 from sulcnet.pretraining._contrast import NOBODY, Queue
 from sulcnet.pretraining._pretraining import Pretraining
 from sulcnet.records.experiment import Schedule
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
 from sulcnet.records.workspace import EXPORT, METRICS, RunFolder, Workspace
-from sulcnet.runs.finetuning import Model
 from sulcnet.runs.pretraining import PretrainWish, pretrain
-from sulcnet.runs.schedules import PRETRAIN_RATES
-from sulcnet.runs.transfer import load_pretrained, write_export
 from sulcnet.training import loop as training
 from sulcnet.training.loop import Loop, seed_draws
 from sulcnet.training.schedule import Progress
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 METHODS = plugins.names("pretraining", "METHOD")
 VARIANTS = [*((name, {}) for name in METHODS), ("contrastive", {"level": "patch"})]
@@ -240,7 +241,7 @@ def prepared(tmp_path_factory, request):
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=named)
 def test_a_run_folder_tells_what_was_watched(variant, prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr("sulcnet.runs.schedules.EPOCH_PATCHES", 4)
+    monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 4)
     (shared, folders), (name, given) = prepared, variant
     workspace = Workspace(shared.raw, shared.preprocessed, tmp_path, "test")
     settings = tuple(f"{key}={value}" for key, value in given.items())

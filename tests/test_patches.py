@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from cohort import prepared_cohort
+
 from sulcnet.data.augment import AugmentOptions
 from sulcnet.data.loader import batches
 from sulcnet.data.patches import PatchSource, window_place

@@ -9,22 +9,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cohort import prepared_cohort, raw_cohort
+
 from sulcnet import plugins
 from sulcnet.errors import ModelError
+from sulcnet.memory.needs import Needs, origin
+from sulcnet.memory.planning import plan_dataset, plan_network, probe_plan
+from sulcnet.memory.tracing import trace_step
 from sulcnet.planning.budget import Asked
 from sulcnet.planning.normalisation import choose
 from sulcnet.planning.planner import Wish, make_plan, region_of_interest, target_spacing
 from sulcnet.preprocessing.normalise import normalise
+from sulcnet.records._record import write_json
 from sulcnet.records.dataset import Classification, Dataset, DatasetHeader
 from sulcnet.records.fingerprint import CaseFacts, ChannelFacts, Fingerprint
-from sulcnet.records._record import write_json
 from sulcnet.records.memory import MemoryTable
 from sulcnet.records.plan import Normalisation, Plan, load_plan, save_plan
 from sulcnet.records.workspace import DatasetFolders, Workspace, memory_tables
-from sulcnet.runs.needs import Needs, origin
-from sulcnet.runs.planning import plan_dataset, plan_network, probe_plan
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
-from sulcnet.runs.tracing import trace_step
 
 
 def fingerprint(shape=(90, 190, 160), spacing=(1.0, 1.0, 1.0), channel="T1w", distinct=256) -> Fingerprint:
@@ -77,7 +78,7 @@ def test_a_plan_reads_back_and_plans_the_same_again(planned):
 
 
 def test_what_was_traced_is_not_traced_again(planned, monkeypatch):
-    import sulcnet.runs.tracing as tracing
+    import sulcnet.memory.tracing as tracing
 
     traced, trace_step = [], tracing.trace_step
     monkeypatch.setattr(tracing, "trace_step", lambda question: traced.append(question.step) or trace_step(question))
@@ -108,8 +109,8 @@ def test_the_default_plan_of_a_hemisphere_imports_no_torch(tmp_path, values):
     code = f"""
 import sys
 from sulcnet.planning.budget import Asked
-from sulcnet.runs.needs import Needs, origin
-from sulcnet.runs.planning import plan_network
+from sulcnet.memory.needs import Needs, origin
+from sulcnet.memory.planning import plan_network
 case = (90.0, 190.0, 160.0)
 with Needs.kept() as needs:
     plan = plan_network("swin_unetr_24", Asked("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, 2, 3, {values}, 24), needs)
@@ -134,7 +135,7 @@ def test_a_dataset_without_labels_is_planned_for_pre_training_alone():
 
 
 def test_a_probe_runs_whole_steps_and_is_written_beside_the_estimate(planned, tmp_path, monkeypatch):
-    import sulcnet.runs.tracing as tracing
+    import sulcnet.memory.tracing as tracing
     from sulcnet.training import device
 
     asked = []

@@ -9,19 +9,20 @@ import numpy as np
 import pytest
 import torch
 from cohort import prepared_cohort
+
+from sulcnet.assembly.finetuning import Model
 from sulcnet.cli.predict import COMMAND as PREDICT
 from sulcnet.data.region import Region
 from sulcnet.errors import ModelError, UsageError
 from sulcnet.inference.predictor import Predictor
 from sulcnet.inference.windows import blending_weights, window_corners
 from sulcnet.networks._network import Features
+from sulcnet.prediction.inputs import find_inputs
+from sulcnet.prediction.model import load_model
+from sulcnet.prediction.predict import check_out
 from sulcnet.records.dataset import Case
 from sulcnet.records.plan import load_plan
 from sulcnet.records.workspace import RunFolder
-from sulcnet.runs.finetuning import Model
-from sulcnet.runs.inputs import find_inputs
-from sulcnet.runs.model import load_model
-from sulcnet.runs.prediction import check_out
 from sulcnet.runs.training import TrainingWish, train
 from sulcnet.tasks.classification import coordinates
 from sulcnet.training.device import autocast
@@ -32,7 +33,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run of a few steps: its predictions are poor, its files are real."""
-    import sulcnet.runs.schedules as schedules
+    import sulcnet.assembly.schedules as schedules
 
     before, schedules.EPOCH_PATCHES = schedules.EPOCH_PATCHES, 8
     workspace, folders = prepared_cohort(tmp_path_factory.mktemp("cohort"))

@@ -12,26 +12,36 @@ import numpy as np
 import pytest
 import torch
 from cohort import NAME, prepared_cohort, raw_cohort
+from torch._subclasses.fake_tensor import FakeTensorMode
+
 from sulcnet import options, plugins
+from sulcnet.assembly.schedules import pretraining_batch, pretraining_plan, pretraining_schedule
 from sulcnet.cli.pretrain import COMMAND as PRETRAIN
 from sulcnet.data.loader import Images
 from sulcnet.errors import DataError, ModelError, UsageError
+from sulcnet.memory.live_bytes import fake_modules
 from sulcnet.networks import build, family
-from sulcnet.planning.memory import fake_modules
 from sulcnet.pretraining._pretraining import reestimate_norms
 from sulcnet.pretraining.mae import block_mask
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan, load_plan
 from sulcnet.records.splits import Splits
 from sulcnet.records.workspace import (
-    EXPERIMENT, EXPORT, IMAGES, LABELS, METRICS, PICTURES, RESOURCES, DatasetFolders, RunFolder, Workspace,
+    EXPERIMENT,
+    EXPORT,
+    IMAGES,
+    LABELS,
+    METRICS,
+    PICTURES,
+    RESOURCES,
+    DatasetFolders,
+    RunFolder,
+    Workspace,
 )
 from sulcnet.report.pictures import reconstruction_montage, training_curves
 from sulcnet.runs.pretraining import PretrainWish, pretrain
-from sulcnet.runs.schedules import pretraining_batch, pretraining_plan, pretraining_schedule
 from sulcnet.training import checkpoint
 from sulcnet.training.loop import seed_draws
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 PATCH = (16, 24, 16)
 METHODS = plugins.names("pretraining", "METHOD")
@@ -45,7 +55,7 @@ def prepared(tmp_path_factory):
 @pytest.fixture
 def fresh(prepared, tmp_path, monkeypatch):
     """The prepared dataset with an empty results folder of its own, and epochs of a few patches."""
-    monkeypatch.setattr("sulcnet.runs.schedules.EPOCH_PATCHES", 10)
+    monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 10)
     shared, folders = prepared
     workspace = Workspace(shared.raw, shared.preprocessed, tmp_path, "test")
     return workspace, workspace.folders(folders.name)
@@ -73,7 +83,7 @@ def rows_of(run: RunFolder) -> list[dict]:
 
 
 def test_a_run_falls_and_explains_itself(fresh, monkeypatch):
-    monkeypatch.setattr("sulcnet.runs.schedules.EPOCH_PATCHES", 25)
+    monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 25)
     workspace, folders = fresh
     run = pretrain(workspace, [folders], wish(epochs=3), training_curves, reconstruction_montage)
     rows = rows_of(run)
@@ -103,7 +113,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from sulcnet.records.workspace import Workspace
-import sulcnet.runs.schedules as schedules
+import sulcnet.assembly.schedules as schedules
 schedules.EPOCH_PATCHES = 10
 import sulcnet.training.loop as loop
 loop.LAST_SAVE_SECONDS = 0.0
@@ -183,7 +193,7 @@ def opened():
 
 
 def test_a_test_subject_is_never_read(root, monkeypatch, opened):
-    monkeypatch.setattr("sulcnet.runs.schedules.EPOCH_PATCHES", 12)
+    monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 12)
     workspace, folders = prepared_cohort(root, patch=PATCH)
     tested = Splits.load(folders.splits).test
     assert tested
@@ -197,7 +207,7 @@ def test_a_test_subject_is_never_read(root, monkeypatch, opened):
 
 
 def test_unlabelled_cases_are_used(root, monkeypatch):
-    monkeypatch.setattr("sulcnet.runs.schedules.EPOCH_PATCHES", 4)
+    monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 4)
     workspace, folders = raw_cohort(root)
     splits = Splits.load(folders.raw / "splits.json")
     chosen = splits.holdout.train[0]
@@ -206,8 +216,8 @@ def test_unlabelled_cases_are_used(root, monkeypatch):
     rows = [line.split("\t") for line in table.read_text().splitlines()]
     column = rows[0].index("pcs")
     table.write_text("\n".join("\t".join("n/a" if row[0] == chosen and i == column else cell for i, cell in enumerate(row)) for row in rows) + "\n")
+    from sulcnet.memory.planning import plan_dataset
     from sulcnet.planning.planner import Wish
-    from sulcnet.runs.planning import plan_dataset
     from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
     fingerprint_dataset(folders, workers=1, overwrite=False)
@@ -227,7 +237,7 @@ def test_validation_subjects_can_be_learned_from_and_then_nothing_is_picked(fres
 
 
 def test_pooled_datasets_are_prepared_by_the_first_and_split_by_themselves(root, monkeypatch):
-    monkeypatch.setattr("sulcnet.runs.schedules.EPOCH_PATCHES", 4)
+    monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 4)
     workspace, first = prepared_cohort(root, count=6, patch=PATCH)
     other = workspace.folders("Dataset902_Other")
     shutil.copytree(first.raw, other.raw)
@@ -366,8 +376,8 @@ def test_label_like_inputs_are_classified_into_their_values():
 
 def test_a_plan_lists_the_values_of_label_like_channels(root):
     workspace, folders = raw_cohort(root, count=6, modality="grey_white")
+    from sulcnet.memory.planning import plan_dataset
     from sulcnet.planning.planner import Wish
-    from sulcnet.runs.planning import plan_dataset
     from sulcnet.runs.preparing import fingerprint_dataset
 
     fingerprint_dataset(folders, workers=1, overwrite=False)

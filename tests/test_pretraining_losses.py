@@ -13,8 +13,8 @@ from sulcnet.losses.adversarial import adaptive_weight, critic_accuracy, critic_
 from sulcnet.losses.contrast import (
     alignment,
     dense_nt_xent,
-    matching_places,
     info_nce,
+    matching_places,
     nt_xent,
     same_place,
     sample,

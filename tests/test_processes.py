@@ -11,10 +11,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+
 from sulcnet import log, plugins
+from sulcnet.memory.planning import plan_dataset
 from sulcnet.parallel import CaseFailed, map_cases
 from sulcnet.processes import SERVED, home
-from sulcnet.runs.planning import plan_dataset
 
 PACKAGE = Path(log.__file__).parent
 pytestmark = pytest.mark.skipif(not SERVED, reason="there is no fork server here")
@@ -42,8 +43,9 @@ from cohort import raw_cohort
 from sulcnet.planning.budget import Step
 from sulcnet.planning.planner import Wish
 from sulcnet.preprocessing.verify import verify_dataset
-from sulcnet.runs import planning, schedules
-from sulcnet.runs.planning import plan_dataset
+from sulcnet.assembly import schedules
+from sulcnet.memory import planning
+from sulcnet.memory.planning import plan_dataset
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
 workspace, folders = raw_cohort(Path(sys.argv[1]))
@@ -51,7 +53,7 @@ planning.steps_of = lambda asked: [Step("recon"), Step("full"), Step("scratch")]
 verify_dataset(folders, 2).raise_if_errors()
 fingerprint_dataset(folders, 2, overwrite=False)
 plan = plan_dataset(folders, Wish(net="resenc_unet", features=4, patch=(16, 16, 16)), 2)
-print("sulcnet.runs.tracing" in sys.modules)
+print("sulcnet.memory.tracing" in sys.modules)
 preprocess_dataset(folders, "3d", 2, overwrite=False)
 
 from sulcnet.runs.pretraining import PretrainWish, pretrain
@@ -290,5 +292,5 @@ def children_of(pid: int) -> list[str]:
 
 
 def test_what_the_server_imports_is_of_this_package_alone():
-    assert home(partial(partial(plan_dataset, 1), 2)) == ["sulcnet.runs.planning"]
+    assert home(partial(partial(plan_dataset, 1), 2)) == ["sulcnet.memory.planning"]
     assert home(named) == home(os.getpid) == []

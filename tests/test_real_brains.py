@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from real_data import real_data
+
 from sulcnet import plugins
+from sulcnet.memory.planning import plan_dataset
 from sulcnet.planning.planner import Wish
 from sulcnet.records.workspace import EXPORT, METRICS, Workspace
-from sulcnet.runs.planning import plan_dataset
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 from sulcnet.runs.pretraining import PretrainWish, pretrain
 
@@ -35,8 +36,8 @@ def walls(tmp_path_factory) -> Workspace:
 @pytest.mark.parametrize("preset", ["sulcnet", "paper"])
 @pytest.mark.parametrize("method, settings", VARIANTS, ids=lambda part: "-".join(part) if isinstance(part, tuple) else part)
 def test_the_loss_of_unseen_brains_falls(method, settings, preset, walls, tmp_path, monkeypatch):
-    monkeypatch.setattr("sulcnet.runs.schedules.PAPER_PATCH", 32)          # the paper's 64^3 take minutes on a CPU
-    monkeypatch.setattr("sulcnet.runs.schedules.EPOCH_PATCHES", 80)
+    monkeypatch.setattr("sulcnet.assembly.schedules.PAPER_PATCH", 32)          # the paper's 64^3 take minutes on a CPU
+    monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 80)
     workspace = Workspace(walls.raw, walls.preprocessed, Path(tmp_path), "test")
     wish = PretrainWish(method=method, preset=preset, settings=settings, epochs=3, device="cpu", threads=1)
     run = pretrain(workspace, [workspace.folders(NAME)], wish)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+
 from sulcnet import plugins
 from sulcnet.cli.info import COMMAND
 from sulcnet.errors import ModelError

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from sulcnet import plugins
 from sulcnet.errors import SulcnetError
+from sulcnet.memory.live_bytes import FREED
+from sulcnet.memory.needs import DECIDING, origin
+from sulcnet.memory.tracing import run_on_gpu, run_on_tensors, trace_step
 from sulcnet.networks import family
-from sulcnet.planning.memory import FREED
 from sulcnet.records.memory import PREDICT, MemoryTable, StepQuestion
-from sulcnet.runs.needs import DECIDING, origin
-from sulcnet.runs.tracing import run_on_gpu, run_on_tensors, trace_step
 from sulcnet.training.loop import Loop
 
 SMALL = {"swin_unetr_12": (12, (64, 64, 64)), "resenc_unet": (8, (32, 32, 32)), "unet_bn": (8, (32, 32, 32)), "dd_unet": (8, (32, 32, 32))}
@@ -144,10 +145,11 @@ def test_rows_may_be_of_several_versions_of_a_library(tmp_path):
 def test_an_origin_names_all_code_that_takes_part_in_a_step():
     """What tracing imports and the origin does not name holds facts, reads files or draws data: no step runs it."""
     aside = {"cli", "errors", "limits", "log", "options", "plugins", "processes", "parallel", "records", "data", "io", "geometry",
-             "evaluation", "phantoms", "planning", "preprocessing", "training", "training.schedule", "training.checkpoint", "training.signals", "runs", "runs.schedules"}
+             "evaluation", "phantoms", "planning", "preprocessing", "training", "training.schedule", "training.checkpoint", "training.signals",
+             "assembly", "assembly.schedules", "memory", "memory.needs"}
     code = """
 import sys
-import sulcnet.runs.tracing
+import sulcnet.memory.tracing
 from sulcnet import plugins
 for folder, export in (("networks", "NETWORK"), ("pretraining", "METHOD"), ("tuning", "TUNING"), ("tasks", "TASK")):
     for name in plugins.names(folder, export):
@@ -157,4 +159,4 @@ print("\\n".join(name for name in sys.modules if name.startswith("sulcnet.")))
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     named = {name.removesuffix(".py").replace("/", ".") for name in DECIDING}
     names = [name.removeprefix("sulcnet.") for name in loaded]
-    assert not [name for name in names if name not in aside | named and name.split(".")[0] not in (aside | named) - {"training", "runs", "planning"}]
+    assert not [name for name in names if name not in aside | named and name.split(".")[0] not in (aside | named) - {"training", "assembly", "memory"}]

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 from cohort import prepared_cohort
+from torch import nn
+
 from sulcnet.cli.train import COMMAND as TRAIN
 from sulcnet.errors import ModelError, OutOfMemory, SulcnetError, UsageError
 from sulcnet.losses import Ratio
@@ -22,7 +24,6 @@ from sulcnet.training import checkpoint
 from sulcnet.training.loop import Loop
 from sulcnet.training.method import Group, Method, Step, Term
 from sulcnet.training.schedule import rate_factor
-from torch import nn
 
 CPU = torch.device("cpu")
 
@@ -46,7 +47,7 @@ def wish(**changes) -> TrainingWish:
 
 def short(monkeypatch, patches: int = 12):
     """Make an epoch this many patches."""
-    monkeypatch.setattr("sulcnet.runs.schedules.EPOCH_PATCHES", patches)
+    monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", patches)
 
 
 def weights(run: RunFolder, which: str = "final") -> dict[str, torch.Tensor]:
@@ -87,7 +88,7 @@ def test_workers_do_not_change_the_weights(fresh, monkeypatch):
 KILLED = """
 import sys, torch
 from sulcnet.records.workspace import Workspace
-import sulcnet.runs.schedules as schedules
+import sulcnet.assembly.schedules as schedules
 schedules.EPOCH_PATCHES = 12
 import sulcnet.training.loop as loop
 loop.LAST_SAVE_SECONDS = 0.0

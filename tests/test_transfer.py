@@ -5,19 +5,20 @@ import json
 import pytest
 import torch
 from cohort import prepared_cohort
+
+from sulcnet.assembly.transfer import Weights, digest, load_pretrained, load_weights, restore_constants, stage_names
 from sulcnet.cli.train import COMMAND as TRAIN
 from sulcnet.cli.train import wish_of
 from sulcnet.errors import ModelError, UsageError
 from sulcnet.networks import build, family
 from sulcnet.networks._network import Network
 from sulcnet.networks.film import norms
+from sulcnet.prediction.model import load_model
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.transfer import Transfer
 from sulcnet.records.workspace import EXPERIMENT, EXPORT, TRANSFER, Workspace
-from sulcnet.runs.model import load_model
 from sulcnet.runs.pretraining import PretrainWish, pretrain
 from sulcnet.runs.training import TrainingWish, train
-from sulcnet.runs.transfer import Weights, digest, load_pretrained, load_weights, restore_constants, stage_names
 from sulcnet.training import checkpoint
 
 PATCH = (16, 24, 16)
@@ -142,14 +143,14 @@ def trained(tmp_path_factory):
     """A dataset with a finished pre-training of one short epoch."""
     workspace, folders = prepared_cohort(tmp_path_factory.mktemp("cohort"), patch=PATCH)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sulcnet.runs.schedules.EPOCH_PATCHES", 5)
+        patch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 5)
         run = pretrain(workspace, [folders], PretrainWish("mae", epochs=1, device="cpu", precision="fp32", threads=1))
     return workspace, folders, run
 
 
 @pytest.fixture
 def short(monkeypatch):
-    monkeypatch.setattr("sulcnet.runs.schedules.EPOCH_PATCHES", 5)
+    monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 5)
 
 
 def wish(**changes) -> TrainingWish:

@@ -7,23 +7,24 @@ from itertools import pairwise
 import pytest
 import torch
 from cohort import prepared_cohort
+from test_contract import NETWORKS, TUNINGS, WITH_LINEARS, batch_of, method_of, plan_of, total
+from torch import nn
+
 from sulcnet import plugins
+from sulcnet.assembly import schedules
+from sulcnet.assembly.finetuning import FineTuning, Model
+from sulcnet.assembly.transfer import merge_adapter, read_weights, state_digest, write_export
 from sulcnet.errors import ModelError, UsageError
 from sulcnet.networks import build, family
 from sulcnet.networks._unet_bn_network import ResidualBlock
 from sulcnet.networks.adapters import Adapter, LowRank, convolutions, linears
+from sulcnet.prediction.model import load_model
 from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.plan import load_plan
 from sulcnet.records.workspace import ADAPTER, EXPERIMENT, EXPORT, TRANSFER, RunFolder, Workspace
-from sulcnet.runs import schedules
-from sulcnet.runs.finetuning import FineTuning, Model
-from sulcnet.runs.model import load_model
 from sulcnet.runs.training import TrainingWish, train
-from sulcnet.runs.transfer import merge_adapter, read_weights, state_digest, write_export
 from sulcnet.training import checkpoint
 from sulcnet.training.loop import Loop, _optimiser
-from test_contract import NETWORKS, TUNINGS, WITH_LINEARS, batch_of, method_of, plan_of, total
-from torch import nn
 
 SCHEDULE = Schedule(epochs=1, steps_per_epoch=3, rates={"network": 1e-3, "heads": 1e-3}, weight_decay=1e-2, warm_up=0.0, floor=0.1, clip=1.0)
 FROZEN = ("decoder", "top")
@@ -356,7 +357,7 @@ def go(prepared, out, tune, start, *settings, **changes):
 @pytest.fixture
 def few(monkeypatch):
     """An epoch of 12 patches."""
-    monkeypatch.setattr("sulcnet.runs.schedules.EPOCH_PATCHES", 12)
+    monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 12)
 
 
 def test_a_run_tells_what_learned_and_leaves_its_adapter(prepared, start, tmp_path, few):

@@ -11,19 +11,20 @@ from pathlib import Path
 
 import pytest
 import strangers
-import sulcnet
 from cohort import NAME, SHAPE, SPACING, prepared_cohort
+
+import sulcnet
 from sulcnet.cli._command import Command
 from sulcnet.errors import DataError, EnvironmentFault
 from sulcnet.evaluation.tables import TablePaths, write_tables
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
+from sulcnet.prediction.predict import write_table
 from sulcnet.records import writing
 from sulcnet.records._record import write_text
 from sulcnet.records.plan import Normalisation, Plan
 from sulcnet.records.workspace import Workspace, make_writable
 from sulcnet.runs import pooling
-from sulcnet.runs.prediction import write_table
 from sulcnet.runs.training import TrainingWish, train
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(sulcnet.__file__).parents[1])}
@@ -85,7 +86,7 @@ REASONS = {"other_user": "Permission denied", "read_only": "Read-only file syste
 @pytest.fixture(scope="module")
 def study():
     """A study that is done up to a trained model; the run is of a few steps."""
-    import sulcnet.runs.schedules as schedules
+    import sulcnet.assembly.schedules as schedules
 
     with strangers.open_folder() as everybodys:
         root = everybodys / "study"
@@ -192,7 +193,7 @@ def test_tables_name_the_file_that_a_full_disk_refused(tmp_path):
 
 def test_a_training_names_the_file_that_a_full_disk_refused(study, tmp_path, monkeypatch):
     workspace = replace(Workspace.find(study), results=tmp_path)
-    monkeypatch.setattr("sulcnet.runs.schedules.EPOCH_PATCHES", 8)
+    monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 8)
     monkeypatch.setattr("sulcnet.training.loop.write_text", lambda path, text: dev_full(path))
     with refuses(f"{tmp_path}/.*/metrics.jsonl"):
         train(workspace, workspace.folders(NAME), TrainingWish(epochs=1, device="cpu", precision="fp32", threads=1))

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import strangers
+
 import sulcnet
-from sulcnet.runs.needs import Needs
+from sulcnet.memory.needs import Needs
 
 NAMES = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME",
          "SULCNET_CACHE")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from _common import command
 from _tables import Tables
+
 from sulcnet.evaluation.tables import format_summary
 from sulcnet.records.workspace import METRICS, RESOURCES, SUMMARY, TEST, RunFolder, Workspace
 

@@ -11,13 +11,14 @@ from unittest import mock
 import torch
 from _tables import Tables
 from memory import GPU_PATCHES, PATCHES, question, rows, told
-from sulcnet.errors import SulcnetError
-from sulcnet.planning.memory import CONVOLUTIONS, LiveBytes
-from sulcnet.records.memory import StepNeed, StepQuestion
-from sulcnet.runs.needs import Needs
-from sulcnet.runs.tracing import Measured, run_on_gpu, run_on_tensors
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
+
+from sulcnet.errors import SulcnetError
+from sulcnet.memory.live_bytes import CONVOLUTIONS, LiveBytes
+from sulcnet.memory.needs import Needs
+from sulcnet.memory.tracing import Measured, run_on_gpu, run_on_tensors
+from sulcnet.records.memory import StepNeed, StepQuestion
 
 MIB = 2**20
 FACTORS = (1.0, 1.1, 1.25)              # of what was foreseen: does a step survive with so much of the card?

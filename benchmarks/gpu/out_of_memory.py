@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from _common import NET, SMALL_SHAPE, SMALL_SPACING, command, prepared_phantoms
 from _tables import Tables
+
 from sulcnet.records.workspace import DatasetFolders
 
 NAME = "Dataset906_TooLarge"

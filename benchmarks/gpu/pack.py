@@ -51,9 +51,10 @@ def rows(folder: Path) -> None:
     from memory import GPU_PATCHES
     from memory import rows as asked_rows
     from speed import plan_for_card
+
     from sulcnet.errors import SulcnetError
+    from sulcnet.memory.needs import Needs, trace_need
     from sulcnet.parallel import default_workers, map_cases
-    from sulcnet.runs.needs import Needs, trace_need
 
     with Needs.kept() as needs:
         missing = [asked for asked in asked_rows(GPU_PATCHES) if asked not in needs.rows]

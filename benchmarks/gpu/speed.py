@@ -12,23 +12,24 @@ import torch
 from _common import SMALL_SHAPE, SMALL_SPACING, prepared_phantoms
 from _tables import Tables
 from memory import asked_for
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
 from sulcnet.data.images import ImageSource
 from sulcnet.data.loader import batches, image_batches
 from sulcnet.data.patches import PatchSource
 from sulcnet.data.region import learn_region
 from sulcnet.errors import SulcnetError
+from sulcnet.memory.needs import Needs
+from sulcnet.memory.planning import plan_network, steps_of
+from sulcnet.memory.tracing import built_loop
 from sulcnet.parallel import default_workers
 from sulcnet.planning.budget import Asked, Candidate, Step, question_of
 from sulcnet.records.plan import NetworkPlan, Plan, StepPlan, load_plan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.runs.folders import read_cases
-from sulcnet.runs.needs import Needs
-from sulcnet.runs.planning import plan_network, steps_of
-from sulcnet.runs.tracing import built_loop
 from sulcnet.training.loop import Loop
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 GB = 80.0
 CASE = (90, 190, 160)                   # voxels of a hemisphere at 1 mm

@@ -94,7 +94,7 @@ def _memory(text: str) -> float | str:
 def _card() -> float:
     """Read the memory of the smallest card that is there [GB]."""
     from sulcnet.errors import EnvironmentFault
-    from sulcnet.runs.machine import describe_machine
+    from sulcnet.report.machine import describe_machine
 
     machine = describe_machine()
     if not machine.gpus:

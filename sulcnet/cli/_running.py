@@ -5,7 +5,19 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from sulcnet.cli._command import Parser, add_device, add_overwrite, add_plans, add_quiet, add_root, add_seed, add_set, amount, natural, positive
+from sulcnet.cli._command import (
+    Parser,
+    add_device,
+    add_overwrite,
+    add_plans,
+    add_quiet,
+    add_root,
+    add_seed,
+    add_set,
+    amount,
+    natural,
+    positive,
+)
 
 
 def add_run_flags(parser: Parser, epochs: str, better: str) -> None:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from sulcnet.cli._command import Command, Parser, add_device, add_quiet, add_seed, add_workers, amount, loading, next_command
+from sulcnet.cli._command import (
+    Command,
+    Parser,
+    add_device,
+    add_quiet,
+    add_seed,
+    add_workers,
+    amount,
+    loading,
+    next_command,
+)
 
 HELP = """Run the whole path on phantoms that it draws: raw images, plan, preprocessing, training, prediction, scores and a
 picture. Takes a few minutes on two CPU cores."""

@@ -38,8 +38,8 @@ def run(args: Namespace) -> str:
     import json
 
     from sulcnet.evaluation.tables import format_summary
+    from sulcnet.prediction.evaluate import evaluate_folder, read_references, table_paths
     from sulcnet.records.workspace import require_folder
-    from sulcnet.runs.evaluation import evaluate_folder, read_references, table_paths
 
     predictions = require_folder(Path(args.predictions), "-p")
     references = require_folder(Path(args.references), "-r") if args.references else None

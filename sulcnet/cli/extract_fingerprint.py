@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from sulcnet.cli._command import Command, Parser, add_dataset, add_overwrite, add_quiet, add_root, add_workers, next_command
+from sulcnet.cli._command import (
+    Command,
+    Parser,
+    add_dataset,
+    add_overwrite,
+    add_quiet,
+    add_root,
+    add_workers,
+    next_command,
+)
 
 HELP = """Measure a raw dataset: shapes, spacings, intensities and structure volumes of every case that is not a test case.
 Writes splits.json (before anything is measured) and fingerprint.json."""

@@ -12,8 +12,8 @@ from sulcnet.log import counted
 
 if TYPE_CHECKING:
     from sulcnet.records.workspace import Workspace
-    from sulcnet.runs.machine import Machine
-    from sulcnet.runs.overview import DatasetOverview, RunOverview
+    from sulcnet.report.machine import Machine
+    from sulcnet.report.overview import DatasetOverview, RunOverview
 
 HELP = """Show versions, GPU, CPU and memory, which rule chose the folders, and the datasets with what was planned, prepared
 and trained for them. With -d, one dataset and its runs. With --self-test, try everything once on tiny phantoms: about a
@@ -38,8 +38,8 @@ def run(args: Namespace) -> str:
     if args.self_test:
         return _self_test(args)
     from sulcnet.records.workspace import Workspace
-    from sulcnet.runs.machine import describe_machine
-    from sulcnet.runs.overview import describe_dataset, describe_workspace
+    from sulcnet.report.machine import describe_machine
+    from sulcnet.report.overview import describe_dataset, describe_workspace
 
     workspace = Workspace.find(args.root)
     if args.dataset:
@@ -114,7 +114,7 @@ def _datasets(datasets: Sequence[DatasetOverview]) -> str:
 
 
 def _row(item: DatasetOverview) -> tuple[str, ...]:
-    from sulcnet.runs.overview import UNFINISHED
+    from sulcnet.report.overview import UNFINISHED
 
     classes = f"{item.target}: {len(item.classes)}" if item.target else UNKNOWN
     planned = "; ".join(f"{name}: {', '.join(networks)}" for name, networks in item.planned.items()) or UNKNOWN

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from sulcnet.cli._command import Command, Parser, add_dataset, add_plans, add_quiet, add_root, add_workers, next_command, plans_flag
+from sulcnet.cli._command import (
+    Command,
+    Parser,
+    add_dataset,
+    add_plans,
+    add_quiet,
+    add_root,
+    add_workers,
+    next_command,
+    plans_flag,
+)
 from sulcnet.cli._planning import add_configuration, add_wish, sentence, wish_of
 
 HELP = """Plan a dataset for a network: spacing and normalisation from the fingerprint; patch, batch and recomputation from the
@@ -29,8 +39,8 @@ def arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> str:
     """Plan, and say what was chosen."""
+    from sulcnet.memory.planning import plan_dataset, probe_plan
     from sulcnet.records.workspace import Workspace
-    from sulcnet.runs.planning import plan_dataset, probe_plan
 
     folders = Workspace.find(args.root).dataset(args.dataset, args.plans_name)
     wish = wish_of(args)

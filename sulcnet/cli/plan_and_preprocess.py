@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from sulcnet.cli._command import Command, Parser, add_dataset, add_overwrite, add_plans, add_quiet, add_root, add_workers, next_command, plans_flag, root_flag
+from sulcnet.cli._command import (
+    Command,
+    Parser,
+    add_dataset,
+    add_overwrite,
+    add_plans,
+    add_quiet,
+    add_root,
+    add_workers,
+    next_command,
+    plans_flag,
+    root_flag,
+)
 from sulcnet.cli._planning import add_configuration, add_wish, sentence, wish_of
 
 HELP = """From a raw dataset to prepared cases: verify it, measure it, plan a network for a memory budget, prepare every
@@ -29,9 +41,9 @@ def arguments(parser: Parser) -> None:
 def run(args: Namespace) -> str:
     """Run the four steps, and say what comes next."""
     from sulcnet.log import counted
+    from sulcnet.memory.planning import plan_dataset
     from sulcnet.preprocessing.verify import verify_dataset
     from sulcnet.records.workspace import Workspace
-    from sulcnet.runs.planning import plan_dataset
     from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
     folders = Workspace.find(args.root).dataset(args.dataset, args.plans_name)

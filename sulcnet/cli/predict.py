@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from sulcnet.cli._command import Command, Parser, add_dataset, add_device, add_overwrite, add_quiet, add_root, loading, next_command
+from sulcnet.cli._command import (
+    Command,
+    Parser,
+    add_dataset,
+    add_device,
+    add_overwrite,
+    add_quiet,
+    add_root,
+    loading,
+    next_command,
+)
 
 HELP = """Predict a folder of images, one file, or a BIDS root: a mask per image on the image's own grid, and predictions.tsv
 with the class, its probabilities and the volumes. A broken image gets a row with its reason; the others go on."""
@@ -44,9 +54,9 @@ def run(args: Namespace) -> str:
     folder = RunFolder(require_folder(Path(args.model), "-m")) if args.model else Workspace.find(args.root).only_run(args.dataset)
 
     with loading("torch"):
-        from sulcnet.runs.inputs import find_inputs
-        from sulcnet.runs.model import load_model
-        from sulcnet.runs.prediction import check_out, predict_cases
+        from sulcnet.prediction.inputs import find_inputs
+        from sulcnet.prediction.model import load_model
+        from sulcnet.prediction.predict import check_out, predict_cases
         from sulcnet.training.device import choose_device, use_threads
 
     device, out = choose_device(args.device), Path(args.output)

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from sulcnet.cli._command import Command, Parser, add_dataset, add_overwrite, add_plans, add_quiet, add_root, add_workers, next_command, plans_flag
+from sulcnet.cli._command import (
+    Command,
+    Parser,
+    add_dataset,
+    add_overwrite,
+    add_plans,
+    add_quiet,
+    add_root,
+    add_workers,
+    next_command,
+    plans_flag,
+)
 from sulcnet.cli._planning import add_configuration
 
 HELP = """Prepare every case of a planned dataset: orient, crop, resample, normalise, store. Cases that are finished and

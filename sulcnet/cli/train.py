@@ -52,7 +52,7 @@ def run(args: Namespace) -> str:
     from sulcnet.report.pictures import reconstruction_montage, training_curves
 
     with loading("torch"):
-        from sulcnet.runs.scoring import score_run
+        from sulcnet.prediction.scoring import score_run
         from sulcnet.runs.training import train
 
     workspace = Workspace.find(args.root)

@@ -27,7 +27,17 @@ from sulcnet.data._shared_memory import ADVICE, PAGE, PREFETCHED, Share, advice,
 from sulcnet.errors import EnvironmentFault, SulcnetError
 from sulcnet.parallel import WorkerLost, attempt, unpacked
 from sulcnet.processes import (
-    CONTEXT, KILLED, STOPS, Surroundings, cause, home, peak_memory, ready, settle, starting, surroundings,
+    CONTEXT,
+    KILLED,
+    STOPS,
+    Surroundings,
+    cause,
+    home,
+    peak_memory,
+    ready,
+    settle,
+    starting,
+    surroundings,
 )
 from sulcnet.records.workspace import SHARED_MEMORY
 

@@ -22,7 +22,7 @@ import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from scipy.ndimage import binary_dilation
 
-from sulcnet.data.augment import AugmentOptions, Augmenter
+from sulcnet.data.augment import Augmenter, AugmentOptions
 from sulcnet.data.patches import corner, in_rounds
 from sulcnet.errors import DataError
 from sulcnet.io.store import open_array

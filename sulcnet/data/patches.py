@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 
-from sulcnet.data.augment import AugmentOptions, Augmenter
+from sulcnet.data.augment import Augmenter, AugmentOptions
 from sulcnet.data.region import Region, smallest_structure
 from sulcnet.io.store import open_array
 from sulcnet.records.plan import NetworkPlan, Plan

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from sulcnet.networks._network import Features, Network, layer
 
-
 HEADS = 4                              # softmaxes over the windows of an image
 LEAST = 8                              # channels of the segmentation head; with 4 a thin second structure was never found
 

@@ -5,7 +5,7 @@
     median case 90x190x160 -> 96x192x160 -> 96x160x160 -> 96x160x128 -> ... -> 64x64x64     candidates, large to small
                                   no            no            yes                            one image at a time: fits?
 
-`need` answers what a step needs, exactly (`runs/tracing.py`, or rows that were traced before). Nothing here imports torch.
+`need` answers what a step needs, exactly (`memory/tracing.py`, or rows that were traced before). Nothing here imports torch.
 """
 
 from __future__ import annotations

@@ -19,7 +19,16 @@ from sulcnet.parallel import map_cases
 from sulcnet.preprocessing.case_checks import CaseCheck, check_case
 from sulcnet.preprocessing.integrity import Problem, Report, format_report, problem, worst_first
 from sulcnet.records import workspace as names
-from sulcnet.records.dataset import UNKNOWN, Case, Dataset, DatasetHeader, case_ids, describe_case, label_files, read_participants
+from sulcnet.records.dataset import (
+    UNKNOWN,
+    Case,
+    Dataset,
+    DatasetHeader,
+    case_ids,
+    describe_case,
+    label_files,
+    read_participants,
+)
 from sulcnet.records.splits import FOLDS, read_splits
 from sulcnet.records.workspace import DatasetFolders, make_writable
 

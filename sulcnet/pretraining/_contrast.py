@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from sulcnet.data.loader import Images
 from sulcnet.losses import Ratio
 from sulcnet.losses.contrast import (
-    UNKNOWN, alignment, dense_nt_xent, info_nce, matching_places, nt_xent, same_place, sample, uniformity,
+    UNKNOWN,
+    alignment,
+    dense_nt_xent,
+    info_nce,
+    matching_places,
+    nt_xent,
+    same_place,
+    sample,
+    uniformity,
 )
 from sulcnet.networks._network import Features, Network
 from sulcnet.networks.heads import DenseProjectionHead, ProjectionHead, class_stage

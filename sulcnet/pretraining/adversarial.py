@@ -22,7 +22,7 @@ from sulcnet.losses.adversarial import adaptive_weight, critic_accuracy, critic_
 from sulcnet.networks.critic import Critic
 from sulcnet.options import option
 from sulcnet.pretraining._image import image_terms, spoil
-from sulcnet.pretraining._pretraining import PretrainOptions, Pretraining, total
+from sulcnet.pretraining._pretraining import Pretraining, PretrainOptions, total
 from sulcnet.training.method import Group, Step, Term
 
 

@@ -23,7 +23,7 @@ from sulcnet.losses import Ratio
 from sulcnet.options import option
 from sulcnet.pretraining._contrast import ImageContrast, PatchContrast
 from sulcnet.pretraining._image import LIGHT, image_terms, spoil
-from sulcnet.pretraining._pretraining import PretrainOptions, Pretraining, total
+from sulcnet.pretraining._pretraining import Pretraining, PretrainOptions, total
 from sulcnet.training.method import Group, Step, Term
 
 TEMPERATURE = {"paper": 0.5, "sulcnet": 0.2}

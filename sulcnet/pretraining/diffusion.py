@@ -22,7 +22,7 @@ from sulcnet.losses.diffusion import PAPER, SULCNET, Noise, v_loss
 from sulcnet.losses.ssim import ssim_loss, to_unit
 from sulcnet.networks.film import Film, fold
 from sulcnet.options import option
-from sulcnet.pretraining._pretraining import PretrainOptions, Pretraining, reestimate_norms
+from sulcnet.pretraining._pretraining import Pretraining, PretrainOptions, reestimate_norms
 from sulcnet.training.method import Group, Step, Term
 
 LEVELS = (50, 250, 500, 750)            # that validation looks at; of 1000

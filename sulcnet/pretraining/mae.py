@@ -20,7 +20,7 @@ from sulcnet.losses import Ratio
 from sulcnet.losses.reconstruction import l1, value_cross_entropy
 from sulcnet.networks.heads import ReconstructionHead
 from sulcnet.options import option
-from sulcnet.pretraining._pretraining import PretrainOptions, Pretraining, reestimate_norms, total
+from sulcnet.pretraining._pretraining import Pretraining, PretrainOptions, reestimate_norms, total
 from sulcnet.training.method import Step, Term
 
 log = logging.getLogger("sulcnet")

@@ -14,7 +14,7 @@ from sulcnet.losses import Ratio
 from sulcnet.losses.ssim import ssim, to_unit
 from sulcnet.options import option
 from sulcnet.pretraining._image import image_terms, spoil
-from sulcnet.pretraining._pretraining import PretrainOptions, Pretraining, total
+from sulcnet.pretraining._pretraining import Pretraining, PretrainOptions, total
 from sulcnet.training.method import Step, Term
 
 

@@ -19,7 +19,6 @@ from sulcnet.records.memory import RECOMPUTE
 from sulcnet.records.network_spec import NetworkSpec
 from sulcnet.records.workspace import ANY_DATASET
 
-
 PREPARATION = {"channels", "labels", "classification", "spacing", "normalisation", "schema"}
 INHERITS = "inherits_from"              # of a configuration that a person wrote into plans.json: only what differs follows
 

@@ -237,7 +237,7 @@ def settle_user() -> None:
 
 def memory_tables() -> tuple[Path, Path]:
     """The rows of memory that came with the package, and those that were traced here."""
-    return Path(__file__).parents[1] / "planning" / MEMORY, cache_folder() / MEMORY
+    return Path(__file__).parents[1] / "memory" / MEMORY, cache_folder() / MEMORY
 
 
 def require_path(path: Path, flag: str) -> Path:

@@ -1,1 +1,1 @@
-"""Put network, method, tuning and tasks together into one run."""
+"""One run from its folder to its weights: preparing, pre-training, fine-tuning, and the demo of all of it."""

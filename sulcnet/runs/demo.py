@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from sulcnet.io import read_image, read_label
+from sulcnet.memory.planning import plan_dataset
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.planner import Wish
+from sulcnet.prediction.evaluate import read_predictions_table
+from sulcnet.prediction.scoring import score_run
 from sulcnet.preprocessing.verify import verify_dataset
 from sulcnet.records.dataset import Case, Dataset
 from sulcnet.records.workspace import PREDICTIONS, TEST, DatasetFolders, RunFolder, Workspace
-from sulcnet.runs.evaluation import read_predictions_table
-from sulcnet.runs.planning import plan_dataset
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
-from sulcnet.runs.scoring import score_run
 from sulcnet.runs.training import TrainingWish, train
 
 log = logging.getLogger("sulcnet")

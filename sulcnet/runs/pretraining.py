@@ -19,6 +19,8 @@ import numpy as np
 import torch
 
 from sulcnet import options, plugins
+from sulcnet.assembly.schedules import pretraining_batch, pretraining_plan, pretraining_schedule
+from sulcnet.assembly.transfer import dry_load, write_export
 from sulcnet.data.images import ImageSource
 from sulcnet.data.loader import Images, collate_images, image_batches
 from sulcnet.errors import UsageError
@@ -28,13 +30,21 @@ from sulcnet.records._record import write_json
 from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.plan import NetworkPlan, Plan, load_plan
 from sulcnet.records.workspace import (
-    DATASET_JSON, EXPERIMENT, EXPORT, LOG, PICTURES, PLANS, PROGRESS, RESOURCES, SPLITS, DatasetFolders, RunFolder,
+    DATASET_JSON,
+    EXPERIMENT,
+    EXPORT,
+    LOG,
+    PICTURES,
+    PLANS,
+    PROGRESS,
+    RESOURCES,
+    SPLITS,
+    DatasetFolders,
+    RunFolder,
     Workspace,
 )
 from sulcnet.runs.folders import Wish, check_claim, recorded, take, versions
 from sulcnet.runs.pooling import Pool, gather
-from sulcnet.runs.schedules import pretraining_batch, pretraining_plan, pretraining_schedule
-from sulcnet.runs.transfer import dry_load, write_export
 from sulcnet.training.device import autocast, choose_device, choose_precision, use_threads
 from sulcnet.training.loop import Loop, seed_draws
 from sulcnet.training.resources import GpuWatch, costs

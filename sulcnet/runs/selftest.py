@@ -24,18 +24,18 @@ import torch
 from sulcnet import plugins
 from sulcnet.errors import ModelError, SulcnetError
 from sulcnet.io import read_image, read_label
+from sulcnet.memory.planning import plan_dataset
+from sulcnet.memory.tracing import take_step
 from sulcnet.networks import family
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.planner import Wish
+from sulcnet.prediction.scoring import score_run
 from sulcnet.preprocessing.verify import verify_dataset
 from sulcnet.records.dataset import Dataset
 from sulcnet.records.memory import StepQuestion
 from sulcnet.records.workspace import TEST, DatasetFolders, Workspace
-from sulcnet.runs.planning import plan_dataset
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
-from sulcnet.runs.scoring import score_run
-from sulcnet.runs.tracing import take_step
 from sulcnet.runs.training import TrainingWish, train
 from sulcnet.training.device import autocast, choose_device, choose_precision, use_threads
 

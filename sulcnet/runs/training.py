@@ -17,11 +17,16 @@ import numpy as np
 import torch
 
 from sulcnet import options, plugins
+from sulcnet.assembly.finetuning import FineTuning, Model
+from sulcnet.assembly.frozen import FeatureCache
+from sulcnet.assembly.schedules import tuning_schedule
+from sulcnet.assembly.transfer import load_pretrained, write_adapter
 from sulcnet.data.loader import batches
 from sulcnet.data.patches import PatchSource
 from sulcnet.data.region import Region, learn_region
 from sulcnet.errors import DataError, ModelError, UsageError
 from sulcnet.log import counted, to_file
+from sulcnet.prediction.scoring import is_scored
 from sulcnet.records._record import write_json
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import NetworkPlan, Plan, load_plan
@@ -29,16 +34,22 @@ from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.splits import Part, Splits
 from sulcnet.records.transfer import Transfer
 from sulcnet.records.workspace import (
-    DATASET_JSON, EXPERIMENT, EXPORT, LOG, PLANS, PROGRESS, REGION, RESOURCES, SPLITS, TRANSFER, DatasetFolders,
-    RunFolder, Workspace,
+    DATASET_JSON,
+    EXPERIMENT,
+    EXPORT,
+    LOG,
+    PLANS,
+    PROGRESS,
+    REGION,
+    RESOURCES,
+    SPLITS,
+    TRANSFER,
+    DatasetFolders,
+    RunFolder,
+    Workspace,
 )
-from sulcnet.runs.finetuning import FineTuning, Model
 from sulcnet.runs.folders import Wish, check_claim, read_cases, recorded, take, versions
-from sulcnet.runs.frozen import FeatureCache
 from sulcnet.runs.pretraining import PretrainWish, pretrain
-from sulcnet.runs.schedules import tuning_schedule
-from sulcnet.runs.scoring import is_scored
-from sulcnet.runs.transfer import load_pretrained, write_adapter
 from sulcnet.runs.validation import Validation
 from sulcnet.training.device import choose_device, choose_precision, use_threads
 from sulcnet.training.loop import Loop

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import torch
 
+from sulcnet.assembly.finetuning import FineTuning
 from sulcnet.data.loader import Batch, collate
 from sulcnet.data.patches import PatchSource
 from sulcnet.records.plan import Plan
-from sulcnet.runs.finetuning import FineTuning
 from sulcnet.training.device import autocast
 
 MOST = 64                               # cases watched; a larger validation set is thinned evenly

@@ -15,7 +15,6 @@ from sulcnet.networks.heads import ClassHead, class_channels, class_maps
 from sulcnet.records.plan import Plan
 from sulcnet.tasks._task import Layout, Task
 
-
 DROPOUT = 0.5
 
 

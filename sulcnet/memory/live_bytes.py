@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from sulcnet.planning.allocator import BLOCK
+from sulcnet.memory.allocator import BLOCK
 
 FREED = -1                              # in a log, in the place of the bytes
 FORWARD, BACKWARD, OPTIMISER = "forward", "backward", "optimiser"

@@ -16,7 +16,17 @@ from sulcnet.records.dataset import Dataset
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import Plan, load_plans
 from sulcnet.records.splits import read_splits
-from sulcnet.records.workspace import EXPERIMENT, INTEGRITY, METRICS, SUMMARY, TEST, VALIDATION, DatasetFolders, RunFolder, Workspace
+from sulcnet.records.workspace import (
+    EXPERIMENT,
+    INTEGRITY,
+    METRICS,
+    SUMMARY,
+    TEST,
+    VALIDATION,
+    DatasetFolders,
+    RunFolder,
+    Workspace,
+)
 from sulcnet.runs.preparing import cases_to_prepare
 
 FINISHED, NOT_SCORED, UNFINISHED = "finished", "not scored", "unfinished"

@@ -21,12 +21,12 @@ from sulcnet.geometry.canonical import to_input_grid
 from sulcnet.inference.predictor import Predictor
 from sulcnet.io import Image, read_image, write_map, write_mask
 from sulcnet.log import counted, progress
+from sulcnet.prediction.model import TrainedModel
 from sulcnet.preprocessing.prepare import prepare_arrays
 from sulcnet.records.dataset import Case
 from sulcnet.records.plan import Plan
 from sulcnet.records.workspace import PREDICTIONS, make_writable
 from sulcnet.records.writing import writing
-from sulcnet.runs.model import TrainedModel
 
 log = logging.getLogger("sulcnet")
 

@@ -7,18 +7,17 @@ from functools import partial
 
 import torch
 
+from sulcnet.assembly.finetuning import Model
+from sulcnet.assembly.transfer import restore_constants
 from sulcnet.data.region import Region
 from sulcnet.errors import ModelError
 from sulcnet.inference.predictor import Predictor
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import NetworkPlan, Plan, load_plan
 from sulcnet.records.workspace import EXPERIMENT, REGION, RunFolder
-from sulcnet.runs.finetuning import Model
-from sulcnet.runs.transfer import restore_constants
 from sulcnet.tasks.classification import coordinates
 from sulcnet.training import checkpoint
 from sulcnet.training.device import autocast, choose_precision
-
 
 WINDOWS = 2                             # per forward pass where no GPU was planned for: one alone meets torch's slow kernels on CPUs
 

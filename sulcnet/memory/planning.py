@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from sulcnet import plugins
 from sulcnet.errors import ModelError, SulcnetError
+from sulcnet.memory.needs import Needs, NotTraced
 from sulcnet.networks import family
 from sulcnet.parallel import map_cases
 from sulcnet.planning.budget import CONTEXT, Asked, Candidate, Search, Step, card_bytes, question_of
@@ -27,7 +28,6 @@ from sulcnet.records.memory import PREDICT, StepNeed, StepQuestion
 from sulcnet.records.network_spec import NetworkSpec
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Plan, PredictionPlan, StepPlan, load_plans, save_plan
 from sulcnet.records.workspace import DATASET_JSON, DatasetFolders, make_writable
-from sulcnet.runs.needs import Needs, NotTraced
 
 log = logging.getLogger("sulcnet")
 
@@ -109,7 +109,7 @@ def probe_plan(folders: DatasetFolders, plan: Plan, wish: Wish) -> Plan:
     Raises:
         EnvironmentFault: there is no GPU.
     """
-    from sulcnet.runs.tracing import run_on_gpu
+    from sulcnet.memory.tracing import run_on_gpu
     from sulcnet.training.device import choose_device
 
     device, network = choose_device("cuda"), plan.networks[wish.net]

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sulcnet.assembly.finetuning import FineTuning
 from sulcnet.errors import ModelError
 from sulcnet.networks import build
 from sulcnet.networks._network import Network
@@ -28,7 +29,6 @@ from sulcnet.records._record import read_json
 from sulcnet.records.plan import NetworkPlan, Plan
 from sulcnet.records.transfer import Count, StageTransfer, Transfer
 from sulcnet.records.workspace import ADAPTER, EXPORT, RunFolder
-from sulcnet.runs.finetuning import FineTuning
 from sulcnet.training import checkpoint
 
 NESTS = ("modules", "state_dict", "model", "network", "net")   # keys under which libraries keep a state

@@ -22,8 +22,8 @@ log = logging.getLogger("sulcnet")
 
 # The code that decides what a step holds: rows are of one state of it. A test sees that nothing is missing here.
 DECIDING = (
-    "losses", "networks", "pretraining", "tasks", "tuning", "planning/allocator.py", "planning/memory.py",
-    "training/device.py", "training/loop.py", "training/method.py", "runs/finetuning.py", "runs/frozen.py", "runs/tracing.py",
+    "losses", "networks", "pretraining", "tasks", "tuning", "memory/allocator.py", "memory/live_bytes.py",
+    "training/device.py", "training/loop.py", "training/method.py", "assembly/finetuning.py", "assembly/frozen.py", "memory/tracing.py",
 )
 
 
@@ -76,7 +76,7 @@ class Needs:
 
 def trace_need(question: StepQuestion) -> StepNeed:
     """Trace what a step needs; what cannot be built is a refusal, which is kept too."""
-    from sulcnet.runs.tracing import trace_step
+    from sulcnet.memory.tracing import trace_step
 
     try:
         return trace_step(question)

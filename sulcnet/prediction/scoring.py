@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from sulcnet.errors import PartlyDone
+from sulcnet.prediction.evaluate import evaluate_folder
+from sulcnet.prediction.model import load_model
+from sulcnet.prediction.predict import predict_cases
 from sulcnet.records.dataset import Case, Dataset
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.workspace import EXPERIMENT, SUMMARY, TEST, VALIDATION, DatasetFolders, RunFolder
-from sulcnet.runs.evaluation import evaluate_folder
-from sulcnet.runs.model import load_model
-from sulcnet.runs.prediction import predict_cases
 from sulcnet.training.device import choose_device, use_threads
 
 

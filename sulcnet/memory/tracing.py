@@ -19,17 +19,17 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sulcnet import plugins
+from sulcnet.assembly.finetuning import FineTuning, Model
+from sulcnet.assembly.schedules import PRETRAIN_RATES, RATES
 from sulcnet.data.loader import Batch, Images
-from sulcnet.planning.allocator import smallest_device
-from sulcnet.planning.memory import Trace, cuda_autocast_rules, fake_modules, trace
+from sulcnet.memory.allocator import smallest_device
+from sulcnet.memory.live_bytes import Trace, cuda_autocast_rules, fake_modules, trace
 from sulcnet.pretraining._pretraining import Pretraining, build_method
 from sulcnet.records.dataset import Classification
 from sulcnet.records.experiment import Schedule
 from sulcnet.records.memory import PREDICT, StepNeed, StepQuestion
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
 from sulcnet.records.workspace import RunFolder
-from sulcnet.runs.finetuning import FineTuning, Model
-from sulcnet.runs.schedules import PRETRAIN_RATES, RATES
 from sulcnet.training.device import autocast
 from sulcnet.training.loop import Loop
 from sulcnet.training.method import Method

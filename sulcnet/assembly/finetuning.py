@@ -8,12 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from sulcnet import plugins
+from sulcnet.assembly.frozen import begin_rounded, finish_rounded
 from sulcnet.data.loader import Batch
 from sulcnet.errors import UsageError
 from sulcnet.networks import build
 from sulcnet.networks._network import Features, Network
 from sulcnet.records.plan import NetworkPlan, Plan
-from sulcnet.runs.frozen import begin_rounded, finish_rounded
 from sulcnet.tasks._task import Layout, Task
 from sulcnet.training.method import Group, Method, Step, Term
 from sulcnet.tuning._tuning import Tuned, Tuning, TuningOptions

@@ -1,0 +1,1 @@
+"""A trained run at work: load it, predict folders, score what was predicted."""
