@@ -41,21 +41,22 @@ def prepare(root: Path) -> None:
 def one(root: Path, pooling: str, seed: int, epochs: int) -> None:
     """Train one arm and save its test probabilities."""
     from sulcnet.prediction.scoring import score_run
+    from sulcnet.records.run import Execution, RunSpec
     from sulcnet.records.workspace import Workspace
-    from sulcnet.runs.training import TrainingWish, train
+    from sulcnet.runs.execute import execute
 
     shared = Workspace.find(root)
     workspace = Workspace(shared.raw, shared.preprocessed, root / f"results_{pooling}", "benchmark")
     folders = workspace.folders("Dataset902_Large")
-    wish = TrainingWish(seed=seed, epochs=epochs, threads=1, device="cpu", settings=(f"pooling={pooling}",), overwrite=True)
-    score_run(folders, train(workspace, folders, wish), "cpu", "auto")
+    spec = RunSpec("train", (folders.name,), seed=seed, epochs=epochs, settings=(f"pooling={pooling}",))
+    score_run(folders, execute(workspace, spec, Execution("cpu", threads=1, overwrite=True)), "cpu", "auto")
 
 
 def scores(root: Path, pooling: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Read (truth, predicted) of the test phantoms."""
     import csv
 
-    run = root / f"results_{pooling}/Dataset902_Large/train/none__scratch__resenc_unet__3d/holdout__sulcnet__seed{seed}"
+    (run,) = (root / f"results_{pooling}/Dataset902_Large/train/none__scratch__resenc_unet__3d").glob(f"*__seed{seed}__*")
     rows = list(csv.DictReader((run / "test/classes.tsv").open(), delimiter="\t"))
     return np.array([row["truth"] for row in rows]), np.array([row["predicted"] for row in rows])
 

@@ -26,23 +26,25 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
+
 from sulcnet import plugins
 from sulcnet.memory.planning import plan_dataset
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.planner import Wish
+from sulcnet.records.run import Execution, RunSpec
 from sulcnet.records.workspace import PREDICTIONS, TEST, RunFolder, Workspace
-from sulcnet.runs import demo, pretraining, training
+from sulcnet.runs import demo, pretrain, train
+from sulcnet.runs.execute import execute
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
-from sulcnet.runs.pretraining import PretrainWish, pretrain
-from sulcnet.runs.training import TrainingWish, train
 from sulcnet.training import checkpoint
 
 REFERENCE = Path(__file__).with_suffix(".json")
 STEPS, PRESETS = 3, ("sulcnet", "paper")
+NAME = "Dataset901_Tiny"
 PATCH = (16, 16, 16)
 NETWORKS = ("resenc_unet", "dd_unet")                  # dd_unet has the linear layers that lora adapts
-COMMON = dict(device="cpu", precision="fp32", threads=1, epochs=1)
+HERE = Execution("cpu", "fp32", threads=1)
 
 
 def main() -> int:
@@ -82,7 +84,7 @@ def of_network(net: str, root: Path, only: str) -> Iterator[tuple[str, str]]:
         if only and only not in f"{net} {method}":
             continue
         for preset in PRESETS:
-            run = pretrain(workspace, [folders], PretrainWish(method, preset=preset, net=net, **COMMON))
+            run = execute(workspace, RunSpec("pretrain", (NAME,), pretrain=method, preset=preset, network=net), HERE)
             yield f"{net} {method} {preset}", digest(run, "final")
         yield from tuned(workspace, folders, net, method, only)
 
@@ -93,7 +95,7 @@ def of_the_paper(root: Path, only: str) -> Iterator[tuple[str, str]]:
     yield from tuned(workspace, folders, "unet_bn", "none", only)
     yield from tuned(workspace, folders, "unet_bn", "recon", only)
     if only in "unet_bn contrastive level=patch":
-        run = pretrain(workspace, [folders], PretrainWish("contrastive", settings=("level=patch",), **COMMON))
+        run = execute(workspace, RunSpec("pretrain", (NAME,), pretrain="contrastive", settings=("level=patch",)), HERE)
         yield "unet_bn contrastive level=patch", digest(run, "final")
 
 
@@ -104,13 +106,12 @@ def tuned(workspace, folders, net: str, start: str, only: str) -> Iterator[tuple
         name = f"{net} {start} {tune}"
         if starts != (start != "none") or (tune == "lora" and net != "dd_unet") or only not in name:
             continue
-        yield name, digest(train(workspace, folders, TrainingWish(net=net, pretrain=start, tune=tune, **COMMON)), "final")
+        yield name, digest(execute(workspace, RunSpec("train", (NAME,), network=net, pretrain=start, tune=tune), HERE), "final")
 
 
 def of_demo(root: Path) -> Iterator[tuple[str, str]]:
     """Run the demo for two epochs: its weights, and its table of predictions."""
-    whole = demo.TrainingWish
-    demo.TrainingWish = lambda **asked: whole(**{**asked, **COMMON, "minutes": None, "epochs": 2})
+    demo.execute = lambda workspace, spec, how, drawing: execute(workspace, spec.replace(minutes=None, epochs=2), HERE)
     done = demo.demonstrate(root, 1.0, "cpu", 0, 0, None)
     yield "demo weights", digest(done.run, "final")
     yield "demo predictions", hashlib.sha256((done.run / TEST / PREDICTIONS).read_bytes()).hexdigest()[:16]
@@ -119,7 +120,7 @@ def of_demo(root: Path) -> Iterator[tuple[str, str]]:
 def prepared(root: Path, net: str, **asked):
     """Draw, plan and prepare twelve small phantoms."""
     workspace = Workspace.find(root)
-    folders = workspace.folders("Dataset901_Tiny")
+    folders = workspace.folders(NAME)
     write_dataset(folders.raw, draw_cohort(7, 12, shape=(24, 34, 29), spacing=2.4), shares=(0.5, 0.25))
     fingerprint_dataset(folders, workers=1, overwrite=False)
     plan_dataset(folders, Wish(net=net, features=4, patch=PATCH, **asked))
@@ -129,13 +130,13 @@ def prepared(root: Path, net: str, **asked):
 
 def shorten() -> None:
     """Let every run end after three steps."""
-    for module, name in ((training, "tuning_schedule"), (pretraining, "pretraining_schedule")):
+    for module, name in ((train, "tuning_schedule"), (pretrain, "pretraining_schedule")):
         setattr(module, name, short(getattr(module, name)))
 
 
 def short(schedule_of):
     """Wrap what makes a schedule, so that its epoch has three steps."""
-    return lambda *args, **asked: dataclasses.replace(schedule_of(*args, **asked), steps_per_epoch=STEPS)
+    return lambda *args, **asked: dataclasses.replace(schedule_of(*args, **asked), epochs=1, steps_per_epoch=STEPS)
 
 
 def digest(run: RunFolder, which: str) -> str:

@@ -20,6 +20,7 @@ from sulcnet.memory.planning import plan_dataset
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.planner import Wish
+from sulcnet.records.run import Execution, RunSpec
 from sulcnet.records.workspace import EXPORT, LABELS, PARTICIPANTS, Workspace
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
@@ -55,21 +56,21 @@ def prepare(root: Path) -> None:
 def one(root: Path, arm: str, seed: int, epochs: int) -> None:
     """Train one arm."""
     from sulcnet.prediction.scoring import score_run
-    from sulcnet.runs.training import TrainingWish, train
+    from sulcnet.runs.execute import execute
 
     shared = Workspace.find(root)
     workspace = Workspace(shared.raw, shared.preprocessed, root / f"labels_{arm}", "benchmark")
     folders = workspace.folders(DATASET)
     method, _, rate = arm.partition("@")
-    start = next((root / f"results_{method}" / PROBED).glob(f"pretrain/*/*seed{seed}/{EXPORT}")) if arm != SCRATCH else "none"
-    wish = TrainingWish(pretrain=str(start), tune=SCRATCH if arm == SCRATCH else "full", seed=seed, epochs=epochs, threads=1, device="cpu",
-                        settings=(f"rate={rate}",) if rate else (), overwrite=True)
-    score_run(folders, train(workspace, folders, wish), "cpu", "auto")
+    start = next((root / f"results_{method}" / PROBED).glob(f"pretrain/*/*seed{seed}*/{EXPORT}")) if arm != SCRATCH else "none"
+    tune, settings = SCRATCH if arm == SCRATCH else "full", (f"rate={rate}",) if rate else ()
+    spec = RunSpec("train", (DATASET,), pretrain=str(start), tune=tune, seed=seed, epochs=epochs, settings=settings)
+    score_run(folders, execute(workspace, spec, Execution("cpu", threads=1, overwrite=True)), "cpu", "auto")
 
 
 def scores(root: Path, arm: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read what a run's test phantoms gave."""
-    (run,) = (root / f"labels_{arm}" / DATASET).glob(f"train/*/*seed{seed}")
+    (run,) = (root / f"labels_{arm}" / DATASET).glob(f"train/*/*seed{seed}*")
     return read_scores(run)
 
 

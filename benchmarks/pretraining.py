@@ -20,9 +20,10 @@ from sulcnet.memory.planning import plan_dataset
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.planner import Wish
+from sulcnet.records.run import Execution, RunSpec
 from sulcnet.records.workspace import METRICS, Workspace
+from sulcnet.runs.execute import execute
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
-from sulcnet.runs.pretraining import PretrainWish, pretrain
 
 PHANTOMS, PATCHES = 40, 60              # an epoch is this many patches here, and 4 validation cases
 METHODS = {"recon": (), "mae": (), "diffusion": (), "adversarial": (), "contrastive": (), "contrastive, patch": ("level=patch",)}
@@ -41,11 +42,9 @@ def prepare(root: Path, net: str, features: int, patch: int) -> tuple[Workspace,
 
 def epoch(workspace: Workspace, folders: list, method: str, args: argparse.Namespace) -> tuple[float, int | None]:
     """Give seconds of a warm epoch, and its peak of allocated bytes."""
-    wish = PretrainWish(
-        method=method.split(",")[0], settings=METHODS[method], epochs=2, device=args.device, threads=args.threads, workers=args.workers,
-        overwrite=True,
-    )
-    run = pretrain(workspace, folders, wish)
+    names = tuple(folder.name for folder in folders)
+    spec = RunSpec("pretrain", names, pretrain=method.split(",")[0], settings=METHODS[method], epochs=2)
+    run = execute(workspace, spec, Execution(args.device, workers=args.workers, threads=args.threads, overwrite=True))
     row = json.loads((run / METRICS).read_text().splitlines()[-1])
     return row["seconds"], row["peak_bytes"]
 

@@ -51,8 +51,9 @@ def one(root: Path, method: str, seed: int, epochs: int) -> None:
     from sulcnet.assembly.transfer import load_pretrained
     from sulcnet.networks import build
     from sulcnet.records.plan import load_plan
+    from sulcnet.records.run import Execution, RunSpec
     from sulcnet.records.workspace import EXPORT, Workspace
-    from sulcnet.runs.pretraining import PretrainWish, pretrain
+    from sulcnet.runs.execute import execute
 
     shared = Workspace.find(root)
     workspace = Workspace(shared.raw, shared.preprocessed, root / f"results_{method}", "benchmark")
@@ -62,8 +63,8 @@ def one(root: Path, method: str, seed: int, epochs: int) -> None:
     network = build(load_plan(folders.plans, "3d").network(None).network)
     if method != RANDOM:
         settings = (SAMPLES, *METHODS[method])
-        wish = PretrainWish(method=method.split(",")[0], seed=seed, epochs=epochs, threads=1, device="cpu", settings=settings, overwrite=True)
-        load_pretrained(network, pretrain(workspace, [folders], wish) / EXPORT)
+        spec = RunSpec("pretrain", (DATASET,), pretrain=method.split(",")[0], seed=seed, epochs=epochs, settings=settings)
+        load_pretrained(network, execute(workspace, spec, Execution("cpu", threads=1, overwrite=True)) / EXPORT)
     truth, predicted = read_out(network, folders)
     answers = root / "answers" / f"{method}_{seed}.tsv"
     answers.parent.mkdir(parents=True, exist_ok=True)

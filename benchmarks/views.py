@@ -14,6 +14,7 @@ from _paired import balanced, compare, study
 from labels import read_scores
 from probe import DATASET, prepare
 
+from sulcnet.records.run import Execution, RunSpec
 from sulcnet.records.workspace import EXPORT, Workspace
 
 EPOCHS, METHOD = 15, "mae"
@@ -24,14 +25,14 @@ ARMS = {FRESH: (), "top, 8 views": ("views=8",), "top, 8 views, kept": ("views=8
 def one(root: Path, arm: str, seed: int, epochs: int) -> None:
     """Train one arm."""
     from sulcnet.prediction.scoring import score_run
-    from sulcnet.runs.training import TrainingWish, train
+    from sulcnet.runs.execute import execute
 
-    start = next((root / f"results_{METHOD}" / DATASET).glob(f"pretrain/*/*seed{seed}/{EXPORT}"))
+    start = next((root / f"results_{METHOD}" / DATASET).glob(f"pretrain/*/*seed{seed}*/{EXPORT}"))
     folders = _folders(root, arm)
     shared = Workspace.find(root)
     workspace = Workspace(shared.raw, shared.preprocessed, root / _place(arm), "benchmark")
-    wish = TrainingWish(pretrain=str(start), tune="top", seed=seed, epochs=epochs, threads=1, device="cpu", settings=ARMS[arm], overwrite=True)
-    score_run(folders, train(workspace, folders, wish), "cpu", "auto")
+    spec = RunSpec("train", (folders.name,), pretrain=str(start), tune="top", seed=seed, epochs=epochs, settings=ARMS[arm])
+    score_run(folders, execute(workspace, spec, Execution("cpu", threads=1, overwrite=True)), "cpu", "auto")
 
 
 def _place(arm: str) -> str:
@@ -55,7 +56,7 @@ def report(root: Path, arms: list[str], seeds: int) -> None:
 
 
 def _run(root: Path, arm: str, seed: int) -> Path:
-    (run,) = (root / _place(arm) / DATASET).glob(f"train/*/*seed{seed}")
+    (run,) = (root / _place(arm) / DATASET).glob(f"train/*/*seed{seed}*")
     return run
 
 

@@ -1,12 +1,15 @@
 """A tiny prepared phantom dataset for tests: drawn, planned and prepared in about two seconds."""
 
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from sulcnet.memory.planning import plan_dataset
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.planner import Wish
-from sulcnet.records.workspace import DatasetFolders, Workspace
+from sulcnet.records.run import PRETRAIN, TRAIN, Execution, RunSpec
+from sulcnet.records.workspace import DatasetFolders, RunFolder, Workspace
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
 NAME = "Dataset901_Tiny"
@@ -29,3 +32,25 @@ def prepared_cohort(root: Path, count: int = 12, net: str = "resenc_unet", featu
     plan_dataset(folders, Wish(net=net, features=features, **wishes))
     preprocess_dataset(folders, "3d", workers=1, overwrite=False)
     return workspace, folders
+
+
+def train(workspace: Workspace, folders: DatasetFolders, **asked) -> RunFolder:
+    """Fine-tune on the CPU, in one thread and fp32; `asked` fills RunSpec, Execution and Drawing."""
+    return perform(workspace, RunSpec(TRAIN, (folders.name,), plans_name=folders.plans_name), asked)
+
+
+def pretrain(workspace: Workspace, folders: Sequence[DatasetFolders], method: str, **asked) -> RunFolder:
+    """Pre-train likewise, on one dataset or several."""
+    names = tuple(folder.name for folder in folders)
+    return perform(workspace, RunSpec(PRETRAIN, names, plans_name=folders[0].plans_name, pretrain=method), asked)
+
+
+def perform(workspace: Workspace, spec: RunSpec, asked: dict) -> RunFolder:
+    """Execute a run, with each value that was asked in the record that has it."""
+    from sulcnet.runs._kind import Drawing
+    from sulcnet.runs.execute import execute
+
+    asked = {"device": "cpu", "precision": "fp32", "threads": 1, **asked}
+    own = [{field.name: asked.pop(field.name) for field in fields(kind) if field.name in asked} for kind in (RunSpec, Execution, Drawing)]
+    assert not asked, asked
+    return execute(workspace, spec.replace(**own[0]), Execution(**own[1]), Drawing(**own[2]))

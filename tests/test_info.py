@@ -44,7 +44,7 @@ def plan():
 
 def add_run(place, seed, *files, minutes=None):
     schedule = Schedule(20, 10, {"network": 1e-3}, 0.0, 0.0, 0.0, 1.0, minutes=minutes)
-    run = Workspace.find().training_run(Workspace.find().dataset("1"), ("none", "scratch", "unet_bn", "3d"), ("holdout", f"seed{seed}"))
+    run = Workspace.find().run(Workspace.find().dataset("1"), "train", "none__scratch__unet_bn__3d", f"holdout__seed{seed}")
     Experiment("train", "Dataset001_Tiny", "3d", "unet_bn", "none", "scratch", "sulcnet", "holdout", seed, schedule, {}, {},
                "fp32", "cpu", 1, "", {}, {}, (), (), ()).save(run / "experiment.json")
     for name, text in files:

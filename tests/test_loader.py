@@ -13,10 +13,10 @@ from functools import partial
 from multiprocessing import active_children
 from pathlib import Path
 
+import cohort
 import numpy as np
 import pytest
 import torch
-from cohort import prepared_cohort
 
 from sulcnet.assembly import schedules
 from sulcnet.data import _workers
@@ -26,8 +26,7 @@ from sulcnet.data.patches import Sample
 from sulcnet.errors import DataError, EnvironmentFault, Interrupted, OutOfMemory, SulcnetError
 from sulcnet.parallel import CaseFailed
 from sulcnet.records.workspace import Workspace
-from sulcnet.runs import training
-from sulcnet.runs.training import TrainingWish, train
+from sulcnet.runs import train as training
 from sulcnet.training import checkpoint
 from sulcnet.training.signals import Stopped, stop_request
 
@@ -219,7 +218,7 @@ class Acting:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    return prepared_cohort(tmp_path_factory.mktemp("cohort"), patch=(16, 24, 16))
+    return cohort.prepared_cohort(tmp_path_factory.mktemp("cohort"), patch=(16, 24, 16))
 
 
 @pytest.fixture
@@ -231,8 +230,7 @@ def fresh(prepared, tmp_path, monkeypatch):
     return mine, mine.folders(folders.name)
 
 
-def wish(**changes) -> TrainingWish:
-    return TrainingWish(**{**dict(epochs=2, device="cpu", precision="fp32", threads=1, workers=2), **changes})
+train = partial(cohort.train, workers=2)
 
 
 def acting(act):
@@ -251,7 +249,7 @@ def weights(run) -> dict:
 
 
 def test_a_stop_signal_ends_the_wait_and_the_run_continues_with_the_same_bits(fresh, tmp_path, monkeypatch):
-    expected = weights(train(*fresh, wish()))
+    expected = weights(train(*fresh, epochs=2))
     shutil.rmtree(fresh[0].results)
     mark, pid = tmp_path / "mark", os.getpid()
 
@@ -266,10 +264,10 @@ def test_a_stop_signal_ends_the_wait_and_the_run_continues_with_the_same_bits(fr
         patch.setattr(_workers, "GRACE", 0.5)
         stopper.start()
         with pytest.raises(Interrupted, match=f"SIGTERM after step {STEP}; the run is saved") as caught:
-            train(*fresh, wish())
+            train(*fresh, epochs=2)
     stopper.join()
     assert caught.value.exit_code == 130 and saved_step(fresh) == STEP and not active_children()
-    resumed = weights(train(*fresh, wish(go_on=True)))
+    resumed = weights(train(*fresh, epochs=2, go_on=True))
     assert expected.keys() == resumed.keys()
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
@@ -277,7 +275,7 @@ def test_a_stop_signal_ends_the_wait_and_the_run_continues_with_the_same_bits(fr
 def test_a_signal_before_the_first_step_leaves_nothing_to_continue(fresh, monkeypatch):
     monkeypatch.setattr(training, "batches", lambda *given: iter_of_signal())
     with pytest.raises(Interrupted, match="SIGTERM before the first step") as caught:
-        train(*fresh, wish())
+        train(*fresh, epochs=2)
     assert "same command." in caught.value.hint
     assert not list(Path(fresh[0].results).rglob("checkpoint_*"))
 
@@ -291,7 +289,7 @@ def iter_of_signal():
 def test_an_error_of_a_worker_costs_no_step(fresh, monkeypatch):
     monkeypatch.setattr(training, "batches", acting(refuse))
     with pytest.raises(DataError, match="sub-3.b2nd is broken"):
-        train(*fresh, wish())
+        train(*fresh, epochs=2)
     assert saved_step(fresh) == STEP
 
 

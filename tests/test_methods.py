@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from cohort import prepared_cohort
+from cohort import prepared_cohort, pretrain
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sulcnet import plugins
@@ -26,7 +26,6 @@ from sulcnet.pretraining._pretraining import Pretraining
 from sulcnet.records.experiment import Schedule
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
 from sulcnet.records.workspace import EXPORT, METRICS, RunFolder, Workspace
-from sulcnet.runs.pretraining import PretrainWish, pretrain
 from sulcnet.training import loop as training
 from sulcnet.training.loop import Loop, seed_draws
 from sulcnet.training.schedule import Progress
@@ -246,8 +245,7 @@ def test_a_run_folder_tells_what_was_watched(variant, prepared, tmp_path, monkey
     workspace = Workspace(shared.raw, shared.preprocessed, tmp_path, "test")
     settings = tuple(f"{key}={value}" for key, value in given.items())
     shown = []
-    run = pretrain(workspace, [workspace.folders(folders.name)],
-                   PretrainWish(name, epochs=2, device="cpu", precision="fp32", threads=1, settings=settings),
+    run = pretrain(workspace, [workspace.folders(folders.name)], name, epochs=2, settings=settings,
                    montage=lambda volumes, path: shown.append(set(volumes)))
     row = json.loads((run / METRICS).read_text().splitlines()[-1])
     assert {f"val/{key}" for key in ("score", "loss", "ssim", "ms_ssim", "hausdorff_empty", *OWN[name])} <= row.keys()

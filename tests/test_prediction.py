@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from cohort import prepared_cohort
+from cohort import prepared_cohort, train
 
 from sulcnet.assembly.finetuning import Model
 from sulcnet.cli.predict import COMMAND as PREDICT
@@ -23,7 +23,6 @@ from sulcnet.prediction.predict import check_out
 from sulcnet.records.dataset import Case
 from sulcnet.records.plan import load_plan
 from sulcnet.records.workspace import RunFolder
-from sulcnet.runs.training import TrainingWish, train
 from sulcnet.tasks.classification import coordinates
 from sulcnet.training.device import autocast
 
@@ -37,7 +36,7 @@ def trained(tmp_path_factory):
 
     before, schedules.EPOCH_PATCHES = schedules.EPOCH_PATCHES, 8
     workspace, folders = prepared_cohort(tmp_path_factory.mktemp("cohort"))
-    run = train(workspace, folders, TrainingWish(epochs=1, device="cpu", precision="fp32", threads=1))
+    run = train(workspace, folders, epochs=1)
     schedules.EPOCH_PATCHES = before
     return workspace, folders, run
 

@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from cohort import NAME, prepared_cohort, raw_cohort
+from cohort import NAME, prepared_cohort, pretrain, raw_cohort
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sulcnet import options, plugins
@@ -25,6 +26,7 @@ from sulcnet.pretraining._pretraining import reestimate_norms
 from sulcnet.pretraining.mae import block_mask
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan, load_plan
+from sulcnet.records.run import RunSpec
 from sulcnet.records.splits import Splits
 from sulcnet.records.workspace import (
     EXPERIMENT,
@@ -39,7 +41,6 @@ from sulcnet.records.workspace import (
     Workspace,
 )
 from sulcnet.report.pictures import reconstruction_montage, training_curves
-from sulcnet.runs.pretraining import PretrainWish, pretrain
 from sulcnet.training import checkpoint
 from sulcnet.training.loop import seed_draws
 
@@ -61,13 +62,9 @@ def fresh(prepared, tmp_path, monkeypatch):
     return workspace, workspace.folders(folders.name)
 
 
-def wish(method: str = "recon", **changes) -> PretrainWish:
-    return PretrainWish(method, **{"epochs": 2, "device": "cpu", "precision": "fp32", "threads": 1, **changes})
-
-
-def run_of(fresh, **changes) -> RunFolder:
+def run_of(fresh, method: str = "recon", **changes) -> RunFolder:
     workspace, folders = fresh
-    return pretrain(workspace, [folders], wish(**changes))
+    return pretrain(workspace, [folders], method, **{"epochs": 2, **changes})
 
 
 def weights(run: RunFolder, which: str = "final") -> dict[str, torch.Tensor]:
@@ -85,7 +82,7 @@ def rows_of(run: RunFolder) -> list[dict]:
 def test_a_run_falls_and_explains_itself(fresh, monkeypatch):
     monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 25)
     workspace, folders = fresh
-    run = pretrain(workspace, [folders], wish(epochs=3), training_curves, reconstruction_montage)
+    run = pretrain(workspace, [folders], "recon", epochs=3, curves=training_curves, montage=reconstruction_montage)
     rows = rows_of(run)
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert {"val/score", "val/loss", "val/ssim", "val/ms_ssim", "val/hausdorff", "val/skip_only"} <= rows[0].keys()
@@ -117,18 +114,18 @@ import sulcnet.assembly.schedules as schedules
 schedules.EPOCH_PATCHES = 10
 import sulcnet.training.loop as loop
 loop.LAST_SAVE_SECONDS = 0.0
-from sulcnet.runs.pretraining import PretrainWish, pretrain
+sys.path.insert(0, sys.argv[6])
+from cohort import pretrain
 raw, prepared, results = map(Path, sys.argv[1:4])
 workspace = Workspace(raw, prepared, results, "test")
-wish = PretrainWish("mae", epochs=4, device="cpu", precision="fp32", threads=1, go_on=sys.argv[4] == "c")
-pretrain(workspace, [workspace.folders(sys.argv[5])], wish)
+pretrain(workspace, [workspace.folders(sys.argv[5])], "mae", epochs=4, go_on=sys.argv[4] == "c")
 """
 
 
 def start(fresh, how: str) -> subprocess.Popen:
     workspace, folders = fresh
     places = [str(workspace.raw), str(workspace.preprocessed), str(workspace.results)]
-    return subprocess.Popen([sys.executable, "-c", KILLED, *places, how, folders.name], stderr=subprocess.PIPE)
+    return subprocess.Popen([sys.executable, "-c", KILLED, *places, how, folders.name, str(Path(__file__).parent)], stderr=subprocess.PIPE)
 
 
 def wait_for_step(process: subprocess.Popen, run: RunFolder, step: int) -> None:
@@ -144,7 +141,7 @@ def wait_for_step(process: subprocess.Popen, run: RunFolder, step: int) -> None:
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_and_resumed_ends_with_the_same_bits(fresh, stop):
     workspace, folders = fresh
-    run = workspace.pretraining_run(folders, ("mae", "resenc_unet", "3d"), ("sulcnet", "seed0"))
+    run = RunSpec("pretrain", (folders.name,), network="resenc_unet", pretrain="mae", preset="sulcnet", epochs=4).folder(workspace)
     whole = start(fresh, "")
     assert whole.wait() == 0, whole.stderr.read().decode()
     expected, exported = weights(run), checkpoint.load(run / EXPORT)
@@ -199,7 +196,7 @@ def test_a_test_subject_is_never_read(root, monkeypatch, opened):
     assert tested
     spoil(workspace, folders, tested)
     opened.clear()
-    run = pretrain(workspace, [folders], wish(epochs=1))
+    run = pretrain(workspace, [folders], "recon", epochs=1)
     assert (run / EXPORT).exists()
     io.open(folders.splits).close()                          # the hook does see what is opened
     assert any(path.endswith("splits.json") for path in opened)
@@ -223,7 +220,7 @@ def test_unlabelled_cases_are_used(root, monkeypatch):
     fingerprint_dataset(folders, workers=1, overwrite=False)
     plan_dataset(folders, Wish(net="resenc_unet", features=4, patch=PATCH))
     preprocess_dataset(folders, "3d", workers=1, overwrite=False)
-    run = pretrain(workspace, [folders], wish(epochs=1))
+    run = pretrain(workspace, [folders], "recon", epochs=1)
     assert chosen in Experiment.load(run / EXPERIMENT).train
 
 
@@ -243,7 +240,7 @@ def test_pooled_datasets_are_prepared_by_the_first_and_split_by_themselves(root,
     shutil.copytree(first.raw, other.raw)
     splits = Splits.load(other.raw / "splits.json")
     spoil(workspace, other, splits.test)
-    run = pretrain(workspace, [first, other], wish(epochs=1))
+    run = pretrain(workspace, [first, other], "recon", epochs=1)
     experiment = Experiment.load(run / EXPERIMENT)
     assert experiment.dataset == f"{NAME}+Dataset902_Other"
     assert {f"Dataset902_Other/{case}" for case in splits.holdout.train} <= set(experiment.train)
@@ -251,7 +248,7 @@ def test_pooled_datasets_are_prepared_by_the_first_and_split_by_themselves(root,
     header = json.loads((other.raw / "dataset.json").read_text())
     (other.raw / "dataset.json").write_text(json.dumps({**header, "channel_names": {"0": "T1w", "1": "T2w"}}))
     with pytest.raises(DataError):
-        pretrain(workspace, [first, other], wish(epochs=1, overwrite=True))
+        pretrain(workspace, [first, other], "recon", epochs=1, overwrite=True)
 
 
 # ---- numbers ----

@@ -39,6 +39,7 @@ WHOLE = """
 import sys
 import torch
 from pathlib import Path
+import cohort
 from cohort import raw_cohort
 from sulcnet.planning.budget import Step
 from sulcnet.planning.planner import Wish
@@ -56,12 +57,9 @@ plan = plan_dataset(folders, Wish(net="resenc_unet", features=4, patch=(16, 16, 
 print("sulcnet.memory.tracing" in sys.modules)
 preprocess_dataset(folders, "3d", 2, overwrite=False)
 
-from sulcnet.runs.pretraining import PretrainWish, pretrain
-from sulcnet.runs.training import TrainingWish, train
 schedules.EPOCH_PATCHES = 8
-common = dict(device="cpu", precision="fp32", threads=1, workers=2, epochs=1)
-pretrain(workspace, [folders], PretrainWish("recon", **common))
-train(workspace, folders, TrainingWish(**common))
+cohort.pretrain(workspace, [folders], "recon", workers=2, epochs=1)
+cohort.train(workspace, folders, workers=2, epochs=1)
 print(torch.autograd._get_sequence_nr() > 0)
 preprocess_dataset(folders, "3d", 2, overwrite=True)
 """

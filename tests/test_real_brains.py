@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from cohort import pretrain
 from real_data import real_data
 
 from sulcnet import plugins
@@ -11,7 +12,6 @@ from sulcnet.memory.planning import plan_dataset
 from sulcnet.planning.planner import Wish
 from sulcnet.records.workspace import EXPORT, METRICS, Workspace
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
-from sulcnet.runs.pretraining import PretrainWish, pretrain
 
 NAME = "Dataset110_MedialWall"
 VARIANTS = [*((name, ()) for name in plugins.names("pretraining", "METHOD")), ("contrastive", ("level=patch",))]
@@ -39,8 +39,7 @@ def test_the_loss_of_unseen_brains_falls(method, settings, preset, walls, tmp_pa
     monkeypatch.setattr("sulcnet.assembly.schedules.PAPER_PATCH", 32)          # the paper's 64^3 take minutes on a CPU
     monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 80)
     workspace = Workspace(walls.raw, walls.preprocessed, Path(tmp_path), "test")
-    wish = PretrainWish(method=method, preset=preset, settings=settings, epochs=3, device="cpu", threads=1)
-    run = pretrain(workspace, [workspace.folders(NAME)], wish)
+    run = pretrain(workspace, [workspace.folders(NAME)], method, preset=preset, settings=settings, epochs=3, precision="auto")
     losses = [json.loads(line)["val/loss"] for line in (run / METRICS).read_text().splitlines()]
     assert (run / EXPORT).exists()
     assert losses[-1] < losses[0], losses

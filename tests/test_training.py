@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from cohort import prepared_cohort
+from cohort import prepared_cohort, train
 from torch import nn
 
 from sulcnet.cli.train import COMMAND as TRAIN
 from sulcnet.errors import ModelError, OutOfMemory, SulcnetError, UsageError
 from sulcnet.losses import Ratio
 from sulcnet.records.experiment import Schedule
+from sulcnet.records.run import RunSpec
 from sulcnet.records.workspace import METRICS, RunFolder, Workspace
-from sulcnet.runs.training import TrainingWish, train
 from sulcnet.training import checkpoint
 from sulcnet.training.loop import Loop
 from sulcnet.training.method import Group, Method, Step, Term
@@ -41,10 +41,6 @@ def fresh(prepared, tmp_path):
     return workspace, workspace.folders(folders.name)
 
 
-def wish(**changes) -> TrainingWish:
-    return TrainingWish(**{"epochs": 2, "device": "cpu", "precision": "fp32", "threads": 1, **changes})
-
-
 def short(monkeypatch, patches: int = 12):
     """Make an epoch this many patches."""
     monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", patches)
@@ -60,7 +56,7 @@ def same(one: dict, two: dict) -> bool:
 
 def test_training_falls_and_explains_itself(fresh, monkeypatch):
     short(monkeypatch, 24)
-    run = train(*fresh, wish(epochs=3))
+    run = train(*fresh, epochs=3)
     rows = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert {"val/dice", "val/dice/PCS", "val/balanced_accuracy", "seconds", "rate"} <= rows[0].keys()
@@ -72,16 +68,16 @@ def test_training_falls_and_explains_itself(fresh, monkeypatch):
 def test_equal_seeds_give_equal_bits_and_others_do_not(fresh, monkeypatch, tmp_path):
     short(monkeypatch, 8)
     workspace, folders = fresh
-    first = weights(train(workspace, folders, wish(epochs=1)))
-    again = weights(train(workspace, folders, wish(epochs=1, overwrite=True)))
-    other = weights(train(workspace, folders, wish(epochs=1, seed=1)))
+    first = weights(train(workspace, folders, epochs=1))
+    again = weights(train(workspace, folders, epochs=1, overwrite=True))
+    other = weights(train(workspace, folders, epochs=1, seed=1))
     assert same(first, again) and not same(first, other)
 
 
 def test_workers_do_not_change_the_weights(fresh, monkeypatch):
     short(monkeypatch, 8)
-    alone = weights(train(*fresh, wish(epochs=1)))
-    helped = weights(train(*fresh, wish(epochs=1, workers=2, overwrite=True)))
+    alone = weights(train(*fresh, epochs=1))
+    helped = weights(train(*fresh, epochs=1, workers=2, overwrite=True))
     assert same(alone, helped)
 
 
@@ -93,24 +89,24 @@ schedules.EPOCH_PATCHES = 12
 import sulcnet.training.loop as loop
 loop.LAST_SAVE_SECONDS = 0.0
 from pathlib import Path
-from sulcnet.runs.training import TrainingWish, train
+sys.path.insert(0, sys.argv[7])
+from cohort import train
 raw, prepared, results = map(Path, sys.argv[1:4])
 workspace = Workspace(raw, prepared, results, "test")
-wish = TrainingWish(epochs=4, device="cpu", precision="fp32", threads=1, go_on=sys.argv[4] == "c", workers=int(sys.argv[6]))
-train(workspace, workspace.folders(sys.argv[5]), wish)
+train(workspace, workspace.folders(sys.argv[5]), epochs=4, go_on=sys.argv[4] == "c", workers=int(sys.argv[6]))
 """
 
 
 def start(fresh, how: str, workers: int = 0) -> subprocess.Popen:
     workspace, folders = fresh
     places = [str(workspace.raw), str(workspace.preprocessed), str(workspace.results)]
-    return subprocess.Popen([sys.executable, "-c", KILLED, *places, how, folders.name, str(workers)], stderr=subprocess.PIPE,
+    return subprocess.Popen([sys.executable, "-c", KILLED, *places, how, folders.name, str(workers), str(Path(__file__).parent)], stderr=subprocess.PIPE,
                             start_new_session=True)
 
 
 def run_of(fresh) -> RunFolder:
     workspace, folders = fresh
-    return workspace.training_run(folders, ("none", "scratch", "resenc_unet", "3d"), ("holdout", "sulcnet", "seed0"))
+    return RunSpec("train", (folders.name,), network="resenc_unet", tune="scratch", preset="sulcnet", epochs=4).folder(workspace)
 
 
 def wait_for_step(process: subprocess.Popen, run: RunFolder, step: int) -> None:
@@ -148,44 +144,44 @@ def test_killed_and_resumed_ends_with_the_same_bits(fresh, stop, workers):
 def test_unfinished_finished_and_absent_runs_are_never_lost_or_guessed(fresh, monkeypatch):
     short(monkeypatch, 4)
     with pytest.raises(ModelError, match="nothing to continue"):
-        train(*fresh, wish(go_on=True))
-    run = train(*fresh, wish(epochs=1))
+        train(*fresh, epochs=2, go_on=True)
+    run = train(*fresh, epochs=1)
     with pytest.raises(ModelError, match="finished"):
-        train(*fresh, wish(epochs=1))
+        train(*fresh, epochs=1)
     run.checkpoint("final").unlink()
     with pytest.raises(ModelError, match="unfinished"):
-        train(*fresh, wish(epochs=1))
+        train(*fresh, epochs=1)
     with pytest.raises(UsageError):
-        train(*fresh, wish(go_on=True, overwrite=True))
+        train(*fresh, epochs=2, go_on=True, overwrite=True)
 
 
 def test_a_wrong_setting_costs_no_finished_run(fresh, monkeypatch):
     short(monkeypatch, 4)
-    run = train(*fresh, wish(epochs=1))
+    run = train(*fresh, epochs=1)
     for wrong in ({"settings": ("rate=-1",)}, {"settings": ("pooling=max",)}, {"fold": "9"}, {"device": "cuda:9"}):
         with pytest.raises(SulcnetError):
-            train(*fresh, wish(**{"epochs": 1, "overwrite": True, **wrong}))
+            train(*fresh, **{"epochs": 1, "overwrite": True, **wrong})
     assert run.checkpoint("final").exists() and not list(run.path.parent.glob("fold_9*"))
 
 
 def test_a_continued_run_keeps_its_schedule(fresh, monkeypatch):
     """--c without flags goes on as recorded; a flag that differs is refused, not obeyed silently."""
     short(monkeypatch, 4)
-    run = train(*fresh, wish(epochs=2))
+    run = train(*fresh, epochs=2)
     run.checkpoint("final").unlink()
     with pytest.raises(UsageError, match="epochs"):
-        train(*fresh, wish(epochs=3, go_on=True))
+        train(*fresh, epochs=3, go_on=True)
     with pytest.raises(UsageError, match="rotation"):
-        train(*fresh, wish(epochs=2, go_on=True, settings=("rotation=5",)))
-    train(*fresh, wish(epochs=None, go_on=True))
+        train(*fresh, epochs=2, go_on=True, settings=("rotation=5",))
+    train(*fresh, epochs=None, go_on=True)
     assert len((run / METRICS).read_text().splitlines()) == 2
-    assert train(*fresh, wish(epochs=None, go_on=True)) == run      # finished but not scored: scoring goes on
+    assert train(*fresh, epochs=None, go_on=True) == run      # finished but not scored: scoring goes on
 
 
 def test_time_limit_stretches_the_schedule(fresh, monkeypatch):
     short(monkeypatch, 4)
     began = time.monotonic()
-    run = train(*fresh, wish(epochs=None, minutes=0.05))
+    run = train(*fresh, epochs=None, minutes=0.05)
     rows = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
     assert time.monotonic() - began < 60
     assert rows[-1]["rate"] < 0.3 * max(row["rate"] for row in rows)
@@ -198,7 +194,7 @@ def test_a_missing_class_is_masked_and_counted(fresh, monkeypatch):
         facts = json.loads(file.read_text())
         file.write_text(json.dumps({**facts, "target": None}))
     try:
-        run = train(workspace, folders, wish(epochs=1))
+        run = train(workspace, folders, epochs=1)
     finally:
         shutil.rmtree(folders.prepared("3d"))
         from sulcnet.runs.preparing import preprocess_dataset
@@ -343,7 +339,7 @@ def test_a_step_that_needs_more_memory_than_there_is_ends_in_two_lines(fresh, mo
     short(monkeypatch, 4)
     monkeypatch.setattr(Loop, "step", lambda self, batches: run_out())
     with pytest.raises(OutOfMemory) as stopped:
-        train(*fresh, wish(epochs=1))
+        train(*fresh, epochs=1)
     assert stopped.value.message.startswith(f"The memory of {whose} ran out") and asked in stopped.value.message
     assert stopped.value.exit_code == 6 and "--gpu-memory" in stopped.value.hint
 
@@ -355,4 +351,4 @@ def raise_(problem: Exception):
 def test_other_errors_of_torch_are_not_taken_for_a_lack_of_memory(fresh, monkeypatch):
     monkeypatch.setattr(Loop, "step", lambda self, batches: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="size"):
-        train(*fresh, wish(epochs=1))
+        train(*fresh, epochs=1)

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from cohort import prepared_cohort
+from cohort import prepared_cohort, pretrain, train
 
 from sulcnet.assembly.transfer import Weights, digest, load_pretrained, load_weights, restore_constants, stage_names
 from sulcnet.cli.train import COMMAND as TRAIN
-from sulcnet.cli.train import wish_of
+from sulcnet.cli.train import asked
 from sulcnet.errors import ModelError, UsageError
 from sulcnet.networks import build, family
 from sulcnet.networks._network import Network
@@ -17,8 +17,7 @@ from sulcnet.prediction.model import load_model
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.transfer import Transfer
 from sulcnet.records.workspace import EXPERIMENT, EXPORT, TRANSFER, Workspace
-from sulcnet.runs.pretraining import PretrainWish, pretrain
-from sulcnet.runs.training import TrainingWish, train
+from sulcnet.runs.start import settle_start
 from sulcnet.training import checkpoint
 
 PATCH = (16, 24, 16)
@@ -144,7 +143,7 @@ def trained(tmp_path_factory):
     workspace, folders = prepared_cohort(tmp_path_factory.mktemp("cohort"), patch=PATCH)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 5)
-        run = pretrain(workspace, [folders], PretrainWish("mae", epochs=1, device="cpu", precision="fp32", threads=1))
+        run = pretrain(workspace, [folders], "mae", epochs=1)
     return workspace, folders, run
 
 
@@ -153,8 +152,8 @@ def short(monkeypatch):
     monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 5)
 
 
-def wish(**changes) -> TrainingWish:
-    return TrainingWish(**{"epochs": 1, "device": "cpu", "precision": "fp32", "threads": 1, "tune": "full", "pretrain": "mae", **changes})
+def tuned(workspace, folders, **changes):
+    return train(workspace, folders, **{"epochs": 1, "tune": "full", "pretrain": "mae", **changes})
 
 
 def test_fine_tuning_starts_from_the_export_and_keeps_the_report(trained, short, monkeypatch):
@@ -162,7 +161,7 @@ def test_fine_tuning_starts_from_the_export_and_keeps_the_report(trained, short,
     seen = {}
     monkeypatch.setattr("sulcnet.training.loop.Loop.run", lambda loop: seen.update(
         {name: value.clone() for name, value in loop.method.model.network.state_dict().items()}))
-    found = train(workspace, folders, wish())
+    found = tuned(workspace, folders)
     assert same(seen, checkpoint.load(run / EXPORT))
     transfer = Transfer.load(found / TRANSFER)
     assert transfer.method == "mae" and not transfer.missing and {stage.part for stage in transfer.stages} == {"encoder", "decoder"}
@@ -172,10 +171,10 @@ def test_fine_tuning_starts_from_the_export_and_keeps_the_report(trained, short,
 
 def test_a_tuned_run_predicts_and_a_file_names_its_own_folder(trained, short):
     workspace, folders, run = trained
-    found = train(workspace, folders, wish(pretrain=str(run / EXPORT)))
+    found = tuned(workspace, folders, pretrain=str(run / EXPORT))
     assert found.path.parent.name.startswith("export-")
     load_model(found)
-    again = train(workspace, folders, wish(pretrain=str(found.checkpoint("final")), overwrite=True))
+    again = tuned(workspace, folders, pretrain=str(found.checkpoint("final")), overwrite=True)
     assert again.path != found.path
 
 
@@ -184,8 +183,8 @@ def test_heads_are_new_and_equal_to_those_from_scratch(trained, short, monkeypat
     heads = []
     monkeypatch.setattr("sulcnet.training.loop.Loop.run", lambda loop: heads.append(
         {name: value.clone() for name, value in loop.method.model.heads.state_dict().items()}))
-    train(workspace, folders, wish(overwrite=True))
-    train(workspace, folders, wish(pretrain="none", tune="scratch"))
+    tuned(workspace, folders, overwrite=True)
+    tuned(workspace, folders, pretrain="none", tune="scratch")
     assert same(*heads)
 
 
@@ -193,7 +192,7 @@ def test_a_missing_pre_training_gives_the_command_before_anything_is_written(tra
     shared, folders, _ = trained
     workspace = Workspace(shared.raw, shared.preprocessed, tmp_path, "test")
     with pytest.raises(ModelError) as caught:
-        train(workspace, workspace.folders(folders.name), wish(pretrain="recon", seed=3, auto_pretrain=False))
+        tuned(workspace, workspace.folders(folders.name), pretrain="recon", seed=3, auto_pretrain=False)
     assert f"sulcnet_pretrain {folders.name} 3d recon --net resenc_unet --seed 3" in caught.value.hint
     assert not list(tmp_path.iterdir())
 
@@ -202,12 +201,13 @@ def test_strategy_and_start_must_go_together(trained):
     workspace, folders, _ = trained
     for pretrain_from, tune in (("none", "full"), ("mae", "scratch"), ("nowhere.pth", "full")):
         with pytest.raises(UsageError):
-            train(workspace, folders, wish(pretrain=pretrain_from, tune=tune))
+            tuned(workspace, folders, pretrain=pretrain_from, tune=tune)
 
 
-def test_the_command_tunes_fully_after_pre_training_and_from_scratch_without():
-    for argv, tune in ((["1", "3d"], "scratch"), (["1", "3d", "--pretrain", "mae"], "full"), (["1", "3d", "--pretrain", "none"], "scratch")):
-        assert wish_of(TRAIN.parser().parse_args(argv)).tune == tune
+def test_the_command_tunes_fully_after_pre_training_and_from_scratch_without(trained):
+    workspace, folders, _ = trained
+    for argv, tune in ((["901", "3d"], "scratch"), (["901", "3d", "--pretrain", "mae"], "full"), (["901", "3d", "--pretrain", "none"], "scratch")):
+        assert settle_start(asked(TRAIN.parser().parse_args(argv), workspace)).tune == tune
 
 
 def test_an_export_lists_its_keys_and_hashes(trained):

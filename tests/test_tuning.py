@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from cohort import prepared_cohort
+from cohort import prepared_cohort, train
 from test_contract import NETWORKS, TUNINGS, WITH_LINEARS, batch_of, method_of, plan_of, total
 from torch import nn
 
@@ -22,7 +22,6 @@ from sulcnet.prediction.model import load_model
 from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.plan import load_plan
 from sulcnet.records.workspace import ADAPTER, EXPERIMENT, EXPORT, TRANSFER, RunFolder, Workspace
-from sulcnet.runs.training import TrainingWish, train
 from sulcnet.training import checkpoint
 from sulcnet.training.loop import Loop, _optimiser
 
@@ -350,8 +349,7 @@ def start(prepared, tmp_path_factory):
 def go(prepared, out, tune, start, *settings, **changes):
     shared, folders = prepared
     workspace = Workspace(shared.raw, shared.preprocessed, out, "test")
-    wish = TrainingWish(**{"tune": tune, "pretrain": str(start), "epochs": 1, "device": "cpu", "precision": "fp32", "threads": 1, "settings": settings, **changes})
-    return train(workspace, workspace.folders(folders.name), wish)
+    return train(workspace, workspace.folders(folders.name), **{"tune": tune, "pretrain": str(start), "epochs": 1, "settings": settings, **changes})
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import strangers
-from cohort import NAME, SHAPE, SPACING, prepared_cohort
+from cohort import NAME, SHAPE, SPACING, prepared_cohort, train
 
 import sulcnet
 from sulcnet.cli._command import Command
@@ -25,7 +25,6 @@ from sulcnet.records._record import write_text
 from sulcnet.records.plan import Normalisation, Plan
 from sulcnet.records.workspace import Workspace, make_writable
 from sulcnet.runs import pooling
-from sulcnet.runs.training import TrainingWish, train
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(sulcnet.__file__).parents[1])}
 PLAN = ("-d", "901", "--net", "resenc_unet", "--features", "4")
@@ -93,7 +92,7 @@ def study():
         (root / "out").mkdir(parents=True)
         before, schedules.EPOCH_PATCHES = schedules.EPOCH_PATCHES, 8
         workspace, folders = prepared_cohort(root, 8)
-        train(workspace, folders, TrainingWish(epochs=1, device="cpu", precision="fp32", threads=1))
+        train(workspace, folders, epochs=1)
         schedules.EPOCH_PATCHES = before
         yield root
 
@@ -196,7 +195,7 @@ def test_a_training_names_the_file_that_a_full_disk_refused(study, tmp_path, mon
     monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 8)
     monkeypatch.setattr("sulcnet.training.loop.write_text", lambda path, text: dev_full(path))
     with refuses(f"{tmp_path}/.*/metrics.jsonl"):
-        train(workspace, workspace.folders(NAME), TrainingWish(epochs=1, device="cpu", precision="fp32", threads=1))
+        train(workspace, workspace.folders(NAME), epochs=1)
 
 
 def test_pooling_stops_at_the_machines_fault(monkeypatch, tmp_path):

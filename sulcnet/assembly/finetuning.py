@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sulcnet import plugins
@@ -24,6 +25,7 @@ class Model(nn.Module):
 
     def __init__(self, plan: Plan, network_plan: NetworkPlan, options: Mapping[str, Any]):
         super().__init__()
+        self.plan = plan
         self.layout = Layout(network_plan.windows, network_plan.bag)
         self.tasks: tuple[Task, ...] = tuple(tasks_of(plan))
         self.network: Network = build(network_plan.network)
@@ -73,6 +75,28 @@ class FineTuning(Method):
 
     def totals(self, batch: Batch) -> dict[str, Tensor]:
         return {f"loss/{task.name}": task.total(batch) for task in self.model.tasks}
+
+    def watch(self, batch: Batch) -> dict[str, Any]:
+        """Give each task's loss and its counts."""
+        logits, sums = self.logits(batch), {}
+        with torch.autocast(batch.image.device.type, enabled=False):
+            for task in self.model.tasks:
+                sums[f"loss/{task.name}"] = task.loss(logits[task.name].float(), batch, self.preset)
+                sums[f"counts/{task.name}"] = task.counts(logits[task.name], batch, self.model.layout)
+        return sums
+
+    def watched(self, sums: Mapping[str, Any]) -> dict[str, float]:
+        """Give loss and scores; `score` weighs the tasks' headlines as the loss weighs the tasks."""
+        scores, score, loss = {}, 0.0, 0.0
+        for task in self.model.tasks:
+            above, below = sums.get(f"loss/{task.name}", (0.0, 0.0))
+            if below == 0:
+                continue                # no validation case has this kind of label
+            own = task.scores(sums[f"counts/{task.name}"], self.model.plan)
+            scores.update(own)
+            score += self.weights[task.name] * next(iter(own.values()))
+            loss += self.weights[task.name] * above / below
+        return {"score": score, "loss": loss, **scores} if scores else {}
 
     def weights_to_keep(self) -> dict[str, Any]:
         """Give a checkpoint that predicts by itself: the adapter merged, and beside it alone."""

@@ -18,6 +18,11 @@ from sulcnet.cli._command import (
     natural,
     positive,
 )
+from sulcnet.errors import UsageError
+from sulcnet.parallel import default_workers
+from sulcnet.records.run import Execution, RunSpec
+from sulcnet.records.splits import HOLDOUT
+from sulcnet.records.workspace import Workspace
 
 
 def add_run_flags(parser: Parser, epochs: str, better: str) -> None:
@@ -33,6 +38,7 @@ def add_run_flags(parser: Parser, epochs: str, better: str) -> None:
     group.add_argument("--patience", type=positive, metavar="N", help=f"stop after N epochs without a better validation {better}")
     group.add_argument("--accumulate", type=positive, metavar="N", help="micro-batches per step (default: the plan's)")
     group.add_argument("--c", action="store_true", help="continue an unfinished run")
+    group.add_argument("--name", metavar="NAME", help="end the folder's name with this, not with what is not default")
     add_plans(parser)
     add_set(parser)
     machine = parser.group("machine")
@@ -48,13 +54,26 @@ def add_run_flags(parser: Parser, epochs: str, better: str) -> None:
     add_root(parser)
 
 
-def run_wishes(args: Namespace) -> dict[str, Any]:
-    """Read what `runs.folders.Wish` holds."""
-    from sulcnet.parallel import default_workers
+def add_fold(parser: Parser) -> None:
+    """Add the fold, as the last word and as a flag."""
+    parser.add_argument("fold", nargs="?", default=HOLDOUT, help="0 to 4 for cross-validation (default: the 70/20/10 holdout)")
+    parser.add_argument("-f", "--fold", dest="fold_flag", metavar="FOLD", help="the same as a flag")
 
-    return dict(
-        configuration=args.configuration, net=args.net, seed=args.seed, device=args.device, precision=args.precision,
-        workers=max(0, default_workers(10) - 2) if args.workers is None else args.workers, threads=args.threads, epochs=args.epochs,
-        minutes=args.time_limit, patience=args.patience, accumulate=args.accumulate, settings=tuple(args.set), go_on=args.c,
-        overwrite=args.overwrite,
-    )
+
+def spec_of(args: Namespace, workspace: Workspace, kind: str, **own: Any) -> RunSpec:
+    """Read what is asked of a run; `own` is what only this kind of run can be asked."""
+    if args.fold_flag and args.fold != HOLDOUT:
+        raise UsageError(f"The fold is given twice: {args.fold} and {args.fold_flag}.", "Give it once.")
+    datasets = tuple(workspace.dataset(key).name for key in args.dataset.split(","))
+    return RunSpec(**{
+        "kind": kind, "datasets": datasets, "configuration": args.configuration, "plans_name": args.plans_name or "",
+        "network": args.net, "fold": args.fold_flag or args.fold, "seed": args.seed, "epochs": args.epochs,
+        "minutes": args.time_limit, "patience": args.patience, "accumulate": args.accumulate,
+        "settings": tuple(args.set), "name": args.name or "", **own,
+    })
+
+
+def execution_of(args: Namespace, **own: Any) -> Execution:
+    """Read where and how a run is executed."""
+    workers = max(0, default_workers(10) - 2) if args.workers is None else args.workers
+    return Execution(args.device, args.precision, workers, args.threads, go_on=args.c, overwrite=args.overwrite, **own)

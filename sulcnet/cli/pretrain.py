@@ -5,13 +5,17 @@ from __future__ import annotations
 from argparse import Namespace
 
 from sulcnet import plugins
-from sulcnet.cli._command import Command, Parser, next_command, plans_flag
-from sulcnet.cli._running import add_run_flags, run_wishes
+from sulcnet.cli._command import Command, Parser, loading, next_command, plans_flag
+from sulcnet.cli._running import add_fold, add_run_flags, execution_of, spec_of
+from sulcnet.records.run import PRETRAIN
+from sulcnet.records.splits import HOLDOUT
+from sulcnet.records.workspace import Workspace
 
 HELP = """Pre-train one network on the images of a dataset, labelled or not, without reading a test subject. The result is
 taken by sulcnet_train --pretrain METHOD."""
 EXAMPLES = """sulcnet_pretrain 4 3d mae
 sulcnet_pretrain 1,2,3 3d recon --net resenc_unet --time-limit 60    (pools three datasets)
+sulcnet_pretrain 1 3d mae 0                                         (for fold 0: sulcnet_train 1 3d 0 --pretrain mae)
 sulcnet_pretrain 1 3d mae --set block=8 --c                          (continue)"""
 
 
@@ -21,6 +25,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("dataset", help="dataset: 1, 001 or Dataset001_PCS; 1,2,3 pools several by the plan of the first")
     parser.add_argument("configuration", help="configuration: 3d")
     parser.add_argument("method", choices=methods, metavar="method", help=f"one of {', '.join(methods)}")
+    add_fold(parser)
     parser.add_argument("--net", metavar="NET", help="a planned network (default: the only one planned)")
     parser.add_argument("--preset", choices=["sulcnet", "paper"], help="loss, rates, batch, length (default: the plan's)")
     add_run_flags(parser, "300; paper: 600", "loss")
@@ -29,28 +34,20 @@ def arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> str:
     """Pre-train, and say what to type next."""
-    from sulcnet.records.workspace import EXPORT, PICTURES, Workspace
+    from sulcnet.records.workspace import EXPORT, PICTURES
     from sulcnet.report.pictures import reconstruction_montage, training_curves
-    from sulcnet.runs.pretraining import pretrain
+
+    with loading("torch"):
+        from sulcnet.runs._kind import Drawing
+        from sulcnet.runs.execute import execute
 
     workspace = Workspace.find(args.root)
-    first, *further = args.dataset.split(",")
-    folders = [workspace.dataset(first, args.plans_name), *(workspace.dataset(key) for key in further)]
-    folder = pretrain(workspace, folders, wish_of(args), training_curves, reconstruction_montage)
+    spec = spec_of(args, workspace, PRETRAIN, pretrain=args.method, preset=args.preset)
+    folder = execute(workspace, spec, execution_of(args), Drawing(training_curves, reconstruction_montage))
+    first, fold = args.dataset.split(",")[0], () if spec.fold == HOLDOUT else (spec.fold,)
     net, seed = (("--net", args.net) if args.net else ()), (("--seed", args.seed) if args.seed else ())
-    words = ("sulcnet_train", first, args.configuration, "--pretrain", args.method, *net, *seed, *plans_flag(args))
+    words = ("sulcnet_train", first, args.configuration, *fold, "--pretrain", args.method, *net, *seed, *plans_flag(args))
     return f"Weights: {folder / EXPORT}\nPictures: {folder / PICTURES}\nNext: {next_command(args, *words)}"
-
-
-def wish_of(args: Namespace):
-    """Read the flags."""
-    from sulcnet.errors import UsageError
-    from sulcnet.runs.pretraining import PretrainWish
-
-    keys = args.dataset.split(",")
-    if len(set(keys)) < len(keys):
-        raise UsageError(f"A dataset is named twice in {args.dataset}.", "Name each once.")
-    return PretrainWish(method=args.method, preset=args.preset, **run_wishes(args))
 
 
 def _described(methods: list[str]) -> list[str]:

@@ -6,7 +6,9 @@ from argparse import Namespace
 
 from sulcnet import plugins
 from sulcnet.cli._command import Command, Parser, amount, list_options, loading, next_command
-from sulcnet.cli._running import add_run_flags, run_wishes
+from sulcnet.cli._running import add_fold, add_run_flags, execution_of, spec_of
+from sulcnet.records.run import RANDOM, TRAIN, RunSpec
+from sulcnet.records.workspace import Workspace
 
 HELP = """Train one model for segmentation, classification, or both, as the dataset asks; then predict and score its
 validation and test cases. Without --pretrain and --tune it starts from random weights and trains everything."""
@@ -20,8 +22,7 @@ def arguments(parser: Parser) -> None:
     """Add this command's flags."""
     parser.add_argument("dataset", help="dataset: 1, 001 or Dataset001_PCS")
     parser.add_argument("configuration", help="configuration: 3d")
-    parser.add_argument("fold", nargs="?", default="holdout", help="0 to 4 for cross-validation (default: the 70/20/10 holdout)")
-    parser.add_argument("-f", "--fold", dest="fold_flag", metavar="FOLD", help="the same as a flag")
+    add_fold(parser)
     parser.add_argument("--net", metavar="NET", help="a planned network (default: the only one planned)")
     parser.add_argument("--pretrain", default=None, metavar="NAME|FILE",
                         help=f"start from: none, {', '.join(plugins.names('pretraining', 'METHOD'))}, or a file of weights (default: none)")
@@ -48,16 +49,17 @@ def tuning_options() -> list[tuple[str, str, str]]:
 def run(args: Namespace) -> str:
     """Train, then predict and score."""
     from sulcnet.evaluation.tables import format_summary
-    from sulcnet.records.workspace import Workspace
     from sulcnet.report.pictures import reconstruction_montage, training_curves
 
     with loading("torch"):
         from sulcnet.prediction.scoring import score_run
-        from sulcnet.runs.training import train
+        from sulcnet.runs._kind import Drawing
+        from sulcnet.runs.execute import execute
 
     workspace = Workspace.find(args.root)
     folders = workspace.dataset(args.dataset, args.plans_name)
-    run_folder = train(workspace, folders, wish_of(args), training_curves, reconstruction_montage)
+    drawing = Drawing(training_curves, reconstruction_montage)
+    run_folder = execute(workspace, asked(args, workspace), execution_of(args, auto_pretrain=not args.no_auto_pretrain), drawing)
     summary = score_run(folders, run_folder, args.device, args.precision)
     scores = format_summary(summary) if summary else "No validation or test case has a reference: nothing was scored."
     return (
@@ -66,20 +68,10 @@ def run(args: Namespace) -> str:
     )
 
 
-def wish_of(args: Namespace):
+def asked(args: Namespace, workspace: Workspace) -> RunSpec:
     """Read the flags."""
-    from sulcnet.errors import UsageError
-    from sulcnet.runs.training import TrainingWish
-
-    if args.fold_flag and args.fold != "holdout":
-        raise UsageError(f"The fold is given twice: {args.fold} and {args.fold_flag}.", "Give it once.")
     top = (f"top_fraction={args.top_fraction}",) if args.top_fraction else ()
-    wishes = run_wishes(args)
-    return TrainingWish(
-        **{**wishes, "settings": (*wishes["settings"], *top)}, pretrain=args.pretrain or "none",
-        tune=args.tune or ("scratch" if args.pretrain in (None, "none") else "full"),
-        fold=args.fold_flag or args.fold, auto_pretrain=not args.no_auto_pretrain,
-    )
+    return spec_of(args, workspace, TRAIN, pretrain=args.pretrain or RANDOM, tune=args.tune or "", settings=(*args.set, *top))
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES, again="Run the same command with --c (without, if it had not begun to train).")

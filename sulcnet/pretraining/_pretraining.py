@@ -102,6 +102,11 @@ class Pretraining(Method):
         """
         raise NotImplementedError
 
+    def watched(self, sums: Mapping[str, Any]) -> dict[str, float]:
+        """Divide the sums; `score` is minus the loss."""
+        values = {name: float(above / below) for name, (above, below) in sums.items() if below}
+        return {**({"score": -values["loss"]} if "loss" in values else {}), **values}
+
     def picture(self, batch: Images) -> dict[str, Tensor]:
         """Give what to show of a batch, each (B, C, X, Y, Z): input, corrupted input, output."""
         return {"input": batch.image, "corrupted": batch.corrupted, "output": self.reconstruct(batch.corrupted)}

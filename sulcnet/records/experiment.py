@@ -8,6 +8,7 @@ from typing import Any
 
 from sulcnet.errors import ModelError
 from sulcnet.records._record import Record
+from sulcnet.records.run import RunSpec
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Experiment(Record):
 
     `assumptions` holds the values chosen where the source papers are silent; `precision` and `threads` are recorded
     because bit-identical repetition is claimed only for equal ones. `learns` counts what of the network is not frozen.
+    `start` says which file the weights came from, and how many of the cases that are scored it had learned from;
+    `run` is what was asked for (None: written before runs were records).
     """
 
     error = ModelError
@@ -78,4 +81,6 @@ class Experiment(Record):
     validation: tuple[str, ...]
     test: tuple[str, ...]
     learns: dict[str, Any] = field(default_factory=dict)
+    start: dict[str, Any] = field(default_factory=dict)
+    run: RunSpec | None = None
     schema: int = 1

@@ -12,6 +12,7 @@ from sulcnet.errors import DataError, UsageError
 from sulcnet.records._record import Record
 from sulcnet.records.dataset import Case
 
+HOLDOUT = "holdout"                     # the part that is no fold
 FOLDS = 5
 
 
@@ -52,7 +53,7 @@ class Splits(Record):
 
     def part(self, fold: str) -> Part:
         """Give the training and validation cases of `holdout` or of a fold `0`..`4`."""
-        if fold == "holdout":
+        if fold == HOLDOUT:
             return self.holdout
         if fold.isdecimal() and int(fold) < len(self.folds):
             return self.folds[int(fold)]
@@ -63,7 +64,7 @@ class Splits(Record):
         return {*self.test, *(case for _, part in self._parts() for case in (*part.train, *part.validation))}
 
     def _parts(self) -> Iterator[tuple[str, Part]]:
-        yield "holdout", self.holdout
+        yield HOLDOUT, self.holdout
         yield from ((f"folds[{number}]", fold) for number, fold in enumerate(self.folds))
 
 

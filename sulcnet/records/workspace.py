@@ -157,21 +157,13 @@ class Workspace:
         """Give the three folders of a dataset by its full name, whether they exist or not."""
         return DatasetFolders(name, self.raw / name, self.preprocessed / name, self.results / name, plans_name)
 
-    def training_run(self, dataset: DatasetFolders, parts: tuple[str, ...], run: tuple[str, ...]) -> RunFolder:
-        """Name the folder of a fine-tuning run; the facts of the run live in its JSON, never in this name."""
-        return RunFolder(dataset.results / "train" / "__".join(parts) / "__".join((*run, *_named(dataset))))
+    def run(self, dataset: DatasetFolders, kind: str, what: str, run: str) -> RunFolder:
+        """Name the folder of a run; its facts live in its JSON, never in this name."""
+        return RunFolder(dataset.results / kind / what / run)
 
-    def pretraining_run(self, dataset: DatasetFolders, parts: tuple[str, ...], run: tuple[str, ...]) -> RunFolder:
-        """Name the folder of a pre-training run: (method, network, configuration), (preset, seed)."""
-        return RunFolder(dataset.results / "pretrain" / "__".join(parts) / "__".join((*run, *_named(dataset))))
-
-    def pretraining_runs(self, dataset: DatasetFolders) -> list[RunFolder]:
-        """List every pre-training run of a dataset that has an experiment file."""
-        return [RunFolder(file.parent) for file in sorted((dataset.results / "pretrain").glob(f"*/*/{EXPERIMENT}"))]
-
-    def runs(self, dataset: DatasetFolders) -> list[RunFolder]:
-        """List every training run of a dataset that has an experiment file."""
-        return [RunFolder(file.parent) for file in sorted((dataset.results / "train").glob(f"*/*/{EXPERIMENT}"))]
+    def runs(self, dataset: DatasetFolders, kind: str) -> list[RunFolder]:
+        """List every run of a kind, `train` or `pretrain`, that has an experiment file."""
+        return [RunFolder(file.parent) for file in sorted((dataset.results / kind).glob(f"*/*/{EXPERIMENT}"))]
 
     def only_run(self, key: str | None) -> RunFolder:
         """Choose the model to predict with when only a dataset, or nothing, was named.
@@ -180,7 +172,7 @@ class Workspace:
             ModelError: there is none, or more than one (they are listed).
         """
         names = [self.dataset(key).name] if key else self.datasets()
-        runs = [run for name in names for run in self.runs(self.folders(name)) if _has_model(run)]
+        runs = [run for name in names for run in self.runs(self.folders(name), "train") if _has_model(run)]
         if len(runs) == 1:
             return runs[0]
         if not runs:
@@ -274,12 +266,13 @@ def make_writable(path: Path) -> Path:
     return require_writable(make_folder(path))
 
 
+def dataset_number(name: str) -> str:
+    """Give the digits of a dataset's name: `002` of Dataset002_Other."""
+    return ANY_DATASET.match(name).group(1)
+
+
 def _number(name: str) -> int:
-    return int(ANY_DATASET.match(name).group(1))
-
-
-def _named(dataset: DatasetFolders) -> tuple[str, ...]:
-    return (dataset.plans_name,) if dataset.plans_name else ()
+    return int(dataset_number(name))
 
 
 def _has_model(run: RunFolder) -> bool:

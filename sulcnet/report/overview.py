@@ -15,6 +15,7 @@ from sulcnet.records._record import read_json
 from sulcnet.records.dataset import Dataset
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import Plan, load_plans
+from sulcnet.records.run import TRAIN
 from sulcnet.records.splits import read_splits
 from sulcnet.records.workspace import (
     EXPERIMENT,
@@ -87,7 +88,7 @@ def describe_dataset(workspace: Workspace, folders: DatasetFolders) -> DatasetOv
     split = dataset is not None and folders.splits.exists()
     plans = [(seen, plan) for seen in folders.planned() for plan in (_read(lambda seen=seen: load_plans(seen.plans), notes) or {}).values()]
     report = _read(lambda: Report.load(folders.preprocessed / INTEGRITY), notes) if (folders.preprocessed / INTEGRITY).exists() else None
-    runs = [_read(lambda run=run: describe_run(run), notes) for run in workspace.runs(folders)]
+    runs = [_read(lambda run=run: describe_run(run), notes) for run in workspace.runs(folders, TRAIN)]
     return DatasetOverview(
         name=folders.name,
         **_counts(dataset),

@@ -19,9 +19,11 @@ from sulcnet.prediction.evaluate import read_predictions_table
 from sulcnet.prediction.scoring import score_run
 from sulcnet.preprocessing.verify import verify_dataset
 from sulcnet.records.dataset import Case, Dataset
+from sulcnet.records.run import TRAIN, Execution, RunSpec
 from sulcnet.records.workspace import PREDICTIONS, TEST, DatasetFolders, RunFolder, Workspace
+from sulcnet.runs._kind import Drawing
+from sulcnet.runs.execute import execute
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
-from sulcnet.runs.training import TrainingWish, train
 
 log = logging.getLogger("sulcnet")
 
@@ -57,8 +59,8 @@ def demonstrate(
     fingerprint_dataset(folders, workers, overwrite=True)
     plan = plan_dataset(folders, Wish(net=NET, features=FEATURES), workers)
     preprocess_dataset(folders, plan.configuration, workers, overwrite=False)
-    wish = TrainingWish(configuration=plan.configuration, net=NET, minutes=minutes, device=device, seed=seed, settings=SETTINGS)
-    run = train(workspace, folders, wish, picture)
+    spec = RunSpec(TRAIN, (NAME,), plan.configuration, network=NET, seed=seed, minutes=minutes, settings=SETTINGS)
+    run = execute(workspace, spec, Execution(device), Drawing(picture))
     log.info("predicting and scoring the validation and test phantoms")
     return Demonstration(folders, run, score_run(folders, run, device, "auto"))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,31 +16,44 @@ from sulcnet.preprocessing.prepare import read_prepared
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import Plan
 from sulcnet.records.prepared import PreparedCase
-from sulcnet.records.workspace import EXPERIMENT, RunFolder, make_writable
+from sulcnet.records.run import LENGTH, Execution, RunSpec
+from sulcnet.records.workspace import EXPERIMENT, RunFolder, Workspace, make_writable
 from sulcnet.records.writing import writing
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What the user can ask of any run; None takes the preset's value."""
+def find_folder(workspace: Workspace, spec: RunSpec, go_on: bool) -> RunFolder:
+    """Give the folder of a settled run; to go on, nobody has to repeat what was not default when it began.
 
-    configuration: str = "3d"
-    net: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    workers: int = 0
-    threads: int | None = None
-    epochs: int | None = None
-    minutes: float | None = None
-    patience: int | None = None
-    accumulate: int | None = None
-    settings: tuple[str, ...] = ()
-    go_on: bool = False
-    overwrite: bool = False
+    Raises:
+        ModelError: several unfinished runs could be meant.
+    """
+    folder = spec.folder(workspace)
+    if not go_on or folder.path.exists():
+        return folder
+    there = workspace.runs(spec.dataset(workspace), spec.kind)
+    fits = [run for run in there if run.path.parent == folder.path.parent and _is_of(run, spec)]
+    fits = fits if len(fits) < 2 else [run for run in fits if _was_asked(run, spec)]
+    if len(fits) > 1:
+        listed = "\n      ".join(str(run.path) for run in fits)
+        raise ModelError(f"{len(fits)} runs could be continued.", f"Repeat the options of one:\n      {listed}")
+    return fits[0] if fits else folder
 
 
-def check_claim(run: RunFolder, wish: Wish, trained: bool, complete: bool) -> None:
+def _is_of(run: RunFolder, spec: RunSpec) -> bool:
+    """Whether a run differs from this one in nothing but length, options and name."""
+    began = Experiment.load(run / EXPERIMENT).run
+    same = ("fold", "preset", "seed", "plans_name", "datasets")
+    return began is not None and all(getattr(began, name) == getattr(spec, name) for name in same)
+
+
+def _was_asked(run: RunFolder, spec: RunSpec) -> bool:
+    """Whether a run has the length, options and name that were asked again."""
+    began = Experiment.load(run / EXPERIMENT).run
+    length = all(getattr(spec, name) in (None, getattr(began, name)) for name in LENGTH)
+    return length and set(spec.settings) <= set(began.settings) and spec.name in ("", began.name)
+
+
+def check_claim(run: RunFolder, execution: Execution, trained: bool, complete: bool) -> None:
     """Refuse what would lose a run, or continue none. Nothing is written.
 
     Args:
@@ -53,17 +65,15 @@ def check_claim(run: RunFolder, wish: Wish, trained: bool, complete: bool) -> No
         ModelError: a run is in the way, or there is none to continue.
     """
     started = run.checkpoint("last").exists()
-    if wish.go_on and wish.overwrite:
+    if execution.go_on and execution.overwrite:
         raise UsageError("--c continues a run, --overwrite starts it anew.", "Give one of them.")
-    if wish.epochs is not None and wish.minutes is not None:
-        raise UsageError("--epochs and --time-limit both say how long to train.", "Give one of them.")
-    if wish.go_on and not started and not trained:
+    if execution.go_on and not started and not trained:
         raise ModelError(f"There is nothing to continue in {run.path}.", "Start it without --c.")
-    if wish.go_on and complete:
+    if execution.go_on and complete:
         raise ModelError(f"{run.path} is finished; there is nothing to continue.", "Use it, or --overwrite it.")
-    if not wish.go_on and not wish.overwrite and trained:
-        raise ModelError(f"{run.path} is finished.", "Train it anew with --overwrite, or another --seed.")
-    if not wish.go_on and not wish.overwrite and started:
+    if not execution.go_on and not execution.overwrite and trained:
+        raise ModelError(f"{run.path} is finished.", "Train it anew with --overwrite, or beside it with another --seed or a --name.")
+    if not execution.go_on and not execution.overwrite and started:
         raise ModelError(f"{run.path} holds an unfinished run.", "Continue it with --c, or start anew with --overwrite.")
 
 
@@ -75,17 +85,17 @@ def take(run: RunFolder) -> None:
     make_writable(run.path)
 
 
-def recorded(run: RunFolder, wish: Wish, kind: type) -> Experiment:
+def recorded(run: RunFolder, spec: RunSpec, kind: type) -> Experiment:
     """Give the experiment of a run that is to be continued; flags may repeat it, not change it.
 
     Args:
         kind: the option dataclass that the run's --set fills.
     """
     experiment = Experiment.load(run / EXPERIMENT)
-    given = {name: getattr(wish, name) for name in ("epochs", "minutes", "patience", "accumulate")}
+    given = {name: getattr(spec, name) for name in LENGTH}
     differ = [name for name, value in given.items() if value is not None and value != getattr(experiment.schedule, name)]
-    asked = options.parse(kind, wish.settings)
-    for key in (setting.partition("=")[0] for setting in wish.settings):
+    asked = options.parse(kind, spec.settings)
+    for key in (setting.partition("=")[0] for setting in spec.settings):
         value = getattr(asked, key)
         if (list(value) if isinstance(value, tuple) else value) != experiment.options.get(key):
             differ.append(key)

@@ -18,7 +18,7 @@ from sulcnet.preprocessing.prepare import prepare_case
 from sulcnet.records.dataset import Case, Dataset
 from sulcnet.records.plan import Plan
 from sulcnet.records.prepared import PreparedCase
-from sulcnet.records.splits import Splits
+from sulcnet.records.splits import HOLDOUT, Splits
 from sulcnet.records.workspace import DatasetFolders, make_folder
 from sulcnet.runs.folders import read_cases
 from sulcnet.runs.preparing import settle_splits, unless_the_machine_fails
@@ -40,17 +40,18 @@ class Pool:
     subjects: dict[str, str]
 
 
-def gather(folders: Sequence[DatasetFolders], plan: Plan, use_validation: bool, workers: int = 1) -> Pool:
+def gather(folders: Sequence[DatasetFolders], plan: Plan, use_validation: bool, workers: int = 1, fold: str = HOLDOUT) -> Pool:
     """Read the facts of every case that pre-training may read; prepare those of further datasets first.
 
     Args:
         folders: of the datasets, the first of which is planned and prepared.
         use_validation: learn from validation subjects too, and watch nobody.
+        fold: of the first dataset; of further ones nothing is scored, their training and validation subjects are read.
 
     Raises:
         DataError: not prepared, or a further dataset has other channels.
     """
-    pools = [_first(folders[0], plan), *(_further(folders[0], other, plan, workers) for other in folders[1:])]
+    pools = [_first(folders[0], plan, fold), *(_further(folders[0], other, plan, workers) for other in folders[1:])]
     _warn_of_shared_subjects(pools)
     pool = Pool(
         *(sum((getattr(pool, name) for pool in pools), []) for name in ("training", "watched")),
@@ -64,9 +65,8 @@ def gather(folders: Sequence[DatasetFolders], plan: Plan, use_validation: bool, 
     return pool
 
 
-def _first(folders: DatasetFolders, plan: Plan) -> Pool:
-    splits = Splits.load(folders.splits)
-    return _located(folders.prepared(plan.folder), splits, plan, "")
+def _first(folders: DatasetFolders, plan: Plan, fold: str) -> Pool:
+    return _located(folders.prepared(plan.folder), Splits.load(folders.splits), plan, fold=fold)
 
 
 def _further(first: DatasetFolders, other: DatasetFolders, plan: Plan, workers: int) -> Pool:
@@ -93,8 +93,8 @@ def _prepare(cases: Sequence[Case], plan: Plan, place: Path, workers: int) -> No
         raise PartlyDone(f"{len(failed)} of {len(cases)} cases could not be prepared:{''.join(sorted(failed))}", "Correct them.")
 
 
-def _located(place: Path, splits: Splits, plan: Plan, prefix: str) -> Pool:
-    part = splits.holdout
+def _located(place: Path, splits: Splits, plan: Plan, prefix: str = "", fold: str = HOLDOUT) -> Pool:
+    part = splits.part(fold)
     training, watched = ([(place, case) for case in read_cases(place, ids, plan)] for ids in (part.train, part.validation))
     named = [tuple(prefix + case for case in ids) for ids in (part.train, part.validation, splits.test)]
     return Pool(training, watched, *named, {prefix + case: subject for case, subject in splits.subjects.items()})

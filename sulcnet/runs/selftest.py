@@ -34,9 +34,10 @@ from sulcnet.prediction.scoring import score_run
 from sulcnet.preprocessing.verify import verify_dataset
 from sulcnet.records.dataset import Dataset
 from sulcnet.records.memory import StepQuestion
+from sulcnet.records.run import TRAIN, Execution, RunSpec
 from sulcnet.records.workspace import TEST, DatasetFolders, Workspace
+from sulcnet.runs.execute import execute
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
-from sulcnet.runs.training import TrainingWish, train
 from sulcnet.training.device import autocast, choose_device, choose_precision, use_threads
 
 log = logging.getLogger("sulcnet")
@@ -154,8 +155,8 @@ def _prepare(folders: DatasetFolders) -> str:
 
 
 def _train(workspace: Workspace, folders: DatasetFolders, device: str) -> str:
-    wish = TrainingWish(net=NET, minutes=MINUTES, device=device, workers=WORKERS)
-    run = train(workspace, folders, wish)
+    spec = RunSpec(TRAIN, (folders.name,), network=NET, minutes=MINUTES)
+    run = execute(workspace, spec, Execution(device, workers=WORKERS))
     return f"a checkpoint of {run.checkpoint('final').stat().st_size / 1e6:.1f} MB"
 
 

@@ -44,9 +44,9 @@ class Group(NamedTuple):
 class Method:
     """Something that learns from batches.
 
-    `cycle` counts the kinds of step that take turns: the planner meets each of them. `modules` holds every module whose state belongs to the run; `steps` must not read a tensor's value (no `.item()`,
-    no branch on one), so that the memory planner can run it on fake tensors. `progress` tells how far the run is; the loop
-    sets it, and it is None outside of one.
+    `cycle` counts the kinds of step that take turns: the planner meets each of them. `modules` holds every module whose
+    state belongs to the run; `steps` must not read a tensor's value (no `.item()`, no branch on one), so that the memory
+    planner can run it on fake tensors. `progress` tells how far the run is; the loop sets it, and it is None outside of one.
     """
 
     cycle = 1
@@ -75,6 +75,14 @@ class Method:
     def train(self) -> None:
         """Enter training mode; a tuning strategy keeps frozen stages in eval mode."""
         self.modules.train()
+
+    def watch(self, batch: Any) -> dict[str, Any]:
+        """Give ratios and counts, which add up over validation batches; draws repeat, since the caller seeds them."""
+        raise NotImplementedError
+
+    def watched(self, sums: Mapping[str, Any]) -> dict[str, float]:
+        """Turn their sums, a ratio's as (numerator, denominator), into metrics; `score` among them (higher is better) picks the best checkpoint."""
+        raise NotImplementedError
 
     def weights_to_keep(self) -> dict[str, Any]:
         """Give what the best and the final checkpoint hold: enough to predict."""

@@ -1,0 +1,154 @@
+"""What a kind of run gives to `execute`: its options, its name, and an assembly of stages.
+
+    class Train(RunKind):
+        def assemble(self, job): return Assembly(...)
+
+    RUN = Train()                       # the file's name is the kind, and the folder under results/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sulcnet import options
+from sulcnet.records._record import Record
+from sulcnet.records.experiment import Experiment, Schedule
+from sulcnet.records.plan import NetworkPlan, Plan
+from sulcnet.records.run import Execution, RunSpec
+from sulcnet.records.workspace import DatasetFolders, RunFolder, Workspace
+from sulcnet.training.method import Method
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What draws a run's pictures; nothing below `report/` draws by itself.
+
+    Attributes:
+        curves: draws the metric rows so far into a file, after every epoch.
+        montage: draws volumes (X, Y, Z) by name into a file.
+    """
+
+    curves: Callable[[list[dict]], Path] | None = None
+    montage: Callable[[dict[str, np.ndarray], Path], None] | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is about to be assembled: what was asked, settled, and where and how it runs.
+
+    Attributes:
+        plan: the dataset's; of a run that goes on the one in its folder.
+        before: what a run that goes on recorded when it began.
+    """
+
+    workspace: Workspace
+    spec: RunSpec
+    execution: Execution
+    folder: RunFolder
+    plan: Plan
+    before: Experiment | None
+    device: torch.device
+    precision: str
+    threads: int
+    drawing: Drawing
+
+    @property
+    def dataset(self) -> DatasetFolders:
+        """The folders of the dataset whose plan counts."""
+        return self.spec.dataset(self.workspace)
+
+    @property
+    def pin(self) -> bool:
+        """Whether batches are drawn into memory that a GPU copies fast."""
+        return self.device.type == "cuda"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One loop of a run.
+
+    Attributes:
+        batches: `batches(first_step)` gives micro-batches from that step on.
+        validate: gives metrics by name.
+        after_epoch: called with all metric rows.
+        name: of its folder inside the run's; empty for the first stage, which is the run itself.
+    """
+
+    method: Method
+    schedule: Schedule
+    batches: Callable[[int], Generator[Any, None, None]]
+    validate: Callable[[], dict[str, float]] = dict
+    after_epoch: Callable[[list[dict]], None] = lambda rows: None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """Everything that is decided before the first step, and what comes after the last.
+
+    Attributes:
+        network_plan: the one network whose plan is copied into the folder.
+        stages: makers of stages; each is called when the stage before it has ended.
+        opening: what the log begins with.
+        news: what the log of a new run says next.
+        records: further files of the folder.
+        finish: called after the last stage.
+    """
+
+    experiment: Experiment
+    network_plan: NetworkPlan
+    stages: Sequence[Callable[[], Stage]]
+    opening: str
+    news: str = ""
+    records: Mapping[str, Record] = field(default_factory=dict)
+    finish: Callable[[], None] = lambda: None
+
+
+class RunKind:
+    """One kind of run; holds no state."""
+
+    def options(self, spec: RunSpec) -> type:
+        """Give the option dataclass that --set fills."""
+        raise NotImplementedError
+
+    def settle(self, workspace: Workspace, spec: RunSpec, plan: Plan) -> RunSpec:
+        """Fill in what was left to the plan, so that equal runs have equal records; children refuse what does not fit.
+
+        Raises:
+            UsageError: an unknown network, fold or setting, or settings that contradict each other.
+        """
+        network = plan.network(spec.network).network.name
+        chosen = different(self.options(spec), spec.settings)
+        return spec.replace(network=network, preset=spec.preset or plan.preset, settings=chosen)
+
+    def trained(self, folder: RunFolder) -> bool:
+        """Whether the last stage has ended."""
+        return folder.checkpoint("final").exists()
+
+    def complete(self, folder: RunFolder) -> bool:
+        """Whether nothing is left to do."""
+        return self.trained(folder)
+
+    def prepare(self, workspace: Workspace, spec: RunSpec, execution: Execution, drawing: Drawing) -> None:
+        """See that what the run starts from is there."""
+
+    def assemble(self, job: Job) -> Assembly:
+        """Put the run together; the same for a new and for a continued one. Nothing is written."""
+        raise NotImplementedError
+
+
+def different(kind: type, settings: Sequence[str]) -> tuple[str, ...]:
+    """List the settings that change an option, sorted.
+
+    Raises:
+        UsageError: an unknown option, or a value that it cannot have.
+    """
+    asked, usual = options.parse(kind, settings), kind()
+    given = {setting.partition("=")[0]: setting for setting in settings}
+    return tuple(given[name] for name in sorted(given) if getattr(asked, name) != getattr(usual, name))

@@ -1,0 +1,97 @@
+"""Execute a run, whatever its kind: claim its folder, write its facts, run its stages, leave a folder that explains itself.
+
+    run = execute(workspace, RunSpec("train", ("Dataset001_PCS",), tune="scratch"), Execution(device="cpu"))
+    run / EXPERIMENT
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+
+from sulcnet import plugins
+from sulcnet.log import to_file
+from sulcnet.records._record import write_json
+from sulcnet.records.plan import load_plan
+from sulcnet.records.run import Execution, RunSpec
+from sulcnet.records.workspace import DATASET_JSON, EXPERIMENT, LOG, PLANS, RESOURCES, SPLITS, RunFolder, Workspace
+from sulcnet.runs._kind import Assembly, Drawing, Job, RunKind, Stage
+from sulcnet.runs.folders import check_claim, find_folder, recorded, take
+from sulcnet.training.device import choose_device, choose_precision, use_threads
+from sulcnet.training.loop import Loop
+from sulcnet.training.resources import GpuWatch, costs
+
+log = logging.getLogger("sulcnet")
+
+
+def execute(
+    workspace: Workspace, spec: RunSpec, execution: Execution | None = None, drawing: Drawing | None = None
+) -> RunFolder:
+    """Execute one run; give its folder. A trained run that is to be continued is given back as it is.
+
+    Raises:
+        ModelError: nothing planned or prepared, a run in the way, or nothing to continue.
+        UsageError: flags that contradict each other, or the run that is to be continued.
+        Interrupted: a signal stopped it; `go_on` continues.
+    """
+    execution, drawing = execution or Execution(), drawing or Drawing()
+    kind: RunKind = plugins.find("runs", spec.kind, "RUN")
+    plan = load_plan(spec.dataset(workspace).plans, spec.configuration)
+    spec = kind.settle(workspace, spec, plan)
+    folder = find_folder(workspace, spec, execution.go_on)
+    trained = kind.trained(folder)
+    check_claim(folder, execution, trained, kind.complete(folder))
+    if execution.go_on and trained:
+        return folder
+    before = recorded(folder, spec, kind.options(spec)) if execution.go_on else None
+    device = choose_device(execution.device)
+    kind.prepare(workspace, spec, execution, drawing)
+    job = Job(
+        workspace, spec, execution, folder, load_plan(folder.plans(), spec.configuration) if before else plan, before, device,
+        before.precision if before else choose_precision(execution.precision, device),
+        use_threads(before.threads if before else execution.threads), drawing,
+    )
+    _run(job, kind.assemble(job))
+    return folder
+
+
+def _run(job: Job, assembly: Assembly) -> None:
+    """Run the stages, each in its own folder; what a stage leaves is there before the next one is made."""
+    folder = job.folder
+    if not job.before:
+        take(folder)
+        _write_facts(job, assembly)
+    with to_file(folder / LOG):
+        log.info(assembly.opening)
+        if not job.before and assembly.news:
+            log.info(assembly.news)
+        for make in assembly.stages:
+            _run_stage(job, make())
+        assembly.finish()
+
+
+def _run_stage(job: Job, stage: Stage) -> None:
+    """Run one stage to its end, from where it was left. A stage that had ended ends at once."""
+    folder = RunFolder(job.folder.path / stage.name)
+    folder.path.mkdir(exist_ok=True)
+    loop = Loop(
+        stage.method, stage.schedule, folder, job.device, job.precision, stage.batches, stage.validate, stage.after_epoch,
+        job.spec.seed,
+    )
+    if job.before and folder.checkpoint("last").exists():
+        loop.resume()
+    with GpuWatch(job.device) as watch:
+        loop.run()
+    write_json(folder / RESOURCES, costs(loop.rows, stage.method.modules, watch))
+
+
+def _write_facts(job: Job, assembly: Assembly) -> None:
+    """Copy in what prediction and a reader need, so that the folder can travel alone."""
+    folder, dataset = job.folder, job.dataset
+    alone = job.plan.replace(networks={assembly.network_plan.network.name: assembly.network_plan})
+    write_json(folder / PLANS, {job.plan.configuration: alone.to_json()})
+    shutil.copy(dataset.preprocessed / DATASET_JSON, folder / DATASET_JSON)
+    shutil.copy(dataset.splits, folder / SPLITS)
+    for name, record in assembly.records.items():
+        record.save(folder / name)
+    assembly.experiment.save(folder / EXPERIMENT)

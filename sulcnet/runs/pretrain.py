@@ -1,0 +1,207 @@
+"""Pre-training: a method on images alone, of one or several datasets; its last act is the export.
+
+    run = execute(workspace, RunSpec("pretrain", ("Dataset001_PCS",), pretrain="mae", fold="0"))
+    run / EXPORT                        # what `sulcnet_train 1 3d 0 --pretrain mae` starts from
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import torch
+
+from sulcnet import options, plugins
+from sulcnet.assembly.schedules import pretraining_batch, pretraining_plan, pretraining_schedule
+from sulcnet.assembly.transfer import dry_load, write_export
+from sulcnet.data.images import ImageSource
+from sulcnet.data.loader import collate_images, image_batches
+from sulcnet.errors import UsageError
+from sulcnet.log import counted
+from sulcnet.pretraining._pretraining import Pretraining, PretrainOptions, build_method
+from sulcnet.records.experiment import Experiment, Schedule
+from sulcnet.records.plan import NetworkPlan, Plan
+from sulcnet.records.run import RunSpec
+from sulcnet.records.workspace import EXPORT, PICTURES, PROGRESS, RunFolder, Workspace
+from sulcnet.runs._kind import Assembly, Job, RunKind, Stage
+from sulcnet.runs.folders import versions
+from sulcnet.runs.pooling import Located, Pool, gather
+from sulcnet.runs.watch import WATCHING, Watch
+from sulcnet.training.device import autocast
+from sulcnet.training.loop import seed_draws
+
+log = logging.getLogger("sulcnet")
+
+PICTURE_EVERY = 10                      # epochs
+CLEAN_BATCHES = 50                      # that BatchNorm statistics are re-estimated on
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is settled of a pre-training before its method is built.
+
+    Attributes:
+        batch: samples per micro-batch; `accumulate` of them a step.
+    """
+
+    network_plan: NetworkPlan
+    options: PretrainOptions
+    pool: Pool
+    method: Pretraining
+    batch: int
+    accumulate: int
+
+
+class Pretrain(RunKind):
+    """Learn from images alone, no test subject among them, nor a validation subject of the fold unless asked for."""
+
+    def options(self, spec: RunSpec) -> type[PretrainOptions]:
+        return plugins.find("pretraining", spec.pretrain, "METHOD").Options
+
+    def settle(self, workspace: Workspace, spec: RunSpec, plan: Plan) -> RunSpec:
+        spec = super().settle(workspace, spec, plan)
+        if options.parse(self.options(spec), spec.settings).use_validation and spec.patience:
+            raise UsageError("--patience needs validation subjects, use_validation=true learns from them.", "Give one of them.")
+        return spec
+
+    def trained(self, folder: RunFolder) -> bool:
+        return (folder / EXPORT).exists()
+
+    def assemble(self, job: Job) -> Assembly:
+        parts = self._parts(job)
+        parts.method.modules.to(job.device)
+        schedule = job.before.schedule if job.before else _schedule(job, parts)
+        parts.method.begin(schedule)
+        transfer = dry_load(parts.method, job.plan, parts.network_plan)
+        fits = f"the export will load into the network that is fine-tuned: {len(transfer.loaded)} tensors"
+        return Assembly(
+            experiment=job.before or _experiment(job, parts, schedule),
+            network_plan=parts.network_plan,
+            stages=[partial(_stage, job, parts, schedule)],
+            opening=f"{_opening(job, parts, schedule)}\n{fits}",
+            finish=partial(_finish, job, parts),
+        )
+
+    def _parts(self, job: Job) -> Parts:
+        spec, kind = job.spec, plugins.find("pretraining", job.spec.pretrain, "METHOD")
+        planned = job.plan.network(spec.network)
+        own = _recorded(kind, job.before) if job.before else options.parse(kind.Options, spec.settings)
+        fits = spec.preset == job.plan.preset and spec.pretrain in planned.steps   # else the preset's numbers, unplanned
+        network_plan = planned.of(spec.pretrain) if fits else pretraining_plan(job.plan, planned, spec.preset)
+        folders = [job.workspace.folders(name, spec.plans_name * (name == spec.datasets[0])) for name in spec.datasets]
+        pool = gather(folders, job.plan, own.use_validation, job.execution.workers, spec.fold)
+        torch.manual_seed(spec.seed)
+        method = build_method(kind, job.plan, network_plan, own, spec.preset)
+        batch = own.batch or (network_plan.batch_size if fits else pretraining_batch(network_plan, spec.preset, method.views))
+        return Parts(network_plan, own, pool, method, batch, network_plan.accumulate if fits and not own.batch else 1)
+
+
+def _recorded(kind: type[Pretraining], before: Experiment) -> PretrainOptions:
+    """Give the options that a run was started with."""
+    values = {field.name: before.options[field.name] for field in fields(kind.Options)}
+    return kind.Options(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _schedule(job: Job, parts: Parts) -> Schedule:
+    spec = job.spec
+    return pretraining_schedule(
+        spec.preset, len(parts.pool.training), parts.batch, epochs=spec.epochs, minutes=spec.minutes, patience=spec.patience,
+        accumulate=spec.accumulate or parts.accumulate, rate=parts.options.rate or None,
+    )
+
+
+def _stage(job: Job, parts: Parts, schedule: Schedule) -> Stage:
+    method, pool, times, curves, montage = parts.method, parts.pool, schedule.accumulate, job.drawing.curves, job.drawing.montage
+    source = _source(job, parts, pool.training, method.augment())
+    watched = _source(job, parts, pool.watched) if pool.watched else None
+    if watched is None:
+        log.info("no validation subject is watched: no best checkpoint is picked")
+
+    def after_epoch(rows: list[dict]) -> None:
+        if curves:
+            curves(rows, job.folder / PROGRESS)
+        if montage and (len(rows) == 1 or len(rows) % PICTURE_EVERY == 0):
+            _draw(job, method, watched or source, f"epoch_{len(rows):04d}.png")
+
+    return Stage(
+        method, schedule, after_epoch=after_epoch,
+        batches=lambda step: image_batches(source, parts.batch, step * times, job.execution.workers, job.pin, times + 1),
+        validate=Watch(method, watched, collate_images, parts.batch, job.device, job.precision, job.spec.seed) if watched else dict,
+    )
+
+
+def _source(job: Job, parts: Parts, cases: Sequence[Located], augment=None) -> ImageSource:
+    method = parts.method
+    return ImageSource(
+        cases, job.plan, parts.network_plan, job.spec.seed, augment, method.corruption(), method.views, method.overlap
+    )
+
+
+@torch.no_grad()
+def _draw(job: Job, method: Pretraining, source: ImageSource, name: str, last: bool = False) -> None:
+    """Draw the first watched case: input, corrupted input, output, first channel."""
+    method.modules.eval()
+    seed_draws(job.spec.seed + WATCHING, 0)
+    batch = collate_images([source.fixed(0)]).to(job.device)
+    with autocast(job.device, job.precision):
+        shown = {**method.picture(batch), **(method.last_picture(batch) if last else {})}
+    job.drawing.montage({name: volume[0, 0].float().cpu().numpy() for name, volume in shown.items()}, job.folder / PICTURES / name)
+
+
+def _finish(job: Job, parts: Parts) -> None:
+    """Re-estimate what needs it on clean training patches, draw the last picture, export."""
+    method, pool = parts.method, parts.pool
+    clean = ImageSource(pool.training, job.plan, parts.network_plan, job.spec.seed, None, None, method.views, method.overlap)
+    drawn = image_batches(clean, parts.batch, 0, job.execution.workers, job.pin)
+    with closing(drawn), autocast(job.device, job.precision):
+        method.finish(batch.to(job.device) for batch in islice(drawn, CLEAN_BATCHES))
+    if job.drawing.montage:
+        _draw(job, method, _source(job, parts, pool.watched or pool.training), "final.png", last=True)
+    log.info("exported to %s", write_export(job.folder, method, job.spec.pretrain, parts.network_plan))
+
+
+def _experiment(job: Job, parts: Parts, schedule: Schedule) -> Experiment:
+    """Write down everything that decides the result."""
+    spec, pool = job.spec, parts.pool
+    return Experiment(
+        kind=spec.kind, dataset="+".join(spec.datasets), configuration=spec.configuration, network=spec.network,
+        pretrain=spec.pretrain, tune="none", preset=spec.preset, fold=spec.fold, seed=spec.seed, schedule=schedule,
+        options={**asdict(parts.options), "samples_per_step": parts.batch * schedule.accumulate},
+        assumptions={**_assumptions(job, parts.network_plan), **parts.method.assumptions()}, precision=job.precision,
+        device=str(job.device), threads=job.threads, preparation=job.plan.preparation_hash(), versions=versions(),
+        subjects=pool.subjects, train=pool.train, validation=pool.validation, test=pool.test, run=spec,
+    )
+
+
+def _assumptions(job: Job, network_plan: NetworkPlan) -> dict[str, Any]:
+    """Name what the sources do not say, of the run as a whole."""
+    named = {
+        "windows": "uniform over the prepared volume, which is cropped to what is not zero",
+        "validation": "fixed windows of the validation subjects; the Hausdorff distance is of one image per batch, at half the range",
+    }
+    if job.spec.preset != job.plan.preset:
+        named["preset"] = (f"{job.spec.preset} on a plan made for {job.plan.preset}: the plan's spacing, the preset's patch, "
+                           "batch and rates")
+    if job.spec.preset == "paper":
+        named["patch"] = "x".join(map(str, network_plan.patch_size))
+        named["rates"] = "heads and critic learn at the network's rate; [P] names one"
+    return named
+
+
+def _opening(job: Job, parts: Parts, schedule: Schedule) -> str:
+    length = f"{schedule.minutes:g} minutes" if schedule.minutes else f"{schedule.epochs} epochs"
+    patch = "x".join(map(str, parts.network_plan.patch_size))
+    times = f" x {schedule.accumulate}" if schedule.accumulate > 1 else ""
+    return (
+        f"{job.spec.pretrain} ({job.spec.preset}) of {job.spec.network}, patch {patch}, {counted(parts.batch, 'sample')}{times} per "
+        f"step; {len(parts.pool.training)} training and {len(parts.pool.watched)} validation cases; {length} of "
+        f"{schedule.steps_per_epoch} steps; {job.precision} on {job.device}"
+    )
+
+
+RUN = Pretrain()

@@ -1,0 +1,151 @@
+"""Where a training's weights come from: a pre-training of the same fold, made first where it is missing, or a file.
+
+No case that a training is watched or scored on may have been learned from before: a pre-training belongs to a fold, and
+one that read more than the fold's training cases is no start for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sulcnet import plugins
+from sulcnet.errors import ModelError, SulcnetError, UsageError
+from sulcnet.log import counted
+from sulcnet.records.experiment import Experiment
+from sulcnet.records.run import PRETRAIN, RANDOM, Execution, RunSpec
+from sulcnet.records.splits import HOLDOUT, Part, Splits
+from sulcnet.records.workspace import EXPERIMENT, EXPORT, RunFolder, Workspace
+
+log = logging.getLogger("sulcnet")
+
+
+class Start(NamedTuple):
+    """The file of weights, and what is known of the cases that they learned from."""
+
+    file: Path
+    facts: dict[str, Any]
+
+
+def settle_start(spec: RunSpec) -> RunSpec:
+    """Tell a method from a file, and see that the strategy goes with it.
+
+    Raises:
+        UsageError: neither a method nor a file, or a strategy that starts the other way.
+    """
+    pretrained, methods = spec.pretrain != RANDOM, plugins.names("pretraining", "METHOD")
+    spec = spec if spec.tune else spec.replace(tune="full" if pretrained else "scratch")
+    if plugins.find("tuning", spec.tune, "TUNING").pretrained != pretrained:
+        hint = "Leave --pretrain away, or choose another --tune." if pretrained else "Give --pretrain METHOD or a file, or --tune scratch."
+        raise UsageError(f"--tune {spec.tune} does not go with --pretrain {spec.pretrain}.", hint)
+    if not pretrained or spec.pretrain in methods or spec.weights:
+        return spec
+    file = Path(spec.pretrain)
+    if not file.is_file():
+        raise UsageError(f"--pretrain {spec.pretrain} is neither a method nor a file.", f"Methods: none, {', '.join(methods)}.")
+    # Every export has the same file name: a part of its hash tells runs from different ones apart.
+    return spec.replace(pretrain=f"{file.stem}-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}", weights=str(file))
+
+
+def find_start(workspace: Workspace, spec: RunSpec) -> Start | None:
+    """Give the weights that a settled run starts from; None is a random start."""
+    if spec.pretrain == RANDOM:
+        return None
+    file = Path(spec.weights) if spec.weights else find_pretraining(workspace, spec) / EXPORT
+    return Start(file, _facts(file, Splits.load(spec.dataset(workspace).splits).part(spec.fold), spec, workspace))
+
+
+def find_pretraining(workspace: Workspace, spec: RunSpec) -> RunFolder:
+    """Find the pre-training of this network, fold, preset and seed: the usual one, else the only other one that is there.
+
+    Raises:
+        ModelError: there are several others; a user has to choose.
+    """
+    usual = pretraining_of(spec).folder(workspace)
+    if (usual / EXPORT).exists():
+        return usual
+    others = _others(workspace, spec)
+    if len(others) > 1:
+        listed = "\n      ".join(str(run / EXPORT) for run in others)
+        raise ModelError(f"{len(others)} pre-trainings with {spec.pretrain} could be meant.", f"Name one: --pretrain FILE:\n      {listed}")
+    if others:
+        log.info("starting from %s", others[0] / EXPORT)
+    return others[0] if others else usual
+
+
+def pretraining_of(spec: RunSpec) -> RunSpec:
+    """Ask for the pre-training that a training starts from, as long as its preset says."""
+    same = {name: getattr(spec, name) for name in ("datasets", "configuration", "plans_name", "network", "pretrain", "preset", "fold", "seed")}
+    return RunSpec(PRETRAIN, **same)
+
+
+def _others(workspace: Workspace, spec: RunSpec) -> list[RunFolder]:
+    """List finished pre-trainings that differ from the usual one in length, options or further datasets alone."""
+    dataset = spec.dataset(workspace)
+    tested = _scored(Splits.load(dataset.splits), spec.fold)
+    fitting = []
+    for run in workspace.runs(dataset, PRETRAIN):
+        experiment = _experiment(run / EXPERIMENT)
+        if experiment is None or not (run / EXPORT).exists() or not _fits(experiment, spec):
+            continue
+        seen = tested & set(experiment.train)
+        if seen:
+            log.info("%s is no start for this fold: it learned from %s that it is scored on", run.path, counted(len(seen), "case"))
+            continue
+        fitting.append(run)
+    return fitting
+
+
+def _fits(experiment: Experiment, spec: RunSpec) -> bool:
+    plans_name = experiment.run.plans_name if experiment.run else ""
+    found = (experiment.pretrain, experiment.network, experiment.configuration, experiment.preset, experiment.fold, experiment.seed)
+    return (*found, plans_name) == (spec.pretrain, spec.network, spec.configuration, spec.preset, spec.fold, spec.seed, spec.plans_name)
+
+
+def _facts(file: Path, part: Part, spec: RunSpec, workspace: Workspace) -> dict[str, Any]:
+    """Say of a start what its run recorded: how many cases that are watched or scored it learned from."""
+    made = _experiment(file.parent / EXPERIMENT)
+    if made is None:
+        return {"file": str(file), "cases": "unknown"}
+    own = made.dataset.split("+")[0] == spec.datasets[0]
+    test = Splits.load(spec.dataset(workspace).splits).test
+    saw = {name: len({*cases} & {*made.train}) if own else "another dataset" for name, cases in
+           (("validation", part.validation), ("test", test))}
+    return {"file": str(file), "cases": "known", "fold": made.fold, "learned_from": saw}
+
+
+def _scored(splits: Splits, fold: str) -> set[str]:
+    return {*splits.part(fold).validation, *splits.test}
+
+
+def _experiment(path: Path) -> Experiment | None:
+    """Read what a run recorded; None where there is no run, or one that this version cannot read."""
+    try:
+        return Experiment.load(path)
+    except SulcnetError:
+        return None
+
+
+def pretrain_first(
+    workspace: Workspace, spec: RunSpec, execution: Execution, run: Callable[[RunSpec, Execution], RunFolder]
+) -> None:
+    """Run the pre-training that a training asks for, or go on with it where it was stopped.
+
+    Args:
+        run: executes it.
+
+    Raises:
+        ModelError: the user wants no such thing.
+    """
+    wanted = pretraining_of(spec)
+    folder, command = wanted.folder(workspace), " ".join(wanted.argv())
+    if not execution.auto_pretrain:
+        raise ModelError(f"{folder / EXPORT} does not exist: nothing was pre-trained with {spec.pretrain}"
+                         f"{'' if spec.fold == HOLDOUT else f' for fold {spec.fold}'}.", f"Run {command}")
+    log.info("nothing was pre-trained with %s yet (%s): that comes first, as long as the preset says; for a choice run %s",
+             spec.pretrain, folder / EXPORT, command)
+    begun = folder.checkpoint("last").exists()
+    run(wanted, Execution(execution.device, execution.precision, execution.workers, execution.threads, go_on=begun))
