@@ -193,7 +193,7 @@ def test_a_missing_pre_training_gives_the_command_before_anything_is_written(tra
     workspace = Workspace(shared.raw, shared.preprocessed, tmp_path, "test")
     with pytest.raises(ModelError) as caught:
         tuned(workspace, workspace.folders(folders.name), pretrain="recon", seed=3, auto_pretrain=False)
-    assert f"sulcnet_pretrain {folders.name} 3d recon --net resenc_unet --seed 3" in caught.value.hint
+    assert f"sulcnet_pretrain {folders.name} 3d recon --net resenc_unet --preset sulcnet --seed 3" in caught.value.hint
     assert not list(tmp_path.iterdir())
 
 

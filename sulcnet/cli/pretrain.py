@@ -7,7 +7,7 @@ from argparse import Namespace
 from sulcnet import plugins
 from sulcnet.cli._command import Command, Parser, loading, next_command, plans_flag
 from sulcnet.cli._running import add_fold, add_run_flags, execution_of, spec_of
-from sulcnet.records.run import PRETRAIN
+from sulcnet.records.run import PRETRAIN, RunSpec
 from sulcnet.records.splits import HOLDOUT
 from sulcnet.records.workspace import Workspace
 
@@ -42,12 +42,17 @@ def run(args: Namespace) -> str:
         from sulcnet.runs.execute import execute
 
     workspace = Workspace.find(args.root)
-    spec = spec_of(args, workspace, PRETRAIN, pretrain=args.method, preset=args.preset)
+    spec = asked(args, workspace)
     folder = execute(workspace, spec, execution_of(args), Drawing(training_curves, reconstruction_montage))
     first, fold = args.dataset.split(",")[0], () if spec.fold == HOLDOUT else (spec.fold,)
     net, seed = (("--net", args.net) if args.net else ()), (("--seed", args.seed) if args.seed else ())
     words = ("sulcnet_train", first, args.configuration, *fold, "--pretrain", args.method, *net, *seed, *plans_flag(args))
     return f"Weights: {folder / EXPORT}\nPictures: {folder / PICTURES}\nNext: {next_command(args, *words)}"
+
+
+def asked(args: Namespace, workspace: Workspace) -> RunSpec:
+    """Read the flags."""
+    return spec_of(args, workspace, PRETRAIN, pretrain=args.method, preset=args.preset)
 
 
 def _described(methods: list[str]) -> list[str]:

@@ -110,7 +110,7 @@ class RunSpec(Record):
             "--accumulate": self.accumulate, "--plans-name": self.plans_name or None, "--name": self.name or None,
         }
         given = [word for flag, value in flags.items() if value is not None for word in (flag, _text(value))]
-        return (*words, *given, *(("--set", *self.settings) if self.settings else ()))
+        return (*words, *given, *(word for setting in self.settings for word in ("--set", setting)))
 
 
 @dataclass(frozen=True)
