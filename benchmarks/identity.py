@@ -111,8 +111,8 @@ def tuned(workspace, folders, net: str, start: str, only: str) -> Iterator[tuple
 
 def of_demo(root: Path) -> Iterator[tuple[str, str]]:
     """Run the demo for two epochs: its weights, and its table of predictions."""
-    demo.execute = lambda workspace, spec, how, drawing: execute(workspace, spec.replace(minutes=None, epochs=2), HERE)
-    done = demo.demonstrate(root, 1.0, "cpu", 0, 0, None)
+    demo.execute = lambda workspace, spec, how, drawing: execute(workspace, spec, HERE)
+    done = demo.demonstrate(root, 2, "cpu", 0, 0, None)
     yield "demo weights", digest(done.run, "final")
     yield "demo predictions", hashlib.sha256((done.run / TEST / PREDICTIONS).read_bytes()).hexdigest()[:16]
 

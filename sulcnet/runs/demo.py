@@ -30,7 +30,7 @@ log = logging.getLogger("sulcnet")
 NAME = "Dataset900_Phantoms"
 COHORT = (150, 24, 36)                  # training, validation and test phantoms; a third of each per class
 NET, FEATURES = "resenc_unet", 16
-# Phantoms stand straight: what helps a small cohort in a long run only slows a run of minutes.
+# Phantoms stand straight: what helps a small cohort in a long run only slows a short one.
 SETTINGS = ("rotation_probability=0.2", "scale_probability=0.2", "elastic_probability=0")
 
 
@@ -44,7 +44,7 @@ class Demonstration:
 
 
 def demonstrate(
-    root: Path, minutes: float, device: str, workers: int, seed: int, picture: Callable, cohort: tuple[int, int, int] = COHORT
+    root: Path, epochs: int, device: str, workers: int, seed: int, picture: Callable, cohort: tuple[int, int, int] = COHORT
 ) -> Demonstration:
     """Run the main job on a phantom cohort; what an earlier demo left under `root` is replaced."""
     workspace = Workspace.find(root)
@@ -59,7 +59,7 @@ def demonstrate(
     fingerprint_dataset(folders, workers, overwrite=True)
     plan = plan_dataset(folders, Wish(net=NET, features=FEATURES), workers)
     preprocess_dataset(folders, plan.configuration, workers, overwrite=False)
-    spec = RunSpec(TRAIN, (NAME,), plan.configuration, network=NET, seed=seed, minutes=minutes, settings=SETTINGS)
+    spec = RunSpec(TRAIN, (NAME,), plan.configuration, network=NET, seed=seed, epochs=epochs, settings=SETTINGS)
     run = execute(workspace, spec, Execution(device), Drawing(picture))
     log.info("predicting and scoring the validation and test phantoms")
     return Demonstration(folders, run, score_run(folders, run, device, "auto"))
