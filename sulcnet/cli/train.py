@@ -19,7 +19,7 @@ sulcnet_train 1 3d 0 --c        (continue fold 0)"""
 def arguments(parser: Parser) -> None:
     """Add this command's flags."""
     parser.add_argument("dataset", help="dataset: 1, 001 or Dataset001_PCS")
-    parser.add_argument("configuration", help="configuration: 3d")
+    parser.add_argument("configuration", help="a planned configuration: 3d or 2d")
     parser.add_argument("fold", nargs="?", default="holdout", help="0 to 4 for cross-validation (default: the 70/20/10 holdout)")
     parser.add_argument("-f", "--fold", dest="fold_flag", metavar="FOLD", help="the same as a flag")
     parser.add_argument("--net", metavar="NET", help="a planned network (default: the only one planned)")
