@@ -2,18 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sulcnet.memory.planning import plan_dataset
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
-from sulcnet.planning.planner import Wish
+from sulcnet.planning.planner import Wish, make_plan
+from sulcnet.records.dataset import DatasetHeader
+from sulcnet.records.plan import Plan, save_plan
+from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.run import PRETRAIN, TRAIN, Execution, RunSpec
-from sulcnet.records.workspace import DatasetFolders, RunFolder, Workspace
+from sulcnet.records.workspace import DATASET_JSON, DatasetFolders, RunFolder, Workspace
+from sulcnet.runs.folders import read_cases
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
 NAME = "Dataset901_Tiny"
 SHAPE, SPACING = (24, 34, 29), 2.4
+KEPT = TemporaryDirectory(prefix="sulcnet_tests_")
 
 
 def raw_cohort(root: Path, count: int = 12, **options) -> tuple[Workspace, DatasetFolders]:
@@ -23,6 +30,23 @@ def raw_cohort(root: Path, count: int = 12, **options) -> tuple[Workspace, Datas
     phantoms = draw_cohort(7, count, shape=SHAPE, spacing=SPACING, **options)
     write_dataset(folders.raw, phantoms, options.get("modality", "t1"), shares=(0.5, 0.25))
     return workspace, folders
+
+
+def phantom_plan(root: Path, count: int = 4, **wishes) -> tuple[Path, list[PreparedCase], Plan]:
+    """Prepare a phantom dataset without planning a network; give its folder, its cases and its plan."""
+    _, folders = raw_cohort(root, count)
+    fingerprint = fingerprint_dataset(folders, workers=1, overwrite=False)
+    plan = make_plan(DatasetHeader.read(folders.raw / DATASET_JSON), fingerprint, Wish(**wishes))
+    save_plan(folders.plans, plan)
+    preprocess_dataset(folders, plan.configuration, workers=1, overwrite=False)
+    place = folders.prepared(plan.folder)
+    return place, read_cases(place, sorted(fingerprint.cases), plan), plan
+
+
+@cache
+def prepared_phantoms(ndim: int) -> tuple[Path, list[PreparedCase], Plan]:
+    """Give a few prepared phantoms and their plan, for volumes or for slices; made once."""
+    return phantom_plan(Path(KEPT.name) / f"{ndim}d", configuration=f"{ndim}d")
 
 
 def prepared_cohort(root: Path, count: int = 12, net: str = "resenc_unet", features: int = 4, modality: str = "t1", **wishes) -> tuple[Workspace, DatasetFolders]:

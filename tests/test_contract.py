@@ -2,15 +2,18 @@
 
 import pytest
 import torch
+from cohort import prepared_phantoms
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sulcnet import plugins
 from sulcnet.assembly.finetuning import FineTuning, Model
 from sulcnet.assembly.schedules import tuning_schedule
-from sulcnet.data.loader import Batch
+from sulcnet.data.augment import AugmentOptions
+from sulcnet.data.loader import Batch, batches
+from sulcnet.data.patches import PatchSource
+from sulcnet.data.region import learn_region
 from sulcnet.memory.live_bytes import fake_modules
-from sulcnet.records.dataset import Classification
-from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
+from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Plan
 
 NETWORKS, TUNINGS = plugins.names("networks", "NETWORK"), plugins.names("tuning", "TUNING")
 SMALL = {"swin_unetr_24": (12, (64, 32, 32)), "swin_unetr_12": (12, (64, 32, 32)), "resenc_unet": (4, (16, 16, 16)), "unet_bn": (4, (16, 16, 16)), "dd_unet": (4, (16, 16, 16))}
@@ -19,23 +22,20 @@ BAG, WINDOWS, IMAGES = 1, 2, 1
 
 
 def plan_of(net: str, ndim: int = 3, classes: bool = True, structures: bool = True) -> Plan:
+    _, _, plan = prepared_phantoms(ndim)
     features, patch = SMALL[net]
-    spec = plugins.find("networks", net, "NETWORK").topology(ndim, 1, features, patch[:ndim], (1.0,) * ndim)
+    spec = plugins.find("networks", net, "NETWORK").topology(ndim, 1, features, patch[:ndim], plan.network_spacing)
     network = NetworkPlan(patch[:ndim], IMAGES, BAG, WINDOWS, MemoryEstimate("none", 1, 2), "test", network=spec)
-    labels = {"background": 0, "skeleton": 1, "PCS": 2} if structures else {"background": 0}
-    classification = Classification("pcs", ("absent", "present", "prominent"), True) if classes else None
-    return Plan("Dataset001_T", "3d", "sulcnet", ("T1w",), labels, classification, ".nii.gz", (1.0,) * ndim, patch[:ndim],
-                (Normalisation("zscore"),), {net: network})
+    return plan.replace(networks={net: network}, labels=plan.labels if structures else {"background": 0},
+                        classification=plan.classification if classes else None)
 
 
 def batch_of(plan: Plan, net: str) -> Batch:
-    shape, windows = plan.networks[net].patch_size, IMAGES * WINDOWS
-    generator = torch.Generator().manual_seed(0)
-    place = torch.tensor([[-1.0, 1.0]] * len(shape)).expand(windows, -1, -1).clone()
-    return Batch(
-        torch.randn(windows, 1, *shape, generator=generator), torch.randint(0, 3, (windows, *shape), generator=generator), place,
-        torch.ones(windows), torch.tensor([1] * IMAGES),
-    )
+    """What a run's own source draws."""
+    place, cases, _ = prepared_phantoms(len(plan.axes))
+    region = learn_region(cases, plan.structures)
+    source = PatchSource(place, cases, plan, plan.networks[net], region, augment=AugmentOptions())
+    return next(batches(source, IMAGES, 0, workers=0)).to(torch.device("cpu"))
 
 
 def method_of(plan: Plan, net: str, tune: str, preset: str) -> FineTuning:
@@ -57,10 +57,11 @@ def combinations() -> list:
     return [pytest.param(*one, marks=[pytest.mark.contract] * (one[0] == "swin_unetr_24" and one[1:] != ("full", "sulcnet"))) for one in found]
 
 
+@pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("net, tune, preset", combinations())
-def test_a_step_runs_on_fake_tensors(net, tune, preset):
+def test_a_step_runs_on_fake_tensors(net, tune, preset, ndim):
     """What reads a tensor's value inside a step would break the memory planner; here it raises."""
-    plan = plan_of(net)
+    plan = plan_of(net, ndim)
     method, batch = method_of(plan, net, tune, preset), batch_of(plan, net)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         fake_modules(method.modules, mode)

@@ -206,3 +206,26 @@ def test_monai_agrees(spacing):
         }
         for name, value in theirs.items():
             assert ours[name] == pytest.approx(float(value), abs=1e-4), name
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_flat_image_is_scored_in_its_plane(axis):
+    """Else each of its voxels would lie on the surface, and a hole that is filled would cost nothing."""
+    reference = np.zeros((12, 12), int)
+    reference[2:10, 2:10] = 1
+    prediction = np.roll(reference, 2, 0)
+    plane = score_masks(prediction, reference, (1.0, 2.0), PCS)["PCS"]
+    spacing = np.insert([1.0, 2.0], axis, 3.0)
+    found = score_masks(np.expand_dims(prediction, axis), np.expand_dims(reference, axis), spacing, PCS)["PCS"]
+    kept = (*OVERLAPS, *DISTANCES, "status")
+    assert {name: found[name] for name in kept} == {name: plane[name] for name in kept}
+    assert found["volume_reference_mm3"] == 3 * plane["volume_reference_mm3"] == 64 * 6
+
+
+def test_a_sheet_one_voxel_thick_in_a_volume_is_all_surface():
+    sheet = np.zeros((12, 12, 3), int)
+    sheet[2:10, 2:10, 1] = 1
+    holed = sheet.copy()
+    holed[4:8, 4:8, 1] = 0
+    found = score_masks(holed, sheet, (1, 1, 1), PCS)["PCS"]
+    assert found["hausdorff"] == 2 and found["surface_dice"] == pytest.approx((48 + 48 + 12) / (64 + 48))

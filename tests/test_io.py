@@ -114,7 +114,8 @@ def damaged_files(folder):
         "stub.nii": (raw[:100], "found 100 bytes"),
         "unset.nii": (bytes(unset), "affine|header"),
         "type.nii": (raw[:70] + b"\x80\x00\x18\x00" + raw[74:], "voxels|header"),  # 128: RGB
-        "image.png": (raw, "no reader knows"),
+        "image.png": (raw, "neither the size of a voxel nor which side is left"),
+        "image.xyz": (raw, "no reader knows"),
         "cut.mgz": (b"\0\0\0\1", "not an MGH"),
         "text.mha": (b"ObjectType = Image\n", "SimpleITK"),
         "text.nrrd": (b"hello", "SimpleITK"),
@@ -305,7 +306,7 @@ def test_wrong_outputs_are_refused(tmp_path):
     with pytest.raises(DataError, match="pair"):
         io.write_mask(tmp_path / "b.hdr", classes(), image)
     with pytest.raises(DataError, match="no reader"):
-        io.write_mask(tmp_path / "b.jpg", classes(), image)
+        io.write_mask(tmp_path / "b.xyz", classes(), image)
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed():

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
 DEFAULT_NET = "swin_unetr_24"
 AUTO = "auto"
+SLICES = ("sagittal", "coronal", "axial")       # by the axis across them
 
 
-def add_configuration(parser: Parser, known: Sequence[str] | None = ("3d",)) -> None:
+def add_configuration(parser: Parser, known: Sequence[str] | None = ("3d", "2d")) -> None:
     """Add -c, the configuration; `known` None takes whatever the plans file has."""
-    parser.add_argument("-c", "--configuration", default="3d", choices=known, metavar="NAME", help="configuration (default: 3d)")
+    parser.add_argument("-c", "--configuration", default="3d", choices=known, metavar="NAME",
+                        help="configuration: 3d, or 2d, which sees one slice at a time (default: 3d)")
 
 
 def add_wish(parser: Parser) -> None:
@@ -32,7 +34,10 @@ def add_wish(parser: Parser) -> None:
     group.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help="of the training that is planned (default: bf16)")
     group.add_argument("--preset", default="sulcnet", choices=["sulcnet", "paper"],
                        help="sulcnet (default), or the source paper's patch, batch, loss and rates")
-    group.add_argument("--patch", type=positive, nargs=3, metavar=("X", "Y", "Z"), help="patch size instead of the planned one")
+    group.add_argument("--patch", type=positive, nargs="+", metavar="N",
+                       help="patch size instead of the planned one: X Y Z; with -c 2d two numbers, those of a slice")
+    group.add_argument("--slice-axis", type=int, choices=[0, 1, 2], metavar="AXIS",
+                       help="with -c 2d: 0 sagittal, 1 coronal, 2 axial slices (default: across the coarsest axis, else 0)")
     group.add_argument("--batch", type=positive, metavar="N", help="images per step instead of the planned number")
     group.add_argument("--explain", action="store_true", help="print every patch that was tried, with bytes and arithmetic, and what else would fit")
 
@@ -43,14 +48,14 @@ def wish_of(args: Namespace) -> Wish:
 
     patch = tuple(args.patch) if args.patch else None
     memory = _card() if args.gpu_memory == AUTO else args.gpu_memory
-    return Wish(args.net, args.features, memory, args.preset, args.configuration, patch, args.batch, args.precision)
+    return Wish(args.net, args.features, memory, args.preset, args.configuration, patch, args.batch, args.precision, args.slice_axis)
 
 
 def sentence(plan: Plan, net: str, explain: bool = False) -> str:
     """Say what was planned: the network, then a line for each method and strategy."""
     network: NetworkPlan = plan.networks[net]
     spacing = "x".join(f"{mm:g}" for mm in plan.spacing)
-    lines = [f"{net} at {spacing} mm for {_size(network.estimate.budget)}, counted on fake tensors:"]
+    lines = [f"{net}{_slices(plan)} at {spacing} mm for {_size(network.estimate.budget)}, counted on fake tensors:"]
     steps = _by_kind(network)
     for name, step in steps.items():
         lines.append(f"  {name:<12} {_line(step)}")
@@ -61,6 +66,13 @@ def sentence(plan: Plan, net: str, explain: bool = False) -> str:
         where = "on the GPU" if told.accumulate_on == "gpu" else "in main memory"
         lines.append(f"  {'predict':<12} {told.batch} windows at a time, added up {where}, {_size(told.estimate.bytes)}")
     return "\n".join(lines)
+
+
+def _slices(plan: Plan) -> str:
+    """Say which slices of volumes a 2-D plan sees."""
+    if plan.slice_axis is None or plan.median_shape[plan.slice_axis] == 1:
+        return ""
+    return f" on {SLICES[plan.slice_axis]} slices"
 
 
 def _by_kind(network: NetworkPlan) -> dict[str, StepPlan | NetworkPlan]:

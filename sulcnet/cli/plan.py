@@ -22,6 +22,7 @@ memory, for every pre-training method and tuning strategy by itself. No GPU is n
 tensors. Several networks can be planned side by side; they share the prepared cases."""
 EXAMPLES = """sulcnet_plan -d 1 --net resenc_unet --gpu-memory 11
 sulcnet_plan -d 1 --gpu-memory 24 --explain
+sulcnet_plan -d 1 -c 2d --slice-axis 1            (coronal slices; train with sulcnet_train 1 2d)
 sulcnet_plan -d 1 -p large --gpu-memory 80        (plans_large.json; train with -p large)"""
 
 
@@ -47,7 +48,7 @@ def run(args: Namespace) -> str:
     plan = plan_dataset(folders, wish, args.workers)
     if args.probe:
         plan = probe_plan(folders, plan, wish)
-    then = next_command(args, "sulcnet_preprocess", "-d", args.dataset, *plans_flag(args))
+    then = next_command(args, "sulcnet_preprocess", "-d", args.dataset, "-c", args.configuration, *plans_flag(args))
     return f"{sentence(plan, args.net, args.explain)}\nPlan: {folders.plans}\nNext: {then}"
 
 

@@ -22,7 +22,8 @@ from sulcnet.cli._planning import add_configuration, add_wish, sentence, wish_of
 HELP = """From a raw dataset to prepared cases: verify it, measure it, plan a network for a memory budget, prepare every
 case. Cases that are finished and unchanged are skipped; verifying, measuring and planning are quick and done anew."""
 EXAMPLES = """sulcnet_plan_and_preprocess -d 1
-sulcnet_plan_and_preprocess -d 4 --net resenc_unet --features 16"""
+sulcnet_plan_and_preprocess -d 4 --net resenc_unet --features 16
+sulcnet_plan_and_preprocess -d 4 -c 2d --net unet_bn"""
 
 
 def arguments(parser: Parser) -> None:
@@ -46,13 +47,14 @@ def run(args: Namespace) -> str:
     from sulcnet.records.workspace import Workspace
     from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
+    wish = wish_of(args)
     folders = Workspace.find(args.root).dataset(args.dataset, args.plans_name)
     if not args.no_verify:
         verify_dataset(folders, args.workers).raise_if_errors(root_flag(args))
     fingerprint_dataset(folders, args.workers, overwrite=True)
-    plan = plan_dataset(folders, wish_of(args), args.workers)
+    plan = plan_dataset(folders, wish, args.workers)
     done, before = preprocess_dataset(folders, args.configuration, args.workers, args.overwrite)
-    prepared = f"{counted(done, 'case')} prepared, {before} finished before: {folders.prepared(args.configuration)}"
+    prepared = f"{counted(done, 'case')} prepared, {before} finished before: {folders.prepared(plan.folder)}"
     train = next_command(args, "sulcnet_train", args.dataset, args.configuration, "--net", args.net, *plans_flag(args))
     return f"{sentence(plan, args.net, args.explain)}\n{prepared}\nNext: {train}"
 

@@ -23,7 +23,7 @@ def arguments(parser: Parser) -> None:
     """Add this command's flags."""
     methods = plugins.names("pretraining", "METHOD")
     parser.add_argument("dataset", help="dataset: 1, 001 or Dataset001_PCS; 1,2,3 pools several by the plan of the first")
-    parser.add_argument("configuration", help="configuration: 3d")
+    parser.add_argument("configuration", help="a planned configuration: 3d or 2d")
     parser.add_argument("method", choices=methods, metavar="method", help=f"one of {', '.join(methods)}")
     add_fold(parser)
     parser.add_argument("--net", metavar="NET", help="a planned network (default: the only one planned)")

@@ -21,7 +21,7 @@ sulcnet_train 1 3d 0 --c        (continue fold 0)"""
 def arguments(parser: Parser) -> None:
     """Add this command's flags."""
     parser.add_argument("dataset", help="dataset: 1, 001 or Dataset001_PCS")
-    parser.add_argument("configuration", help="configuration: 3d")
+    parser.add_argument("configuration", help="a planned configuration: 3d or 2d")
     add_fold(parser)
     parser.add_argument("--net", metavar="NET", help="a planned network (default: the only one planned)")
     parser.add_argument("--pretrain", default=None, metavar="NAME|FILE",

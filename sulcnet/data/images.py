@@ -9,6 +9,8 @@
             |   |  1 |    | 2  |          |
             |   +----+----+    |          |
             +--------+---------+----------+
+
+Of a 2-D plan, all views of a sample are pieces of one slice.
 """
 
 from __future__ import annotations
@@ -16,16 +18,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from scipy.ndimage import binary_dilation
 
 from sulcnet.data.augment import Augmenter, AugmentOptions
+from sulcnet.data.cut import CaseReader, flat, thick
 from sulcnet.data.patches import corner, in_rounds
 from sulcnet.errors import DataError
-from sulcnet.io.store import open_array
 from sulcnet.records.plan import NetworkPlan, Plan
 from sulcnet.records.prepared import PreparedCase
 
@@ -67,14 +68,12 @@ class ImageSource:
         if not cases:
             raise DataError("There are no cases to draw from.", "Prepare some: sulcnet_plan_and_preprocess.")
         self.cases, self.seed, self.views, self.overlap = list(cases), seed, views, overlap
-        self.patch, self.label_like = network_plan.patch_size, plan.label_like
-        self.mover = Augmenter(spatial(augment), self.patch, plan.label_like, plan.spacing)
-        self.spoiler = None if corruption is None else Augmenter(intensity(corruption), self.patch, plan.label_like, plan.spacing)
-        self._arrays: dict[tuple[Path, str], tuple] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Travel to a worker without open files, which it opens for itself."""
-        return {**self.__dict__, "_arrays": {}}
+        self.axes, self.label_like = plan.axes, plan.label_like
+        self.patch = thick(network_plan.patch_size, plan.axes, 1)
+        seen = network_plan.patch_size, plan.label_like, plan.network_spacing
+        self.mover = Augmenter(spatial(augment), *seen)
+        self.spoiler = None if corruption is None else Augmenter(intensity(corruption), *seen)
+        self.reader = CaseReader()
 
     def case_of(self, step: int, slot: int, batch: int) -> PreparedCase:
         """Give the case that one slot of one step's batch takes."""
@@ -102,18 +101,18 @@ class ImageSource:
         """Draw the low corners: the first anywhere, the others near it. Kept inside, they only come nearer."""
         centre = rng.random(len(shape)) * np.array(shape)
         first = corner(centre, self.patch, shape)
-        most = np.floor((1 - self.overlap) * np.array(self.patch))
+        most = thick(np.floor((1 - self.overlap) * self.patch[list(self.axes)]), self.axes, 0)
         shifts = [rng.uniform(-most, most) for _ in range(self.views - 1)]
-        return [first, *(corner(first + np.array(self.patch) / 2 + np.trunc(shift), self.patch, shape) for shift in shifts)]
+        return [first, *(corner(first + self.patch / 2 + np.trunc(shift), self.patch, shape) for shift in shifts)]
 
     def _view(self, index: int, low: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         folder, case = self.cases[index]
         draw = self.mover.draw(rng)
-        extra = np.array(self.mover.margin(draw)) // 2
-        image, code = self._read(folder, case, low - extra, low + np.array(self.patch) + extra)
-        image, code = self.mover.apply(image, code, draw)
+        extra = thick(self.mover.margin(draw), self.axes, 0) // 2
+        image, code = self._read(folder, case, low - extra, low + self.patch + extra)
+        image, code = self.mover.apply(flat(image, self.axes), flat(code, self.axes), draw)
         corrupted = image if self.spoiler is None else self.spoiler.apply(image, None, self.spoiler.draw(rng))[0]
-        place = np.stack((low, low + np.array(self.patch) - 1), axis=1).astype(np.float32)
+        place = np.stack((low, low + self.patch - 1), axis=1).astype(np.float32)[list(self.axes)]
         label = np.where(code > 0, code - 1, UNKNOWN) if case.has_label else np.full(code.shape, UNKNOWN)
         range_ = np.array(case.ranges, dtype=np.float32)
         return image, corrupted, self._inside(image, code), range_, place, np.int64(index), label.astype(np.int8)
@@ -132,17 +131,10 @@ class ImageSource:
 
     def _read(self, folder: Path, case: PreparedCase, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Cut a box: image (C, ...), and a code (...) that is 0 outside of the volume and label + 1 inside."""
-        if (folder, case.id) not in self._arrays:
-            label = open_array(folder / f"{case.id}_seg.b2nd") if case.has_label else None
-            self._arrays[folder, case.id] = open_array(folder / f"{case.id}.b2nd"), label
-        image, label = self._arrays[folder, case.id]
-        box = np.stack((low, high), axis=1).tolist()
-        within = tuple(slice(max(0, -a), max(0, min(b, size) - a)) for (a, b), size in zip(box, case.shape))
-        code = np.zeros([b - a for a, b in box], np.int8)
-        code[within] = 1
-        if label is not None:
-            code += crop_and_pad_nd(label, box)
-        return crop_and_pad_nd(image, box), code
+        image, label = self.reader.read(folder, case, low, high)
+        code = np.zeros(image.shape[1:], np.int8)
+        code[tuple(slice(max(0, -a), max(0, min(b, size) - a)) for a, b, size in zip(low, high, case.shape))] = 1
+        return image, code if label is None else code + label.astype(np.int8)
 
 
 def spatial(options: AugmentOptions | None) -> AugmentOptions:

@@ -4,21 +4,21 @@
     source.sample(step=17, slot=0)          # the same today, tomorrow, and in whichever process
 
 The first `bag` windows of a case are the class head's evidence. Where they lie does not depend on the case's own label,
-else their place alone would give the class away; the window after them is centred on the case's structures.
+else their place alone would give the class away; the window after them is centred on the case's structures. A window of a
+2-D plan is a piece of one slice, which is drawn as its place in the slice is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 
 from sulcnet.data.augment import Augmenter, AugmentOptions
+from sulcnet.data.cut import CaseReader, flat, thick
 from sulcnet.data.region import Region, smallest_structure
-from sulcnet.io.store import open_array
 from sulcnet.records.plan import NetworkPlan, Plan
 from sulcnet.records.prepared import PreparedCase
 
@@ -29,7 +29,10 @@ ON_SMALLEST = 1 / 2                     # of these, the share that takes the sma
 
 
 class Sample(NamedTuple):
-    """W windows of one case: image (W, C, X, Y, Z), label (W, X, Y, Z), place (W, ndim, 2), and what is known."""
+    """W windows of one case: image (W, C, X, Y, Z), label (W, X, Y, Z), place (W, ndim, 2), and what is known.
+
+    In 2-D an image is (W, C, X, Y), X and Y the axes of the slice.
+    """
 
     image: np.ndarray
     label: np.ndarray
@@ -52,18 +55,15 @@ class PatchSource:
         seed: int = 0, augment: AugmentOptions | None = None, balanced: bool = True, views: int = 0,
     ):
         self.folder, self.cases, self.region, self.seed, self.views = folder, list(cases), region, seed, views
-        self.patch, self.bag, self.windows = network.patch_size, network.bag, network.windows
-        self.augmenter = Augmenter(augment or AugmentOptions.off(), self.patch, plan.label_like, plan.spacing)
+        self.axes, self.bag, self.windows = plan.axes, network.bag, network.windows
+        self.patch = thick(network.patch_size, plan.axes, 1)
+        self.augmenter = Augmenter(augment or AugmentOptions.off(), network.patch_size, plan.label_like, plan.network_spacing)
         self.classified = plan.classification is not None
         smallest = smallest_structure(cases, plan.structures)
         self.values = [str(value) for value in plan.structures.values()]
         self.smallest = None if smallest is None else str(plan.structures[smallest])
         self.groups = _groups(self.cases, balanced)
-        self._arrays: dict[str, tuple] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Travel to a worker without open files, which it opens for itself."""
-        return {**self.__dict__, "_arrays": {}}
+        self.reader = CaseReader()
 
     def sample(self, step: int, slot: int, batch: int) -> Sample:
         """Draw the sample of one slot of one step's batch."""
@@ -103,32 +103,27 @@ class PatchSource:
     def _window(self, case: PreparedCase, rng: np.random.Generator, number: int) -> tuple[np.ndarray, ...]:
         centre = self._centre(case, rng, in_bag=number < self.bag)
         draw = self.augmenter.draw(rng)
-        size = np.array(self.patch) + np.array(self.augmenter.margin(draw))
-        low = corner(centre, self.patch, case.shape) - (size - np.array(self.patch)) // 2
-        image, label = self._read(case, low, low + size)
-        image, label = self.augmenter.apply(image, label, draw)
-        return image, label, window_place(low + (size - np.array(self.patch)) // 2, self.patch, case.shape)
+        low, margin = corner(centre, self.patch, case.shape), thick(self.augmenter.margin(draw), self.axes, 0)
+        image, label = self.reader.read(self.folder, case, low - margin // 2, low - margin // 2 + self.patch + margin)
+        label = np.zeros(image.shape[1:], np.int16) if label is None else label
+        image, label = self.augmenter.apply(flat(image, self.axes), flat(label, self.axes), draw)
+        return image, label, window_place(low, self.patch, case.shape)[list(self.axes)]
 
     def _centre(self, case: PreparedCase, rng: np.random.Generator, in_bag: bool) -> np.ndarray:
         kind, anywhere = rng.random(), rng.random(len(case.shape)) * np.array(case.shape)
         if in_bag and self.classified:
-            return self.region.draw(rng, case.shape) if self.region is not None and kind < IN_REGION else anywhere
+            return self.region.draw(rng, case.shape) + self._middle if self.region is not None and kind < IN_REGION else anywhere
         found = [value for value in self.values if case.centres.get(value)]
         if not found or kind >= AT_STRUCTURE:
             return anywhere
         smallest = self.smallest in found and rng.random() < ON_SMALLEST
         voxels = case.centres[self.smallest if smallest else found[rng.integers(len(found))]]
-        return np.array(voxels[rng.integers(len(voxels))], dtype=float)
+        return np.array(voxels[rng.integers(len(voxels))], dtype=float) + self._middle
 
-    def _read(self, case: PreparedCase, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if case.id not in self._arrays:
-            label = open_array(self.folder / f"{case.id}_seg.b2nd") if case.has_label else None
-            self._arrays[case.id] = open_array(self.folder / f"{case.id}.b2nd"), label
-        image, label = self._arrays[case.id]
-        box = np.stack((low, high), axis=1).tolist()
-        data = crop_and_pad_nd(image, box)
-        mask = np.zeros(data.shape[1:], np.int16) if label is None else crop_and_pad_nd(label, box)
-        return data, mask
+    @property
+    def _middle(self) -> np.ndarray:
+        """From a voxel's number to its middle across slices, else a structure's slice would be rounded to its neighbour."""
+        return thick((0.0,) * len(self.axes), self.axes, 0.5)
 
 
 def corner(centre: np.ndarray, patch: Sequence[int], shape: Sequence[int]) -> np.ndarray:

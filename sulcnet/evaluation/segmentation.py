@@ -37,7 +37,8 @@ def score_masks(
     one empty is a wrong answer, overlaps 0 and distances infinite. `status` tells the four situations apart.
 
     Args:
-        prediction: Label values, integer, (X, Y) or (X, Y, Z).
+        prediction: Label values, integer, (X, Y) or (X, Y, Z). A flat image, one voxel along one of three axes, is
+            scored in its plane: across it every voxel would lie on the surface.
         reference: Label values, the same shape.
         spacing: Voxel size per axis [mm].
         labels: Label value per name; the value 0, background, is not scored.
@@ -52,17 +53,26 @@ def score_masks(
         DataError: The arrays, the spacing or the label values do not fit each other.
     """
     prediction, reference, spacing = _checked(prediction, reference, spacing)
+    flat = _flat_axes(reference.shape)
+    thickness, spacing = float(np.prod(spacing[list(flat)])), np.delete(spacing, flat)
+    prediction, reference = prediction.squeeze(flat), reference.squeeze(flat)
     boxes = _boxes("prediction", prediction, labels), _boxes("reference", reference, labels)
     scores = {}
     for name, value in labels.items():
         if value != 0:
             box = _joint_box(*(found.get(value) for found in boxes))
-            scores[name] = score_pair(prediction[box] == value, reference[box] == value, spacing, tolerance_mm)
+            scores[name] = score_pair(prediction[box] == value, reference[box] == value, spacing, tolerance_mm, thickness)
     return scores
 
 
-def score_pair(prediction: np.ndarray, reference: np.ndarray, spacing: np.ndarray, tolerance_mm: float) -> Score:
-    """Score one structure from two Boolean masks of the same shape; see `score_masks`."""
+def score_pair(
+    prediction: np.ndarray, reference: np.ndarray, spacing: np.ndarray, tolerance_mm: float, thickness: float = 1.0
+) -> Score:
+    """Score one structure from two Boolean masks of the same shape; see `score_masks`.
+
+    Args:
+        thickness: of a plane [mm], for its volume.
+    """
     voxels = np.count_nonzero(prediction), np.count_nonzero(reference)
     shared = np.count_nonzero(prediction & reference)
     status = _status(*voxels)
@@ -72,7 +82,7 @@ def score_pair(prediction: np.ndarray, reference: np.ndarray, spacing: np.ndarra
     else:
         agree = status == "both_empty"
         scores = dict.fromkeys(OVERLAPS, float(agree)) | dict.fromkeys(DISTANCES, 0.0 if agree else np.inf)
-    return scores | _volume_scores(*voxels, float(np.prod(spacing))) | {"status": status}
+    return scores | _volume_scores(*voxels, float(np.prod(spacing)) * thickness) | {"status": status}
 
 
 def _surface_scores(prediction, reference, spacing, tolerance_mm) -> Score:
@@ -103,6 +113,12 @@ def _status(predicted: int, referred: int) -> str:
     if not predicted and not referred:
         return "both_empty"
     return "reference_empty" if predicted else "prediction_empty"
+
+
+def _flat_axes(shape: Sequence[int]) -> tuple[int, ...]:
+    """List the axes along which a flat image has its one voxel; none where no plane would be left."""
+    axes = tuple(axis for axis, size in enumerate(shape) if size == 1)
+    return axes if len(axes) < len(shape) - 1 else ()
 
 
 def _joint_box(first: tuple[slice, ...] | None, second: tuple[slice, ...] | None) -> tuple[slice, ...]:

@@ -4,6 +4,7 @@
     maps, classes = predictor(data)         # (K, X, Y, Z) float32 and (classes,), each None where there is no such head
 
 The class head sees the windows as in training: where the structure of interest occurs, pooled by the same attention.
+A 2-D network's windows are pieces of slices, boxes one voxel thick; what it says of them is put together as a volume.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from torch import Tensor, nn
 
+from sulcnet.data.cut import cut, flat, thick
 from sulcnet.data.patches import window_place
 from sulcnet.data.region import Region
 from sulcnet.inference.windows import blending_weights, window_corners
@@ -32,21 +33,23 @@ class Predictor:
     """Predicts whole volumes with a trained model.
 
     Args:
-        patch: window size, as in training.
+        patch: window size, as in training, along `axes`.
         region: where the structure of interest occurs; windows centred elsewhere say nothing about the class.
         autocast: gives the context of the run's precision.
         coordinates: spreads a window's ends over a grid, as the classification task did in training.
         batch: windows per forward pass.
         sums: where the windows' probabilities are added up: on the GPU if the maps of a whole image fit there, else in
             main memory.
+        axes: of a volume, those that the network sees.
     """
 
     def __init__(
         self, model: _Model, patch: Sequence[int], region: Region | None, device: torch.device,
         autocast: Callable[[], AbstractContextManager], coordinates: Callable[[Tensor, tuple[int, ...]], Tensor], overlap: float = 0.5, batch: int = 2,
-        sums: torch.device = torch.device("cpu"),
+        sums: torch.device = torch.device("cpu"), axes: tuple[int, ...] = (0, 1, 2),
     ):
-        self.model, self.patch, self.region = model.to(device).eval(), tuple(patch), region
+        self.model, self.region, self.axes = model.to(device).eval(), region, axes
+        self.patch = tuple(thick(patch, axes, 1).tolist())
         self.device, self.autocast, self.coordinates = device, autocast, coordinates
         self.overlap, self.batch, self.sums = overlap, batch, sums
 
@@ -71,18 +74,18 @@ class Predictor:
     def _padded(self, data: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
         """Surround a volume smaller than the window by zeros, as training patches are; give what lies before it."""
         before = tuple(-(min(have - size, 0) // 2) for size, have in zip(self.patch, data.shape[1:]))
-        box = [[-start, max(size, have) - start] for start, size, have in zip(before, self.patch, data.shape[1:])]
-        return crop_and_pad_nd(data, box), before
+        after = [max(size, have) - start for start, size, have in zip(before, self.patch, data.shape[1:])]
+        return cut(data, [-start for start in before], after), before
 
     def _features(self, data: np.ndarray, corners: Sequence[tuple[int, ...]]):
-        windows = np.stack([data[(slice(None), *self._slices(corner))] for corner in corners])
+        windows = np.stack([flat(data[(slice(None), *self._slices(corner))], self.axes) for corner in corners])
         with self.autocast():
             return self.model.network(torch.from_numpy(windows).to(self.device))
 
     def _probabilities(self, features) -> Tensor:
         with self.autocast():
             logits = self.model.heads["segmentation"](features.decoder[-1])
-        return logits.float().softmax(dim=1).to(self.sums)
+        return logits.float().softmax(dim=1).to(self.sums).reshape(*logits.shape[:2], *self.patch)
 
     def _telling(self, corners: Sequence[tuple[int, ...]], before: Sequence[int], shape: Sequence[int]) -> set[tuple[int, ...]]:
         """Choose the windows whose centre lies in the region, or nearest to it.
@@ -106,8 +109,8 @@ class Predictor:
             return []
         head: ClassHead = self.model.heads["classification"]
         maps = [part[kept] for part in class_maps(self.model.network, features)]
-        places = [window_place(np.array(corners[index]) - before, self.patch, shape) for index in kept]
-        place = torch.from_numpy(np.stack(places)).to(self.device)
+        places = np.stack([window_place(np.array(corners[index]) - before, self.patch, shape) for index in kept])
+        place = torch.from_numpy(places[:, list(self.axes)]).to(self.device)
         return [head.evidence(maps, self.coordinates(place, maps[0].shape[2:]))]
 
     def _classes(self, evidence: list[Evidence]) -> np.ndarray | None:

@@ -13,11 +13,14 @@ LEAST = 1e-3                            # no voxel is left with weight 0
 
 
 def window_corners(shape: Sequence[int], window: Sequence[int], overlap: float = 0.5) -> list[tuple[int, ...]]:
-    """Give the low corners of evenly spaced windows that cover a volume of at least the window's shape."""
+    """Give the low corners of evenly spaced windows that cover a volume of at least the window's shape.
+
+    No two are the same: slices, windows one voxel thick, lie side by side whatever the overlap.
+    """
     axes = []
     for size, width in zip(shape, window):
         room = max(size - width, 0)
-        count = int(np.ceil(room / (width * (1 - overlap)))) + 1
+        count = int(np.ceil(room / max(width * (1 - overlap), 1))) + 1
         axes.append([int(round(room * index / max(count - 1, 1))) for index in range(count)])
     return list(product(*axes))
 

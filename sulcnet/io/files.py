@@ -17,6 +17,7 @@ from sulcnet.records.writing import writing
 
 NOT_A_LABEL = 1e-3
 """Labels may pass through float32 and a scale factor; farther from a whole number than this is not a label."""
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def read_image(path: Path | str) -> Image:
@@ -86,6 +87,9 @@ def endings() -> tuple[str, ...]:
 def _reader(path: Path) -> Reader:
     reader = _reader_for("".join(path.suffixes[-2:]).lower())
     if reader is None:
+        if path.suffix.lower() in PICTURES:
+            raise DataError(f"{path} is a picture: it tells neither the size of a voxel nor which side is left.",
+                            "Convert it to NIfTI, with both; a flat image may have two axes.")
         known = ", ".join(sorted(endings()))
         raise DataError(f"{path} has an ending that no reader knows.", f"Convert it; known endings: {known}.")
     return reader

@@ -49,7 +49,7 @@ def plan_dataset(folders: DatasetFolders, wish: Wish, workers: int = 1) -> Plan:
     """Plan one network; others that were planned before stay in the plan as long as the preparation is the same.
 
     Raises:
-        ModelError: the dataset is not measured, or nothing fits the budget.
+        ModelError: the dataset is not measured, the network has no form of these dimensions, or nothing fits the budget.
     """
     if not folders.fingerprint.exists():
         raise ModelError(f"{folders.fingerprint} does not exist: the dataset is not measured.",
@@ -57,13 +57,40 @@ def plan_dataset(folders: DatasetFolders, wish: Wish, workers: int = 1) -> Plan:
     make_writable(folders.preprocessed)
     fingerprint = Fingerprint.load(folders.fingerprint)
     plan = make_plan(DatasetHeader.read(folders.raw / DATASET_JSON), fingerprint, wish)
+    _check_dimensions(wish.net, len(plan.axes))
     with Needs.kept() as needs:
         network = plan_network(wish.net, asked_of(plan, fingerprint, wish, family(wish.net).features), needs, workers)
-    before = load_plans(folders.plans).get(plan.configuration) if folders.plans.exists() else None
-    same = before is not None and before.preset == plan.preset and before.preparation_hash() == plan.preparation_hash()
-    plan = plan.replace(networks={**(before.networks if same else {}), wish.net: network})
+    plans = load_plans(folders.plans) if folders.plans.exists() else {}
+    plan = plan.replace(prepared_as=_prepared_by(plan, plans), networks={**_networks_of(plan, plans), wish.net: network})
     save_plan(folders.plans, plan)
     return plan
+
+
+def _check_dimensions(net: str, ndim: int) -> None:
+    """Refuse a network that cannot be built for slices, or for volumes.
+
+    Raises:
+        ModelError: it cannot.
+    """
+    if ndim not in family(net).dimensions:
+        fit = [name for name in plugins.names("networks", "NETWORK") if ndim in family(name).dimensions]
+        raise ModelError(f"{net} has no {ndim}-D form.", f"Choose another with --net: {', '.join(fit)}.")
+
+
+def _prepared_by(plan: Plan, plans: dict[str, Plan]) -> str:
+    """Name the configuration whose prepared cases are those of this plan, "" for its own: a 2-D plan shares those of 3-D."""
+    first = sorted(plans.values(), key=lambda other: other.configuration != plan.configuration)
+    same = [other.folder for other in first if other.preparation_hash() == plan.preparation_hash()]
+    folder = same[0] if same else plan.configuration
+    return "" if folder == plan.configuration else folder
+
+
+def _networks_of(plan: Plan, plans: dict[str, Plan]) -> dict[str, NetworkPlan]:
+    """Give the networks that were planned before, which stay where they would see the same."""
+    before = plans.get(plan.configuration)
+    if before is None or (before.preset, before.slice_axis) != (plan.preset, plan.slice_axis):
+        return {}
+    return before.networks if before.preparation_hash() == plan.preparation_hash() else {}
 
 
 def plan_network(net: str, asked: Asked, needs: Needs, workers: int = 1) -> NetworkPlan:
@@ -189,9 +216,13 @@ def _trace_prediction(
 
 
 def _plan_prediction(asked: Asked, spec: NetworkSpec, steps: dict[str, StepPlan], needs: Needs) -> PredictionPlan:
-    """Plan windows per pass for the largest patch that a strategy has; sums stay on the GPU if the largest case's fit."""
+    """Plan windows per pass for the largest patch that a strategy has; sums stay on the GPU if the largest case's fit.
+
+    Sums are those of a whole volume, also where a window is a piece of a slice.
+    """
     patch = max((plan.patch_size for name, plan in steps.items() if name in plugins.names("tuning", "TUNING")), key=prod)
-    sums = 4 * (asked.structures + 2) * prod(max(size, side) for size, side in zip(asked.largest, patch)) if asked.structures else 0
+    voxels = asked.slices * prod(max(size, side) for size, side in zip(asked.largest, patch))
+    sums = 4 * (asked.structures + 2) * voxels if asked.structures else 0
 
     def estimate(batch: int, more: int) -> MemoryEstimate:
         need = needs(question_of(asked, Step(PREDICT), Candidate(spec, patch, 1, 1), batch, 1, "none"))

@@ -39,6 +39,7 @@ class NetworkFamily:
             replay cannot know, such as temporaries of CUDA's kernels. The largest that was measured of each
             (docs/benchmarks.md).
         batch_norm: whether statistics of the batch enter the features, so that a batch of one window means another thing.
+        dimensions: of what it can be built for: slices (2), volumes (3).
     """
 
     name: str
@@ -51,6 +52,7 @@ class NetworkFamily:
     recomputes: tuple[str, ...] = ("stages",)
     overheads: tuple[tuple[str, float], ...] = ()
     batch_norm: bool = False
+    dimensions: tuple[int, ...] = (2, 3)
 
     def overhead(self, recompute: str) -> float:
         """Give the factor for what is recomputed; one that was not measured is taken for the largest that was."""

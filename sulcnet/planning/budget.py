@@ -64,8 +64,10 @@ class Asked:
         budget: of the card [bytes].
         median, largest: shape of the median case, and the largest size along each axis, on the planned grid [voxels].
         region: extent of the structure of interest over all cases there; zeros where it is unknown.
+        spacing: of these axes, which are those that the network sees [mm].
         values: per channel how many values a label-like one holds, 0 for intensities.
         patch, batch: the user's own, instead of planned ones.
+        slices: of the case that has most, where the network sees one at a time; 1 in 3-D.
     """
 
     preset: str
@@ -81,6 +83,7 @@ class Asked:
     precision: str = "bf16"
     patch: Shape | None = None
     batch: int | None = None
+    slices: int = 1
 
 
 class Candidate(NamedTuple):
@@ -165,7 +168,8 @@ class Search:
         """Give (bag, windows) per sample: one where a window covers the median case, else a bag and one for the mask."""
         if self.step.views:
             return 1, self.step.views
-        if not self.asked.classes or all(np.array(patch) >= 0.95 * np.array(self.asked.median)):
+        covered = self.asked.slices == 1 and all(np.array(patch) >= 0.95 * np.array(self.asked.median))
+        if not self.asked.classes or covered:
             return 1, 1
         return BAG, BAG + bool(self.asked.structures)
 
@@ -304,7 +308,8 @@ class Search:
         if place > 0:
             covers = any(asked.region) and all(np.array(candidate.patch) >= asked.region)
             return f"the largest that fits the budget{', and it covers the region of interest' * covers}{also}"
-        return ("the source paper's" if asked.preset == "paper" else "covers the median case") + also
+        covered = "covers the median case" if asked.slices == 1 else "covers a slice of the median case"
+        return ("the source paper's" if asked.preset == "paper" else covered) + also
 
     def _limit(self, place: int) -> str:
         if self.asked.patch is not None:

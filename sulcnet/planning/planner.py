@@ -2,15 +2,19 @@
 
     plan = make_plan(header, fingerprint, Wish(net="resenc_unet", features=16, gpu_gb=8.0))
     asked = asked_of(plan, fingerprint, wish)           # budget.Search plans each method and strategy for it
+
+A 2-D plan prepares volumes as a 3-D one does, and so shares its cases; a network then sees one slice at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 
+from sulcnet.errors import ModelError, UsageError
 from sulcnet.planning.budget import Asked
 from sulcnet.planning.normalisation import choose
 from sulcnet.records.dataset import DatasetHeader
@@ -18,11 +22,16 @@ from sulcnet.records.fingerprint import CaseFacts, Fingerprint
 from sulcnet.records.plan import Plan
 
 ANISOTROPIC = 3.0                       # spacing ratio beyond which the coarse axis is resampled finer than its median
+TWO_D = "2d"                            # the configuration of slices
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What the user asked of the plan."""
+    """What the user asked of the plan. `patch` has a number per axis that the network sees; `slice_axis` is for 2d alone.
+
+    Raises:
+        UsageError: numbers that do not fit the configuration.
+    """
 
     net: str = "swin_unetr_24"
     features: int | None = None
@@ -32,11 +41,27 @@ class Wish:
     patch: tuple[int, ...] | None = None
     batch: int | None = None
     precision: str = "bf16"
+    slice_axis: int | None = None
+
+    def __post_init__(self):
+        axes = 2 if self.configuration == TWO_D else 3
+        if self.patch is not None and len(self.patch) != axes:
+            raise UsageError(f"--patch takes {axes} numbers with -c {self.configuration}, found {len(self.patch)}.",
+                             "Give one for every axis that the network sees.")
+        if self.slice_axis is not None and axes == 3:
+            raise UsageError(f"--slice-axis does not go with -c {self.configuration}.", f"Plan slices with -c {TWO_D}, or leave it out.")
 
 
 def make_plan(header: DatasetHeader, fingerprint: Fingerprint, wish: Wish) -> Plan:
-    """Plan one configuration: everything that preparation depends on; networks follow."""
+    """Plan one configuration: everything that preparation depends on, and the axis of slices; networks follow.
+
+    Raises:
+        ModelError: a 3-D plan of flat images.
+    """
     spacing = target_spacing(fingerprint)
+    flat = _flat_axis(fingerprint)
+    if flat is not None and wish.configuration != TWO_D:
+        raise ModelError(f"The images of {fingerprint.dataset} are flat: one voxel along an axis.", f"Plan them with -c {TWO_D}.")
     return Plan(
         dataset=fingerprint.dataset,
         configuration=wish.configuration,
@@ -49,19 +74,35 @@ def make_plan(header: DatasetHeader, fingerprint: Fingerprint, wish: Wish) -> Pl
         median_shape=tuple(int(round(size)) for size in np.median(resampled_shapes(fingerprint, spacing), axis=0)),
         normalisation=tuple(choose(channel) for channel in fingerprint.channels),
         networks={},
+        slice_axis=_slice_axis(wish, flat, spacing) if wish.configuration == TWO_D else None,
     )
+
+
+def _flat_axis(fingerprint: Fingerprint) -> int | None:
+    """Find the axis along which most images have one voxel; None where they are volumes."""
+    flat = np.median([case.shape for case in fingerprint.cases.values()], axis=0) == 1
+    return int(flat.argmax()) if flat.any() else None
+
+
+def _slice_axis(wish: Wish, flat: int | None, spacing: Sequence[float]) -> int:
+    """Choose the axis across slices: the user's, that along which images are flat, the coarsest, the first of equal ones."""
+    if wish.slice_axis is not None:
+        return wish.slice_axis
+    if flat is not None:
+        return flat
+    return int(np.round(np.array(spacing) / min(spacing), 2).argmax())      # headers are not exact
 
 
 def asked_of(plan: Plan, fingerprint: Fingerprint, wish: Wish, features: int) -> Asked:
     """Gather what the memory of every step depends on; `features` are the network's own where the user named none."""
-    shapes = resampled_shapes(fingerprint, plan.spacing)
+    shapes, axes = resampled_shapes(fingerprint, plan.spacing), list(plan.axes)
     return Asked(
         preset=plan.preset,
         budget=int(wish.gpu_gb * 1e9),
-        median=tuple(np.median(shapes, axis=0).tolist()),
-        largest=tuple(shapes.max(axis=0).tolist()),
+        median=tuple(np.median(shapes[:, axes], axis=0).tolist()),
+        largest=tuple(shapes[:, axes].max(axis=0).tolist()),
         region=region_of_interest(fingerprint, plan),
-        spacing=plan.spacing,
+        spacing=plan.network_spacing,
         structures=len(plan.structures),
         classes=len(plan.classification.classes) if plan.classification else 0,
         values=tuple(len(channel.values) for channel in plan.normalisation),
@@ -69,6 +110,7 @@ def asked_of(plan: Plan, fingerprint: Fingerprint, wish: Wish, features: int) ->
         precision=wish.precision,
         patch=wish.patch,
         batch=wish.batch,
+        slices=1 if plan.slice_axis is None else ceil(shapes[:, plan.slice_axis].max()),
     )
 
 
@@ -84,21 +126,24 @@ def target_spacing(fingerprint: Fingerprint) -> tuple[float, ...]:
 
 
 def resampled_shapes(fingerprint: Fingerprint, spacing: Sequence[float]) -> np.ndarray:
-    """Give each case's box shape on the planned grid, (cases, axes)."""
-    cases = fingerprint.cases.values()
-    return np.array([np.array(case.box_shape) * np.array(case.spacing) / np.array(spacing) for case in cases])
+    """Give each case's box shape on the planned grid, (cases, 3); an axis of one voxel keeps it, as in preparation."""
+    boxes, spacings = (np.array([getattr(case, name) for case in fingerprint.cases.values()]) for name in ("box_shape", "spacing"))
+    return np.where(boxes == 1, 1.0, boxes * spacings / np.array(spacing))
 
 
 def region_of_interest(fingerprint: Fingerprint, plan: Plan) -> tuple[float, ...]:
-    """Give the extent in which the smallest structure lies in all cases, in voxels of the median case; zeros where unknown."""
+    """Give the extent in which the smallest structure lies in all cases, in voxels of the median case; zeros where unknown.
+
+    One number per axis that the network sees.
+    """
     cases = list(fingerprint.cases.values())
     means = {name: np.mean(found) for name in plan.structures if (found := _volumes(cases, name))}
     boxes = [case.extents[name] for name in [min(means, key=means.get)] for case in cases if name in case.extents] if means else []
     if not boxes:
-        return (0.0,) * len(plan.spacing)
+        return (0.0,) * len(plan.axes)
     ends = np.array(boxes)                                      # (cases, axes, 2), from 0 to 1 over the foreground box
     low, high = np.percentile(ends[..., 0], 1, axis=0), np.percentile(ends[..., 1], 99, axis=0)
-    return tuple(((high - low) * np.array(plan.median_shape)).round(1).tolist())
+    return tuple(((high - low) * np.array(plan.median_shape)).round(1)[list(plan.axes)].tolist())
 
 
 def _volumes(cases: Sequence[CaseFacts], name: str) -> list[float]:

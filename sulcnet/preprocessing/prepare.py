@@ -84,8 +84,8 @@ def foreground_range(channel: np.ndarray, how: Normalisation) -> tuple[float, fl
     return float(low), float(high if high - low > SMALL else low + 1)
 
 
-def read_prepared(folder: Path, case: str) -> PreparedCase:
-    """Read the facts of a prepared case.
+def read_prepared(folder: Path, case: str, plan: Plan) -> PreparedCase:
+    """Read the facts of a case that a plan prepared.
 
     Raises:
         ModelError: it is not prepared, or by another version.
@@ -93,7 +93,7 @@ def read_prepared(folder: Path, case: str) -> PreparedCase:
     path = folder / f"{case}.json"
     if not path.exists():
         raise ModelError(f"{path} does not exist: case {case} is not prepared.",
-                         f"Prepare it: sulcnet_preprocess -d {folder.parent.name}")
+                         f"Prepare it: sulcnet_preprocess -d {plan.dataset} -c {plan.configuration}")
     return PreparedCase.load(path)
 
 

@@ -138,7 +138,7 @@ class Pretraining(Method):
         """
         x, y = to_unit(output, batch.range), to_unit(batch.image, batch.range)
         scores = {"ssim": ssim(x, y, batch.inside), "ms_ssim": ms_ssim(x, y, batch.inside)}
-        return {**scores, **_distances(x[0], y[0], batch.inside[0, 0], self.plan.spacing)}
+        return {**scores, **_distances(x[0], y[0], batch.inside[0, 0], self.plan.network_spacing)}
 
 
 def build_method(

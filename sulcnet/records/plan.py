@@ -149,7 +149,9 @@ class NetworkPlan(StepPlan):
 class Plan(Record):
     """One configuration of a dataset: what preprocessing and every later command need to know.
 
-    `prepared_as` names the configuration whose prepared cases this one reads; empty is its own.
+    `prepared_as` names the configuration whose prepared cases this one reads; empty is its own. `slice_axis` is the
+    axis of a prepared volume (0 right, 1 anterior, 2 superior) along which a 2-D network sees one slice at a time; None
+    is 3-D. Shapes and spacings are always those of volumes, three numbers.
     """
 
     error = ModelError
@@ -167,15 +169,31 @@ class Plan(Record):
     normalisation: tuple[Normalisation, ...]
     networks: dict[str, NetworkPlan]
     prepared_as: str = ""
+    slice_axis: int | None = None
     schema: int = 1
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        if any(not value > 0 for value in self.spacing):
-            yield "spacing", f"expected positive millimetres, found {self.spacing}"
+        if len(self.spacing) != 3 or any(not value > 0 for value in self.spacing):
+            yield "spacing", f"expected three positive numbers [mm], found {self.spacing}"
+        if self.slice_axis not in (None, 0, 1, 2):
+            yield "slice_axis", f"expected 0, 1, 2 or null, found {self.slice_axis!r}"
+        for name, network in self.networks.items():
+            if network.network.ndim != len(self.axes):
+                yield f"networks.{name}", f"expected a network of {len(self.axes)} dimensions, found {network.network.ndim}"
         if len(self.normalisation) != len(self.channels):
             yield "normalisation", f"expected one per channel ({len(self.channels)}), found {len(self.normalisation)}"
         if self.preset not in ("paper", "sulcnet"):
             yield "preset", f"expected paper or sulcnet, found '{self.preset}'"
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes of a volume that the network sees: all three, or the two of a slice."""
+        return tuple(axis for axis in range(3) if axis != self.slice_axis)
+
+    @property
+    def network_spacing(self) -> tuple[float, ...]:
+        """The spacing along these axes [mm]."""
+        return tuple(self.spacing[axis] for axis in self.axes)
 
     @property
     def folder(self) -> str:
@@ -212,7 +230,7 @@ class Plan(Record):
             raise ModelError(f"{self.dataset} {self.configuration} is planned for {known}.", "Choose one with --net.")
         if name not in self.networks:
             raise ModelError(f"{self.dataset} {self.configuration} is not planned for {name} (but for {known}).",
-                             f"Plan it: sulcnet_plan -d {self.dataset} --net {name}.")
+                             f"Plan it: sulcnet_plan -d {self.dataset} -c {self.configuration} --net {name}.")
         return self.networks[name]
 
 

@@ -107,11 +107,11 @@ def recorded(run: RunFolder, spec: RunSpec, kind: type) -> Experiment:
 
 def read_cases(prepared: Path, ids: Sequence[str], plan: Plan) -> list[PreparedCase]:
     """Read the facts of prepared cases, refusing those prepared under another plan."""
-    cases = [read_prepared(prepared, case) for case in ids]
+    cases = [read_prepared(prepared, case, plan) for case in ids]
     stale = [case.id for case in cases if case.sources.get("plan") != plan.preparation_hash()]
     if stale:
         raise ModelError(f"{len(stale)} cases in {prepared} were prepared under another plan, such as {stale[0]}.",
-                         "Run sulcnet_preprocess again.")
+                         f"Prepare them again: sulcnet_preprocess -d {plan.dataset} -c {plan.configuration}")
     return cases
 
 

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 
-from sulcnet.errors import EnvironmentFault, PartlyDone
+from sulcnet.errors import EnvironmentFault, ModelError, PartlyDone
 from sulcnet.log import counted
 from sulcnet.parallel import map_cases
 from sulcnet.planning.fingerprint import measure
 from sulcnet.preprocessing.prepare import prepare_case
 from sulcnet.records.dataset import Case, Dataset
 from sulcnet.records.fingerprint import Fingerprint
-from sulcnet.records.plan import load_plan
+from sulcnet.records.plan import Plan, load_plan, load_plans
 from sulcnet.records.splits import Splits, read_splits, split
 from sulcnet.records.workspace import DATASET_JSON, SPLITS, DatasetFolders, make_folder, make_writable
 
@@ -77,10 +77,12 @@ def preprocess_dataset(folders: DatasetFolders, configuration: str, workers: int
     """Prepare every case of the split; give how many were prepared now and how many had been before.
 
     Raises:
+        ModelError: not planned, or another configuration owns the cases and prepares them otherwise by now.
         EnvironmentFault: the place cannot be written.
         PartlyDone: some cases failed; they are listed with their reasons, the others are finished.
     """
     plan = load_plan(folders.plans, configuration)
+    _check_owner(folders, plan)
     dataset = Dataset.open(folders.raw)
     splits = settle_splits(folders, dataset)
     cases = cases_to_prepare(dataset, splits)
@@ -90,6 +92,14 @@ def preprocess_dataset(folders: DatasetFolders, configuration: str, workers: int
     if failed:
         reasons = "".join(f"\n  {case}: {getattr(problem, 'message', problem)}" for case, problem in failed)
         raise PartlyDone(f"{len(failed)} of {counted(len(cases), 'case')} could not be prepared:{reasons}",
-                         f"Correct them and go on: sulcnet_preprocess -d {folders.name} (finished cases are skipped)")
+                         f"Correct them and go on: sulcnet_preprocess -d {folders.name} -c {configuration} (finished cases are skipped)")
     done = sum(bool(outcome) for _, outcome in outcomes)
     return done, len(cases) - done
+
+
+def _check_owner(folders: DatasetFolders, plan: Plan) -> None:
+    """See that who owns the prepared cases prepares them alike; else two configurations would take turns in one folder."""
+    owner = load_plans(folders.plans).get(plan.folder, plan)
+    if owner.preparation_hash() != plan.preparation_hash():
+        raise ModelError(f"{plan.configuration} shares the prepared cases of {owner.configuration}, which is planned otherwise by now.",
+                         f"Plan it again: sulcnet_plan -d {folders.name} -c {plan.configuration}.")

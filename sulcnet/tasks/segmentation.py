@@ -26,7 +26,7 @@ class Segmentation(Task):
         return 0.85
 
     def head(self, network: Network, plan: Plan, options: dict) -> nn.Module:
-        return SegmentationHead(network.decoder_channels[-1], len(plan.structures) + 1, len(plan.spacing))
+        return SegmentationHead(network.decoder_channels[-1], len(plan.structures) + 1, len(plan.axes))
 
     def forward(self, head: nn.Module, network: Network, features: Features, batch: Batch, layout: Layout) -> Tensor:
         return head(features.decoder[-1])
