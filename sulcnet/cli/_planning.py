@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sulcnet import plugins
 from sulcnet.cli._command import Parser, amount, positive
+from sulcnet.options import DEFAULT_PRESET, presets
 
 if TYPE_CHECKING:
     from sulcnet.planning.planner import Wish
@@ -30,8 +31,8 @@ def add_wish(parser: Parser) -> None:
     group.add_argument("--features", type=positive, metavar="N", help="channels of the finest stage (default: the network's)")
     group.add_argument("--gpu-memory", type=_memory, default=8.0, metavar="GB", help="memory to plan for; auto reads the card (default: 8)")
     group.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help="of the training that is planned (default: bf16)")
-    group.add_argument("--preset", default="sulcnet", choices=["sulcnet", "paper"],
-                       help="sulcnet (default), or the source paper's patch, batch, loss and rates")
+    group.add_argument("--preset", default=DEFAULT_PRESET, choices=presets(),
+                       help=f"patch, batch, losses and rates: {', '.join(presets())} (default: {DEFAULT_PRESET})")
     group.add_argument("--patch", type=positive, nargs=3, metavar=("X", "Y", "Z"), help="patch size instead of the planned one")
     group.add_argument("--batch", type=positive, metavar="N", help="images per step instead of the planned number")
     group.add_argument("--explain", action="store_true", help="print every patch that was tried, with bytes and arithmetic, and what else would fit")

@@ -174,8 +174,6 @@ class Plan(Record):
             yield "spacing", f"expected positive millimetres, found {self.spacing}"
         if len(self.normalisation) != len(self.channels):
             yield "normalisation", f"expected one per channel ({len(self.channels)}), found {len(self.normalisation)}"
-        if self.preset not in ("paper", "sulcnet"):
-            yield "preset", f"expected paper or sulcnet, found '{self.preset}'"
 
     @property
     def folder(self) -> str:

@@ -10,7 +10,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from sulcnet import options, plugins
-from sulcnet.assembly.schedules import pretraining_batch, pretraining_plan, pretraining_schedule
+from sulcnet import networks, options, plugins
+from sulcnet.assembly.schedules import schedule_of, unplanned
 from sulcnet.assembly.transfer import dry_load, write_export
 from sulcnet.data.images import ImageSource
 from sulcnet.data.loader import Images, collate_images, image_batches
 from sulcnet.errors import UsageError
 from sulcnet.log import counted, to_file
-from sulcnet.pretraining._pretraining import Pretraining, PretrainOptions, build_method
+from sulcnet.pretraining._options import PretrainOptions
+from sulcnet.pretraining._pretraining import Pretraining, build_method
 from sulcnet.records._record import write_json
 from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.plan import NetworkPlan, Plan, load_plan
@@ -98,37 +99,30 @@ def pretrain(
         ModelError: nothing planned or prepared, a run in the way, nothing to continue, or an export that does not fit.
         Interrupted: a signal stopped it; `go_on` continues.
     """
-    kind = plugins.find("pretraining", wish.method, "METHOD")
-    own = options.parse(kind.Options, wish.settings)
-    _check(own, wish)
+    family = plugins.find("pretraining", wish.method, "METHOD")
     plan = load_plan(folders[0].plans, wish.configuration)
     preset = wish.preset or plan.preset
+    (own,) = options.resolve(preset, wish.settings, family, epochs=wish.epochs)
+    _check(own, wish)
     planned = plan.network(wish.net)
     fits = preset == plan.preset and wish.method in planned.steps         # else the preset's numbers, unplanned
-    network_plan = planned.of(wish.method) if fits else pretraining_plan(plan, planned, preset)
+    usual = options.resolve(preset, {}, networks.family(planned.network.name))
+    network_plan = planned.of(wish.method) if fits else unplanned(planned, *usual, family.views)
     parts = (wish.method, network_plan.network.name, wish.configuration)
     folder = workspace.pretraining_run(folders[0], parts, (preset, f"seed{wish.seed}"))
     complete = (folder / EXPORT).exists()
     check_claim(folder, wish, complete, complete)
-    before = recorded(folder, wish, kind.Options) if wish.go_on else None
-    own = _own_options(kind, before) if before else own
+    before, (own,) = recorded(folder, wish, family) if wish.go_on else (None, (own,))
     pool = gather(folders, plan, own.use_validation, wish.workers)
     device = choose_device(wish.device)
     precision = before.precision if before else choose_precision(wish.precision, device)
     threads = use_threads(before.threads if before else wish.threads)
     torch.manual_seed(wish.seed)
-    method = build_method(kind, plan, network_plan, own, preset)
-    batch = own.batch or (network_plan.batch_size if fits else pretraining_batch(network_plan, preset, method.views))
-    accumulate = network_plan.accumulate if fits and not own.batch else 1
+    method = build_method(family, plan, network_plan, own)
+    batch, accumulate = (own.batch, 1) if own.batch else (network_plan.batch_size, network_plan.accumulate)
     run = Run(folder, wish, preset, plan, network_plan, own, pool, batch, accumulate, device, precision, threads)
     _train(run, method, folders, before.schedule if before else None, picture, montage)
     return folder
-
-
-def _own_options(kind: type[Pretraining], before: Experiment) -> PretrainOptions:
-    """Give the options that a run was started with."""
-    values = {field.name: before.options[field.name] for field in fields(kind.Options)}
-    return kind.Options(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _check(own: PretrainOptions, wish: PretrainWish) -> None:
@@ -141,9 +135,8 @@ def _train(
 ) -> None:
     """See that the export will load, train, export; `schedule` is that of a run that goes on."""
     method.modules.to(run.device)
-    schedule = schedule or pretraining_schedule(
-        run.preset, len(run.pool.training), run.batch, epochs=run.wish.epochs, minutes=run.wish.minutes,
-        patience=run.wish.patience, accumulate=run.wish.accumulate or run.accumulate, rate=run.options.rate or None,
+    schedule = schedule or schedule_of(
+        run.options, len(run.pool.training), run.batch, run.wish.accumulate or run.accumulate, run.wish.minutes, run.wish.patience,
     )
     method.begin(schedule)
     transfer = dry_load(method, run.plan, run.network_plan)
@@ -160,7 +153,7 @@ def _train(
             loop.run()
         _finish(run, method, montage)
         write_json(run.folder / RESOURCES, costs(loop.rows, method.modules, watch))
-        log.info("exported to %s", write_export(run.folder, method, run.wish.method, run.network_plan))
+        log.info("exported to %s", write_export(run.folder, method, run.wish.method, run.preset, run.network_plan))
 
 
 def _loop(run: Run, method: Pretraining, schedule: Schedule, picture, montage) -> Loop:
@@ -253,23 +246,23 @@ def _experiment(folders: Sequence[DatasetFolders], run: Run, method: Pretraining
     return Experiment(
         kind="pretrain", dataset="+".join(folder.name for folder in folders), configuration=run.plan.configuration,
         network=run.network_plan.network.name, pretrain=run.wish.method, tune="none", preset=run.preset, fold="holdout",
-        seed=run.wish.seed, schedule=schedule, options={**asdict(run.options), "samples_per_step": run.batch * schedule.accumulate},
-        assumptions={**_assumptions(run), **method.assumptions()}, precision=run.precision, device=str(run.device),
+        seed=run.wish.seed, schedule=schedule, options={**run.options.to_json(), "samples_per_step": run.batch * schedule.accumulate},
+        assumptions={**_assumptions(run, schedule), **method.assumptions()}, precision=run.precision, device=str(run.device),
         threads=run.threads, preparation=run.plan.preparation_hash(), versions=versions(), subjects=run.pool.subjects,
         train=run.pool.train, validation=run.pool.validation, test=run.pool.test,
     )
 
 
-def _assumptions(run: Run) -> dict[str, Any]:
+def _assumptions(run: Run, schedule: Schedule) -> dict[str, Any]:
     """Name what the sources do not say, of the run as a whole."""
     found = {
+        "patch": "x".join(map(str, run.network_plan.patch_size)),
         "windows": "uniform over the prepared volume, which is cropped to what is not zero",
         "validation": "fixed windows of the validation subjects; the Hausdorff distance is of one image per batch, at half the range",
     }
     if run.preset != run.plan.preset:
         found["preset"] = f"{run.preset} on a plan made for {run.plan.preset}: the plan's spacing, the preset's patch, batch and rates"
-    if run.preset == "paper":
-        found["patch"] = "x".join(map(str, run.network_plan.patch_size))
+    if len(set(schedule.rates.values())) == 1:
         found["rates"] = "heads and critic learn at the network's rate; [P] names one"
     return found
 

@@ -17,15 +17,16 @@ import numpy as np
 import torch
 
 from sulcnet import options, plugins
-from sulcnet.assembly.finetuning import FineTuning, Model
+from sulcnet.assembly.finetuning import FineTuning, Model, families_of
 from sulcnet.assembly.frozen import FeatureCache
-from sulcnet.assembly.schedules import tuning_schedule
+from sulcnet.assembly.schedules import schedule_of
 from sulcnet.assembly.transfer import load_pretrained, write_adapter
 from sulcnet.data.loader import batches
 from sulcnet.data.patches import PatchSource
 from sulcnet.data.region import Region, learn_region
 from sulcnet.errors import DataError, ModelError, UsageError
 from sulcnet.log import counted, to_file
+from sulcnet.options import Options
 from sulcnet.prediction.scoring import is_scored
 from sulcnet.records._record import write_json
 from sulcnet.records.experiment import Experiment
@@ -54,7 +55,8 @@ from sulcnet.runs.validation import Validation
 from sulcnet.training.device import choose_device, choose_precision, use_threads
 from sulcnet.training.loop import Loop
 from sulcnet.training.resources import GpuWatch, costs
-from sulcnet.tuning._tuning import Share, TuningOptions
+from sulcnet.tuning._tuned import Share
+from sulcnet.tuning._tuning import TuningOptions
 
 log = logging.getLogger("sulcnet")
 
@@ -110,6 +112,7 @@ def train(
         Interrupted: a signal stopped it; `go_on` continues.
     """
     plan = load_plan(folders.plans, wish.configuration)
+    options.resolve(plan.preset, wish.settings, *families_of(plan, wish.tune), epochs=wish.epochs)      # or it ends here
     network_plan = plan.network(wish.net).of(wish.tune)
     start = find_start(workspace, folders, wish, plan, network_plan)
     run = workspace.training_run(folders, *_folder_name(wish, start, plan, network_plan))
@@ -190,17 +193,16 @@ def _set_up(folders: DatasetFolders, run: RunFolder, wish: TrainingWish, start: 
     network_plan = plan.network(wish.net).of(wish.tune)
     splits = Splits.load(run / SPLITS if wish.go_on else folders.splits)
     part = splits.part(wish.fold)
-    kind = plugins.find("tuning", wish.tune, "TUNING").Options
+    families = families_of(plan, wish.tune)
     training, watched = (_labelled_cases(folders.prepared(plan.folder), ids, plan) for ids in (part.train, part.validation))
     if not training:
         raise DataError(f"No training case of {folders.name} has a label or a class.", "Fine-tuning needs some; pre-training does not.")
     if wish.go_on:
-        experiment = recorded(run, wish, kind)
-        own = kind.from_json(experiment.options, str(run / EXPERIMENT))
+        experiment, own = recorded(run, wish, *families)
     else:
-        own = options.parse(kind, wish.settings)
+        own = options.resolve(plan.preset, wish.settings, *families, epochs=wish.epochs)
         experiment = _experiment(wish, start, plan, network_plan, own, splits, part, training)
-    return Setup(plan, network_plan, training, watched, learn_region(training, plan.structures), own, experiment, start)
+    return Setup(plan, network_plan, training, watched, learn_region(training, plan.structures), own[0], experiment, start)
 
 
 def _labelled_cases(prepared: Path, ids: Sequence[str], plan: Plan) -> list[PreparedCase]:
@@ -208,19 +210,16 @@ def _labelled_cases(prepared: Path, ids: Sequence[str], plan: Plan) -> list[Prep
 
 
 def _experiment(
-    wish: TrainingWish, start: Start, plan: Plan, network_plan: NetworkPlan, own: TuningOptions, splits: Splits, part: Part,
+    wish: TrainingWish, start: Start, plan: Plan, network_plan: NetworkPlan, own: Sequence[Options], splits: Splits, part: Part,
     training: Sequence[PreparedCase],
 ) -> Experiment:
     """Write down everything that decides the result."""
-    device, tuning = choose_device(wish.device), plugins.find("tuning", wish.tune, "TUNING")
-    schedule = tuning_schedule(
-        plan.preset, not tuning.pretrained, len(training), network_plan, epochs=wish.epochs, minutes=wish.minutes,
-        patience=wish.patience, accumulate=wish.accumulate or network_plan.accumulate, rate=own.rate or None,
-    )
+    device, patches = choose_device(wish.device), network_plan.batch_size * network_plan.windows
+    schedule = schedule_of(own[0], len(training), patches, wish.accumulate or network_plan.accumulate, wish.minutes, wish.patience)
     return Experiment(
         kind="train", dataset=plan.dataset, configuration=plan.configuration, network=network_plan.network.name,
         pretrain=start.name, tune=wish.tune, preset=plan.preset, fold=wish.fold, seed=wish.seed, schedule=schedule,
-        options=own.to_json(),
+        options=options.merged(own),
         assumptions={
             "scratch_rate": "a random start learns at 1e-3, the rate of new heads; the sources name no rate for it",
             "class_windows": "two thirds from the region of the structure, one third anywhere; independent of the label",
@@ -244,7 +243,7 @@ def _assemble(
     model = Model(plan, network_plan, experiment.options)
     transfer = load_pretrained(model.network, setup.start.file) if setup.start.file else None
     model.to(device)
-    method = FineTuning(model, plugins.find("tuning", experiment.tune, "TUNING"), plan.preset, setup.options)
+    method = FineTuning(model, plugins.find("tuning", experiment.tune, "TUNING"), setup.options)
     source = PatchSource(prepared, setup.training, plan, network_plan, setup.region, experiment.seed, setup.options,
                          views=setup.options.views)
     fixed = PatchSource(prepared, setup.watched, plan, network_plan, setup.region, experiment.seed, balanced=False)

@@ -32,7 +32,7 @@ class Validation:
             with autocast(self.device, self.precision):
                 logits = self.method.logits(batch)
             for task in model.tasks:
-                loss = task.loss(logits[task.name].float(), batch, self.method.preset)
+                loss = task.loss(logits[task.name].float(), batch)
                 sums[task.name][0] += loss.numerator.item()
                 sums[task.name][1] += loss.denominator.item()
                 counts[task.name] = counts.get(task.name, 0) + task.counts(logits[task.name], batch, model.layout)
