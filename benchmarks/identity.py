@@ -130,7 +130,7 @@ def prepared(root: Path, net: str, **asked):
 
 def shorten() -> None:
     """Let every run end after three steps."""
-    for module, name in ((train, "tuning_schedule"), (pretrain, "pretraining_schedule")):
+    for module, name in ((train, "schedule_of"), (pretrain, "schedule_of")):
         setattr(module, name, short(getattr(module, name)))
 
 

@@ -1,86 +1,327 @@
-"""Options: a frozen dataclass whose fields carry their one-line meaning, filled from `--set key=value`.
+"""Options: a frozen dataclass whose fields say what they mean, what they may be, and what each preset takes.
 
     @dataclass(frozen=True)
     class TopOptions(Options):
-        fraction: float = option(0.10, "largest share of the parameters that may train")
+        top_fraction: float = option(0.10, "largest share of the parameters that learns", paper=0.2, above=0, at_most=1)
 
-    parse(TopOptions, ["fraction=0.2"])
+    top = plugins.find("tuning", "top", "TUNING")               # a Family: top.Options is TopOptions
+    (own,) = resolve("paper", ["top_fraction=0.3"], top)        # the preset's values, and over them what was set
+
+A preset is a file `presets/<name>.py`. It takes the value that stands under its name beside an option, else that of the
+preset it is based on; the default is `sulcnet`'s. One's own, in `$SULCNET_PLUGINS/presets`, may list values itself:
+
+    PRESET = Preset("paper", {"pretraining": {"epochs": 100}, "tuning/lora": {"rank": 16}})
 """
 
 from __future__ import annotations
 
 import ast
-import dataclasses
 import difflib
+import hashlib
+import math
 import textwrap
 import typing
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
+from sulcnet import plugins
 from sulcnet.errors import UsageError
+from sulcnet.log import counted
 
-O = TypeVar("O")
+O = TypeVar("O", bound="Options")
 
+DEFAULT_PRESET = "sulcnet"
+EXPORTS = {"networks": "NETWORK", "pretraining": "METHOD", "tuning": "TUNING", "tasks": "TASK"}
 WIDTH = 100         # characters of a line of the list in an error
 NO_BREAK = "\N{NO-BREAK SPACE}"
 INDENT = " " * 7    # below what stands behind " next: "
+WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
-def option(default: Any, meaning: str) -> Any:
-    """Declare an option with its default and its meaning (shown by --help)."""
-    return dataclasses.field(default=default, metadata={"help": meaning})
+class Limits(NamedTuple):
+    """What a value may be; of a tuple, each item."""
+
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    among: tuple[Any, ...] = ()
+
+    def allow(self, value: Any) -> bool:
+        """Tell whether a value of the right type lies within."""
+        if self.among:
+            return value in self.among
+        return not (
+            (self.at_least is not None and value < self.at_least)
+            or (self.above is not None and value <= self.above)
+            or (self.at_most is not None and value > self.at_most)
+            or (self.below is not None and value >= self.below)
+        )
+
+    def __str__(self) -> str:
+        if self.among:
+            return f"one of {', '.join(str(word) for word in self.among if word != '')}"
+        named = zip(("at least", "above", "at most", "below"), self[:4])
+        return " and ".join(f"{word} {bound:g}" for word, bound in named if bound is not None)
 
 
-def parse(options: type[O], assignments: Sequence[str]) -> O:
-    """Fill an option dataclass from `key=value` texts, typed by its annotations.
+def option(
+    default: Any, meaning: str, *, at_least: float | None = None, above: float | None = None, at_most: float | None = None,
+    below: float | None = None, among: Sequence[Any] = (), **presets: Any,
+) -> Any:
+    """Declare an option: its default, its meaning (shown by --help), what it may be, and what presets take instead."""
+    limits = Limits(at_least, above, at_most, below, tuple(among))
+    return field(default=default, metadata={"help": meaning, "limits": limits, "presets": presets})
+
+
+@dataclass(frozen=True)
+class Options:
+    """Values that are of their types and within their limits.
 
     Raises:
-        UsageError: an unknown key (the known ones are listed) or a value of the wrong type; all are gathered.
+        UsageError: some are not; it names all of them.
     """
-    hints = typing.get_type_hints(options)
-    known = {field.name: hints[field.name] for field in dataclasses.fields(options)}
-    values, wrong = {}, []
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals or key not in known:
-            wrong.append(f"'{assignment}'" + ("" if equals else " (expected key=value)"))
-            continue
+
+    def __post_init__(self):
+        wrong = _wrong_values(self) or [f"{name}: {what}" for name, what in self.problems()]
+        if wrong:
+            error = UsageError(f"{type(self).__name__} has {counted(len(wrong), 'problem')}: {'; '.join(wrong)}.", "Correct them.")
+            error.wrong = wrong
+            raise error
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield (option, what is wrong) of options that do not go together; each alone is right."""
+        return iter(())
+
+    def replace(self: O, **changes: Any) -> O:
+        """Derive options that differ in these."""
+        return replace(self, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the values by name; pairs as lists."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def of(cls: type[O], values: Mapping[str, Any]) -> O:
+        """Take what a mapping says of these options, as values, as lists or as the texts of `--set`."""
+        return cls(**{name: _typed(hint, values[name]) for name, hint in _hints(cls).items() if name in values})
+
+
+class Family:
+    """What a file that has options exports. `plugins.find` fills in where it lies: folder, and the file's name."""
+
+    folder = name = ""
+    Options: type[Options]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Values by `folder` or `folder/name`, over those of the preset that it is based on."""
+
+    base: str = DEFAULT_PRESET
+    values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class Row(NamedTuple):
+    """One option for a help text."""
+
+    name: str
+    default: Any
+    meaning: str
+
+
+def resolve(preset: str, settings: Sequence[str] | Mapping[str, Any], *families: Family, **flags: Any) -> list[Any]:
+    """Give the options of each family: the preset's values, and over them what was set.
+
+    Args:
+        settings: the texts `key=value` of `--set`, or values by name.
+        flags: values of flags that stand for an option; None was not given.
+
+    Raises:
+        UsageError: an unknown preset or option, one that is set twice, a value that is wrong; all are gathered.
+    """
+    given, wrong = _read(settings)
+    flags = {name: value for name, value in flags.items() if value is not None}
+    wrong += [f"{name} is given twice" for name in flags if name in given]
+    given = {**given, **flags}
+    usual = [_usual(family, preset) for family in families]
+    listed = {name: f"{name}={value}" for values in usual for name, value in values.items()}
+    unknown = [name for name in given if name not in listed]
+    wrong += [f"there is no '{name}'" for name in unknown]
+    found = []
+    for family, values in zip(families, usual):
         try:
-            values[key] = _typed(known[key], text)
-        except ValueError:
-            wrong.append(f"'{assignment}' (expected {getattr(known[key], '__name__', known[key])})")
+            found.append(family.Options.of({**values, **given}))
+        except UsageError as error:
+            wrong += error.wrong
     if wrong:
-        raise UsageError(f"Wrong --set: {', '.join(wrong)}.", _advice(options, assignments))
-    return options(**values)
+        raise UsageError(f"Wrong --set: {'; '.join(dict.fromkeys(wrong))}.", _advice(listed, unknown))
+    return found
 
 
-def describe(options: type) -> list[str]:
-    """List options as `name=default`."""
-    return [f"{field.name}={field.default}" for field in dataclasses.fields(options)]
+def table(family: Family) -> list[Row]:
+    """List a family's options for a help text; where presets differ from the default, the meaning tells."""
+    rows = []
+    for item in fields(family.Options):
+        others = {name: _of_preset(family, item.name, name) for name in presets() if name != DEFAULT_PRESET}
+        differ = "; ".join(f"{name}: {value}" for name, value in others.items() if value != item.default)
+        rows.append(Row(item.name, item.default, item.metadata["help"] + (f" ({differ})" if differ else "")))
+    return rows
 
 
-def _advice(options: type, assignments: Sequence[str]) -> str:
+def presets() -> list[str]:
+    """List the presets by name."""
+    return plugins.names("presets", "PRESET")
+
+
+def identity(preset: str) -> str:
+    """Name a preset so that another content has another name: one that did not come with the package by its values too."""
+    own = [(name, found) for name, found in _chain(preset) if found.values]
+    return f"{preset}@{hashlib.sha256(repr(own).encode()).hexdigest()[:8]}" if own else preset
+
+
+def named(identity: str) -> str:
+    """Give the preset of an identity."""
+    return identity.partition("@")[0]
+
+
+def merged(options: Sequence[Options]) -> dict[str, Any]:
+    """Give the values of several families' options by name, as experiment.json holds them."""
+    return dict(item for own in options for item in own.to_json().items())
+
+
+def _usual(family: Family, preset: str) -> dict[str, Any]:
+    """Give the preset's values, which are right."""
+    usual = {item.name: _of_preset(family, item.name, preset) for item in fields(family.Options)}
+    try:
+        family.Options.of(usual)
+    except UsageError as error:
+        raise UsageError(f"The preset {preset}, {family.folder}/{family.name}: {'; '.join(error.wrong)}.", "Correct its file.") from None
+    return usual
+
+
+def _of_preset(family: Family, name: str, preset: str) -> Any:
+    """Give what a preset takes for one option."""
+    item = family.Options.__dataclass_fields__[name]
+    for step, found in _chain(preset):
+        for key in (f"{family.folder}/{family.name}", family.folder):
+            if name in found.values.get(key, {}):
+                return found.values[key][name]
+        if step in item.metadata["presets"]:
+            return item.metadata["presets"][step]
+    return item.default
+
+
+def _chain(preset: str) -> list[tuple[str, Preset]]:
+    return _chain_of(preset, plugins.added())
+
+
+@cache
+def _chain_of(preset: str, folders: tuple[Path, ...]) -> list[tuple[str, Preset]]:
+    """Give a preset and those that it is based on, by name, as long as no folder of plug-ins is added."""
+    found: dict[str, Preset] = {}
+    while preset and preset not in found:
+        found[preset] = plugins.find("presets", preset, "PRESET")
+        _check(preset, found[preset])
+        preset = found[preset].base
+    return list(found.items())
+
+
+def _check(name: str, preset: Preset) -> None:
+    """Refuse a preset that speaks of what is not there.
+
+    Raises:
+        UsageError: an unknown folder, file or option.
+    """
+    for key, values in preset.values.items():
+        folder, _, file = key.partition("/")
+        if folder not in EXPORTS:
+            raise UsageError(f"The preset {name} speaks of '{folder}'.", f"Known: {', '.join(EXPORTS)}.")
+        files = [file] if file else plugins.names(folder, EXPORTS[folder])
+        families = [plugins.find(folder, each, EXPORTS[folder]) for each in files]
+        known = {item.name: "" for family in families for item in fields(family.Options)}
+        unknown = [option for option in values if option not in known]
+        if unknown:
+            raise UsageError(f"The preset {name}: {key} has no {', '.join(unknown)}.", _advice({each: each for each in known}, unknown))
+
+
+def _read(settings: Sequence[str] | Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Take `key=value` texts apart; give what cannot be read too."""
+    if isinstance(settings, Mapping):
+        return dict(settings), []
+    given: dict[str, Any] = {}
+    wrong = []
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals:
+            wrong.append(f"'{text}' (expected key=value)")
+        elif key in given:
+            wrong.append(f"{key} is given twice")
+        given[key] = value
+    return given, wrong
+
+
+def _advice(listed: Mapping[str, str], unknown: Sequence[str]) -> str:
     """Name the options that were meant, then list all of them."""
-    listed = describe(options)
-    known = {text.partition("=")[0]: text for text in listed}
-    keys = [assignment.partition("=")[0] for assignment in assignments]
-    near = [difflib.get_close_matches(key, known, n=1)[:1] for key in keys if key not in known]
-    meant = ", ".join(dict.fromkeys(name for names in near for name in names))
-    whole = [text.replace(" ", NO_BREAK) for text in listed]            # (0.7, 1.4) stays on one line
+    near = [name for key in unknown for name in difflib.get_close_matches(key, listed, n=1)]
+    whole = [text.replace(" ", NO_BREAK) for text in listed.values()]            # (0.7, 1.4) stays on one line
     every = textwrap.fill(", ".join(whole) or "none", WIDTH, initial_indent=INDENT, subsequent_indent=INDENT,
                           break_long_words=False, break_on_hyphens=False).replace(NO_BREAK, " ")
     known = f"Known:\n{every}" if "\n" in every else f"Known: {every.strip()}."
-    return f"Did you mean {meant}? {known}" if meant else known
+    return f"Did you mean {', '.join(dict.fromkeys(near))}? {known}" if near else known
 
 
-def _typed(kind: Any, text: str) -> Any:
-    if kind is bool:
-        if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
-            raise ValueError(text)
-        return text.lower() in ("true", "1", "yes")
-    if kind in (int, float, str):
-        return kind(text)
+@cache
+def _hints(options: type[Options]) -> dict[str, Any]:
+    hints = typing.get_type_hints(options)
+    return {item.name: hints[item.name] for item in fields(options)}
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    """Read a text as its option's type; what cannot be read stays as it is, and is found wrong then."""
+    if isinstance(value, list):
+        return tuple(value)
+    if not isinstance(value, str) or hint is str:
+        return value
     try:
-        return ast.literal_eval(text)
-    except SyntaxError as error:
-        raise ValueError(text) from error
+        if hint in (int, float):
+            return hint(value)
+        return WORDS[value.lower()] if hint is bool else ast.literal_eval(value)
+    except (ValueError, SyntaxError, KeyError):
+        return value
+
+
+def _wrong_values(options: Options) -> list[str]:
+    wrong = []
+    for item in fields(options):
+        value, limits = getattr(options, item.name), item.metadata["limits"]
+        hint = _hints(type(options))[item.name]
+        if not (_is(hint, value) and all(map(limits.allow, value if isinstance(value, tuple) else (value,)))):
+            wrong.append(f"{item.name}: expected {_expected(hint, limits)}, found {value!r}")
+    return wrong
+
+
+def _is(hint: Any, value: Any) -> bool:
+    """Tell whether a value is of a type; numbers are finite, and a pair is a range: (least, most)."""
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if typing.get_origin(hint) is not tuple:
+        return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    inner, *rest = typing.get_args(hint)
+    if not isinstance(value, tuple) or not all(_is(inner, each) for each in value):
+        return False
+    return rest == [Ellipsis] or (len(value) == 1 + len(rest) and list(value) == sorted(value))
+
+
+def _expected(hint: Any, limits: Limits) -> str:
+    """Say in words what a value should be."""
+    if limits.among:
+        return str(limits)
+    if hint in NAMES:
+        return f"{NAMES[hint]} {limits}".strip()
+    several = "whole numbers such as (0, 1)" if Ellipsis in typing.get_args(hint) else "two numbers (least, most)"
+    return f"{several}, each {limits}"

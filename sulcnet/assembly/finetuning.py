@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,23 +14,30 @@ from sulcnet.data.loader import Batch
 from sulcnet.errors import UsageError
 from sulcnet.networks import build
 from sulcnet.networks._network import Features, Network
+from sulcnet.options import Family
 from sulcnet.records.plan import NetworkPlan, Plan
+from sulcnet.tasks._options import TaskFamily
 from sulcnet.tasks._task import Layout, Task
 from sulcnet.training.method import Group, Method, Step, Term
-from sulcnet.tuning._tuning import Tuned, Tuning, TuningOptions
+from sulcnet.tuning._tuned import Tuned
+from sulcnet.tuning._tuning import Tuning, TuningOptions
 
 
 class Model(nn.Module):
-    """A network and one head per task; what a checkpoint holds and prediction needs."""
+    """A network and one head per task; what a checkpoint holds and prediction needs.
+
+    Args:
+        options: values by name, as experiment.json holds them; those that are missing are the default.
+    """
 
     def __init__(self, plan: Plan, network_plan: NetworkPlan, options: Mapping[str, Any]):
         super().__init__()
         self.plan = plan
         self.layout = Layout(network_plan.windows, network_plan.bag)
-        self.tasks: tuple[Task, ...] = tuple(tasks_of(plan))
+        self.tasks: tuple[Task, ...] = tuple(family.build(options) for family in tasks_of(plan))
         self.network: Network = build(network_plan.network)
         self.network.recompute = network_plan.recompute
-        self.heads = nn.ModuleDict({task.name: task.head(self.network, plan, dict(options)) for task in self.tasks})
+        self.heads = nn.ModuleDict({task.name: task.head(self.network, plan) for task in self.tasks})
 
     def answer(self, features: Features, batch: Batch) -> dict[str, Tensor]:
         """Give each task's logits."""
@@ -40,15 +47,15 @@ class Model(nn.Module):
 class FineTuning(Method):
     """Descend the weighted sum of the tasks' losses."""
 
-    def __init__(self, model: Model, tuning: Tuning, preset: str, options: TuningOptions | None = None):
-        self.model, self.preset, self.options = model, preset, options or tuning.Options()
-        self.tuned = Tuned(tuning, model.network, self.options, preset)
+    def __init__(self, model: Model, tuning: Tuning, options: TuningOptions | None = None):
+        self.model, self.options = model, options or tuning.Options()
+        self.tuned = Tuned(tuning, model.network, self.options)
         if self.options.views and model.network.frozen < len(model.network.encoder_channels):
             raise UsageError("--set views needs a frozen encoder; here some of it learns.", "Leave views away, or lower --top-fraction.")
         self.modules = nn.ModuleDict({"network": model.network, "heads": model.heads})
         if self.tuned.adapter is not None:
             self.modules["adapter"] = self.tuned.adapter
-        weights = {task.name: task.weight(preset) for task in model.tasks}
+        weights = {task.name: task.weight for task in model.tasks}
         # A dataset that asks one question gives it the whole weight, so that rates mean the same everywhere.
         self.weights = {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
@@ -65,7 +72,7 @@ class FineTuning(Method):
 
     def steps(self, batch: Batch) -> Iterator[Step]:
         logits = self.model.answer(self._pooled(batch), batch) if self.options.views else self.logits(batch)
-        losses = {task.name: task.loss(logits[task.name], batch, self.preset) for task in self.model.tasks}
+        losses = {task.name: task.loss(logits[task.name], batch) for task in self.model.tasks}
         yield Step("network", {f"loss/{name}": Term(self.weights[name], loss) for name, loss in losses.items()})
 
     def _pooled(self, batch: Batch) -> Features:
@@ -81,7 +88,7 @@ class FineTuning(Method):
         logits, sums = self.logits(batch), {}
         with torch.autocast(batch.image.device.type, enabled=False):
             for task in self.model.tasks:
-                sums[f"loss/{task.name}"] = task.loss(logits[task.name].float(), batch, self.preset)
+                sums[f"loss/{task.name}"] = task.loss(logits[task.name].float(), batch)
                 sums[f"counts/{task.name}"] = task.counts(logits[task.name], batch, self.model.layout)
         return sums
 
@@ -108,7 +115,12 @@ class FineTuning(Method):
         return {"modules": {**state, **heads}, "adapter": adapter.state_dict()}
 
 
-def tasks_of(plan: Plan) -> Sequence[Task]:
+def tasks_of(plan: Plan) -> list[TaskFamily]:
     """List the tasks that the dataset asks for; segmentation first."""
     tasks = [plugins.find("tasks", name, "TASK") for name in ("segmentation", "classification")]
     return [task for task in tasks if task.applies(plan)]
+
+
+def families_of(plan: Plan, tune: str) -> list[Family]:
+    """List what has options in a run: the strategy first, then the tasks."""
+    return [plugins.find("tuning", tune, "TUNING"), *tasks_of(plan)]

@@ -1,72 +1,36 @@
-"""How long and how fast a run learns, per preset and tuning strategy: the numbers of `methods.md`, in one place."""
+"""A run's options -> its schedule, and the patch and batch of a pre-training that was not planned."""
 
 from __future__ import annotations
 
 from math import ceil
 
+from sulcnet.networks import family
+from sulcnet.networks._base import NetworkOptions
 from sulcnet.records.experiment import Schedule
-from sulcnet.records.plan import NetworkPlan, Plan
+from sulcnet.records.plan import NetworkPlan
+from sulcnet.training.schedule import ScheduleOptions
 
 EPOCH_PATCHES = 250
-RATES = {
-    "paper": {"network": 5e-3, "heads": 5e-3},
-    "sulcnet": {"network": 1e-4, "heads": 1e-3},
-}
-PRETRAIN_RATES = {
-    "paper": {"network": 5e-3, "heads": 5e-3, "critic": 5e-3},
-    "sulcnet": {"network": 3e-4, "heads": 1e-3, "critic": 3e-4},
-}
-SCRATCH_RATE = 1e-3                     # a random start learns as fast as the heads do
-EPOCHS = {"paper": 600, "sulcnet": 200}
-PRETRAIN_EPOCHS = {"paper": 600, "sulcnet": 300}
-PAPER_IMAGES = 8                        # per step: 8 samples of one view, 4 of two
-PAPER_PATCH = 64
-SMALLER_PAPER_PATCH = {"dd_unet": 32}
 
 
-def steps_per_epoch(cases: int, plan: NetworkPlan, accumulate: int = 1) -> int:
-    """Count the steps that draw one patch per training case, but at least 250 patches."""
-    return max(1, ceil(max(cases, EPOCH_PATCHES) / (plan.batch_size * plan.windows * accumulate)))
+def schedule_of(
+    options: ScheduleOptions, cases: int, patches: int, accumulate: int = 1, minutes: float | None = None, patience: int | None = None,
+) -> Schedule:
+    """Give the schedule of a run, an epoch of which draws one patch per training case, but at least 250.
+
+    Args:
+        patches: per micro-batch. Pre-training counts samples, so that every method meets as many per epoch.
+    """
+    return Schedule(
+        epochs=options.epochs, steps_per_epoch=max(1, ceil(max(cases, EPOCH_PATCHES) / (patches * accumulate))), rates=options.rates(),
+        weight_decay=options.weight_decay, warm_up=options.warm_up, floor=options.floor, clip=options.clip, optimiser=options.optimiser,
+        decay=options.decay, accumulate=accumulate, minutes=minutes, patience=patience or 0,
+    )
 
 
-def tuning_schedule(preset: str, scratch: bool, cases: int, plan: NetworkPlan, **wishes) -> Schedule:
-    """Give the schedule of a fine-tuning run; `wishes` (epochs, minutes, patience, ...) replace what is not None."""
-    rates = dict(RATES[preset])
-    if scratch and preset == "sulcnet":
-        rates["network"] = SCRATCH_RATE
-    if wishes.get("rate") is not None:
-        rates["network"] = wishes["rate"]
-    return _schedule(preset, wishes, epochs=EPOCHS[preset], steps_per_epoch=steps_per_epoch(cases, plan, wishes.get("accumulate") or 1), rates=rates)
-
-
-def pretraining_schedule(preset: str, cases: int, batch: int, **wishes) -> Schedule:
-    """Give the schedule of a pre-training run; `batch` counts samples, so that every method meets as many per epoch."""
-    rates = dict(PRETRAIN_RATES[preset])
-    if wishes.get("rate") is not None:
-        rates["network"] = wishes["rate"]
-    steps = max(1, ceil(max(cases, EPOCH_PATCHES) / (batch * (wishes.get("accumulate") or 1))))
-    return _schedule(preset, wishes, epochs=PRETRAIN_EPOCHS[preset], steps_per_epoch=steps, rates=rates)
-
-
-def pretraining_plan(plan: Plan, network_plan: NetworkPlan, preset: str) -> NetworkPlan:
-    """Give the network's plan with the patch that pre-training uses: the planned one, or the paper's 64^3 (`dd_unet` 32^3)."""
-    name, ndim = network_plan.network.name, network_plan.network.ndim
-    if preset == "paper" and (plan.preset != "paper" or name in SMALLER_PAPER_PATCH):
-        return network_plan.replace(patch_size=(SMALLER_PAPER_PATCH.get(name, PAPER_PATCH),) * ndim)
-    return network_plan
-
-
-def pretraining_batch(network_plan: NetworkPlan, preset: str, views: int) -> int:
-    """Count samples per step: as many views as the plan has windows per step, or the paper's 8."""
-    images = PAPER_IMAGES if preset == "paper" else network_plan.batch_size * network_plan.windows
-    return max(1, images // views)
-
-
-def _schedule(preset: str, wishes: dict, **common) -> Schedule:
-    """Fill in what a preset's runs have in common; wishes that are not None replace it."""
-    wishes = {name: value for name, value in wishes.items() if value is not None and name != "rate"}
-    if preset == "paper":
-        defaults = dict(common, weight_decay=1e-4, warm_up=0.0, floor=0.1, clip=0.0, optimiser="adam", decay="step")
-    else:
-        defaults = dict(common, weight_decay=1e-2, warm_up=0.05, floor=0.01, clip=1.0)
-    return Schedule(**{**defaults, **wishes})
+def unplanned(network_plan: NetworkPlan, options: NetworkOptions, views: int) -> NetworkPlan:
+    """Give the plan of a pre-training that was not planned: patch and views per step are the preset's, else this plan's."""
+    spec, patch, images = network_plan.network, network_plan.patch_size, network_plan.batch_size * network_plan.windows
+    if options.patch:
+        patch, images = family(spec.name).fitted(spec, (options.patch,) * spec.ndim), options.windows
+    return network_plan.replace(patch_size=patch, batch_size=max(1, images // views), accumulate=1)

@@ -1,6 +1,6 @@
 """Weights from one run into another: what is exported after pre-training, and what a network takes from a file.
 
-    write_export(run, method, network_plan)                     # export.pth and export.json, the last act of a run
+    write_export(run, method, name, preset, network_plan)       # export.pth and export.json, the last act of a run
     transfer = load_pretrained(model.network, path)             # any export, checkpoint or MONAI SwinUNETR state
     print("\\n".join(transfer.lines()))
 
@@ -45,11 +45,11 @@ class Weights(NamedTuple):
     method: str
 
 
-def write_export(run: RunFolder, method: Pretraining, name: str, network_plan: NetworkPlan) -> Path:
+def write_export(run: RunFolder, method: Pretraining, name: str, preset: str, network_plan: NetworkPlan) -> Path:
     """Write the network that fine-tuning starts from, and beside it what it is: key map, hashes, method, folded time."""
     state = method.export()
     facts = {
-        "method": name, "preset": method.preset, "network": network_plan.network.to_json(), "promised": list(method.exports),
+        "method": name, "preset": preset, "network": network_plan.network.to_json(), "promised": list(method.exports),
         "keys": {key: key for key in state}, "hashes": {key: digest(value) for key, value in state.items()}, **method.facts(),
     }
     checkpoint.save(run / EXPORT, state, facts)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sulcnet import plugins
 from sulcnet.cli._command import Parser, amount, positive
+from sulcnet.options import DEFAULT_PRESET, presets
 
 if TYPE_CHECKING:
     from sulcnet.planning.planner import Wish
@@ -32,8 +33,8 @@ def add_wish(parser: Parser) -> None:
     group.add_argument("--features", type=positive, metavar="N", help="channels of the finest stage (default: the network's)")
     group.add_argument("--gpu-memory", type=_memory, default=8.0, metavar="GB", help="memory to plan for; auto reads the card (default: 8)")
     group.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help="of the training that is planned (default: bf16)")
-    group.add_argument("--preset", default="sulcnet", choices=["sulcnet", "paper"],
-                       help="sulcnet (default), or the source paper's patch, batch, loss and rates")
+    group.add_argument("--preset", default=DEFAULT_PRESET, choices=presets(),
+                       help=f"patch, batch, losses and rates: {', '.join(presets())} (default: {DEFAULT_PRESET})")
     group.add_argument("--patch", type=positive, nargs="+", metavar="N",
                        help="patch size instead of the planned one: X Y Z; with -c 2d two numbers, those of a slice")
     group.add_argument("--slice-axis", type=int, choices=[0, 1, 2], metavar="AXIS",

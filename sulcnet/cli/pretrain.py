@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from sulcnet import plugins
+from sulcnet import options, plugins
 from sulcnet.cli._command import Command, Parser, loading, next_command, plans_flag
 from sulcnet.cli._running import add_fold, add_run_flags, execution_of, spec_of
 from sulcnet.records.run import PRETRAIN, RunSpec
@@ -27,8 +27,8 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("method", choices=methods, metavar="method", help=f"one of {', '.join(methods)}")
     add_fold(parser)
     parser.add_argument("--net", metavar="NET", help="a planned network (default: the only one planned)")
-    parser.add_argument("--preset", choices=["sulcnet", "paper"], help="loss, rates, batch, length (default: the plan's)")
-    add_run_flags(parser, "300; paper: 600", "loss")
+    parser.add_argument("--preset", choices=options.presets(), help=f"loss, rates, batch, length: {', '.join(options.presets())} (default: the plan's)")
+    add_run_flags(parser, "loss")
     parser.group("methods, and what --set changes of them").description = "\n".join(_described(methods))
 
 
@@ -57,7 +57,7 @@ def asked(args: Namespace, workspace: Workspace) -> RunSpec:
 
 def _described(methods: list[str]) -> list[str]:
     """List methods with their first line, and their options; what all have in common comes last."""
-    tables = {method: plugins.options_table("pretraining", method) for method in methods}
+    tables = {method: options.table(plugins.find("pretraining", method, "METHOD")) for method in methods}
     common = [row for row in tables[methods[0]] if all(row in table for table in tables.values())]
     lines = []
     for method in methods:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from itertools import chain
 
-from sulcnet import plugins
-from sulcnet.cli._command import Command, Parser, amount, list_options, loading, next_command
+from sulcnet import options, plugins
+from sulcnet.cli._command import Command, Parser, list_options, loading, next_command
 from sulcnet.cli._running import add_fold, add_run_flags, execution_of, spec_of
 from sulcnet.records.run import RANDOM, TRAIN, RunSpec
 from sulcnet.records.workspace import Workspace
@@ -29,21 +30,24 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--tune", default=None, choices=plugins.names("tuning", "TUNING"), metavar="NAME",
                         help=f"what learns: {', '.join(plugins.names('tuning', 'TUNING'))} "
                              "(default: full after pre-training, else scratch)")
-    parser.add_argument("--top-fraction", type=amount, metavar="F", help="largest share of the parameters that --tune top trains (default: 0.1)")
+    parser.add_argument("--top-fraction", dest="set", action="append", type="top_fraction={}".format, metavar="F",
+                        help="largest share of the parameters that --tune top trains; the same as --set top_fraction=F (default: 0.1)")
     parser.add_argument("--no-auto-pretrain", action="store_true", help="fail where --pretrain names a method that was not run, instead of running it first")
-    add_run_flags(parser, "200; paper: 600", "score")
+    add_run_flags(parser, "score")
     list_options(parser, tuning_options())
 
 
-def tuning_options() -> list[tuple[str, str, str]]:
-    """List what --set changes: the options of every run, then those of single strategies with their names."""
-    common = plugins.options_table("tuning", "_tuning", "TuningOptions")
-    special: dict[tuple[str, str, str], list[str]] = {}
-    for strategy in plugins.names("tuning", "TUNING"):
-        for row in plugins.options_table("tuning", strategy):
-            if row not in common:
-                special.setdefault(row, []).append(strategy)
-    return common + [(name, default, f"{meaning} ({', '.join(users)})") for (name, default, meaning), users in special.items()]
+def tuning_options() -> list[options.Row]:
+    """List what --set changes: the options of every run, then those of single strategies with their names; then the tasks'."""
+    tables = {name: options.table(plugins.find("tuning", name, "TUNING")) for name in plugins.names("tuning", "TUNING")}
+    users: dict[options.Row, list[str]] = {}
+    for name, table in tables.items():
+        for row in table:
+            users.setdefault(row, []).append(name)
+    common = [row for row, names in users.items() if len(names) == len(tables)]
+    special = [row._replace(meaning=f"{row.meaning} ({', '.join(names)})") for row, names in users.items() if row not in common]
+    tasks = [options.table(plugins.find("tasks", name, "TASK")) for name in plugins.names("tasks", "TASK")]
+    return [*common, *special, *chain(*tasks)]
 
 
 def run(args: Namespace) -> str:
@@ -70,8 +74,7 @@ def run(args: Namespace) -> str:
 
 def asked(args: Namespace, workspace: Workspace) -> RunSpec:
     """Read the flags."""
-    top = (f"top_fraction={args.top_fraction}",) if args.top_fraction else ()
-    return spec_of(args, workspace, TRAIN, pretrain=args.pretrain or RANDOM, tune=args.tune or "", settings=(*args.set, *top))
+    return spec_of(args, workspace, TRAIN, pretrain=args.pretrain or RANDOM, tune=args.tune or "")
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES, again="Run the same command with --c (without, if it had not begun to train).")

@@ -25,66 +25,11 @@ import numpy as np
 
 from sulcnet.data import _spatial
 from sulcnet.data._intensity import BIAS_DEGREE, CHANGES
+from sulcnet.data.augment_options import AugmentOptions
 from sulcnet.errors import DataError, UsageError
-from sulcnet.options import option
-from sulcnet.records._record import Record
 
 COVERED = 0.95  # share of draws that the general margin must hold
 TRIALS = 400
-
-
-@dataclass(frozen=True)
-class AugmentOptions(Record):
-    """How often and how strongly patches are changed; pairs are (least, most)."""
-
-    error = UsageError
-
-    rotation_probability: float = option(0.5, "share of samples that are rotated")
-    rotation: float = option(30.0, "largest rotation in each plane [degrees]")
-    scale_probability: float = option(0.5, "share of samples that are scaled")
-    scale: tuple[float, float] = option((0.7, 1.4), "magnification; above 1 what is seen becomes larger")
-    elastic_probability: float = option(0.3, "share of samples that are deformed")
-    elastic: tuple[float, float] = option((1.0, 3.0), "standard deviation of the control points' shifts [voxels]")
-    elastic_spacing: float = option(16.0, "distance between control points [voxels]")
-    mirror_axes: tuple[int, ...] = option((), "axes that are reversed in half of the samples; left and right change places")
-    bias_probability: float = option(0.15, "share of channels that get a smooth multiplicative field")
-    bias: tuple[float, float] = option((0.0, 0.15), "standard deviation of the field's log coefficients")
-    noise_probability: float = option(0.1, "share of channels that get Gaussian noise")
-    noise: tuple[float, float] = option((0.0, 0.1), "standard deviation of the noise, in image units")
-    blur_probability: float = option(0.1, "share of channels that are blurred")
-    blur: tuple[float, float] = option((0.5, 1.0), "sigma of the blur [voxels]")
-    brightness_probability: float = option(0.15, "share of channels that are multiplied")
-    brightness: tuple[float, float] = option((0.75, 1.25), "factor of the brightness")
-    contrast_probability: float = option(0.15, "share of channels that are stretched about their mean")
-    contrast: tuple[float, float] = option((0.75, 1.25), "factor of the contrast")
-    resolution_probability: float = option(0.125, "share of channels that lose resolution")
-    resolution: tuple[float, float] = option((0.5, 1.0), "share of the voxels kept per axis")
-    inverted_gamma_probability: float = option(0.1, "share of channels whose negative is bent by gamma")
-    gamma_probability: float = option(0.3, "share of channels that are bent by gamma")
-    gamma: tuple[float, float] = option((0.7, 1.5), "exponent of gamma")
-    noise_on_label_like: bool = option(False, "whether label-like channels get noise; nothing else is ever done to them")
-
-    def problems(self):
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name.endswith("probability") and not 0 <= value <= 1:
-                yield field.name, f"expected 0 to 1, found {value!r}"
-            if isinstance(field.default, tuple) and not isinstance(value, tuple):
-                yield field.name, f"expected a tuple, found {value!r}"
-            elif field.name in _PAIRS and not (len(value) == 2 and _PAIRS[field.name] <= value[0] <= value[1]):
-                yield field.name, f"expected (least, most), least at least {_PAIRS[field.name]}, found {value!r}"
-        if self.elastic_spacing < 2:
-            yield "elastic_spacing", f"expected at least 2 voxels, found {self.elastic_spacing!r}"
-
-    @classmethod
-    def off(cls) -> AugmentOptions:
-        """Give options under which every sample is the plain centre crop."""
-        return cls(**{field.name: 0.0 for field in fields(cls) if field.name.endswith("probability")})
-
-
-# The lower ends that make sense: factors stay positive, strengths may be zero.
-_PAIRS = {name: 0.01 for name in ("scale", "brightness", "contrast", "resolution", "gamma")}
-_PAIRS |= {name: 0.0 for name in ("elastic", "bias", "noise", "blur")}
 
 
 class Change(NamedTuple):

@@ -24,10 +24,6 @@ from torch import Tensor, nn
 from sulcnet.losses._ratio import Ratio
 
 SCHEDULES = ("linear", "scaled_linear")
-# (schedule, first beta, last beta). Both leave nothing of an image at T = 1000: alpha_bar 4e-5 and 8e-6. The scaled-linear
-# schedule of latent diffusion (8.5e-4..1.2e-2) leaves 5e-3, which is 7 % of the amplitude.
-SULCNET = ("linear", 1e-4, 2e-2)                             # Ho et al. 2020; gentle at small t, where weights are folded
-PAPER = ("scaled_linear", 5e-3, 2e-2)                        # [P]
 
 
 class Noise(nn.Module):

@@ -158,8 +158,8 @@ def probe_plan(folders: DatasetFolders, plan: Plan, wish: Wish) -> Plan:
 
 def steps_of(asked: Asked) -> list[Step]:
     """List what is planned for: every pre-training method, and where something is labelled every tuning strategy."""
-    constant = partial(plugins.constant, "pretraining")
-    methods = [Step(name, constant(name, "views", 1), constant(name, "reads_values", False)) for name in plugins.names("pretraining", "METHOD")]
+    families = [plugins.find("pretraining", name, "METHOD") for name in plugins.names("pretraining", "METHOD")]
+    methods = [Step(family.name, family.views, family.reads_values) for family in families]
     return [*methods, *(Step(name) for name in plugins.names("tuning", "TUNING") if asked.structures or asked.classes)]
 
 

@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sulcnet import plugins
-from sulcnet.assembly.finetuning import FineTuning, Model
-from sulcnet.assembly.schedules import PRETRAIN_RATES, RATES
+from sulcnet.assembly.finetuning import FineTuning, Model, families_of
+from sulcnet.assembly.schedules import schedule_of
 from sulcnet.data.loader import Batch, Images
 from sulcnet.memory.allocator import smallest_device
 from sulcnet.memory.live_bytes import Trace, cuda_autocast_rules, fake_modules, trace
+from sulcnet.options import merged, named, resolve
 from sulcnet.pretraining._pretraining import Pretraining, build_method
 from sulcnet.records.dataset import Classification
-from sulcnet.records.experiment import Schedule
 from sulcnet.records.memory import PREDICT, StepNeed, StepQuestion
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
 from sulcnet.records.workspace import RunFolder
@@ -133,12 +133,13 @@ def _plan(question: StepQuestion) -> Plan:
 
 
 def _method(question: StepQuestion, plan: Plan) -> Method:
-    network_plan = plan.network(None)
+    network_plan, preset = plan.network(None), named(question.preset)
     if question.step in plugins.names("pretraining", "METHOD"):
-        kind = plugins.find("pretraining", question.step, "METHOD")
-        return build_method(kind, plan, network_plan, kind.Options(), question.preset)
-    tuning = plugins.find("tuning", question.step, "TUNING")
-    return FineTuning(Model(plan, network_plan, tuning.Options().to_json()), tuning, question.preset)
+        family = plugins.find("pretraining", question.step, "METHOD")
+        return build_method(family, plan, network_plan, *resolve(preset, {}, family))
+    families = families_of(plan, question.step)
+    own, *of_tasks = resolve(preset, {}, *families)
+    return FineTuning(Model(plan, network_plan, merged(of_tasks)), families[0], own)
 
 
 def _batch(question: StepQuestion, method: Method) -> Batch | Images:
@@ -165,10 +166,8 @@ def _step(modules: nn.Module, method: Method | None, question: StepQuestion, bat
 
 
 def _loop(method: Method, question: StepQuestion, device: torch.device) -> Loop:
-    """Put a method into the loop, with rates that change nothing of what a step holds."""
-    rates = RATES[question.preset] if isinstance(method, FineTuning) else PRETRAIN_RATES[question.preset]
-    schedule = Schedule(epochs=2 * HALFWAY, steps_per_epoch=1, rates=rates, weight_decay=1e-2, warm_up=0.0, floor=0.1, clip=1.0,
-                        optimiser="adam" if question.preset == "paper" else "adamw", accumulate=question.accumulate)
+    """Put a method into the loop, with the schedule of a short run."""
+    schedule = schedule_of(method.options, 1, 1, question.accumulate).replace(epochs=2 * HALFWAY, steps_per_epoch=1)
     loop = Loop(method, schedule, RunFolder(Path()), device, question.precision, batches=iter, validate=dict)
     if isinstance(method, Pretraining):
         method.begin(schedule)

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 from typing import TYPE_CHECKING
 
 from sulcnet.errors import ModelError
+from sulcnet.options import Family, Options, option
 from sulcnet.records.network_spec import NetworkSpec
 
 if TYPE_CHECKING:
@@ -22,14 +23,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class NetworkFamily:
+class NetworkOptions(Options):
+    """What a preset asks of a plan."""
+
+    patch: int = option(0, "edge of the patch [voxels]; 0 covers the median case", paper=64, at_least=0)
+    windows: int = option(4, "windows, or views of a pre-training method, per step", paper=8, at_least=1)
+
+
+@dataclass(frozen=True)
+class NetworkFamily(Family):
     """Hold what the planner asks of a network before one exists.
 
     Attributes:
-        name: the file's name, as in plans and on the command line.
         features: default channels of the finest stage.
-        topology: `topology(ndim, in_channels, features, patch, spacing)` gives the spec that suits a patch [voxels]
-            of a spacing [mm].
+        stages: `stages(patch, spacing)` gives strides, kernels and blocks of the stages that suit a patch [voxels] of a
+            spacing [mm]; None for a network of one fixed shape.
         divisor: `divisor(spec)`, a number per axis; patch axes must be multiples of it.
         smallest_patch: fewest voxels along a patch axis; below it instance norm meets a single voxel.
         build: `build(spec)` gives the network; torch is imported inside.
@@ -42,9 +50,7 @@ class NetworkFamily:
         dimensions: of what it can be built for: slices (2), volumes (3).
     """
 
-    name: str
     features: int
-    topology: Callable[[int, int, int, Sequence[int], Sequence[float]], NetworkSpec]
     divisor: Callable[[NetworkSpec], tuple[int, ...]]
     smallest_patch: int
     build: Callable[[NetworkSpec], Network]
@@ -53,6 +59,16 @@ class NetworkFamily:
     overheads: tuple[tuple[str, float], ...] = ()
     batch_norm: bool = False
     dimensions: tuple[int, ...] = (2, 3)
+    stages: Callable[[Sequence[int], Sequence[float]], tuple] | None = None
+    Options: type[NetworkOptions] = NetworkOptions
+
+    def topology(self, ndim: int, in_channels: int, features: int, patch: Sequence[int], spacing: Sequence[float]) -> NetworkSpec:
+        """Give the spec that suits a patch [voxels] of a spacing [mm]; the patch need not be divisible."""
+        return NetworkSpec(self.name, ndim, in_channels, features, *(self.stages(patch, spacing) if self.stages else ()))
+
+    def fitted(self, spec: NetworkSpec, patch: Sequence[int]) -> tuple[int, ...]:
+        """Round a patch up to what the network can halve."""
+        return tuple(ceil(max(self.smallest_patch, size) / step) * step for size, step in zip(patch, self.divisor(spec)))
 
     def overhead(self, recompute: str) -> float:
         """Give the factor for what is recomputed; one that was not measured is taken for the largest that was."""

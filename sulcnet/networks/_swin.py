@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 from sulcnet.networks._base import NetworkFamily, demand
@@ -16,12 +14,10 @@ HALVINGS = 5                           # patch embedding, then four mergings
 HEADS = (3, 6, 12, 24)                 # attention heads per stage; channels of stage i, features 2^i, are multiples
 
 
-def swin_unetr(name: str, features: int, overheads: tuple[tuple[str, float], ...]) -> NetworkFamily:
+def swin_unetr(features: int, overheads: tuple[tuple[str, float], ...]) -> NetworkFamily:
     """Give the family of MONAI's SwinUNETR at one feature size."""
     return NetworkFamily(
-        name=name,
         features=features,
-        topology=partial(topology, name),
         divisor=divisor,
         smallest_patch=2 * 2**HALVINGS,        # 32^3 leaves one voxel at the bottleneck, which instance norm refuses
         build=build,
@@ -29,13 +25,6 @@ def swin_unetr(name: str, features: int, overheads: tuple[tuple[str, float], ...
         recomputes=("attention", "stages"),
         overheads=overheads,
     )
-
-
-def topology(
-    name: str, ndim: int, in_channels: int, features: int, patch: Sequence[int], spacing: Sequence[float]
-) -> NetworkSpec:
-    """Give the one shape there is; patch and spacing change nothing."""
-    return NetworkSpec(name, ndim, in_channels, features)
 
 
 def divisor(spec: NetworkSpec) -> tuple[int, ...]:

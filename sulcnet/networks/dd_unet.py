@@ -7,11 +7,12 @@ dimension 32 it would have 3.40 M; there is nothing here to attend to (condition
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from math import gcd
 from typing import TYPE_CHECKING
 
-from sulcnet.networks._base import NetworkFamily, demand
+from sulcnet.networks._base import NetworkFamily, NetworkOptions, demand
+from sulcnet.options import option
 from sulcnet.records.network_spec import NetworkSpec
 
 if TYPE_CHECKING:
@@ -25,9 +26,11 @@ GROUPS = 32
 HEAD = 64                              # channels per attention head, at most
 
 
-def topology(ndim: int, in_channels: int, features: int, patch: Sequence[int], spacing: Sequence[float]) -> NetworkSpec:
-    """Give the one shape there is; patch and spacing change nothing."""
-    return NetworkSpec("dd_unet", ndim, in_channels, features)
+@dataclass(frozen=True)
+class DdUnetOptions(NetworkOptions):
+    """The source paper gives this network a smaller patch."""
+
+    patch: int = option(0, "edge of the patch [voxels]; 0 covers the median case", paper=32, at_least=0)
 
 
 def divisor(spec: NetworkSpec) -> tuple[int, ...]:
@@ -48,11 +51,10 @@ def build(spec: NetworkSpec) -> Network:
 
 
 NETWORK = NetworkFamily(
-    name="dd_unet",
     features=32,
-    topology=topology,
     divisor=divisor,
     smallest_patch=32,                 # the paper's patch: the bottleneck's attention sees 8 positions per axis
     build=build,
     overheads=(("none", 1.08),),
+    Options=DdUnetOptions,
 )

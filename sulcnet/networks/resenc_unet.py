@@ -29,16 +29,10 @@ WIDEST = {2: 512, 3: 320}              # channels stop doubling here: deep stage
 SMALLEST = 4                           # voxels that halving may leave on an axis
 
 
-def topology(ndim: int, in_channels: int, features: int, patch: Sequence[int], spacing: Sequence[float]) -> NetworkSpec:
-    """Halve axes until they are small; leave coarse axes alone until the others have caught up.
-
-    Args:
-        patch: voxels per axis; need not be divisible, the plan rounds it up by `divisor`.
-        spacing: mm per axis.
-    """
+def stages(patch: Sequence[int], spacing: Sequence[float]) -> tuple[tuple, tuple, tuple[int, ...]]:
+    """Halve axes until they are small; leave coarse axes alone until the others have caught up."""
     strides, kernels = zip(*_stages(list(patch), list(spacing)))
-    blocks = tuple(BLOCKS[min(stage, len(BLOCKS) - 1)] for stage in range(len(strides)))
-    return NetworkSpec("resenc_unet", ndim, in_channels, features, strides, kernels, blocks)
+    return strides, kernels, tuple(BLOCKS[min(stage, len(BLOCKS) - 1)] for stage in range(len(strides)))
 
 
 def channels(spec: NetworkSpec) -> tuple[int, ...]:
@@ -81,9 +75,8 @@ def _stages(size: list[int], spacing: list[float]) -> Iterator[tuple[tuple[int, 
 
 
 NETWORK = NetworkFamily(
-    name="resenc_unet",
     features=32,
-    topology=topology,
+    stages=stages,
     divisor=divisor,
     smallest_patch=2 * SMALLEST,
     build=build,

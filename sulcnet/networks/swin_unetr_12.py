@@ -2,4 +2,4 @@
 
 from sulcnet.networks._swin import swin_unetr
 
-NETWORK = swin_unetr("swin_unetr_12", features=12, overheads=(("none", 1.69),))
+NETWORK = swin_unetr(features=12, overheads=(("none", 1.69),))

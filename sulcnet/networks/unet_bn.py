@@ -5,7 +5,6 @@ Shape: Shirokikh et al. 2020 (arXiv 2008.07357), used by Aleem et al. 2024 (Conv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sulcnet.networks._base import NetworkFamily
@@ -16,11 +15,6 @@ if TYPE_CHECKING:
 
 LEVELS = 3                             # below the stem; each halves all axes and doubles the channels
 BLOCKS = 3                             # residual blocks per level
-
-
-def topology(ndim: int, in_channels: int, features: int, patch: Sequence[int], spacing: Sequence[float]) -> NetworkSpec:
-    """Give the one shape there is; patch and spacing change nothing."""
-    return NetworkSpec("unet_bn", ndim, in_channels, features)
 
 
 def divisor(spec: NetworkSpec) -> tuple[int, ...]:
@@ -36,9 +30,7 @@ def build(spec: NetworkSpec) -> Network:
 
 
 NETWORK = NetworkFamily(
-    name="unet_bn",
     features=16,
-    topology=topology,
     divisor=divisor,
     smallest_patch=16,
     build=build,

@@ -19,18 +19,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sulcnet.errors import ModelError
+from sulcnet.options import identity, resolve
 from sulcnet.records.memory import StepNeed, StepQuestion
 from sulcnet.records.network_spec import NetworkSpec
 from sulcnet.records.plan import MemoryEstimate, StepPlan
 
 if TYPE_CHECKING:
-    from sulcnet.networks._base import NetworkFamily
+    from sulcnet.networks._base import NetworkFamily, NetworkOptions
 
 Need = Callable[[StepQuestion], StepNeed]
 Shape = tuple[int, ...]
 
-WINDOWS = {"paper": 8, "sulcnet": 4}    # windows or views per step that the preset asks for
-PAPER_PATCH = {"dd_unet": 32}           # others 64
 BAG = 4                                 # windows of one image that vote on its class
 SMALLER_BAGS = (2, 1)
 # CUDA's context with the kernels of 60 kinds of step (721 MiB), and cuBLAS's workspaces (66 MiB); on an H100 [bytes].
@@ -99,7 +98,7 @@ def question_of(asked: Asked, step: Step, candidate: Candidate, images: int, acc
     """Ask what a step of `accumulate` micro-batches needs, each of so many samples."""
     heads = (0, 0) if step.views else (asked.structures, asked.classes)
     values = asked.values if step.values else (0,) * len(asked.values)
-    return StepQuestion(step.asked_as.name, asked.preset, candidate.spec, candidate.patch, images, candidate.windows, candidate.bag,
+    return StepQuestion(step.asked_as.name, identity(asked.preset), candidate.spec, candidate.patch, images, candidate.windows, candidate.bag,
                         accumulate, *heads, values, asked.precision, recompute)
 
 
@@ -142,13 +141,18 @@ class Search:
         )
 
     @cached_property
+    def usual(self) -> NetworkOptions:
+        """What the preset asks of this network's plan."""
+        return resolve(self.asked.preset, {}, self.family)[0]
+
+    @cached_property
     def candidates(self) -> list[Candidate]:
         """List patches, large to small; what the user asked for stands alone."""
         asked = self.asked
         if asked.patch:
             return [self._fit(asked.patch)]
-        side = PAPER_PATCH.get(self.family.name, 64)
-        first = (side,) * len(asked.median) if asked.preset == "paper" else tuple(ceil(size) for size in asked.median)
+        edge = self.usual.patch
+        first = (edge,) * len(asked.median) if edge else tuple(ceil(size) for size in asked.median)
         found = [self._fit(tuple(max(self.family.smallest_patch, size) for size in first))]
         while (smaller := self._shorter(found[-1])) is not None:
             found.append(self._fit(smaller))
@@ -161,7 +165,7 @@ class Search:
         family = self.family
         spec = self.spec or family.topology(len(patch), len(self.asked.values), self.asked.features, patch, self.asked.spacing)
         family.check(spec)
-        fitted = tuple(ceil(max(family.smallest_patch, size) / step) * step for size, step in zip(patch, family.divisor(spec)))
+        fitted = family.fitted(spec, patch)
         return Candidate(spec, fitted, *self._windows(fitted))
 
     def _windows(self, patch: Shape) -> tuple[int, int]:
@@ -190,7 +194,7 @@ class Search:
 
     def _wanted(self, candidate: Candidate) -> int:
         """Count the samples per step that were asked for, else the preset's."""
-        return self.asked.batch or max(self._least(candidate), WINDOWS[self.asked.preset] // candidate.windows)
+        return self.asked.batch or max(self._least(candidate), self.usual.windows // candidate.windows)
 
     def _least(self, candidate: Candidate) -> int:
         """Count the samples below which a step would mean something else.
@@ -309,14 +313,14 @@ class Search:
             covers = any(asked.region) and all(np.array(candidate.patch) >= asked.region)
             return f"the largest that fits the budget{', and it covers the region of interest' * covers}{also}"
         covered = "covers the median case" if asked.slices == 1 else "covers a slice of the median case"
-        return ("the source paper's" if asked.preset == "paper" else covered) + also
+        return (f"the preset's, {asked.preset}" if self.usual.patch else covered) + also
 
     def _limit(self, place: int) -> str:
         if self.asked.patch is not None:
             return "the user"
         if place > 0:
             return "memory"
-        return "preset" if self.asked.preset == "paper" else "data"
+        return "preset" if self.usual.patch else "data"
 
     def _refuse(self) -> None:
         """Say what would do: the smallest candidate in the way that takes least."""

@@ -15,7 +15,7 @@ from sulcnet.inference.predictor import Predictor
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import NetworkPlan, Plan, load_plan
 from sulcnet.records.workspace import EXPERIMENT, REGION, RunFolder
-from sulcnet.tasks.classification import coordinates
+from sulcnet.tasks._classification_task import coordinates
 from sulcnet.training import checkpoint
 from sulcnet.training.device import autocast, choose_precision
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sulcnet.data.augment import AugmentOptions
+from sulcnet.data.augment_options import AugmentOptions
 from sulcnet.data.loader import Images
 from sulcnet.losses.reconstruction import l1
 from sulcnet.losses.ssim import ssim_loss, to_unit
@@ -13,14 +13,14 @@ from sulcnet.training.method import Term
 LIGHT = ("noise", "blur", "gamma", "bias")
 
 
-def image_terms(output: Tensor, batch: Images, preset: str) -> dict[str, Term]:
-    """Compare a drawn image (B, C, X, Y, Z) with the clean one: 1 - SSIM ([P] eq. 2), in `sulcnet` 0.5 (1 - SSIM) + 0.5 L1.
+def image_terms(output: Tensor, batch: Images, loss: str) -> dict[str, Term]:
+    """Compare a drawn image (B, C, X, Y, Z) with the clean one: `ssim`, 1 - SSIM ([P] eq. 2), or `ssim+l1`, half of it and half L1.
 
     L1 is in network units, SSIM of images mapped to [0, 1]; both count foreground alone.
     """
     x, y = to_unit(output, batch.range), to_unit(batch.image, batch.range)
     structure = ssim_loss(x, y, batch.inside)
-    if preset == "paper":
+    if loss == "ssim":
         return {"loss/ssim": Term(1.0, structure)}
     return {"loss/ssim": Term(0.5, structure), "loss/l1": Term(0.5, l1(output, batch.image, batch.inside))}
 

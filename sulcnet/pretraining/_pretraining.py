@@ -4,13 +4,12 @@
         def steps(self, batch):
             yield Step("network", {"loss/ssim": Term(1.0, ssim_loss(...))})
 
-    METHOD = Recon                      # the file's name is the method's name
+    method = build_method(plugins.find("pretraining", "recon", "METHOD"), plan, network_plan, options)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,56 +17,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sulcnet.data.augment import AugmentOptions
+from sulcnet.data.augment_options import AugmentOptions
 from sulcnet.data.loader import Images
-from sulcnet.errors import UsageError
 from sulcnet.evaluation.reconstruction import score_reconstruction
 from sulcnet.losses import Ratio
 from sulcnet.losses.ssim import ms_ssim, ssim, to_unit
 from sulcnet.networks import build
 from sulcnet.networks._network import Network
 from sulcnet.networks.heads import ReconstructionHead
-from sulcnet.options import option
+from sulcnet.pretraining._options import MethodFamily, PretrainOptions
 from sulcnet.records.experiment import Schedule
-from sulcnet.records.memory import RECOMPUTE
 from sulcnet.records.plan import NetworkPlan, Plan
 from sulcnet.training.method import Group, Method, Term
-
-
-@dataclass(frozen=True)
-class PretrainOptions:
-    """What every method can be told by `--set`."""
-
-    rate: float = option(0.0, "peak learning rate of the network; 0 takes the preset's")
-    batch: int = option(0, "samples per step; 0 takes the plan's (paper: 8 images)")
-    use_validation: bool = option(False, "learn from validation subjects too; then no best checkpoint is picked")
-    recompute: str = option("", "what the backward pass computes again to save memory: none, attention (swin_unetr), stages; "
-                                "empty takes the plan's")
 
 
 class Pretraining(Method):
     """Learn from images alone; children write `steps` and `watch`.
 
     Attributes:
-        Options: the method's option dataclass.
-        views: views of one case per sample.
-        reads_values: whether what a step holds depends on the values that label-like channels may have.
+        views: views of one case per sample, as the method's file says.
         overlap: least share of the patch that two views have in common along each axis.
         exports: the parts of the network that a fine-tuning run may rely on.
     """
 
-    Options: type[PretrainOptions] = PretrainOptions
     views = 1
-    reads_values = False
     overlap = 0.5
     exports = ("encoder", "decoder")
 
-    def __init__(self, network: Network, plan: Plan, network_plan: NetworkPlan, options: PretrainOptions, preset: str):
+    def __init__(self, network: Network, plan: Plan, network_plan: NetworkPlan, options: PretrainOptions):
         self.network, self.plan, self.network_plan = network, plan, network_plan
-        self.options, self.preset = options, preset
+        self.options = options
         self.schedule: Schedule | None = None
-        if options.recompute not in ("", *RECOMPUTE):
-            raise UsageError(f"recompute: expected one of {', '.join(RECOMPUTE)}, found '{options.recompute}'.", "Choose one of them.")
         network.recompute = options.recompute or network.recompute
         self.head = self.make_head()
         self.modules = nn.ModuleDict({"network": network, "head": self.head})
@@ -81,8 +61,8 @@ class Pretraining(Method):
         self.schedule = schedule
 
     def augment(self) -> AugmentOptions | None:
-        """Choose what moves the views in the loader; the paper moves nothing, and places of several views must stay exact."""
-        return AugmentOptions() if self.preset == "sulcnet" and self.views == 1 else None
+        """Choose what moves the views in the loader."""
+        return AugmentOptions() if self.options.augment else None
 
     def corruption(self) -> AugmentOptions | None:
         """Choose what changes the input's intensities in the loader; None leaves the input clean."""
@@ -141,13 +121,13 @@ class Pretraining(Method):
         return {**scores, **_distances(x[0], y[0], batch.inside[0, 0], self.plan.network_spacing)}
 
 
-def build_method(
-    kind: type[Pretraining], plan: Plan, network_plan: NetworkPlan, options: PretrainOptions, preset: str
-) -> Pretraining:
+def build_method(family: MethodFamily, plan: Plan, network_plan: NetworkPlan, options: PretrainOptions) -> Pretraining:
     """Put a method on a planned network."""
     network = build(network_plan.network)
     network.recompute = network_plan.recompute
-    return kind(network, plan, network_plan, options, preset)
+    method = family.make(network, plan, network_plan, options)
+    method.views = family.views
+    return method
 
 
 def total(terms: Mapping[str, Term], batch: Images) -> Ratio:

@@ -1,155 +1,38 @@
-"""Tell the image from noise at every noise level (denoising diffusion; Ho et al. 2020, Mamalakis et al. 2024).
-
-    image + noise at level t --network(., t), head--> v (`sulcnet`) or the image itself (`paper`)
-
-The network sees the noisy image and t, never the clean one. For fine-tuning t is folded in at one low level, `fold_t`, so
-that what is exported is a network without time. Nothing is drawn from pure noise but one picture, when the run ends.
-"""
+"""Tell the image from noise at every noise level (denoising diffusion; Ho et al. 2020, Mamalakis et al. 2024)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from sulcnet.data.loader import Images
-from sulcnet.errors import UsageError
-from sulcnet.losses import Ratio
-from sulcnet.losses.diffusion import PAPER, SULCNET, Noise, v_loss
-from sulcnet.losses.ssim import ssim_loss, to_unit
-from sulcnet.networks.film import Film, fold
 from sulcnet.options import option
-from sulcnet.pretraining._pretraining import Pretraining, PretrainOptions, reestimate_norms
-from sulcnet.training.method import Group, Step, Term
+from sulcnet.pretraining._options import MethodFamily, PretrainOptions
 
-LEVELS = (50, 250, 500, 750)            # that validation looks at; of 1000
-SHOWN = 250                             # level of pictures and image scores: about half of the variance is noise
+STEPS = 1000                            # levels of noise; with [P]'s 25 the image would never be destroyed
 
 
 @dataclass(frozen=True)
 class DiffusionOptions(PretrainOptions):
     """What `--set` changes of the diffusion."""
 
-    fold_t: int = option(50, "noise level, 1 to 1000, at which the network is exported for fine-tuning")
-    outside: float = option(0.1, "weight of a background voxel's loss; a foreground one's is 1 (paper: 0)")
-    sampling_steps: int = option(25, "steps from pure noise to the picture at the end of the run")
+    predicts: str = option("v", "what the network gives: v (squared error, min-SNR weights), or the image (1 - SSIM)",
+                           paper="image", among=("v", "image"))
+    # Both schedules leave nothing of an image at the last level: alpha_bar 4e-5 and 8e-6. The scaled-linear schedule of
+    # latent diffusion (8.5e-4..1.2e-2) leaves 5e-3, which is 7 % of the amplitude. Linear is gentle at low levels, where
+    # weights are folded (Ho et al. 2020).
+    betas: str = option("linear", "how noise grows with the level: linear, or scaled_linear (its square root)",
+                        paper="scaled_linear", among=("linear", "scaled_linear"))
+    first_beta: float = option(1e-4, "variance of the noise of the first level", paper=5e-3, above=0, below=1)
+    last_beta: float = option(2e-2, "variance of the noise that the last level adds", above=0, below=1)
+    fold_t: int = option(50, "noise level at which the network is exported for fine-tuning", at_least=1, at_most=STEPS)
+    outside: float = option(0.1, "weight of a background voxel's loss; a foreground one's is 1; predicts=v", at_least=0)
+    sampling_steps: int = option(25, "steps from pure noise to the picture at the end of the run", at_least=1, at_most=STEPS)
 
 
-class Diffusion(Pretraining):
-    """`paper`: the image from its noisy copy, scored by 1 - SSIM; `sulcnet`: v with min-SNR weights.
+def make(*parts):
+    """Make the method; torch is imported here."""
+    from sulcnet.pretraining._diffusion_method import Diffusion
 
-    Time enters by FiLM, or by the network's own way where it has one (`dd_unet`).
-    """
-
-    Options = DiffusionOptions
-
-    def __init__(self, *given):
-        super().__init__(*given)
-        self.noise = Noise(*(PAPER if self.preset == "paper" else SULCNET))
-        if not 1 <= self.options.fold_t <= self.noise.steps:
-            raise UsageError(f"fold_t: expected 1 to {self.noise.steps}, found {self.options.fold_t}.", "Choose a low one, about 50.")
-        self.film = None if hasattr(self.network, "set_time") else Film(self.network)
-        self.modules["noise"] = self.noise                   # only so that its table is on the network's device
-        if self.film is not None:
-            self.modules["film"] = self.film
-
-    def parts(self) -> dict[str, list[Group]]:
-        film = [] if self.film is None else [Group("network", list(self.film.parameters()))]
-        return {"network": [*super().parts()["network"], *film]}
-
-    def steps(self, batch: Images) -> Iterator[Step]:
-        t, epsilon = self.noise.draw(len(batch.image), batch.image.device), torch.randn_like(batch.image)
-        answer = self.answer(self.noise.add(batch.image, epsilon, t), t)
-        weight = self.noise.min_snr_weight(t)
-        yield Step("network", {"loss/denoising": Term(1.0, self.error(answer, batch, epsilon, t, weight))})
-
-    def answer(self, noisy: Tensor, t: Tensor) -> Tensor:
-        """Give what network and head say of noisy images (B, C, X, Y, Z) at levels (B,): v, or the image in `paper`."""
-        self.set_time(t)
-        return self.head(self.network(noisy).decoder[-1])
-
-    def set_time(self, t: Tensor | None) -> None:
-        """Tell the network the level of what it sees next."""
-        (self.network if self.film is None else self.film).set_time(t)
-
-    def error(self, answer: Tensor, batch: Images, epsilon: Tensor, t: Tensor, weight: Tensor) -> Ratio:
-        """Give what the answers cost; `weight` (B,) is that of each level's v, unused in `paper`."""
-        if self.preset == "paper":
-            return ssim_loss(to_unit(answer, batch.range), to_unit(batch.image, batch.range), batch.inside)
-        # The background counts a little, for a drawing begins with noise there too.
-        voxels = batch.inside + self.options.outside * (1 - batch.inside)
-        return v_loss(answer, self.noise.v_target(batch.image, epsilon, t), weight, voxels)
-
-    def clean(self, noisy: Tensor, answer: Tensor, t: Tensor) -> Tensor:
-        """Give the image that an answer means."""
-        return answer if self.preset == "paper" else self.noise.x0_from_v(noisy, answer, t)
-
-    @torch.no_grad()
-    def watch(self, batch: Images) -> dict[str, Ratio]:
-        """Score a validation batch at fixed levels, its noise the same in every epoch.
-
-        `loss_t<level>` is not weighted, so that levels can be read side by side; `loss` is their weighted mean.
-        """
-        found, weights = {}, []
-        for level in LEVELS:
-            t, epsilon, noisy, answer = self._at(level, batch)
-            found[f"loss_t{level}"] = self.error(answer, batch, epsilon, t, torch.ones_like(t))
-            weights.append(1.0 if self.preset == "paper" else self.noise.min_snr_weight(t[0]))
-            if level == SHOWN:
-                scores = self.image_scores(self.clean(noisy, answer, t), batch)
-        paid = sum(weight * ratio.numerator for weight, ratio in zip(weights, found.values())) / len(LEVELS)
-        return {"loss": Ratio(paid, found[f"loss_t{SHOWN}"].denominator), **scores, **found}
-
-    @torch.no_grad()
-    def picture(self, batch: Images) -> dict[str, Tensor]:
-        """Show the image, a noisy copy, and the image that is read off it in one step."""
-        t, _, noisy, answer = self._at(SHOWN, batch)
-        return {"input": batch.image, "corrupted": noisy, "output": self.clean(noisy, answer, t)}
-
-    def last_picture(self, batch: Images) -> dict[str, Tensor]:
-        """Show an image made of nothing but noise, in few steps."""
-        drawn = self.noise.sample(self._v, torch.randn_like(batch.image), self.options.sampling_steps)
-        return {"from noise": drawn}
-
-    @torch.no_grad()
-    def finish(self, batches: Iterable[Images]) -> None:
-        """Re-estimate BatchNorm statistics, at the time that is folded in: those of training are of noisy images."""
-        self.set_time(torch.tensor([self.options.fold_t]))
-        reestimate_norms(self.network, batches)
-        self.set_time(None)
-
-    def export(self) -> dict[str, Tensor]:
-        """Give the network's state at `fold_t`, and as `film.*` what norms without weight and bias cannot hold."""
-        state, constants = fold(self.network, self.film, self.options.fold_t)
-        return {name: value.cpu().clone() for name, value in {**state, **constants}.items()}
-
-    def facts(self) -> dict[str, Any]:
-        """Name the level that was folded in and the share of amplitude that an image keeps there."""
-        return {"fold_t": self.options.fold_t, "signal": round(float(self.noise.signal[self.options.fold_t]), 4)}
-
-    def assumptions(self) -> dict[str, str]:
-        """Name what the sources do not say."""
-        way = "the network's own time embedding" if self.film is None else "a scale and a shift after every norm module"
-        target = "the image, 1 - SSIM over foreground" if self.preset == "paper" else "v, squared error, min-SNR weights (gamma 5)"
-        return {
-            "diffusion_target": f"{target}; T = {self.noise.steps}, levels drawn evenly, each image its own",
-            "diffusion_time": f"{way}; folded at t = {self.options.fold_t}, where a clean image is {self.facts()['signal']} of the input",
-            "diffusion_best": f"mean loss at t = {', '.join(map(str, LEVELS))}; image scores at t = {SHOWN}",
-        }
-
-    def _at(self, level: int, batch: Images) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Give t, noise, noisy images and answers at one level."""
-        t = torch.full((len(batch.image),), level, device=batch.image.device)
-        epsilon = torch.randn_like(batch.image)
-        noisy = self.noise.add(batch.image, epsilon, t)
-        return t, epsilon, noisy, self.answer(noisy, t)
-
-    def _v(self, noisy: Tensor, t: Tensor) -> Tensor:
-        answer = self.answer(noisy, t)
-        return self.noise.v_from_x0(noisy, answer, t) if self.preset == "paper" else answer
+    return Diffusion(*parts)
 
 
-METHOD = Diffusion
+METHOD = MethodFamily(DiffusionOptions, make)

@@ -10,6 +10,9 @@ from sulcnet.errors import ModelError
 from sulcnet.records._record import Record
 from sulcnet.records.run import RunSpec
 
+OPTIMISERS = ("adamw", "adam")
+DECAYS = ("cosine", "step")
+
 
 @dataclass(frozen=True)
 class Schedule(Record):
@@ -40,10 +43,10 @@ class Schedule(Record):
                 yield name, f"expected at least 1, found {getattr(self, name)}"
         if self.minutes is not None and self.minutes <= 0:
             yield "minutes", f"expected more than 0, found {self.minutes}"
-        if self.optimiser not in ("adam", "adamw"):
-            yield "optimiser", f"expected adam or adamw, found '{self.optimiser}'"
-        if self.decay not in ("cosine", "step"):
-            yield "decay", f"expected cosine or step, found '{self.decay}'"
+        if self.optimiser not in OPTIMISERS:
+            yield "optimiser", f"expected {' or '.join(OPTIMISERS)}, found '{self.optimiser}'"
+        if self.decay not in DECAYS:
+            yield "decay", f"expected {' or '.join(DECAYS)}, found '{self.decay}'"
 
 
 @dataclass(frozen=True)

@@ -182,8 +182,6 @@ class Plan(Record):
                 yield f"networks.{name}", f"expected a network of {len(self.axes)} dimensions, found {network.network.ndim}"
         if len(self.normalisation) != len(self.channels):
             yield "normalisation", f"expected one per channel ({len(self.channels)}), found {len(self.normalisation)}"
-        if self.preset not in ("paper", "sulcnet"):
-            yield "preset", f"expected paper or sulcnet, found '{self.preset}'"
 
     @property
     def axes(self) -> tuple[int, ...]:

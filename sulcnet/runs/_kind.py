@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sulcnet import options
+from sulcnet.options import Family, Options, merged, resolve
 from sulcnet.records._record import Record
 from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.plan import NetworkPlan, Plan
@@ -43,6 +43,7 @@ class Job:
     """A run that is about to be assembled: what was asked, settled, and where and how it runs.
 
     Attributes:
+        options: of each of the kind's families.
         plan: the dataset's; of a run that goes on the one in its folder.
         before: what a run that goes on recorded when it began.
     """
@@ -51,6 +52,7 @@ class Job:
     spec: RunSpec
     execution: Execution
     folder: RunFolder
+    options: Sequence[Options]
     plan: Plan
     before: Experiment | None
     device: torch.device
@@ -113,8 +115,8 @@ class Assembly:
 class RunKind:
     """One kind of run; holds no state."""
 
-    def options(self, spec: RunSpec) -> type:
-        """Give the option dataclass that --set fills."""
+    def families(self, spec: RunSpec, plan: Plan) -> list[Family]:
+        """List what has options that --set reaches."""
         raise NotImplementedError
 
     def settle(self, workspace: Workspace, spec: RunSpec, plan: Plan) -> RunSpec:
@@ -123,9 +125,14 @@ class RunKind:
         Raises:
             UsageError: an unknown network, fold or setting, or settings that contradict each other.
         """
-        network = plan.network(spec.network).network.name
-        chosen = different(self.options(spec), spec.settings)
-        return spec.replace(network=network, preset=spec.preset or plan.preset, settings=chosen)
+        network, preset = plan.network(spec.network).network.name, spec.preset or plan.preset
+        families = self.families(spec, plan)
+        usual = merged(resolve(preset, (), *families))
+        asked = merged(resolve(preset, spec.settings, *families, epochs=spec.epochs))
+        given = sorted(setting.partition("=")[0] for setting in spec.settings)
+        chosen = tuple(f"{name}={_plain(asked[name])}" for name in given if asked[name] != usual[name])
+        epochs = spec.epochs if spec.epochs != usual["epochs"] else None
+        return spec.replace(network=network, preset=preset, settings=chosen, epochs=epochs)
 
     def trained(self, folder: RunFolder) -> bool:
         """Whether the last stage has ended."""
@@ -143,12 +150,6 @@ class RunKind:
         raise NotImplementedError
 
 
-def different(kind: type, settings: Sequence[str]) -> tuple[str, ...]:
-    """List the settings that change an option, sorted.
-
-    Raises:
-        UsageError: an unknown option, or a value that it cannot have.
-    """
-    asked, usual = options.parse(kind, settings), kind()
-    given = {setting.partition("=")[0]: setting for setting in settings}
-    return tuple(given[name] for name in sorted(given) if getattr(asked, name) != getattr(usual, name))
+def _plain(value: Any) -> Any:
+    """Write a pair as `--set` takes it."""
+    return tuple(value) if isinstance(value, list) else value

@@ -11,6 +11,7 @@ import shutil
 
 from sulcnet import plugins
 from sulcnet.log import to_file
+from sulcnet.options import resolve
 from sulcnet.records._record import write_json
 from sulcnet.records.plan import load_plan
 from sulcnet.records.run import Execution, RunSpec
@@ -43,12 +44,14 @@ def execute(
     check_claim(folder, execution, trained, kind.complete(folder))
     if execution.go_on and trained:
         return folder
-    before = recorded(folder, spec, kind.options(spec)) if execution.go_on else None
+    families = kind.families(spec, plan)
+    before, options = recorded(folder, spec, *families) if execution.go_on else (None, None)
+    options = options or resolve(spec.preset, spec.settings, *families, epochs=spec.epochs)
     device = choose_device(execution.device)
     kind.prepare(workspace, spec, execution, drawing)
     job = Job(
-        workspace, spec, execution, folder, load_plan(folder.plans(), spec.configuration) if before else plan, before, device,
-        before.precision if before else choose_precision(execution.precision, device),
+        workspace, spec, execution, folder, options, load_plan(folder.plans(), spec.configuration) if before else plan, before,
+        device, before.precision if before else choose_precision(execution.precision, device),
         use_threads(before.threads if before else execution.threads), drawing,
     )
     _run(job, kind.assemble(job))

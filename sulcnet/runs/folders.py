@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from sulcnet import __version__, options
+from sulcnet import __version__
 from sulcnet.errors import ModelError, UsageError
+from sulcnet.options import Family, Options, merged, resolve
 from sulcnet.preprocessing.prepare import read_prepared
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import Plan
@@ -85,24 +86,27 @@ def take(run: RunFolder) -> None:
     make_writable(run.path)
 
 
-def recorded(run: RunFolder, spec: RunSpec, kind: type) -> Experiment:
-    """Give the experiment of a run that is to be continued; flags may repeat it, not change it.
+def recorded(run: RunFolder, spec: RunSpec, *families: Family) -> tuple[Experiment, list[Options]]:
+    """Give the experiment of a run that is to be continued, and the options of each family; flags may repeat it, not change it.
 
-    Args:
-        kind: the option dataclass that the run's --set fills.
+    Raises:
+        UsageError: they would change it.
+        ModelError: an earlier version began it, which did not write down every value.
     """
     experiment = Experiment.load(run / EXPERIMENT)
     given = {name: getattr(spec, name) for name in LENGTH}
     differ = [name for name, value in given.items() if value is not None and value != getattr(experiment.schedule, name)]
-    asked = options.parse(kind, spec.settings)
-    for key in (setting.partition("=")[0] for setting in spec.settings):
-        value = getattr(asked, key)
-        if (list(value) if isinstance(value, tuple) else value) != experiment.options.get(key):
-            differ.append(key)
+    asked = merged(resolve(experiment.preset, spec.settings, *families))
+    lost = [name for name in asked if name not in experiment.options]
+    if lost:
+        raise ModelError(f"{run.path} was begun by an earlier version of sulcnet, which did not write down {', '.join(lost)}.",
+                         f"Continue it with sulcnet {experiment.versions.get('sulcnet')}, or start anew with --overwrite.")
+    set_now = {setting.partition("=")[0] for setting in spec.settings}
+    differ += [name for name in asked if name in set_now and asked[name] != experiment.options[name]]
     if differ:
         raise UsageError(f"--c continues a run as it was started, but {', '.join(differ)} differ from {run / EXPERIMENT}.",
                          "Leave them out, or start anew with --overwrite.")
-    return experiment
+    return experiment, [family.Options.of(experiment.options) for family in families]
 
 
 def read_cases(prepared: Path, ids: Sequence[str], plan: Plan) -> list[PreparedCase]:

@@ -9,21 +9,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
 
-from sulcnet import options, plugins
-from sulcnet.assembly.schedules import pretraining_batch, pretraining_plan, pretraining_schedule
+from sulcnet import networks, plugins
+from sulcnet.assembly.schedules import schedule_of, unplanned
 from sulcnet.assembly.transfer import dry_load, write_export
 from sulcnet.data.images import ImageSource
 from sulcnet.data.loader import collate_images, image_batches
 from sulcnet.errors import UsageError
 from sulcnet.log import counted
-from sulcnet.pretraining._pretraining import Pretraining, PretrainOptions, build_method
+from sulcnet.options import Family, resolve
+from sulcnet.pretraining._options import MethodFamily, PretrainOptions
+from sulcnet.pretraining._pretraining import Pretraining, build_method
 from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.plan import NetworkPlan, Plan
 from sulcnet.records.run import RunSpec
@@ -60,12 +62,13 @@ class Parts:
 class Pretrain(RunKind):
     """Learn from images alone, no test subject among them, nor a validation subject of the fold unless asked for."""
 
-    def options(self, spec: RunSpec) -> type[PretrainOptions]:
-        return plugins.find("pretraining", spec.pretrain, "METHOD").Options
+    def families(self, spec: RunSpec, plan: Plan) -> list[Family]:
+        return [plugins.find("pretraining", spec.pretrain, "METHOD")]
 
     def settle(self, workspace: Workspace, spec: RunSpec, plan: Plan) -> RunSpec:
         spec = super().settle(workspace, spec, plan)
-        if options.parse(self.options(spec), spec.settings).use_validation and spec.patience:
+        (own,) = resolve(spec.preset, spec.settings, *self.families(spec, plan))
+        if own.use_validation and spec.patience:
             raise UsageError("--patience needs validation subjects, use_validation=true learns from them.", "Give one of them.")
         return spec
 
@@ -88,31 +91,30 @@ class Pretrain(RunKind):
         )
 
     def _parts(self, job: Job) -> Parts:
-        spec, kind = job.spec, plugins.find("pretraining", job.spec.pretrain, "METHOD")
-        planned = job.plan.network(spec.network)
-        own = _recorded(kind, job.before) if job.before else options.parse(kind.Options, spec.settings)
-        fits = spec.preset == job.plan.preset and spec.pretrain in planned.steps   # else the preset's numbers, unplanned
-        network_plan = planned.of(spec.pretrain) if fits else pretraining_plan(job.plan, planned, spec.preset)
+        spec, (family,), (own,) = job.spec, self.families(job.spec, job.plan), job.options
+        network_plan = _network_plan(job, family)
         folders = [job.workspace.folders(name, spec.plans_name * (name == spec.datasets[0])) for name in spec.datasets]
         pool = gather(folders, job.plan, own.use_validation, job.execution.workers, spec.fold)
         torch.manual_seed(spec.seed)
-        method = build_method(kind, job.plan, network_plan, own, spec.preset)
-        batch = own.batch or (network_plan.batch_size if fits else pretraining_batch(network_plan, spec.preset, method.views))
-        return Parts(network_plan, own, pool, method, batch, network_plan.accumulate if fits and not own.batch else 1)
+        method = build_method(family, job.plan, network_plan, own)
+        batch, accumulate = (own.batch, 1) if own.batch else (network_plan.batch_size, network_plan.accumulate)
+        return Parts(network_plan, own, pool, method, batch, accumulate)
 
 
-def _recorded(kind: type[Pretraining], before: Experiment) -> PretrainOptions:
-    """Give the options that a run was started with."""
-    values = {field.name: before.options[field.name] for field in fields(kind.Options)}
-    return kind.Options(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+def _network_plan(job: Job, family: MethodFamily) -> NetworkPlan:
+    """Give the plan of this method; where it was not planned, or for another preset, with the preset's patch and views."""
+    planned = job.plan.network(job.spec.network)
+    if job.before:
+        return planned                  # the copy in the run's folder is of this method
+    if job.spec.preset == job.plan.preset and job.spec.pretrain in planned.steps:
+        return planned.of(job.spec.pretrain)
+    (usual,) = resolve(job.spec.preset, (), networks.family(job.spec.network))
+    return unplanned(planned, usual, family.views)
 
 
 def _schedule(job: Job, parts: Parts) -> Schedule:
-    spec = job.spec
-    return pretraining_schedule(
-        spec.preset, len(parts.pool.training), parts.batch, epochs=spec.epochs, minutes=spec.minutes, patience=spec.patience,
-        accumulate=spec.accumulate or parts.accumulate, rate=parts.options.rate or None,
-    )
+    accumulate = job.spec.accumulate or parts.accumulate
+    return schedule_of(parts.options, len(parts.pool.training), parts.batch, accumulate, job.spec.minutes, job.spec.patience)
 
 
 def _stage(job: Job, parts: Parts, schedule: Schedule) -> Stage:
@@ -162,7 +164,7 @@ def _finish(job: Job, parts: Parts) -> None:
         method.finish(batch.to(job.device) for batch in islice(drawn, CLEAN_BATCHES))
     if job.drawing.montage:
         _draw(job, method, _source(job, parts, pool.watched or pool.training), "final.png", last=True)
-    log.info("exported to %s", write_export(job.folder, method, job.spec.pretrain, parts.network_plan))
+    log.info("exported to %s", write_export(job.folder, method, job.spec.pretrain, job.spec.preset, parts.network_plan))
 
 
 def _experiment(job: Job, parts: Parts, schedule: Schedule) -> Experiment:
@@ -171,24 +173,24 @@ def _experiment(job: Job, parts: Parts, schedule: Schedule) -> Experiment:
     return Experiment(
         kind=spec.kind, dataset="+".join(spec.datasets), configuration=spec.configuration, network=spec.network,
         pretrain=spec.pretrain, tune="none", preset=spec.preset, fold=spec.fold, seed=spec.seed, schedule=schedule,
-        options={**asdict(parts.options), "samples_per_step": parts.batch * schedule.accumulate},
-        assumptions={**_assumptions(job, parts.network_plan), **parts.method.assumptions()}, precision=job.precision,
+        options={**parts.options.to_json(), "samples_per_step": parts.batch * schedule.accumulate},
+        assumptions={**_assumptions(job, parts.network_plan, schedule), **parts.method.assumptions()}, precision=job.precision,
         device=str(job.device), threads=job.threads, preparation=job.plan.preparation_hash(), versions=versions(),
         subjects=pool.subjects, train=pool.train, validation=pool.validation, test=pool.test, run=spec,
     )
 
 
-def _assumptions(job: Job, network_plan: NetworkPlan) -> dict[str, Any]:
+def _assumptions(job: Job, network_plan: NetworkPlan, schedule: Schedule) -> dict[str, Any]:
     """Name what the sources do not say, of the run as a whole."""
     named = {
+        "patch": "x".join(map(str, network_plan.patch_size)),
         "windows": "uniform over the prepared volume, which is cropped to what is not zero",
         "validation": "fixed windows of the validation subjects; the Hausdorff distance is of one image per batch, at half the range",
     }
     if job.spec.preset != job.plan.preset:
         named["preset"] = (f"{job.spec.preset} on a plan made for {job.plan.preset}: the plan's spacing, the preset's patch, "
                            "batch and rates")
-    if job.spec.preset == "paper":
-        named["patch"] = "x".join(map(str, network_plan.patch_size))
+    if len(set(schedule.rates.values())) == 1:
         named["rates"] = "heads and critic learn at the network's rate; [P] names one"
     return named
 

@@ -13,23 +13,24 @@ from typing import NamedTuple
 
 import torch
 
-from sulcnet import options, plugins
-from sulcnet.assembly.finetuning import FineTuning, Model
+from sulcnet import plugins
+from sulcnet.assembly.finetuning import FineTuning, Model, families_of
 from sulcnet.assembly.frozen import FeatureCache
-from sulcnet.assembly.schedules import tuning_schedule
+from sulcnet.assembly.schedules import schedule_of
 from sulcnet.assembly.transfer import load_pretrained, write_adapter
 from sulcnet.data.loader import batches, collate
 from sulcnet.data.patches import PatchSource
 from sulcnet.data.region import Region, learn_region
 from sulcnet.errors import DataError
 from sulcnet.log import counted
+from sulcnet.options import Family, merged
 from sulcnet.prediction.scoring import is_scored
 from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.plan import NetworkPlan, Plan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.run import Execution, RunSpec
 from sulcnet.records.splits import Splits
-from sulcnet.records.workspace import EXPERIMENT, EXPORT, PROGRESS, REGION, SPLITS, TRANSFER, RunFolder, Workspace
+from sulcnet.records.workspace import EXPORT, PROGRESS, REGION, SPLITS, TRANSFER, RunFolder, Workspace
 from sulcnet.runs._kind import Assembly, Drawing, Job, RunKind, Stage
 from sulcnet.runs.execute import execute
 from sulcnet.runs.folders import read_cases, versions
@@ -58,11 +59,11 @@ class Cases(NamedTuple):
 class Train(RunKind):
     """Learn the tasks that the dataset asks for."""
 
-    def options(self, spec: RunSpec) -> type[TuningOptions]:
-        return plugins.find("tuning", spec.tune, "TUNING").Options
+    def families(self, spec: RunSpec, plan: Plan) -> list[Family]:
+        return families_of(plan, spec.tune)
 
     def settle(self, workspace: Workspace, spec: RunSpec, plan: Plan) -> RunSpec:
-        spec = super().settle(workspace, settle_start(spec), plan)
+        spec = super().settle(workspace, settle_start(spec).replace(preset=plan.preset), plan)
         Splits.load(spec.dataset(workspace).splits).part(spec.fold)
         return spec
 
@@ -78,18 +79,17 @@ class Train(RunKind):
         network_plan = job.plan.network(job.spec.network).of(job.spec.tune)
         cases, start = read_fold(job), find_start(job.workspace, job.spec)
         experiment = job.before or self._experiment(job, network_plan, cases, start)
-        own = self.options(job.spec).from_json(experiment.options, str(job.folder / EXPERIMENT))
         torch.manual_seed(experiment.seed)
         model = Model(job.plan, network_plan, experiment.options)
         transfer = load_pretrained(model.network, start.file) if start else None
         model.to(job.device)
-        method = FineTuning(model, plugins.find("tuning", experiment.tune, "TUNING"), job.plan.preset, own)
+        method = FineTuning(model, plugins.find("tuning", experiment.tune, "TUNING"), job.options[0])
         share = method.tuned.share()
         facts = {REGION: cases.region, TRANSFER: transfer}
         return Assembly(
             experiment=experiment.replace(learns=share._asdict()),
             network_plan=network_plan,
-            stages=[partial(self._stage, job, method, own, cases, network_plan, experiment.schedule)],
+            stages=[partial(self._stage, job, method, cases, network_plan, experiment.schedule)],
             opening=_opening(job, method, experiment, cases, network_plan),
             news="\n".join(transfer.lines()) if transfer else "",
             records={name: record for name, record in facts.items() if record is not None},
@@ -98,25 +98,23 @@ class Train(RunKind):
 
     def _experiment(self, job: Job, network_plan: NetworkPlan, cases: Cases, start: Start | None) -> Experiment:
         """Write down everything that decides the result."""
-        spec, own = job.spec, options.parse(self.options(job.spec), job.spec.settings)
-        scratch = not plugins.find("tuning", spec.tune, "TUNING").pretrained
-        schedule = tuning_schedule(
-            job.plan.preset, scratch, len(cases.training), network_plan, epochs=spec.epochs, minutes=spec.minutes,
-            patience=spec.patience, accumulate=spec.accumulate or network_plan.accumulate, rate=own.rate or None,
-        )
+        spec, patches = job.spec, network_plan.batch_size * network_plan.windows
+        accumulate = spec.accumulate or network_plan.accumulate
+        schedule = schedule_of(job.options[0], len(cases.training), patches, accumulate, spec.minutes, spec.patience)
         part = cases.splits.part(spec.fold)
         return Experiment(
             kind=spec.kind, dataset=job.plan.dataset, configuration=spec.configuration, network=spec.network,
-            pretrain=spec.pretrain, tune=spec.tune, preset=job.plan.preset, fold=spec.fold, seed=spec.seed,
-            schedule=schedule, options=own.to_json(), assumptions=ASSUMPTIONS, precision=job.precision,
+            pretrain=spec.pretrain, tune=spec.tune, preset=spec.preset, fold=spec.fold, seed=spec.seed,
+            schedule=schedule, options=merged(job.options), assumptions=ASSUMPTIONS, precision=job.precision,
             device=str(job.device), threads=job.threads, preparation=job.plan.preparation_hash(), versions=versions(),
             subjects=cases.splits.subjects, train=tuple(case.id for case in cases.training), validation=part.validation,
             test=cases.splits.test, start=start.facts if start else {}, run=spec,
         )
 
     def _stage(
-        self, job: Job, method: FineTuning, own: TuningOptions, cases: Cases, network_plan: NetworkPlan, schedule: Schedule
+        self, job: Job, method: FineTuning, cases: Cases, network_plan: NetworkPlan, schedule: Schedule
     ) -> Stage:
+        own: TuningOptions = job.options[0]
         prepared, images, seed = job.dataset.prepared(job.plan.folder), network_plan.batch_size, job.spec.seed
         source = PatchSource(prepared, cases.training, job.plan, network_plan, cases.region, seed, own, views=own.views)
         fixed = PatchSource(prepared, cases.watched, job.plan, network_plan, cases.region, seed, balanced=False)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sulcnet.data.loader import Batch
 from sulcnet.losses import Ratio
 from sulcnet.networks._network import Features, Network
+from sulcnet.options import Options
 from sulcnet.records.plan import Plan
 
 
@@ -21,19 +22,23 @@ class Layout(NamedTuple):
 
 
 class Task:
-    """One question to the network. Tasks hold no state; a plan decides which of them apply."""
+    """One question to the network. Tasks hold no state but their options.
+
+    Attributes:
+        name: of the task's file.
+    """
 
     name: str
 
-    def applies(self, plan: Plan) -> bool:
-        """Tell whether the dataset asks this question."""
-        raise NotImplementedError
+    def __init__(self, options: Options):
+        self.options = options
 
-    def weight(self, preset: str) -> float:
-        """Give the task's share of the joint loss ([P] eq. 9)."""
-        raise NotImplementedError
+    @property
+    def weight(self) -> float:
+        """The task's share of the joint loss."""
+        return getattr(self.options, f"{self.name}_weight")
 
-    def head(self, network: Network, plan: Plan, options: dict) -> nn.Module:
+    def head(self, network: Network, plan: Plan) -> nn.Module:
         """Build the head."""
         raise NotImplementedError
 
@@ -41,7 +46,7 @@ class Task:
         """Give logits."""
         raise NotImplementedError
 
-    def loss(self, logits: Tensor, batch: Batch, preset: str) -> Ratio:
+    def loss(self, logits: Tensor, batch: Batch) -> Ratio:
         """Give the loss; a missing label counts for nothing."""
         raise NotImplementedError
 

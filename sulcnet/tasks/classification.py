@@ -2,73 +2,26 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from dataclasses import dataclass
 
-from sulcnet.data.loader import Batch
-from sulcnet.evaluation.classification import balanced_accuracy
-from sulcnet.losses import Ratio
-from sulcnet.losses.classification import cross_entropy
-from sulcnet.networks._network import Features, Network
-from sulcnet.networks.heads import ClassHead, class_channels, class_maps
-from sulcnet.records.plan import Plan
-from sulcnet.tasks._task import Layout, Task
-
-DROPOUT = 0.5
+from sulcnet.options import Options, option
+from sulcnet.tasks._options import TaskFamily, weight
 
 
-class Classification(Task):
-    """Cross-entropy of the image's class; an unknown class counts for nothing."""
+@dataclass(frozen=True)
+class ClassificationOptions(Options):
+    """How much the class counts, and how windows agree on it."""
 
-    name = "classification"
-
-    def applies(self, plan: Plan) -> bool:
-        return plan.classification is not None
-
-    def weight(self, preset: str) -> float:
-        return 0.15
-
-    def head(self, network: Network, plan: Plan, options: dict) -> nn.Module:
-        classes = len(plan.classification.classes)
-        pooling = options.get("pooling", "attention")
-        return ClassHead(class_channels(network), classes, len(plan.axes), pooling=pooling, positions=True, dropout=DROPOUT)
-
-    def forward(self, head: nn.Module, network: Network, features: Features, batch: Batch, layout: Layout) -> Tensor:
-        maps = [in_bag(part, layout) for part in class_maps(network, features)]
-        return head(maps, layout.bag, coordinates(in_bag(batch.place, layout), maps[0].shape[2:]))
-
-    def loss(self, logits: Tensor, batch: Batch, preset: str) -> Ratio:
-        return cross_entropy(logits, batch.target)
-
-    def total(self, batch: Batch) -> Tensor:
-        return (batch.target >= 0).sum().float()
-
-    def counts(self, logits: Tensor, batch: Batch, layout: Layout) -> np.ndarray:
-        """Count (true, predicted) pairs of images with a known class, (K, K)."""
-        confusion = np.zeros((logits.shape[1],) * 2, dtype=np.int64)
-        for true, found in zip(batch.target.tolist(), logits.argmax(dim=1).tolist()):
-            if true >= 0:
-                confusion[true, found] += 1
-        return confusion
-
-    def scores(self, counts: np.ndarray, plan: Plan) -> dict[str, float]:
-        return {"balanced_accuracy": float(balanced_accuracy(counts))}
+    classification_weight: float = weight(0.15)
+    pooling: str = option("attention", "how windows agree on the class: attention, or the mean of their logits", among=("attention", "mean"))
+    dropout: float = option(0.5, "share of the class head's inputs that are dropped in training", at_least=0, below=1)
 
 
-def in_bag(part: Tensor, layout: Layout) -> Tensor:
-    """Keep each image's evidence windows of a window-major tensor (B, ...)."""
-    return part.unflatten(0, (-1, layout.windows))[:, : layout.bag].flatten(0, 1)
+def make(options: ClassificationOptions):
+    """Make the task; torch is imported here."""
+    from sulcnet.tasks._classification_task import Classification
+
+    return Classification(options)
 
 
-def coordinates(place: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Spread the ends of each axis (B, ndim, 2) over a grid: (B, ndim, *shape), -1 to 1 over the image's box."""
-    axes = []
-    for axis, size in enumerate(shape):
-        along = (torch.arange(size, device=place.device) + 0.5) / size
-        line = place[:, axis, :1] + along * (place[:, axis, 1:] - place[:, axis, :1])           # (B, size)
-        axes.append(line.view(-1, *[size if other == axis else 1 for other in range(len(shape))]).expand(-1, *shape))
-    return torch.stack(axes, dim=1)
-
-
-TASK = Classification()
+TASK = TaskFamily(ClassificationOptions, make, lambda plan: plan.classification is not None)

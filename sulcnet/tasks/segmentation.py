@@ -2,57 +2,26 @@
 
 from __future__ import annotations
 
-import numpy as np
-from torch import Tensor, nn
+from dataclasses import dataclass
 
-from sulcnet.data.loader import Batch
-from sulcnet.losses import Ratio
-from sulcnet.losses.segmentation import dice, dice_ce
-from sulcnet.networks._network import Features, Network
-from sulcnet.networks.heads import SegmentationHead
-from sulcnet.records.plan import Plan
-from sulcnet.tasks._task import Layout, Task
+from sulcnet.options import Options, option
+from sulcnet.tasks._options import TaskFamily, weight
 
 
-class Segmentation(Task):
-    """`paper`: batch Dice; `sulcnet`: batch Dice and cross-entropy."""
+@dataclass(frozen=True)
+class SegmentationOptions(Options):
+    """How much the mask counts, and how it is compared."""
 
-    name = "segmentation"
-
-    def applies(self, plan: Plan) -> bool:
-        return bool(plan.structures)
-
-    def weight(self, preset: str) -> float:
-        return 0.85
-
-    def head(self, network: Network, plan: Plan, options: dict) -> nn.Module:
-        return SegmentationHead(network.decoder_channels[-1], len(plan.structures) + 1, len(plan.axes))
-
-    def forward(self, head: nn.Module, network: Network, features: Features, batch: Batch, layout: Layout) -> Tensor:
-        return head(features.decoder[-1])
-
-    def loss(self, logits: Tensor, batch: Batch, preset: str) -> Ratio:
-        return (dice if preset == "paper" else dice_ce)(logits, batch.label, batch.labelled)
-
-    def total(self, batch: Batch) -> Tensor:
-        return batch.labelled.sum()
-
-    def counts(self, logits: Tensor, batch: Batch, layout: Layout) -> np.ndarray:
-        """Count per structure (both, predicted, referred) voxels over labelled items, (K - 1, 3)."""
-        predicted, here = logits.argmax(dim=1), (batch.labelled > 0).view(-1, *[1] * (batch.label.ndim - 1))
-        rows = []
-        for value in range(1, logits.shape[1]):
-            found, true = (predicted == value) & here, (batch.label == value) & here
-            rows.append([(found & true).sum().item(), found.sum().item(), true.sum().item()])
-        return np.array(rows, dtype=np.int64)
-
-    def scores(self, counts: np.ndarray, plan: Plan) -> dict[str, float]:
-        per = {name: _dice(*counts[value - 1].tolist()) for name, value in plan.structures.items()}
-        return {"dice": float(np.mean(list(per.values()))), **{f"dice/{name}": value for name, value in per.items()}}
+    segmentation_weight: float = weight(0.85)
+    segmentation_loss: str = option("dice+ce", "what masks are compared by: batch Dice and cross-entropy, or batch Dice alone",
+                                    paper="dice", among=("dice+ce", "dice"))
 
 
-def _dice(both: int, found: int, true: int) -> float:
-    return 2 * both / (found + true) if found + true else 1.0
+def make(options: SegmentationOptions):
+    """Make the task; torch is imported here."""
+    from sulcnet.tasks._segmentation_task import Segmentation
+
+    return Segmentation(options)
 
 
-TASK = Segmentation()
+TASK = TaskFamily(SegmentationOptions, make, lambda plan: bool(plan.structures))

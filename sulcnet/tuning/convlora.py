@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sulcnet.errors import ModelError
-from sulcnet.networks._network import Network
-from sulcnet.networks.adapters import LAYOUTS, Adapter, convolutions
 from sulcnet.options import option
-from sulcnet.tuning._tuning import AdapterOptions, Tuning
+from sulcnet.tuning._tuning import Tuning, TuningOptions
 
-RANK = {"paper": (2, 2.0), "sulcnet": (8, 16.0)}         # rank, alpha; the source names no scale: 1
+if TYPE_CHECKING:
+    from sulcnet.networks._network import Network
+    from sulcnet.networks.adapters import Adapter
 
 
 @dataclass(frozen=True)
-class ConvLoraOptions(AdapterOptions):
-    """Rank, scale and layout of the updates."""
+class ConvLoraOptions(TuningOptions):
+    """Rank, scale and layout of the updates; the source names no scale: 1."""
 
-    layout: str = option("rank", "rank: the kernel lies in the first factor, any convolution; paper: two matrices, square 2-D kernels")
-
-    def problems(self) -> Iterator[tuple[str, str]]:
-        yield from super().problems()
-        if self.layout not in LAYOUTS:
-            yield "layout", f"expected {' or '.join(LAYOUTS)}, found '{self.layout}'"
+    rank: int = option(8, "rank of the updates", paper=2, at_least=1)
+    alpha: float = option(16.0, "updates are scaled by alpha / rank", paper=2.0, above=0)
+    layout: str = option("rank", "rank: the kernel lies in the first factor, any convolution; paper: two matrices, square 2-D kernels",
+                         among=("rank", "paper"))
 
 
 class ConvLora(Tuning):
@@ -31,10 +29,11 @@ class ConvLora(Tuning):
 
     Options = ConvLoraOptions
 
-    def adapter(self, network: Network, options: ConvLoraOptions, preset: str) -> Adapter:
-        rank, alpha = RANK[preset]
+    def adapter(self, network: Network, options: ConvLoraOptions) -> Adapter:
+        from sulcnet.networks.adapters import Adapter, convolutions
+
         try:
-            return Adapter(network, convolutions(network), options.rank or rank, options.alpha or alpha, options.layout)
+            return Adapter(network, convolutions(network), options.rank, options.alpha, options.layout)
         except ValueError as problem:
             raise ModelError(f"{problem}.", "Leave --set layout=paper away.") from None
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from sulcnet.networks._network import Network
+from typing import TYPE_CHECKING
+
 from sulcnet.tuning._tuning import FrozenOptions, Tuning
+
+if TYPE_CHECKING:
+    from sulcnet.networks._network import Network
 
 
 class Decoder(Tuning):

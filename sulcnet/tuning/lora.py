@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from sulcnet.errors import ModelError
-from sulcnet.networks._network import Network
-from sulcnet.networks.adapters import Adapter, linears
-from sulcnet.tuning._tuning import AdapterOptions, Tuning
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-RANK = {"paper": (4, 4.0), "sulcnet": (8, 16.0)}         # rank, alpha
+from sulcnet.errors import ModelError
+from sulcnet.options import option
+from sulcnet.tuning._tuning import Tuning, TuningOptions
+
+if TYPE_CHECKING:
+    from sulcnet.networks._network import Network
+    from sulcnet.networks.adapters import Adapter
+
+
+@dataclass(frozen=True)
+class LoraOptions(TuningOptions):
+    """Rank and scale of the updates."""
+
+    rank: int = option(8, "rank of the updates", paper=4, at_least=1)
+    alpha: float = option(16.0, "updates are scaled by alpha / rank", paper=4.0, above=0)
 
 
 class Lora(Tuning):
     """Adapt every linear layer: qkv, projections, MLPs, reductions."""
 
-    Options = AdapterOptions
+    Options = LoraOptions
 
-    def adapter(self, network: Network, options: AdapterOptions, preset: str) -> Adapter:
+    def adapter(self, network: Network, options: LoraOptions) -> Adapter:
+        from sulcnet.networks.adapters import Adapter, linears
+
         layers = linears(network)
         if not layers:
             raise ModelError("This network has no linear layer that --tune lora could adapt.", "Choose --tune convlora, or a swin_unetr.")
-        rank, alpha = RANK[preset]
-        return Adapter(network, layers, options.rank or rank, options.alpha or alpha)
+        return Adapter(network, layers, options.rank, options.alpha)
 
 
 TUNING = Lora()

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from sulcnet.networks._network import Network
 from sulcnet.options import option
 from sulcnet.tuning._tuning import FrozenOptions, Tuning
+
+if TYPE_CHECKING:
+    from sulcnet.networks._network import Network
 
 
 @dataclass(frozen=True)
 class TopOptions(FrozenOptions):
     """How much is on top."""
 
-    top_fraction: float = option(0.10, "largest share of the network's parameters, by elements, that learns")
-
-    def problems(self) -> Iterator[tuple[str, str]]:
-        yield from super().problems()
-        if not 0 < self.top_fraction <= 1:
-            yield "top_fraction", f"expected above 0, at most 1, found {self.top_fraction}"
+    top_fraction: float = option(0.10, "largest share of the network's parameters, by elements, that learns", above=0, at_most=1)
 
 
 class Top(Tuning):

@@ -1,0 +1,5 @@
+"""The improved defaults."""
+
+from sulcnet.options import Preset
+
+PRESET = Preset(base="")

@@ -1,0 +1,103 @@
+"""What `adversarial` does: draw the image so well that a critic takes it for a true one.
+
+    batch.corrupted --network, head--> output --+--> 1 - SSIM, L1 with batch.image
+                                                +--> critic: does it look real?       the network learns
+                         detached output, image -----> critic: which is which?        the critic learns
+
+[P] eq. 4-6; the weight of the critic's word is that of Esser et al. 2021 (arXiv 2012.09841).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sulcnet.data.augment_options import AugmentOptions
+from sulcnet.data.loader import Images
+from sulcnet.losses import Ratio
+from sulcnet.losses.adversarial import adaptive_weight, critic_accuracy, critic_loss, generator_loss
+from sulcnet.networks.critic import Critic
+from sulcnet.pretraining._image import image_terms, spoil
+from sulcnet.pretraining._pretraining import Pretraining, total
+from sulcnet.training.method import Group, Step, Term
+
+
+class Adversarial(Pretraining):
+    """`paper`: cross-entropy, the critic learns in every other epoch; `sulcnet`: hinge, spectral norm, both in every step.
+
+    The critic is a part of its own with its own optimiser. It is saved so that a run can go on, and not exported.
+    """
+
+    def __init__(self, *parts):
+        super().__init__(*parts)
+        channels, ndim = len(self.plan.channels), self.network_plan.network.ndim
+        self.cycle = self.options.critic_every
+        self.critic = Critic(ndim, channels, self.options.critic_features, self.options.spectral)
+        self.modules["critic"] = self.critic
+
+    def parts(self) -> dict[str, list[Group]]:
+        return {**super().parts(), "critic": [Group("critic", list(self.critic.parameters()))]}
+
+    def corruption(self) -> AugmentOptions | None:
+        """Corrupt as `recon` does, so that the critic is the only difference."""
+        return spoil(self.options.corruption)
+
+    def steps(self, batch: Images) -> Iterator[Step]:
+        output = self.reconstruct(batch.corrupted)
+        if self.critic_learns:
+            real, fake = self.judge(batch.image), self.judge(output.detach())
+            loss = Term(1.0, critic_loss(real, fake, self.options.critic_loss))
+            yield Step("critic", {"loss/critic": loss}, {"critic_accuracy": critic_accuracy(real, fake)})
+        terms = image_terms(output, batch, self.options.loss)
+        if self.critic_heard:
+            terms["loss/fooled"] = self.fooled(output, terms)
+        yield Step("network", terms)
+
+    def fooled(self, output: Tensor, terms: dict[str, Term]) -> Term:
+        """Give what the network pays where the critic, as it is now, tells the output from a true image."""
+        ratio = generator_loss(self.judge(output), self.options.critic_loss)
+        if not self.options.pull:
+            return Term(1.0, ratio)
+        drawn = sum(term.weight * term.ratio.value() for term in terms.values())
+        return Term(self.options.pull * adaptive_weight(drawn, ratio.value(), self.head.image.weight), ratio)
+
+    def judge(self, image: Tensor) -> Tensor:
+        """Give the critic's logits, in fp32 also under autocast.
+
+        Power iteration in bf16 does not keep spectral norm's bound, and torch 2.13's bf16 gradient of the critic's last
+        convolution reads memory that nobody wrote, on CPUs, where a patch is 16 voxels wide (39 of 40 repeats differ, some NaN).
+        """
+        with torch.autocast(image.device.type, enabled=False):
+            return self.critic(image.float())
+
+    @property
+    def critic_heard(self) -> bool:
+        """Whether the critic has a say; it always has outside of a run, so that planning meets the whole step."""
+        return self.progress is None or self.progress.share >= self.options.critic_start
+
+    @property
+    def critic_learns(self) -> bool:
+        """Whether this step teaches the critic: from its start on, in the first of every so many epochs."""
+        epoch = self.progress.step // self.progress.schedule.steps_per_epoch if self.progress else 0
+        return self.critic_heard and epoch % self.options.critic_every == 0
+
+    @torch.no_grad()
+    def watch(self, batch: Images) -> dict[str, Ratio]:
+        """Score a validation batch; `loss` is reconstruction's alone, since the critic's measure moves with the critic."""
+        output = self.reconstruct(batch.corrupted)
+        real, fake = self.judge(batch.image), self.judge(output)
+        scores = {"loss": total(image_terms(output, batch, self.options.loss), batch), **self.image_scores(output, batch)}
+        return {**scores, "critic_accuracy": critic_accuracy(real, fake), "fooled": generator_loss(fake, self.options.critic_loss)}
+
+    def assumptions(self) -> dict[str, str]:
+        """Name what [P] does not say."""
+        turns = f"the critic learns before the network in every step, from {self.options.critic_start:g} of the run on"
+        if self.cycle > 1:
+            turns = f"n = 1: network and SSIM learn in every epoch, the critic in the first of every {self.cycle}"
+        return {
+            "adversarial_turns": turns,
+            "critic": f"patch critic, {self.options.critic_features} features, sees the clean image and the detached output",
+            "adversarial_best": "the best checkpoint follows the reconstruction loss",
+        }

@@ -1,0 +1,89 @@
+"""What `contrastive` does: know two views of one case by their features among views of other cases.
+
+    case --+-- view a --network--+-- bottleneck, projection --> a --+
+           |                     +-- head --> 1 - SSIM              +-- NT-Xent, [P] eq. 7-8
+           +-- view b --network--+-- bottleneck, projection --> b --+
+                                 +-- head --> 1 - SSIM
+
+`level=patch` contrasts features at the same place of both views instead, the task of ProViCNet (arXiv 2601.15888).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from sulcnet.data.augment_options import AugmentOptions
+from sulcnet.data.loader import Images
+from sulcnet.losses import Ratio
+from sulcnet.pretraining._contrast import ImageContrast, PatchContrast
+from sulcnet.pretraining._image import LIGHT, image_terms, spoil
+from sulcnet.pretraining._pretraining import Pretraining, total
+from sulcnet.training.method import Group, Step, Term
+
+# Brightness and contrast too: two views of one scan would else be known by their histograms.
+KINDS = (*LIGHT, "brightness", "contrast")
+
+
+class Contrastive(Pretraining):
+    """`paper`: one patch, moved and spoiled twice; `sulcnet`: two crops that overlap, and a momentum queue."""
+
+    def __init__(self, *parts):
+        super().__init__(*parts)
+        self.overlap = self.options.overlap
+        self.cycle = self.options.every
+        self.contrast = self.make_contrast()
+        self.modules["contrast"] = self.contrast
+
+    def make_contrast(self) -> nn.Module:
+        """Build what is contrasted; it holds the projection, the queue and its moving average."""
+        own, ndim = self.options, self.network_plan.network.ndim
+        if own.level == "patch":
+            return PatchContrast(self.network, ndim, own.temperature, own.places)
+        return ImageContrast(self.network, ndim, own.temperature, own.hidden, own.out, own.queue, own.momentum, own.same_place)
+
+    def parts(self) -> dict[str, list[Group]]:
+        learned = [parameter for parameter in self.contrast.parameters() if parameter.requires_grad]
+        return {"network": [*super().parts()["network"], Group("heads", learned)]}
+
+    def augment(self) -> AugmentOptions | None:
+        """Move views, each its own way; not where places must match. In `paper` it is most of what tells them apart."""
+        return None if self.options.level == "patch" else super().augment()
+
+    def corruption(self) -> AugmentOptions | None:
+        """Spoil each view by itself."""
+        return spoil(self.options.corruption, KINDS)
+
+    def steps(self, batch: Images) -> Iterator[Step]:
+        if self.progress is None or self.progress.step % self.options.every == 0:
+            self.contrast.remember(batch)
+        features = self.network(batch.corrupted)
+        terms = image_terms(self.head(features.decoder[-1]), batch, self.options.loss)
+        yield Step("network", {"loss/contrast": Term(self.options.weight, self.contrast(features, batch)), **terms})
+
+    def after_step(self, part: str) -> None:
+        """Move average and queue on."""
+        self.contrast.after_step(self.network)
+
+    @torch.no_grad()
+    def watch(self, batch: Images) -> dict[str, Ratio]:
+        """Score a validation batch; negatives are validation images alone."""
+        features = self.network(batch.corrupted)
+        output = self.head(features.decoder[-1])
+        found, drawn = self.contrast.watch(features, batch), total(image_terms(output, batch, self.options.loss), batch)
+        # Both are counted once per view.
+        loss = Ratio(self.options.weight * found["contrast"].numerator + drawn.numerator, drawn.denominator)
+        return {"loss": loss, **self.image_scores(output, batch), **found}
+
+    def assumptions(self) -> dict[str, str]:
+        """Name what [P] does not say."""
+        moved = "one patch, rotated and scaled in half of the views each" if self.overlap == 1 else "two crops"
+        read = "the pooled bottleneck" if self.options.level == "image" else "decoder features at a quarter of the resolution"
+        return {
+            "contrastive_views": f"{moved}; {self.options.corruption:g} of the views get each of {', '.join(KINDS)}",
+            "contrastive_embedding": f"a projection of {read}, dropped at export",
+            "contrastive_target": "each view is drawn again as it was before its intensities were changed",
+            "contrastive_queue": f"in one step of {self.options.every} first views also look for second views among those of earlier steps, all embedded by a moving average",
+        }

@@ -1,0 +1,53 @@
+"""What `recon` does: draw the image again from a lightly corrupted copy of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sulcnet.data.augment_options import AugmentOptions
+from sulcnet.data.loader import Images
+from sulcnet.losses import Ratio
+from sulcnet.losses.ssim import ssim, to_unit
+from sulcnet.pretraining._image import image_terms, spoil
+from sulcnet.pretraining._pretraining import Pretraining, total
+from sulcnet.training.method import Step, Term
+
+
+class Recon(Pretraining):
+    """`paper`: the identity, scored by 1 - SSIM ([P] eq. 1-3); `sulcnet`: 0.5 (1 - SSIM) + 0.5 L1 from a corrupted input.
+
+    With full skip connections the identity is nearly solved by the finest skip alone. `skip_only`, the SSIM that is
+    reached when everything deeper is set to zero, shows by how much.
+    """
+
+    def corruption(self) -> AugmentOptions | None:
+        """Choose noise, blur, gamma and a bias field; of these a label-like channel gets noise alone."""
+        return spoil(self.options.corruption)
+
+    def steps(self, batch: Images) -> Iterator[Step]:
+        yield Step("network", self.terms(self.reconstruct(batch.corrupted), batch))
+
+    def terms(self, output: Tensor, batch: Images) -> dict[str, Term]:
+        """Give the terms of the loss."""
+        return image_terms(output, batch, self.options.loss)
+
+    @torch.no_grad()
+    def watch(self, batch: Images) -> dict[str, Ratio]:
+        """Score a validation batch; `loss` is that of training, corruption included."""
+        output = self.reconstruct(batch.corrupted)
+        scores = {"loss": total(self.terms(output, batch), batch), **self.image_scores(output, batch)}
+        return {**scores, "skip_only": self.skip_only(batch)}
+
+    def skip_only(self, batch: Images) -> Ratio:
+        """Give the SSIM of what the finest skip draws alone, every deeper feature being zero."""
+        finest, *deeper = self.network.encode(batch.corrupted)
+        decoded = self.network.decode([finest, *(torch.zeros_like(feature) for feature in deeper)])
+        x, y = to_unit(self.head(decoded[-1]), batch.range), to_unit(batch.image, batch.range)
+        return ssim(x, y, batch.inside)
+
+    def assumptions(self) -> dict[str, str]:
+        """Name what [P] does not say."""
+        return {"recon_target": "the clean image in network units; SSIM over foreground after a fixed map to [0, 1]"}

@@ -1,0 +1,70 @@
+"""A network under a tuning strategy: what is frozen, what learns, and how much that is.
+
+    tuned = Tuned(plugins.find("tuning", "top", "TUNING"), network, options)
+    features = tuned(image)                      # frozen stages run without gradient, in eval mode
+    tuned.share().sentence()                     # what learns
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from sulcnet.networks._network import Features, Network
+from sulcnet.training.method import Group
+from sulcnet.tuning._tuning import Tuning, TuningOptions
+
+
+class Share(NamedTuple):
+    """What of a network learns: stages by name, tensors, elements, and of how many elements."""
+
+    stages: tuple[str, ...]
+    tensors: int
+    elements: int
+    total: int
+
+    def sentence(self) -> str:
+        named = ", ".join(self.stages) or "no stage; an adapter"
+        return f"learns: {named}; {self.tensors} tensors, {self.elements:,} of {self.total:,} parameters ({100 * self.elements / self.total:.2f} %)"
+
+
+class Tuned:
+    """A network under a strategy: frozen parameters ask for no gradient, frozen stages stay in eval mode."""
+
+    def __init__(self, tuning: Tuning, network: Network, options: TuningOptions):
+        self.network, self.stages = network, network.stages()
+        self.adapter = tuning.adapter(network, options)
+        first = len(self.stages) if self.adapter else tuning.first(network, options)
+        self.learning, frozen = self.stages[first:], self.stages[:first]
+        for stage in frozen:
+            for module in stage.modules:
+                module.requires_grad_(False)
+        # With an adapter gradients pass through frozen weights, so every stage keeps what the backward pass needs.
+        network.frozen = 0 if self.adapter else first
+        network.recompute = options.recompute or network.recompute
+
+    def __call__(self, image: Tensor) -> Features:
+        return self.adapter(self.network, image) if self.adapter else self.network(image)
+
+    def groups(self, heads: nn.Module) -> list[Group]:
+        """Give what learns by rate: the network's share, and the heads."""
+        own = self.adapter if self.adapter is not None else self.network
+        return [Group("network", [p for p in own.parameters() if p.requires_grad]), Group("heads", list(heads.parameters()))]
+
+    def train(self) -> None:
+        """Enter training mode; frozen stages stay in eval mode, so that their statistics and dropouts rest."""
+        self.network.eval()
+        for stage in self.learning:
+            for module in stage.modules:
+                module.train()
+
+    def state(self) -> dict[str, Tensor]:
+        """Give the network's state with the adapter merged, under the network's own names."""
+        return self.adapter.merged(self.network) if self.adapter else self.network.state_dict()
+
+    def share(self) -> Share:
+        """Count what learns."""
+        learning = self.groups(nn.Module())[0].parameters
+        total = sum(p.numel() for p in self.network.parameters())
+        return Share(tuple(stage.name for stage in self.learning), len(learning), sum(p.numel() for p in learning), total)
