@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 
-from sulcnet.data.augment import Augmenter, AugmentOptions
+from sulcnet.data.augment import AugmentOptions, build_augmenter
 from sulcnet.data.region import Region, smallest_structure
 from sulcnet.io.store import open_array
 from sulcnet.records.plan import NetworkPlan, Plan
@@ -53,7 +53,7 @@ class PatchSource:
     ):
         self.folder, self.cases, self.region, self.seed, self.views = folder, list(cases), region, seed, views
         self.patch, self.bag, self.windows = network.patch_size, network.bag, network.windows
-        self.augmenter = Augmenter(augment or AugmentOptions.off(), self.patch, plan.label_like, plan.spacing)
+        self.augmenter = build_augmenter(augment or AugmentOptions.off(), self.patch, plan.label_like, plan.spacing)
         self.classified = plan.classification is not None
         smallest = smallest_structure(cases, plan.structures)
         self.values = [str(value) for value in plan.structures.values()]
