@@ -1,7 +1,7 @@
 """Options: a frozen dataclass whose fields carry their one-line meaning, filled from `--set key=value`.
 
     @dataclass(frozen=True)
-    class TopOptions(Options):
+    class TopOptions:
         fraction: float = option(0.10, "largest share of the parameters that may train")
 
     parse(TopOptions, ["fraction=0.2"])

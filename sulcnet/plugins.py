@@ -2,7 +2,7 @@
 
     find("networks", "resenc_unet", "NETWORK")     # imports sulcnet/networks/resenc_unet.py
     options_table("tuning", "top")                 # [("rate", "0.0", "peak learning rate ..."), ...], parses, never imports
-    names("networks")                              # ['resenc_unet', 'swin_unetr_12', ...], reads file names only
+    names("networks", "NETWORK")                   # ['resenc_unet', 'swin_unetr_12', ...], reads file names only
 
 `$SULCNET_PLUGINS` adds a folder with the same sub-folders, for one's own variants beside a read-only installation.
 """

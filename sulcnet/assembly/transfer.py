@@ -1,6 +1,6 @@
 """Weights from one run into another: what is exported after pre-training, and what a network takes from a file.
 
-    write_export(run, method, network_plan)                     # export.pth and export.json, the last act of a run
+    write_export(run, method, "mae", network_plan)              # export.pth and export.json, the last act of a run
     transfer = load_pretrained(model.network, path)             # any export, checkpoint or MONAI SwinUNETR state
     print("\\n".join(transfer.lines()))
 

@@ -1,7 +1,7 @@
 """Samples: a few windows of one case, cut from disk and augmented; a pure function of (seed, step, slot).
 
     source = PatchSource(folder, cases, plan, network_plan, region, seed=0)
-    source.sample(step=17, slot=0)          # the same today, tomorrow, and in whichever process
+    source.sample(step=17, slot=0, batch=4)     # the same today, tomorrow, and in whichever process
 
 The first `bag` windows of a case are the class head's evidence. Where they lie does not depend on the case's own label,
 else their place alone would give the class away; the window after them is centred on the case's structures.

@@ -1,7 +1,7 @@
 """Contrast: two views of one thing should look alike to the network, and unlike everything else.
 
     nt_xent(a, b, 0.2)                                       # one vector per image
-    info_nce(a, keys, 0.2, queue)                            # the other views by an average of the network, as the queue is
+    info_nce(a, keys, 0.2, queue, negatives)                 # the other views by an average of the network, as the queue is
     grid_a, grid_b = matching_places(place_a, place_b, 512)
     dense_nt_xent(sample(maps_a, grid_a), sample(maps_b, grid_b), 0.2)     # one vector per place
 

@@ -1,6 +1,6 @@
 """One fine-tuning run: assemble, train, predict validation and test cases, leave a folder that explains itself.
 
-    run = train(folders, TrainingWish(configuration="3d", net="resenc_unet"))
+    run = train(workspace, folders, TrainingWish(configuration="3d", net="resenc_unet"))
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     tuned = Tuned(plugins.find("tuning", "top", "TUNING"), network, TuningOptions(), "sulcnet")
     features = tuned(image)                      # frozen stages run without gradient, in eval mode
-    tuned.share().lines()                        # what learns
+    tuned.share().sentence()                     # what learns
 """
 
 from __future__ import annotations
