@@ -63,6 +63,15 @@ def test_applies_the_stored_scale(tmp_path):
     assert np.abs(found - values()).max() < 0.01
 
 
+@pytest.mark.parametrize("read", [io.read_image, io.read_grid])
+def test_a_scale_without_its_offset_is_a_damaged_header(tmp_path, read):
+    raw = bytearray(stored(tmp_path / "a.nii", values()).read_bytes())
+    raw[112:120] = np.array([2, np.nan], "<f4").tobytes()           # scl_slope, scl_inter
+    (tmp_path / "a.nii").write_bytes(raw)
+    with pytest.raises(DataError, match="damaged NIfTI header: Valid slope but invalid intercept"):
+        read(tmp_path / "a.nii")
+
+
 def test_the_grid_alone_equals_the_image_s_grid(tmp_path):
     path = stored(tmp_path / "a.nii.gz", values())
     grid, image = io.read_grid(path), io.read_image(path)

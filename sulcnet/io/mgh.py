@@ -33,8 +33,7 @@ def _read(path: Path) -> tuple[np.ndarray, Grid, Header]:
             f"{path} is cut short: its voxels need {count * kind.itemsize} bytes, found {max(0, len(raw) - HEADER)}.",
             "Copy or download the file again.",
         )
-    stored = np.frombuffer(raw, kind, count, HEADER).reshape(grid.shape, order="F")
-    return stored.astype(kind.newbyteorder("="), copy=False), grid, header
+    return np.frombuffer(raw, kind, count, HEADER).reshape(grid.shape, order="F"), grid, header
 
 
 def _write(path: Path, data: np.ndarray, like: Image) -> None:
