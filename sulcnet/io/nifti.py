@@ -11,20 +11,15 @@ from typing import Any
 import numpy as np
 
 from sulcnet.errors import DataError
-from sulcnet.io._content import content, start
+from sulcnet.io._content import content
 from sulcnet.io._image import Grid, Header, Image, farthest_corner_mm, one_volume, times, usable_affine
 from sulcnet.io._reader import Reader
 
 KIND = "nifti"
 SILENT = logging.Logger("nibabel repairs")  # not in the logging tree: repairs would print a line for each file
 SILENT.addHandler(logging.NullHandler())
-LONGEST_HEADER = 540
 COMPRESSION = 4
 """Half the time of gzip's default level for a few per cent more bytes."""
-
-
-def _head(path: Path) -> tuple[Grid, Header]:
-    return _described(path, _parsed(path, start(_header_file(path), LONGEST_HEADER)))
 
 
 def _read(path: Path) -> tuple[np.ndarray, Grid, Header]:
@@ -142,4 +137,4 @@ def _damaged(path: Path, problem: object) -> DataError:
     return DataError(f"{path} has a damaged NIfTI header: {problem}.", "Export or download the image again.")
 
 
-READER = Reader((".nii.gz", ".nii", ".hdr", ".img"), _head, _read, _write)
+READER = Reader((".nii.gz", ".nii", ".hdr", ".img"), _read, _write)
