@@ -9,7 +9,7 @@ ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim AS wheel
 WORKDIR /source
-COPY setup.py README.md LICENSE ./
+COPY setup.py pyproject.toml README.md LICENSE ./
 COPY sulcnet sulcnet
 RUN pip wheel --no-cache-dir --no-deps --use-pep517 --wheel-dir /wheel .
 

@@ -1,6 +1,7 @@
 # make demo        the whole path on a phantom cohort, on a CPU, in minutes
 # make test        the tests that every change must pass
 # make test-all    these, the slow ones and those on real data
+# make lint        ruff, as pyproject.toml says
 # make contract    every method x strategy x network, one step each
 # make benchmark   the tables of docs/benchmarks.md
 # make container-test   build the image and run the whole path in it (needs Docker or Podman)
@@ -21,7 +22,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all contract benchmark container-test clean
+.PHONY: demo test test-all lint contract benchmark container-test clean
 
 demo: $(READY)
 	$(BIN)/sulcnet_demo
@@ -31,6 +32,9 @@ test: $(TESTS)
 
 test-all: $(TESTS)
 	$(PYTEST) -m ""
+
+lint: $(TESTS)
+	$(BIN)/ruff check .
 
 contract: $(TESTS)
 	$(PYTEST) -m contract
@@ -43,18 +47,18 @@ container-test:
 	@containers/test.sh
 
 clean:
-	rm -rf $(ENV) build *.egg-info .pytest_cache sulcnet_demo
+	rm -rf $(ENV) build dist *.egg-info .pytest_cache .ruff_cache sulcnet_demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(ENV)
 
-$(READY): $(BIN)/python setup.py constraints.txt
+$(READY): $(BIN)/python setup.py pyproject.toml constraints.txt
 	$(PIP) -e .
 	@rm -f $(ENV)/ready*
 	@touch $@
 
-$(TESTS): $(BIN)/python setup.py constraints.txt
+$(TESTS): $(BIN)/python setup.py pyproject.toml constraints.txt
 	$(PIP) -e '.[test]'
 	@rm -f $(ENV)/ready*
 	@touch $(READY) $@

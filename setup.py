@@ -19,32 +19,58 @@ def commands() -> list[str]:
     return [f"sulcnet_{name.rstrip('_')} = sulcnet.cli.{name}:COMMAND" for name in files]
 
 
+def beside() -> list[tuple[str, list[str]]]:
+    """Take along what the README and messages point to: into share/sulcnet of the environment. A container takes less."""
+    folders = {"": "*", "docs": "docs/*.md", "dataset_json_examples": "dataset_json_examples/*"}
+    wanted = {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "constraints.txt"}
+    found = []
+    for folder, pattern in folders.items():
+        files = sorted(path.relative_to(HERE).as_posix() for path in HERE.glob(pattern) if path.is_file())
+        found.append((f"share/sulcnet/{folder}", [file for file in files if folder or file in wanted]))
+    return found
+
+
 setup(
     name="sulcnet",
     version=version(),
     description="Find small, variable cortical folds in brain MRI: segment them and classify the whole image.",
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
+    author="sulcnet developers",
     license="Apache-2.0",
+    keywords=["MRI", "brain", "cortex", "sulcus", "cortical folding", "segmentation", "classification", "pre-training"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Processing",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+    ],
     package_dir={"": "."},  # an editable install is then a plain path, not a finder that slows every start
     packages=find_packages(include=["sulcnet", "sulcnet.*"]),
     package_data={"sulcnet": ["**/*.json", "**/*.tsv", "**/*.html", "**/*.css"]},
+    data_files=beside(),
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.11",  # the oldest that is tested
         "monai>=1.5",
-        "einops",  # MONAI needs it for SwinUNETR and does not install it
+        "einops",
         "numpy",
         "scipy",
         "matplotlib",
         "SimpleITK",
         "nibabel",
-        "batchgenerators",
+        "batchgenerators",  # brings pandas and scikit-image, which it imports
         "acvl-utils",
         "blosc2",
         "tqdm",
         "nvidia-ml-py",
     ],
-    extras_require={"test": ["pytest", "pytest-xdist"]},
+    extras_require={
+        "test": ["pytest", "pytest-xdist", "scikit-learn", "pandas", "ruff", "setuptools"],  # oracles, lint, packaging
+    },
     entry_points={"console_scripts": commands()},
 )

@@ -1,8 +1,9 @@
-"""Time augmentation of one sample, every transform on, against batchgenerators and MONAI (and our defaults, as trained).
+"""Time augmentation of one sample: as trained, sulcnet's against nnU-Net's; every transform on, against other libraries.
 
     OMP_NUM_THREADS=1 python benchmarks/augmentation.py [--samples 7]
 
-One thread, one channel, a label of three classes; median CPU milliseconds of interleaved runs, so that a busy machine slows all alike.
+One thread, one channel, a label of three classes; median CPU milliseconds of interleaved runs, so that a busy machine
+slows all alike. As trained, a run is 20 samples, whose costs differ by what is drawn, and the ratio is the median of runs.
 Reading is not timed: every library gets the patch's source in memory, as large as it needs.
 """
 
@@ -16,8 +17,9 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from sulcnet.data.augment import Augmenter, AugmentOptions
+from sulcnet.data.augment import AugmentOptions, build_augmenter
 
+SAMPLES = 20
 PATCHES = ((40, 56, 40), (64, 64, 64), (96, 96, 96))
 
 
@@ -28,7 +30,7 @@ def every_transform() -> AugmentOptions:
 
 
 def ours(options, patch, image, label):
-    augmenter = Augmenter(options, patch, (False,))
+    augmenter = build_augmenter(options, patch, (False,), (1.0,) * len(patch))
 
     def step(index):
         draw = augmenter.draw(np.random.default_rng((0, index)))
@@ -84,27 +86,41 @@ def milliseconds(steps, samples):
     return {name: statistics.median(times[1:]) for name, times in taken.items()}
 
 
+def as_trained(patch, image, label, rounds):
+    """Give the milliseconds per sample of both augmentations, and the ratio."""
+    steps = [ours(AugmentOptions(augmentation=name), patch, image, label) for name in ("sulcnet", "nnunet")]
+    taken = []
+    for round_ in range(rounds + 1):
+        taken.append([])
+        for step in steps:
+            start = time.process_time()
+            for index in range(SAMPLES):
+                step(SAMPLES * round_ + index)
+            taken[-1].append(1e3 * (time.process_time() - start) / SAMPLES)
+    sulcnet, nnunet = zip(*taken[1:])
+    ratio = statistics.median(other / own for own, other in zip(sulcnet, nnunet))
+    return statistics.median(sulcnet), statistics.median(nnunet), ratio
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=7)
     samples = parser.parse_args().samples
     torch.set_num_threads(1)
-    print("CPU ms       ours, as trained (mean)   ours, all on   MONAI, all on   batchgenerators, all on")
+    print("| patch | as trained: sulcnet | nnunet | ratio | all on: sulcnet | MONAI | batchgenerators |")
+    print("|---|---|---|---|---|---|---|")
     for patch in PATCHES:
-        margin = Augmenter(AugmentOptions(), patch, (False,)).margin()
-        noise = np.random.default_rng(0).standard_normal([p + 2 * m for p, m in zip(patch, margin)])
+        margins = [build_augmenter(AugmentOptions(augmentation=name), patch, (False,), (1, 1, 1)).margin() for name in ("sulcnet", "nnunet")]
+        noise = np.random.default_rng(0).standard_normal([p + 2 * max(some) for p, *some in zip(patch, *margins)])
         image = gaussian_filter(noise, 2).astype(np.float32)[None] * 8
         label = np.digitize(image[0], [0.5, 1]).astype(np.int16)
-        defaults = ours(AugmentOptions(), patch, image, label)
-        start = time.process_time()
-        for index in range(40):
-            defaults(index)
-        trained = 1e3 * (time.process_time() - start) / 40
+        trained = as_trained(patch, image, label, samples)
         steps = {"ours": ours(every_transform(), patch, image, label), "monai": of_monai(patch, image, label),
                  "batchgenerators": of_batchgenerators(patch, image, label)}  # fmt: skip
         times = milliseconds(steps, samples)
         size = "x".join(map(str, patch))
-        print(f"{size:<12} {trained:24.1f} {times['ours']:14.1f} {times['monai']:15.1f} {times['batchgenerators']:25.1f}", flush=True)
+        print(f"| {size} | {trained[0]:.1f} | {trained[1]:.1f} | {trained[2]:.1f} | "
+              f"{times['ours']:.1f} | {times['monai']:.1f} | {times['batchgenerators']:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ here=$(dirname "$0")
 site=$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 stdlib=$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')
 
-# Other packages ask for these, but what sulcnet uses of them works without; MONAI even starts faster.
-# `every_import` below fails the build when that is no longer so.
-UNUSED="pandas scikit-learn scikit-image joblib narwhals ImageIO tifffile lazy-loader connected-components-3d
+# Other packages ask for these, but what sulcnet uses of them works without. `every_import` below fails the build when
+# that is no longer so. pandas and scikit-image stay: the classes of batchgenerators import them.
+UNUSED="scikit-learn joblib narwhals ImageIO tifffile connected-components-3d
         unittest2 traceback2 linecache2 argparse future tzdata"
 
 main() {

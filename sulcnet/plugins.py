@@ -1,7 +1,7 @@
 """The file is the registration: find what `<folder>/<name>.py` exports, list names without importing anything.
 
     find("networks", "resenc_unet", "NETWORK")     # imports sulcnet/networks/resenc_unet.py
-    names("networks")                              # ['resenc_unet', 'swin_unetr_12', ...], reads file names only
+    names("networks", "NETWORK")                   # ['resenc_unet', 'swin_unetr_12', ...], reads file names only
 
 `$SULCNET_PLUGINS` adds a folder with the same sub-folders, for one's own variants beside a read-only installation.
 """

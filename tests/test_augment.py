@@ -10,7 +10,7 @@ from batchgenerators.augmentations.color_augmentations import augment_contrast, 
 from scipy.ndimage import center_of_mass, gaussian_filter
 
 from sulcnet.data import _intensity, _separable, _spatial
-from sulcnet.data.augment import Augmenter, AugmentOptions, Change, Draw, Elastic, around_one
+from sulcnet.data.augment import Augmenter, AugmentOptions, Change, Draw, Elastic, around_one, build_augmenter
 from sulcnet.errors import DataError, UsageError
 
 PATCH = (20, 24, 16)
@@ -372,7 +372,7 @@ class TestMessages:
 
     def test_an_axis_that_is_not_there_is_named(self):
         with pytest.raises(UsageError, match="axis 3"):
-            Augmenter(replace(OFF, mirror_axes=(3,)), PATCH, (False,))
+            build_augmenter(replace(OFF, mirror_axes=(3,)), PATCH, (False,), (1, 1, 1))
 
     def test_options_survive_json(self):
         options = replace(AugmentOptions(), mirror_axes=(0,), gamma=(0.8, 1.2))

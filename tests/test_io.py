@@ -63,11 +63,12 @@ def test_applies_the_stored_scale(tmp_path):
     assert np.abs(found - values()).max() < 0.01
 
 
-def test_the_grid_alone_equals_the_image_s_grid(tmp_path):
-    path = stored(tmp_path / "a.nii.gz", values())
-    grid, image = io.read_grid(path), io.read_image(path)
-    assert grid.shape == image.shape == SHAPE and np.array_equal(grid.affine, image.affine)
-    assert io.read_header(path) == image.header
+def test_a_scale_without_its_offset_is_a_damaged_header(tmp_path):
+    raw = bytearray(stored(tmp_path / "a.nii", values()).read_bytes())
+    raw[112:120] = np.array([2, np.nan], "<f4").tobytes()           # scl_slope, scl_inter
+    (tmp_path / "a.nii").write_bytes(raw)
+    with pytest.raises(DataError, match="damaged NIfTI header: Valid slope but invalid intercept"):
+        io.read_image(tmp_path / "a.nii")
 
 
 def test_singleton_axes_and_flat_images(tmp_path):
@@ -78,7 +79,7 @@ def test_singleton_axes_and_flat_images(tmp_path):
 
 def test_several_volumes_are_refused_by_their_shape(tmp_path):
     with pytest.raises(DataError, match="7 x 5 x 4 x 2"):
-        io.read_grid(stored(tmp_path / "a.nii", values((7, 5, 4, 2))))
+        io.read_image(stored(tmp_path / "a.nii", values((7, 5, 4, 2))))
 
 
 def test_content_decides_about_compression_not_the_name(tmp_path):
@@ -87,7 +88,6 @@ def test_content_decides_about_compression_not_the_name(tmp_path):
     (tmp_path / "c.nii").write_bytes(gzip.compress(plain.read_bytes()))
     for name in ("b.nii.gz", "c.nii"):
         assert np.array_equal(io.read_image(tmp_path / name).data, values())
-        assert io.read_grid(tmp_path / name).shape == SHAPE
 
 
 def damaged_files(folder):
@@ -135,7 +135,7 @@ def test_damage_of_each_kind_is_named(tmp_path):
 
 def test_missing_files_and_dangling_links_are_named(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
-        io.read_grid(tmp_path / "none.nii.gz")
+        io.read_image(tmp_path / "none.nii.gz")
     (tmp_path / "link.nii.gz").symlink_to("../.git/annex/objects/x")
     with pytest.raises(DataError, match="link to") as caught:
         io.read_image(tmp_path / "link.nii.gz")
@@ -153,8 +153,8 @@ def test_truncation_is_an_error_in_every_format(tmp_path, ending):
 
 
 def test_header_says_whether_orientation_is_known(tmp_path):
-    known = io.read_header(stored(tmp_path / "a.nii", values(), sform=1))
-    unknown = io.read_header(stored(tmp_path / "b.nii", values(), sform=0, qform=0, unit="unknown"))
+    known = io.read_image(stored(tmp_path / "a.nii", values(), sform=1)).header
+    unknown = io.read_image(stored(tmp_path / "b.nii", values(), sform=0, qform=0, unit="unknown")).header
     assert known.oriented and not unknown.oriented
     assert (known.unit, unknown.unit) == ("mm", "unknown")
     assert np.array_equal(io.read_image(tmp_path / "b.nii").affine, nib.load(tmp_path / "b.nii").affine)
@@ -167,10 +167,10 @@ def test_header_measures_how_far_sform_and_qform_disagree(tmp_path):
     moved[:3, 3] = 3, 4, 0
     image.set_sform(moved, 1)
     image.to_filename(tmp_path / "a.nii")
-    assert io.read_header(tmp_path / "a.nii").sform_qform_disagree_mm == pytest.approx(5)
+    assert io.read_image(tmp_path / "a.nii").header.sform_qform_disagree_mm == pytest.approx(5)
     image.set_qform(moved, 0)
     image.to_filename(tmp_path / "b.nii")
-    assert io.read_header(tmp_path / "b.nii").sform_qform_disagree_mm == 0
+    assert io.read_image(tmp_path / "b.nii").header.sform_qform_disagree_mm == 0
 
 
 def test_non_finite_voxels_are_kept_and_counted(tmp_path):
@@ -268,7 +268,6 @@ def test_every_format_can_follow_every_other(tmp_path, source, ending):
     io.write_mask(tmp_path / f"c{ending}", classes(), image)
     mask = io.read_label(tmp_path / f"c{ending}")
     assert np.array_equal(mask.data, classes()) and np.allclose(mask.affine, image.affine, atol=1e-5)
-    assert io.read_grid(tmp_path / f"c{ending}").shape == SHAPE
     if source == ending:
         assert np.array_equal(mask.affine, image.affine)
 
@@ -295,6 +294,14 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         io.write_mask(tmp_path / "b.nii.gz", 2 - classes(), image)
     assert (tmp_path / "b.nii.gz").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.nii", "b.nii.gz"]
+
+
+def test_a_grid_alone_is_enough_to_write_on(tmp_path):
+    io.write_mask(tmp_path / "a.nii.gz", classes(), io.Grid(SHAPE, AFFINE))
+    written = io.read_label(tmp_path / "a.nii.gz")
+    assert np.array_equal(written.data, classes()) and np.allclose(written.affine, AFFINE, atol=1e-6) and written.header.oriented
+    with pytest.raises(DataError, match="7 x 5 x 3.*7 x 5 x 4"):
+        io.write_map(tmp_path / "b.nii.gz", values((7, 5, 3)), io.Grid(SHAPE, AFFINE))
 
 
 def test_wrong_outputs_are_refused(tmp_path):
@@ -399,7 +406,6 @@ def test_every_nasty_file_is_read_or_refused_clearly(name, tmp_path):
         assert str(path.parent) in caught.value.message and caught.value.hint
         return
     image = io.read_image(path)
-    assert np.array_equal(io.read_grid(path).affine, image.affine) and io.read_grid(path).shape == image.shape
     assert image.header.oriented is (name not in WITHOUT_ORIENTATION)
     if image.data.size > 20_000_000:  # seconds and a gigabyte for nothing new
         return
@@ -426,5 +432,5 @@ def test_every_nasty_file_is_a_label_or_says_why_not(name):
 @pytest.mark.real_data
 def test_facts_of_nasty_files_that_verify_reports():
     damaged = real_data("nasty") / "damaged"
-    assert io.read_header(damaged / "sform_qform_differ_float64.nii.gz").sform_qform_disagree_mm > 10
+    assert io.read_image(damaged / "sform_qform_differ_float64.nii.gz").header.sform_qform_disagree_mm > 10
     assert io.non_finite(io.read_image(damaged / "nan_inf.nii.gz")) == 660  # files.tsv counts the 659 NaN and one Inf

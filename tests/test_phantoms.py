@@ -6,8 +6,9 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from sulcnet.errors import UsageError
+from sulcnet.errors import DataError, UsageError
 from sulcnet.phantoms.cohort import CLASSES, SCANNERS, SHAPE, dataset_json, draw_cohort, draw_phantom
+from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.phantoms.folds import LENGTHS, draw_folding
 from sulcnet.phantoms.scanners import HALF_LABEL
 
@@ -273,3 +274,8 @@ def test_a_constant_class_is_at_chance(phantoms):
     assert np.mean(classes(phantoms) == 0) == pytest.approx(1 / 3)
     shares = np.bincount(classes(phantoms, "lateral"), minlength=3) / COUNT
     assert shares.min() > 0.2 and shares.max() < 0.47
+
+
+def test_an_empty_cohort_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no phantoms"):
+        write_dataset(tmp_path, [])

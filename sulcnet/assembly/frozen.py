@@ -1,6 +1,6 @@
 """Frozen stages run once per view instead of once per step: their features are kept, as bf16, in main memory.
 
-    cache = FeatureCache(method, source, images=2, device=device, precision="bf16", gigabytes=8.0)
+    cache = FeatureCache(network, source, images=2, device=device, precision="bf16", gigabytes=8.0)
     for batch in cache.batches(first=0): ...     # batch.begun in the image's place
 
 Only for a fixed pool of views (`--set views=8`): what is drawn anew in every step is never met again. Features of a pool

@@ -11,15 +11,15 @@ left hemisphere is a right one), a light bias field, rotations in millimetres. n
 channels" is one draw per channel here. Order as in nnU-Net: space, bias, noise, blur, brightness, contrast,
 resolution, inverted gamma, gamma.
 
-batchgenerators is the oracle of the tests, not the engine: its functions draw from NumPy's global state while they apply, which
-cannot repeat from (seed, step, sample), and they take three to four times as long.
+`augmentation="nnunet"` takes nnU-Net's own instead, made of batchgenerators' classes (`_nnunet.py`). These also are what the
+tests hold the formulas here against; they are not the engine, since they take three to four times as long.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from sulcnet.data import _spatial
 from sulcnet.data._intensity import BIAS_DEGREE, CHANGES
 from sulcnet.data.augment_options import AugmentOptions
 from sulcnet.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from sulcnet.data._nnunet import NnunetAugmenter
 
 COVERED = 0.95  # share of draws that the general margin must hold
 TRIALS = 400
@@ -97,9 +100,6 @@ class Augmenter:
         self.spacing = tuple(spacing) if spacing is not None else (1.0,) * len(self.patch_size)
         self.background = tuple(background) if background is not None else (0.0,) * len(self.label_like)
         self.outside_label = outside_label
-        wrong = [axis for axis in options.mirror_axes if not 0 <= axis < len(self.patch_size)]
-        if wrong:
-            raise UsageError(f"mirror_axes: there is no axis {wrong[0]}.", f"Axes are 0 to {len(self.patch_size) - 1}.")
 
     def margin(self, draw: Draw | None = None) -> tuple[int, ...]:
         """Tell how much larger than the patch the source crop should be, an even number of voxels per axis.
@@ -195,6 +195,24 @@ class Augmenter:
             raise DataError(f"Augmentation got a crop of {image.shape}, expected {expected} or larger.", "Pad the crop.")
         if label is not None and label.shape != image.shape[1:]:
             raise DataError(f"Augmentation got an image {image.shape} and a label {label.shape}.", "Cut both alike.")
+
+
+def build_augmenter(
+    options: AugmentOptions, patch_size: Sequence[int], label_like: Sequence[bool], spacing: Sequence[float],
+) -> Augmenter | NnunetAugmenter:
+    """Build the augmenter that these options ask for.
+
+    Raises:
+        UsageError: an axis to mirror that the patch does not have.
+    """
+    wrong = [axis for axis in options.mirror_axes if not 0 <= axis < len(patch_size)]
+    if wrong:
+        raise UsageError(f"mirror_axes: there is no axis {wrong[0]}.", f"Axes are 0 to {len(patch_size) - 1}.")
+    if options.augmentation == "sulcnet":
+        return Augmenter(options, patch_size, label_like, spacing)
+    from sulcnet.data._nnunet import NnunetAugmenter  # a second of imports (pandas, scikit-image)
+
+    return NnunetAugmenter(patch_size, label_like, options.mirror_axes)
 
 
 def _centre(source: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:

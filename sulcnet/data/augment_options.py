@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 from sulcnet.options import Options, option
@@ -23,6 +24,8 @@ def _factor(default: tuple[float, float], meaning: str, at_most: float | None = 
 class AugmentOptions(Options):
     """How often and how strongly patches are changed; pairs are (least, most)."""
 
+    augmentation: str = option("sulcnet", "whose augmentation: sulcnet's, or nnunet's default, of which only mirror_axes can be set",
+                               among=("sulcnet", "nnunet"))
     rotation_probability: float = _share(0.5, "share of samples that are rotated")
     rotation: float = option(30.0, "largest rotation in each plane [degrees]", at_least=0, at_most=180)
     scale_probability: float = _share(0.5, "share of samples that are scaled")
@@ -48,6 +51,13 @@ class AugmentOptions(Options):
     gamma_probability: float = _share(0.3, "share of channels that are bent by gamma")
     gamma: tuple[float, float] = _factor((0.7, 1.5), "exponent of gamma")
     noise_on_label_like: bool = option(False, "whether label-like channels get noise; nothing else is ever done to them")
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if self.augmentation == "nnunet":
+            own = [field for field in fields(AugmentOptions) if field.name not in ("augmentation", "mirror_axes")]
+            for field in own:
+                if getattr(self, field.name) != field.default:
+                    yield field.name, "augmentation=nnunet has its own numbers, which cannot be set"
 
     @classmethod
     def off(cls) -> AugmentOptions:

@@ -1,7 +1,7 @@
 """Samples: a few windows of one case, cut from disk and augmented; a pure function of (seed, step, slot).
 
     source = PatchSource(folder, cases, plan, network_plan, region, seed=0)
-    source.sample(step=17, slot=0)          # the same today, tomorrow, and in whichever process
+    source.sample(step=17, slot=0, batch=4)     # the same today, tomorrow, and in whichever process
 
 The first `bag` windows of a case are the class head's evidence. Where they lie does not depend on the case's own label,
 else their place alone would give the class away; the window after them is centred on the case's structures. A window of a
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sulcnet.data.augment import Augmenter, AugmentOptions
+from sulcnet.data.augment import AugmentOptions, build_augmenter
 from sulcnet.data.cut import CaseReader, flat, thick
 from sulcnet.data.region import Region, smallest_structure
 from sulcnet.records.plan import NetworkPlan, Plan
@@ -57,7 +57,7 @@ class PatchSource:
         self.folder, self.cases, self.region, self.seed, self.views = folder, list(cases), region, seed, views
         self.axes, self.bag, self.windows = plan.axes, network.bag, network.windows
         self.patch = thick(network.patch_size, plan.axes, 1)
-        self.augmenter = Augmenter(augment or AugmentOptions.off(), network.patch_size, plan.label_like, plan.network_spacing)
+        self.augmenter = build_augmenter(augment or AugmentOptions.off(), network.patch_size, plan.label_like, plan.network_spacing)
         self.classified = plan.classification is not None
         smallest = smallest_structure(cases, plan.structures)
         self.values = [str(value) for value in plan.structures.values()]

@@ -11,8 +11,6 @@ from sulcnet.io._image import Grid, Header, Image, farthest_corner_mm
 from sulcnet.io.files import (
     endings,
     non_finite,
-    read_grid,
-    read_header,
     read_image,
     read_label,
     write_map,
@@ -26,8 +24,6 @@ __all__ = [
     "endings",
     "farthest_corner_mm",
     "non_finite",
-    "read_grid",
-    "read_header",
     "read_image",
     "read_label",
     "write_map",

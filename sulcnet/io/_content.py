@@ -26,15 +26,6 @@ def content(path: Path) -> bytes:
         return gzip.decompress(raw) if raw[:2] == GZIP else raw
 
 
-def start(path: Path, count: int) -> bytes:
-    """Give at most the first `count` bytes of the content; the checksum is not reached and not checked."""
-    check_present(path)
-    with _explained(path), open(path, "rb") as file:
-        compressed = file.read(2) == GZIP
-        file.seek(0)
-        return gzip.GzipFile(fileobj=file).read(count) if compressed else file.read(count)
-
-
 def check_present(path: Path) -> None:
     """Raise DataError where there is no file, nothing in it, or only a note that says where the data once were."""
     if path.is_symlink() and not path.exists():

@@ -15,13 +15,12 @@ from sulcnet.io._image import Grid, Header, Image
 class Reader:
     """Read and write files with these endings (lower case, with the dot).
 
-    `head(path)` gives grid and header without reading voxels; `read(path)` also gives the voxels (X, Y, Z) with the
-    file's scaling applied and otherwise in the stored type; `write(path, data, like)` writes `data` in its own type
-    on the grid of `like`, under a name that nobody reads yet: `files` renames it.
+    `read(path)` gives the voxels (X, Y, Z) with the file's scaling applied and otherwise in the stored type, their grid
+    and header; `write(path, data, like)` writes `data` in its own type on the grid of `like`, under a name that nobody
+    reads yet: `files` renames it.
     Each wraps the errors of its library in DataError.
     """
 
     endings: tuple[str, ...]
-    head: Callable[[Path], tuple[Grid, Header]]
     read: Callable[[Path], tuple[np.ndarray, Grid, Header]]
     write: Callable[[Path, np.ndarray, Image], None]

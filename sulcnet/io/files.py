@@ -46,23 +46,13 @@ def read_label(path: Path | str) -> Image:
     return Image(np.array(whole, dtype=_smallest(path, whole), order="C"), grid.affine, header)
 
 
-def read_grid(path: Path | str) -> Grid:
-    """Read shape and affine only: cheap, and blind to damage behind the header."""
-    return _reader(Path(path)).head(Path(path))[0]
-
-
-def read_header(path: Path | str) -> Header:
-    """Read what the file says beyond its grid: orientation stated or not, sform against qform, unit."""
-    return _reader(Path(path)).head(Path(path))[1]
-
-
 def non_finite(image: Image) -> int:
     """Count NaN and Inf voxels."""
     return int(image.data.size - np.count_nonzero(np.isfinite(image.data)))
 
 
-def write_mask(path: Path | str, data: np.ndarray, like: Image) -> None:
-    """Write whole numbers (X, Y, Z) on the grid of `like`, with its codes and units where the format is the same.
+def write_mask(path: Path | str, data: np.ndarray, like: Image | Grid) -> None:
+    """Write whole numbers (X, Y, Z) on the grid of `like`, with an image's codes and units where the format is the same.
 
     Raises:
         DataError: another shape than `like`, values that are not integers, an unknown ending, a full disk.
@@ -73,7 +63,7 @@ def write_mask(path: Path | str, data: np.ndarray, like: Image) -> None:
     _write(Path(path), data.astype(_smallest(Path(path), data)), like)
 
 
-def write_map(path: Path | str, data: np.ndarray, like: Image) -> None:
+def write_map(path: Path | str, data: np.ndarray, like: Image | Grid) -> None:
     """Write real numbers (X, Y, Z) as float32 on the grid of `like`; see `write_mask`."""
     _write(Path(path), np.asarray(data, dtype=np.float32), like)
 
@@ -127,13 +117,15 @@ def _smallest(path: Path, whole: np.ndarray) -> type[np.generic]:
     raise DataError(f"{path} holds label values {low:g} to {high:g}, expected 32-bit integers.", "Renumber the labels.")
 
 
-def _write(path: Path, data: np.ndarray, like: Image) -> None:
+def _write(path: Path, data: np.ndarray, like: Image | Grid) -> None:
     """Write under a neighbouring folder of one's own and rename, so that a reader never sees half a file."""
     if data.shape != like.shape:
         raise DataError(
             f"Cannot write {path}: found shape {times(data.shape)}, expected the input's {times(like.shape)}.",
             "Undo crop and resampling first (geometry.to_input_grid).",
         )
+    if isinstance(like, Grid):
+        like = Image(data, like.affine, Header("", like.shape, None))       # of no format: nothing to say again
     reader = _reader(path)
     beside = path.parent / f".{path.name}.{os.getpid()}"
     try:

@@ -10,17 +10,13 @@ from typing import Any
 import numpy as np
 
 from sulcnet.errors import DataError
-from sulcnet.io._content import content, start
+from sulcnet.io._content import content
 from sulcnet.io._image import Grid, Header, Image, one_volume, usable_affine
 from sulcnet.io._reader import Reader
 
 KIND = "mgh"
 HEADER = 284
 COMPRESSION = 4
-
-
-def _head(path: Path) -> tuple[Grid, Header]:
-    return _described(path, _parsed(path, start(path, HEADER)))
 
 
 def _read(path: Path) -> tuple[np.ndarray, Grid, Header]:
@@ -33,8 +29,7 @@ def _read(path: Path) -> tuple[np.ndarray, Grid, Header]:
             f"{path} is cut short: its voxels need {count * kind.itemsize} bytes, found {max(0, len(raw) - HEADER)}.",
             "Copy or download the file again.",
         )
-    stored = np.frombuffer(raw, kind, count, HEADER).reshape(grid.shape, order="F")
-    return stored.astype(kind.newbyteorder("="), copy=False), grid, header
+    return np.frombuffer(raw, kind, count, HEADER).reshape(grid.shape, order="F"), grid, header
 
 
 def _write(path: Path, data: np.ndarray, like: Image) -> None:
@@ -72,4 +67,4 @@ def _described(path: Path, mgh: Any) -> tuple[Grid, Header]:
     return grid, Header(KIND, stored, mgh.binaryblock, oriented=int(mgh["goodRASFlag"]) == 1)
 
 
-READER = Reader((".mgz", ".mgh"), _head, _read, _write)
+READER = Reader((".mgz", ".mgh"), _read, _write)

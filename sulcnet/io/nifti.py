@@ -11,28 +11,23 @@ from typing import Any
 import numpy as np
 
 from sulcnet.errors import DataError
-from sulcnet.io._content import content, start
+from sulcnet.io._content import content
 from sulcnet.io._image import Grid, Header, Image, farthest_corner_mm, one_volume, times, usable_affine
 from sulcnet.io._reader import Reader
 
 KIND = "nifti"
 SILENT = logging.Logger("nibabel repairs")  # not in the logging tree: repairs would print a line for each file
 SILENT.addHandler(logging.NullHandler())
-LONGEST_HEADER = 540
 COMPRESSION = 4
 """Half the time of gzip's default level for a few per cent more bytes."""
 
 
-def _head(path: Path) -> tuple[Grid, Header]:
-    return _described(path, _parsed(path, start(_header_file(path), LONGEST_HEADER)))
-
-
 def _read(path: Path) -> tuple[np.ndarray, Grid, Header]:
     raw = content(_header_file(path))
-    nifti = _parsed(path, raw[:LONGEST_HEADER])
+    nifti = _parsed(path, raw)
     grid, header = _described(path, nifti)
-    stored = _voxels(path, nifti, raw if nifti.is_single else content(_data_file(path)))
-    return _scaled(stored.reshape(grid.shape, order="F"), *nifti.get_slope_inter()), grid, header
+    single = nifti["magic"] == nifti.single_magic
+    return _voxels(path, nifti, grid, raw if single else content(path.with_suffix(".img"))), grid, header
 
 
 def _write(path: Path, data: np.ndarray, like: Image) -> None:
@@ -55,47 +50,29 @@ def _header_file(path: Path) -> Path:
     return path.with_suffix(".hdr") if path.suffix.lower() == ".img" else path
 
 
-def _data_file(path: Path) -> Path:
-    return path.with_suffix(".img")
-
-
 def _parsed(path: Path, first: bytes) -> Any:
-    """Give nibabel's header object, or say what the file is instead."""
-    marks = {(size, order): size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big")}
-    size, order = next((key for key, mark in marks.items() if first[:4] == mark), (0, ""))
-    if not size or len(first) < size:
-        raise DataError(
-            f"{path} is not a NIfTI file: found {len(first)} bytes that start with {first[:12]!r}, "
-            "expected a header of 348 or 540 bytes.",
-            "Check that the download is complete, and that the ending fits the format.",
-        )
-    magic = first[344:348] if size == 348 else first[4:8]
-    return _repaired(path, _kind(path, magic)(first[:size], endianness=order, check=False))
-
-
-def _kind(path: Path, magic: bytes) -> type:
-    """Give nibabel's class for version 1 or 2, single file or pair."""
-    from nibabel import nifti1, nifti2
-
-    kinds = {b"n+1\0": nifti1.Nifti1Header, b"ni1\0": nifti1.Nifti1PairHeader}
-    kinds |= {b"n+2\0": nifti2.Nifti2Header, b"ni2\0": nifti2.Nifti2PairHeader}
-    if magic in kinds:
-        return kinds[magic]
-    raise DataError(
-        f"{path} is an ANALYZE file, expected NIfTI: ANALYZE does not say which side is left.",
-        "Convert it to NIfTI with a tool that knows its orientation.",
-    )
-
-
-def _repaired(path: Path, nifti: Any) -> Any:
-    """Repair what is harmless, as nibabel's own loading does, and refuse the rest."""
+    """Give nibabel's header object, repaired where that is harmless, or say what the file is instead."""
+    from nibabel import AnalyzeHeader, Nifti1Header, Nifti2Header
     from nibabel.spatialimages import HeaderDataError
 
-    try:
-        nifti.check_fix(logger=SILENT)
-    except HeaderDataError as problem:
-        raise _damaged(path, problem) from problem
-    return nifti
+    for kind in (Nifti1Header, Nifti2Header):
+        if kind.may_contain_header(first):
+            nifti = kind(first[: kind.sizeof_hdr], check=False)
+            try:
+                nifti.check_fix(logger=SILENT)
+            except HeaderDataError as problem:
+                raise _damaged(path, problem) from problem
+            return nifti
+    if AnalyzeHeader.may_contain_header(first):
+        raise DataError(
+            f"{path} is an ANALYZE file, expected NIfTI: ANALYZE does not say which side is left.",
+            "Convert it to NIfTI with a tool that knows its orientation.",
+        )
+    raise DataError(
+        f"{path} is not a NIfTI file: found {len(first)} bytes that start with {first[:12]!r}, "
+        "expected a header of 348 or 540 bytes.",
+        "Check that the download is complete, and that the ending fits the format.",
+    )
 
 
 def _described(path: Path, nifti: Any) -> tuple[Grid, Header]:
@@ -108,6 +85,7 @@ def _described(path: Path, nifti: Any) -> tuple[Grid, Header]:
         affine = usable_affine(path, nifti.get_best_affine())
         sform, qform = nifti.get_sform(coded=True)[0], nifti.get_qform(coded=True)[0]
         unit = nifti.get_xyzt_units()[0]
+        nifti.get_slope_inter()                 # a slope without an intercept is an error
     except (HeaderDataError, KeyError) as problem:
         raise _damaged(path, problem) from problem
     apart = 0.0 if sform is None or qform is None else farthest_corner_mm(shape, sform, qform)
@@ -115,27 +93,22 @@ def _described(path: Path, nifti: Any) -> tuple[Grid, Header]:
     return Grid(shape, affine), Header(KIND, stored, block, not (sform is None and qform is None), apart, unit)
 
 
-def _voxels(path: Path, nifti: Any, raw: bytes) -> np.ndarray:
-    """Give the stored numbers, flat, after checking that all of them are there."""
-    stored, kind, offset = nifti.get_data_shape(), nifti.get_data_dtype(), int(nifti.get_data_offset())
-    count = math.prod(int(size) for size in stored)
+def _voxels(path: Path, nifti: Any, grid: Grid, raw: bytes) -> np.ndarray:
+    """Give the voxels with scl_slope and scl_inter applied in float64, after checking that all of them are there."""
+    from nibabel.volumeutils import apply_read_scaling
+
+    kind, offset = nifti.get_data_dtype(), int(nifti.get_data_offset())
+    count = math.prod(grid.shape)
     if kind.kind not in "iuf" or kind.itemsize > 8:
         raise DataError(f"{path} holds {kind} voxels, expected real numbers of 8 to 64 bits.", "Convert the image.")
     if len(raw) - offset < count * kind.itemsize:
         raise DataError(
-            f"{path} is cut short: {times(stored)} voxels of {kind.name} need {count * kind.itemsize} bytes, "
+            f"{path} is cut short: {times(nifti.get_data_shape())} voxels of {kind.name} need {count * kind.itemsize} bytes, "
             f"found {max(0, len(raw) - offset)}.",
             "Copy or download the file again.",
         )
-    return np.frombuffer(raw, kind, count, offset)
-
-
-def _scaled(stored: np.ndarray, slope: float | None, inter: float | None) -> np.ndarray:
-    """Apply scl_slope and scl_inter in float64; a slope of 0 or NaN means none (None here)."""
-    native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    if slope is None or (slope == 1 and not inter):
-        return native
-    return native * np.float64(slope) + np.float64(inter or 0)
+    slope, inter = nifti.get_slope_inter()      # None where the slope is 0 or NaN, which means none
+    return apply_read_scaling(np.frombuffer(raw, kind, count, offset).reshape(grid.shape, order="F"), slope, inter)
 
 
 def _like(image: Image) -> Any:
@@ -164,4 +137,4 @@ def _damaged(path: Path, problem: object) -> DataError:
     return DataError(f"{path} has a damaged NIfTI header: {problem}.", "Export or download the image again.")
 
 
-READER = Reader((".nii.gz", ".nii", ".hdr", ".img"), _head, _read, _write)
+READER = Reader((".nii.gz", ".nii", ".hdr", ".img"), _read, _write)

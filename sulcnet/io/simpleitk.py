@@ -20,19 +20,6 @@ KIND = "simpleitk"
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def _head(path: Path) -> tuple[Grid, Header]:
-    import SimpleITK as sitk
-
-    check_present(path)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as problem:
-        raise _damaged(path, problem) from problem
-    return _described(path, reader)
-
-
 def _read(path: Path) -> tuple[np.ndarray, Grid, Header]:
     import SimpleITK as sitk
 
@@ -63,9 +50,8 @@ def _write(path: Path, data: np.ndarray, like: Image) -> None:
 
 
 def _described(path: Path, image: Any) -> tuple[Grid, Header]:
-    """Give grid and header of an image or of a reader that has read the header."""
-    from_file = hasattr(image, "GetFileName")
-    components = image.GetNumberOfComponents() if from_file else image.GetNumberOfComponentsPerPixel()
+    """Give grid and header of ITK's image."""
+    components = image.GetNumberOfComponentsPerPixel()
     if components != 1:
         raise DataError(f"{path} has {components} numbers per voxel, expected 1.", "Write one file per channel.")
     stored = tuple(int(size) for size in image.GetSize())
@@ -100,4 +86,4 @@ def _last_line(problem: RuntimeError) -> str:
     return str(problem).strip().splitlines()[-1].strip()
 
 
-READER = Reader((".mha", ".mhd", ".nrrd", ".nhdr"), _head, _read, _write)
+READER = Reader((".mha", ".mhd", ".nrrd", ".nhdr"), _read, _write)

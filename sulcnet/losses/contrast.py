@@ -1,7 +1,7 @@
 """Contrast: two views of one thing should look alike to the network, and unlike everything else.
 
     nt_xent(a, b, 0.2)                                       # one vector per image
-    info_nce(a, keys, 0.2, queue)                            # the other views by an average of the network, as the queue is
+    info_nce(a, keys, 0.2, queue, negatives)                 # the other views by an average of the network, as the queue is
     grid_a, grid_b = matching_places(place_a, place_b, 512)
     dense_nt_xent(sample(maps_a, grid_a), sample(maps_b, grid_b), 0.2)     # one vector per place
 
@@ -66,7 +66,6 @@ def dense_nt_xent(
     label_a: Tensor | None = None,
     label_b: Tensor | None = None,
     most: int = 1024,
-    chosen: Tensor | None = None,
 ) -> Ratio:
     """Give NT-Xent of places instead of images, guided by labels where there are any.
 
@@ -81,16 +80,15 @@ def dense_nt_xent(
         label_a: (N, ...) int64 labels at these places, -1 unknown.
         label_b: (N, ...) the same of the second views; needed with label_a.
         most: places in all, M; of more, every so many-th is used. Memory grows with its square.
-        chosen: (M,) int64 indices of the places to use instead, in the order (N, ...) flattened.
     """
     if (label_a is None) != (label_b is None):
         raise ValueError("labels: expected those of both views or of none, found one")
     with torch.autocast(a.device.type, enabled=False):
-        views = _unit(torch.cat([_picked(one.movedim(1, -1).flatten(0, -2), most, chosen) for one in (a, b)]))
+        views = _unit(torch.cat([_picked(one.movedim(1, -1).flatten(0, -2), most) for one in (a, b)]))
         if label_a is None:
             labels = torch.full((len(views),), UNKNOWN, device=views.device)
         else:
-            labels = torch.cat([_picked(one.flatten(), most, chosen) for one in (label_a, label_b)])
+            labels = torch.cat([_picked(one.flatten(), most) for one in (label_a, label_b)])
         known = labels != UNKNOWN
         negatives = (labels[:, None] != labels) | ~known[:, None]
         partner = labels.roll(len(labels) // 2)
@@ -212,9 +210,9 @@ def _itself(rows: int, columns: int, device: torch.device) -> Tensor:
     return torch.arange(rows, device=device)[:, None] == torch.arange(columns, device=device)
 
 
-def _picked(rows: Tensor, most: int, chosen: Tensor | None) -> Tensor:
-    """Take the chosen rows, or every so many-th: never by a Boolean, whose count only the values know."""
-    return rows[:: -(-len(rows) // most)] if chosen is None else rows.index_select(0, chosen)
+def _picked(rows: Tensor, most: int) -> Tensor:
+    """Take every so many-th row: never by a Boolean, whose count only the values know."""
+    return rows[:: -(-len(rows) // most)]
 
 
 def _within(voxel: Tensor, place: Tensor) -> Tensor:

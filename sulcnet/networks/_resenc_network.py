@@ -84,11 +84,10 @@ class ResidualBlock(nn.Module):
         return self.activation(self.second(self.first(x)) + self.shortcut(x))
 
 
-def _convolution(ndim: int, inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int] = (1,)) -> nn.Sequential:
+def _convolution(ndim: int, inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int] | None = None) -> nn.Sequential:
     """Give convolution, norm, activation; no bias, the norm would remove it."""
-    stride = stride if len(stride) == ndim else tuple(stride) * ndim
     padding = tuple(width // 2 for width in kernel)
-    convolution = layer("Conv", ndim)(inputs, outputs, tuple(kernel), stride, padding, bias=False)
+    convolution = layer("Conv", ndim)(inputs, outputs, tuple(kernel), stride or 1, padding, bias=False)
     norm = layer("InstanceNorm", ndim)(outputs, affine=True)
     return nn.Sequential(convolution, norm, nn.LeakyReLU(SLOPE, inplace=True))
 

@@ -54,11 +54,10 @@ class Film(nn.Module):
         self.embed = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.norms = nn.Module()                              # a tree of the network's names: norms.<norm>.weight
         self._moment: Tensor | None = None                    # (B, width); None leaves every norm alone
-        self._hooks = []
         for name, norm in norms(network).items():
             maker = _Maker(width, norm)
             _plant(self.norms, name, maker)
-            self._hooks.append(norm.register_forward_hook(partial(self._after, maker)))
+            norm.register_forward_hook(partial(self._after, maker))
 
     def set_time(self, time: Tensor | None) -> None:
         """Set the time (B,) of the images to come, in steps of the noise schedule; None switches the modulation off.
@@ -66,12 +65,6 @@ class Film(nn.Module):
         Call it before every forward pass that is trained: it begins the graph that the backward pass uses up.
         """
         self._moment = None if time is None else self._embedded(time)
-
-    def remove(self) -> None:
-        """Take the hooks off the network, which then runs as if this module had never been."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
 
     @torch.no_grad()
     def at(self, time: float) -> dict[str, tuple[Tensor, Tensor]]:

@@ -6,8 +6,8 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from sulcnet.io import Image, write_map, write_mask
-from sulcnet.io._image import Header
+from sulcnet.errors import DataError
+from sulcnet.io import Grid, write_map, write_mask
 from sulcnet.phantoms.cohort import Phantom, dataset_json
 from sulcnet.records._record import write_json
 from sulcnet.records.dataset import Dataset
@@ -17,10 +17,16 @@ from sulcnet.records.writing import writing
 
 
 def write_dataset(folder: Path, phantoms: Iterable[Phantom], modality: str = "t1", shares: tuple[float, float] = (0.7, 0.2)) -> Splits:
-    """Write images, labels, table, header and a split of these shares (training, validation; the rest is test)."""
+    """Write images, labels, table, header and a split of these shares (training, validation; the rest is test).
+
+    Raises:
+        DataError: no phantoms.
+    """
     for part in (IMAGES, LABELS):
         make_folder(folder / part)
     rows = [_write(folder, phantom) for phantom in phantoms]
+    if not rows:
+        raise DataError(f"There are no phantoms to write to {folder}.", "Draw at least one.")
     with writing(folder / PARTICIPANTS), (folder / PARTICIPANTS).open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
         writer.writeheader()
@@ -33,7 +39,7 @@ def write_dataset(folder: Path, phantoms: Iterable[Phantom], modality: str = "t1
 
 def _write(folder: Path, phantom: Phantom) -> dict[str, object]:
     case, ending = phantom.row["case_id"], ".nii.gz"
-    image = Image(phantom.image, phantom.affine, Header("phantom", phantom.image.shape, None))
-    write_map(folder / IMAGES / f"{case}_0000{ending}", phantom.image, image)
-    write_mask(folder / LABELS / f"{case}{ending}", phantom.label, image)
+    grid = Grid(phantom.image.shape, phantom.affine)
+    write_map(folder / IMAGES / f"{case}_0000{ending}", phantom.image, grid)
+    write_mask(folder / LABELS / f"{case}{ending}", phantom.label, grid)
     return phantom.row

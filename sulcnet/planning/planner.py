@@ -1,7 +1,7 @@
 """Fingerprint -> plan: spacing, normalisation, and what every step of a network is planned for.
 
     plan = make_plan(header, fingerprint, Wish(net="resenc_unet", features=16, gpu_gb=8.0))
-    asked = asked_of(plan, fingerprint, wish)           # budget.Search plans each method and strategy for it
+    asked = asked_of(plan, fingerprint, wish, features=16)     # budget.Search plans each method and strategy for it
 
 A 2-D plan prepares volumes as a 3-D one does, and so shares its cases; a network then sees one slice at a time.
 """

@@ -41,6 +41,7 @@ class FrozenOptions(TuningOptions):
     cache_gb: float = option(0.0, "memory for the frozen features of these views [GB]; 0 computes them in every step", at_least=0)
 
     def problems(self) -> Iterator[tuple[str, str]]:
+        yield from super().problems()
         if self.cache_gb and not self.views:
             yield "cache_gb", f"expected views above 0 with it, found {self.cache_gb:g} and views {self.views}"
 
