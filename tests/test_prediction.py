@@ -24,7 +24,7 @@ from sulcnet.records.dataset import Case
 from sulcnet.records.plan import load_plan
 from sulcnet.records.workspace import RunFolder
 from sulcnet.runs.training import TrainingWish, train
-from sulcnet.tasks.classification import coordinates
+from sulcnet.tasks._classification_task import coordinates
 from sulcnet.training.device import autocast
 
 CPU = torch.device("cpu")
