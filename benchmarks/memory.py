@@ -38,9 +38,9 @@ SHOWN = ("full", "top", "lora", "mae", "contrastive")
 
 def question(net: str, step: str, patch: int, **changes) -> StepQuestion:
     """One image per micro-batch, one window or the method's views of it."""
-    views = plugins.constant("pretraining", step, "views", 1)
-    spec = family(net).topology(3, 1, family(net).features, (patch,) * 3, (1.0,) * 3)
     tuned = step not in plugins.names("pretraining", "METHOD")
+    views = 1 if tuned else plugins.find("pretraining", step, "METHOD").views
+    spec = family(net).topology(3, 1, family(net).features, (patch,) * 3, (1.0,) * 3)
     asked = StepQuestion(step, "sulcnet", spec, (patch,) * 3, 1, views, 1, 1, STRUCTURES * tuned, CLASSES * tuned, (0,), "bf16", "none")
     return replace(asked, **changes)
 

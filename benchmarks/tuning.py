@@ -24,10 +24,10 @@ from sulcnet import plugins
 from sulcnet.assembly.finetuning import FineTuning, Model
 from sulcnet.assembly.frozen import begin_rounded
 from sulcnet.data.loader import Batch
+from sulcnet.losses.segmentation import dice_ce
 from sulcnet.memory.live_bytes import cuda_autocast_rules, fake_modules, trace
 from sulcnet.networks._network import Features
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
-from sulcnet.tasks.segmentation import TASK
 from sulcnet.training.device import autocast
 
 FEATURES, CLASSES = 24, 3
@@ -68,7 +68,7 @@ class Peer:
         self.modules.train()
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        return TASK.loss(self.modules["network"](batch.image), batch, "sulcnet").value()
+        return dice_ce(self.modules["network"](batch.image), batch.label, batch.labelled).value()
 
 
 class Ours:
@@ -77,7 +77,7 @@ class Ours:
     def __init__(self, patch: int, strategy: str, options: dict):
         torch.manual_seed(0)
         plan, tuning = plan_of(patch), plugins.find("tuning", strategy, "TUNING")
-        self.method = FineTuning(Model(plan, plan.network(None), {}), tuning, "sulcnet", tuning.Options(**options))
+        self.method = FineTuning(Model(plan, plan.network(None), {}), tuning, tuning.Options(**options))
         self.modules = self.method.modules
 
     def parameters(self) -> list[nn.Parameter]:

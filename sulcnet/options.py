@@ -165,9 +165,9 @@ def resolve(preset: str, settings: Sequence[str] | Mapping[str, Any], *families:
 
 def table(family: Family) -> list[Row]:
     """List a family's options for a help text; where presets differ from the default, the meaning tells."""
-    rows = []
+    rows, known = [], [name for name in presets() if name != DEFAULT_PRESET]
     for item in fields(family.Options):
-        others = {name: _of_preset(family, item.name, name) for name in presets() if name != DEFAULT_PRESET}
+        others = {name: _of_preset(family, item.name, name) for name in known}
         differ = "; ".join(f"{name}: {value}" for name, value in others.items() if value != item.default)
         rows.append(Row(item.name, item.default, item.metadata["help"] + (f" ({differ})" if differ else "")))
     return rows
@@ -259,7 +259,8 @@ def _read(settings: Sequence[str] | Mapping[str, Any]) -> tuple[dict[str, Any], 
         key, equals, value = text.partition("=")
         if not equals:
             wrong.append(f"'{text}' (expected key=value)")
-        elif key in given:
+            continue
+        if key in given:
             wrong.append(f"{key} is given twice")
         given[key] = value
     return given, wrong

@@ -376,7 +376,7 @@ class TestMessages:
 
     def test_options_survive_json(self):
         options = replace(AugmentOptions(), mirror_axes=(0,), gamma=(0.8, 1.2))
-        assert AugmentOptions.from_json(options.to_json()) == options
+        assert AugmentOptions.of(options.to_json()) == options
 
     def test_changes_have_functions(self):
         augmenter = Augmenter(ALL, PATCH, (False,))

@@ -238,29 +238,13 @@ def test_loading_is_said_only_if_it_takes_long(capsys):
 
 
 def test_help_lists_the_options_that_set_changes():
-    from dataclasses import fields
+    from sulcnet import options, plugins
 
-    from sulcnet import plugins
-    from sulcnet.tuning._tuning import TuningOptions
-
-    table = plugins.options_table("tuning", "_tuning", "TuningOptions")
-    assert table == [(field.name, str(field.default), field.metadata["help"]) for field in fields(TuningOptions)]
-    text = call(*script("train"), "--help").stdout
-    assert all(f"  {name}={default} " in text for name, default, _ in table)
-
-
-def test_a_wrong_option_is_answered_with_the_nearest_first():
-    from sulcnet import options
-
-    with pytest.raises(UsageError, match="Wrong --set: 'nois=1'") as caught:
-        options.parse(Many, ["nois=1", "rate=2"])
-    first, *listed = caught.value.hint.splitlines()
-    assert first == "Did you mean noise? Known:" and max(map(len, listed)) <= 100
-    assert " ".join(" ".join(listed).split()) == "rate=0.5, noise=1, " + ", ".join(f"long_name_number_{n}=({n}, 0)" for n in range(12))
-    assert all(line.endswith(("),", ")")) for line in listed)       # a pair is never torn apart
-    with pytest.raises(UsageError) as caught:
-        options.parse(Many, ["xyz=1"])
-    assert caught.value.hint.startswith("Known:\n       rate=0.5, ")
+    text = " ".join(call(*script("train"), "--help").stdout.split())
+    rows = options.table(plugins.find("tuning", "lora", "TUNING"))
+    assert all(f" {row.name}={row.default} ".replace("= ", "= ") in text for row in rows)
+    assert "rank=8 rank of the updates (paper: 4) (lora)" in text and "rank=8 rank of the updates (paper: 2) (convlora)" in text
+    assert "segmentation_loss=dice+ce" in text and "(paper: dice)" in text
 
 
 def test_debug_adds_the_traceback(capsys):

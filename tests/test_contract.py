@@ -6,13 +6,13 @@ from cohort import prepared_phantoms
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sulcnet import plugins
-from sulcnet.assembly.finetuning import FineTuning, Model
-from sulcnet.assembly.schedules import tuning_schedule
-from sulcnet.data.augment import AugmentOptions
+from sulcnet.assembly.finetuning import FineTuning, Model, families_of
+from sulcnet.data.augment_options import AugmentOptions
 from sulcnet.data.loader import Batch, batches
 from sulcnet.data.patches import PatchSource
 from sulcnet.data.region import learn_region
 from sulcnet.memory.live_bytes import fake_modules
+from sulcnet.options import merged, resolve
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Plan
 
 NETWORKS, TUNINGS = plugins.names("networks", "NETWORK"), plugins.names("tuning", "TUNING")
@@ -40,7 +40,9 @@ def batch_of(plan: Plan, net: str) -> Batch:
 
 def method_of(plan: Plan, net: str, tune: str, preset: str) -> FineTuning:
     torch.manual_seed(0)
-    return FineTuning(Model(plan, plan.networks[net], {}), plugins.find("tuning", tune, "TUNING"), preset)
+    families = families_of(plan, tune)
+    own, *of_tasks = resolve(preset, {}, *families)
+    return FineTuning(Model(plan, plan.networks[net], merged(of_tasks)), families[0], own)
 
 
 def total(step) -> torch.Tensor:
@@ -97,7 +99,7 @@ def test_groups_hold_every_trainable_parameter_once(net):
     method = method_of(plan_of(net), net, "scratch", "sulcnet")
     listed = [id(p) for groups in method.parts().values() for group in groups for p in group.parameters]
     assert sorted(listed) == sorted(id(p) for p in method.modules.parameters())
-    rates = tuning_schedule("sulcnet", True, 10, plan_of(net).networks[net]).rates
+    rates = method.options.rates()
     assert {group.rate for groups in method.parts().values() for group in groups} <= set(rates)
 
 

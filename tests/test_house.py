@@ -24,11 +24,11 @@ FLOORS = {
     4: {"training", "inference"},
     3: {"planning", "preprocessing", "data", "evaluation", "phantoms"},
     2: {"io", "geometry", "networks", "losses"},
-    1: {"records"},
+    1: {"records", "presets"},
     0: {"errors", "limits", "log", "options", "plugins", "processes", "parallel"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
-NO_TORCH = FLOORS[0] | {"records", "io", "geometry", "planning", "preprocessing", "evaluation", "phantoms", "cli"}
+NO_TORCH = FLOORS[0] | {"records", "presets", "io", "geometry", "planning", "preprocessing", "evaluation", "phantoms", "cli"}
 TRACER = "sulcnet.memory.live_bytes"              # works on torch, for a room that does without: imported inside functions
 # Every name that workspace.py declares, but not its ordinary words ("test"), which mean other things elsewhere.
 FILE_NAMES = {
@@ -168,6 +168,14 @@ def no_item_in_steps(source: Source) -> Iterator[tuple[int, str]]:
                     yield call.lineno, ".item() in steps"
 
 
+def no_preset(source: Source) -> Iterator[tuple[int, str]]:
+    """What computes never asks for the preset: its values are options, resolved once when a run begins."""
+    for node in ast.walk(source.tree):
+        word = getattr(node, "id", getattr(node, "arg", getattr(node, "attr", None)))
+        if source.room in FLOORS[5] | {"networks", "losses", "data", "training", "inference"} and word == "preset":
+            yield node.lineno, "the word preset"
+
+
 def documented(source: Source) -> Iterator[tuple[int, str]]:
     """Every public module, class and function says what it is; `arguments` and `run` of a command are its HELP."""
     if ast.get_docstring(source.tree) is None:
@@ -206,6 +214,8 @@ RULES = {
     "safe load": (safe_load, "training/x.py", "torch.load(path, weights_only=False)"),
     "light import": (light_import, "evaluation/x.py", "try:\n    from torch import nn\nexcept ImportError:\n    nn = 0"),
     "no .item() in steps": (no_item_in_steps, "tasks/x.py", "class A:\n    def steps(self, b):\n        yield b.sum().item()"),
+    "no preset": (no_preset, "tasks/x.py", "def loss(logits, preset):\n    return dice if preset == 'paper' else dice_ce"),
+    "no preset as an attribute": (no_preset, "pretraining/x.py", "if self.preset == 'paper':\n    a = 1"),
     "documented": (documented, "io/x.py", '"""A."""\ndef read():\n    return 1'),
     "documented module": (documented, "io/x.py", "a = 1"),
     "known room": (known_room, "utils/x.py", "a = 1"),

@@ -14,7 +14,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sulcnet import plugins
 from sulcnet.assembly.finetuning import Model
-from sulcnet.assembly.schedules import PRETRAIN_RATES
 from sulcnet.assembly.transfer import load_pretrained, write_export
 from sulcnet.data.images import ImageSource
 from sulcnet.data.loader import Images, image_batches
@@ -25,7 +24,8 @@ from sulcnet.memory.live_bytes import fake_modules
 from sulcnet.networks import build, family
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.pretraining._contrast import NOBODY, Queue
-from sulcnet.pretraining._pretraining import Pretraining
+from sulcnet.options import resolve
+from sulcnet.pretraining._pretraining import Pretraining, build_method
 from sulcnet.records.experiment import Schedule
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
 from sulcnet.records.workspace import EXPORT, METRICS, RunFolder, Workspace
@@ -78,8 +78,7 @@ def method_of(variant, net: str = "resenc_unet", preset: str = "sulcnet", ndim: 
     torch.manual_seed(0)
     name, given = variant if isinstance(variant, tuple) else (variant, {})
     kind, plan = plugins.find("pretraining", name, "METHOD"), plan_of(net, ndim, preset)
-    network_plan = plan.network(None)
-    return kind(build(network_plan.network), plan, network_plan, kind.Options(**given, **more), preset)
+    return build_method(kind, plan, plan.network(None), *resolve(preset, {**given, **more}, kind))
 
 
 def batch_of(method: Pretraining, seed: int = 0, samples: int = 2) -> Images:
@@ -104,7 +103,7 @@ def drawn(method: Pretraining, first: int = 0) -> Iterator[Images]:
 
 
 def schedule_of(preset: str, epochs: int = 1, steps: int = 2, **changes) -> Schedule:
-    return Schedule(**{**dict(epochs=epochs, steps_per_epoch=steps, rates=PRETRAIN_RATES[preset], weight_decay=1e-2, warm_up=0.0,
+    return Schedule(**{**dict(epochs=epochs, steps_per_epoch=steps, rates=resolve(preset, {}, plugins.find("pretraining", "adversarial", "METHOD"))[0].rates(), weight_decay=1e-2, warm_up=0.0,
                               floor=0.1, clip=1.0), **changes})
 
 
@@ -193,7 +192,7 @@ def test_it_starts_learns_and_its_export_loads_downstream(variant, net, preset, 
     assert {"input", "corrupted", "output"} <= method.picture(batch).keys()
 
     method.finish([batch])
-    write_export(RunFolder(tmp_path), method, variant[0], method.network_plan)
+    write_export(RunFolder(tmp_path), method, variant[0], preset, method.network_plan)
     downstream = Model(plan_of(net, ndim), method.network_plan, {})
     transfer = load_pretrained(downstream.network, tmp_path / EXPORT)
     assert transfer.method == variant[0] and transfer.promised == ("encoder", "decoder")
@@ -300,7 +299,7 @@ def test_groups_hold_every_trainable_parameter_once_and_name_known_rates(variant
         method = method_of(variant, preset=preset)
         listed = [id(p) for groups in method.parts().values() for group in groups for p in group.parameters]
         assert sorted(listed) == sorted(id(p) for p in method.modules.parameters() if p.requires_grad)
-        assert {group.rate for groups in method.parts().values() for group in groups} <= set(PRETRAIN_RATES[preset])
+        assert {group.rate for groups in method.parts().values() for group in groups} <= set(method.options.rates())
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=named)
@@ -584,7 +583,7 @@ def test_the_export_is_the_network_at_the_folded_time(net, preset, tmp_path):
         if "film.norms" in name or ".conv2." in name:        # both are zero before training, so that time says nothing
             torch.nn.init.normal_(parameter, std=0.1)
     method.finish([batch])
-    write_export(RunFolder(tmp_path), method, "diffusion", method.network_plan)
+    write_export(RunFolder(tmp_path), method, "diffusion", preset, method.network_plan)
     downstream = build(method.network_plan.network)
     load_pretrained(downstream, tmp_path / EXPORT)
     method.modules.eval()

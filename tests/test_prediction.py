@@ -23,7 +23,7 @@ from sulcnet.prediction.predict import check_out
 from sulcnet.records.dataset import Case
 from sulcnet.records.plan import load_plan
 from sulcnet.records.workspace import RunFolder
-from sulcnet.tasks.classification import coordinates
+from sulcnet.tasks._classification_task import coordinates
 from sulcnet.training.device import autocast
 
 CPU = torch.device("cpu")

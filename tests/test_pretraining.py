@@ -16,14 +16,14 @@ from cohort import NAME, prepared_cohort, pretrain, raw_cohort
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sulcnet import options, plugins
-from sulcnet.assembly.schedules import pretraining_batch, pretraining_plan, pretraining_schedule
+from sulcnet.assembly.schedules import schedule_of, unplanned
 from sulcnet.cli.pretrain import COMMAND as PRETRAIN
 from sulcnet.data.loader import Images
 from sulcnet.errors import DataError, ModelError, UsageError
 from sulcnet.memory.live_bytes import fake_modules
-from sulcnet.networks import build, family
-from sulcnet.pretraining._pretraining import reestimate_norms
-from sulcnet.pretraining.mae import block_mask
+from sulcnet.networks import family
+from sulcnet.pretraining._mae_method import block_mask
+from sulcnet.pretraining._pretraining import build_method, reestimate_norms
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan, load_plan
 from sulcnet.records.run import RunSpec
@@ -255,17 +255,19 @@ def test_pooled_datasets_are_prepared_by_the_first_and_split_by_themselves(root,
 
 
 def test_schedules_are_those_of_the_presets(prepared):
-    plan = load_plan(prepared[1].plans, "3d")
-    network = plan.network(None)
-    ours, paper = (pretraining_schedule(preset, 1000, 4) for preset in ("sulcnet", "paper"))
+    network = load_plan(prepared[1].plans, "3d").network(None)
+    ours, paper = (schedule_of(*options.resolve(preset, {}, plugins.find("pretraining", "mae", "METHOD")), 1000, 4) for preset in ("sulcnet", "paper"))
     assert (ours.epochs, ours.rates["network"], ours.rates["heads"], ours.optimiser, ours.steps_per_epoch) == (300, 3e-4, 1e-3, "adamw", 250)
     assert (paper.epochs, paper.rates["network"], paper.optimiser, paper.decay, paper.weight_decay) == (600, 5e-3, "adam", "step", 1e-4)
-    assert pretraining_schedule("sulcnet", 10, 4).steps_per_epoch == 63            # 250 patches at least
-    assert [pretraining_batch(network, "paper", views) for views in (1, 2)] == [8, 4]
-    assert pretraining_plan(plan, network, "paper").patch_size == (64, 64, 64)
-    small = network.replace(network=network.network.replace(name="dd_unet"))
-    assert pretraining_plan(plan, small, "paper").patch_size == (32, 32, 32)
-    assert pretraining_plan(plan, network, "sulcnet") == network
+    assert schedule_of(*options.resolve("sulcnet", {}, plugins.find("pretraining", "mae", "METHOD")), 10, 4).steps_per_epoch == 63   # 250 patches
+    paper, small, ours = (options.resolve(preset, {}, family(net))[0] for preset, net in
+                          (("paper", "resenc_unet"), ("paper", "dd_unet"), ("sulcnet", "resenc_unet")))
+    assert [unplanned(network, paper, views).batch_size for views in (1, 2)] == [8, 4]
+    assert unplanned(network, paper, 1).patch_size == (64, 64, 64)
+    dd_unet = network.replace(network=network.network.replace(name="dd_unet"))
+    assert unplanned(dd_unet, small, 1).patch_size == (32, 32, 32)
+    kept = unplanned(network, ours, 1)
+    assert (kept.patch_size, kept.batch_size) == (network.patch_size, network.batch_size * network.windows)
 
 
 def test_draws_of_a_step_depend_on_their_key_alone():
@@ -291,8 +293,7 @@ def plan_of(normalisation: Normalisation, net: str = "resenc_unet", preset: str 
 def method_of(name: str, normalisation: Normalisation = Normalisation("zscore"), net: str = "resenc_unet", preset: str = "sulcnet", **given):
     torch.manual_seed(0)
     kind, plan = plugins.find("pretraining", name, "METHOD"), plan_of(normalisation, net)
-    network_plan = plan.network(None)
-    return kind(build(network_plan.network), plan, network_plan, kind.Options(**given), preset)
+    return build_method(kind, plan, plan.network(None), *options.resolve(preset, given, kind))
 
 
 def images(labels: bool = False, count: int = 2) -> Images:
@@ -405,14 +406,6 @@ def test_mae_reestimates_and_recon_does_not():
 
 
 # ---- the command ----
-
-
-def test_help_tables_agree_with_the_options():
-    for name in METHODS:
-        kind = plugins.find("pretraining", name, "METHOD")
-        rows = plugins.options_table("pretraining", name)
-        assert [f"{key}={default}" for key, default, _ in rows] == options.describe(kind.Options)
-        assert [meaning for *_, meaning in rows] == [field.metadata["help"] for field in kind.Options.__dataclass_fields__.values()]
 
 
 def test_wrong_names_are_two_lines(fresh, capsys):

@@ -20,8 +20,10 @@ from sulcnet.losses.contrast import (
     sample,
     uniformity,
 )
-from sulcnet.losses.diffusion import PAPER, SULCNET, Noise, v_loss
+from sulcnet.losses.diffusion import Noise, v_loss
 from sulcnet.losses.reconstruction import l1, value_cross_entropy
+
+SULCNET, PAPER = ("linear", 1e-4, 2e-2), ("scaled_linear", 5e-3, 2e-2)          # the presets' schedules of noise
 
 
 def value(ratio):

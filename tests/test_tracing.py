@@ -59,11 +59,11 @@ def test_what_runs_on_a_gpu_is_the_step_that_was_traced(asked, monkeypatch):
     assert taken == {"full": [3] * 3, "contrastive": [1] * 6, PREDICT: []}[asked.step]
 
 
-@pytest.mark.parametrize("step", [*plugins.names("pretraining", "METHOD"), "full"])
+@pytest.mark.parametrize("step", plugins.names("pretraining", "METHOD"))
 def test_values_of_label_like_channels_matter_where_a_method_says_so(step):
     """One row then answers for T1w and for white-grey volumes alike."""
     without, with_values = (trace_step(question(step, images=1, values=(count,))) for count in (0, 4))
-    assert (without != with_values) == plugins.constant("pretraining", step, "reads_values", False)
+    assert (without != with_values) == plugins.find("pretraining", step, "METHOD").reads_values
 
 
 def test_what_a_step_needs_grows_with_what_it_does():
@@ -145,8 +145,8 @@ def test_rows_may_be_of_several_versions_of_a_library(tmp_path):
 def test_an_origin_names_all_code_that_takes_part_in_a_step():
     """What tracing imports and the origin does not name holds facts, reads files or draws data: no step runs it."""
     aside = {"cli", "errors", "limits", "log", "options", "plugins", "processes", "parallel", "records", "data", "io", "geometry",
-             "evaluation", "phantoms", "planning", "preprocessing", "training", "training.schedule", "training.checkpoint", "training.signals",
-             "assembly", "assembly.schedules", "memory", "memory.needs"}
+             "evaluation", "phantoms", "planning", "preprocessing", "training", "training.checkpoint", "training.signals",
+             "assembly", "memory", "memory.needs"}
     code = """
 import sys
 import sulcnet.memory.tracing

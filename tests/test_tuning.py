@@ -19,6 +19,7 @@ from sulcnet.networks import build, family
 from sulcnet.networks._unet_bn_network import ResidualBlock
 from sulcnet.networks.adapters import Adapter, LowRank, convolutions, linears
 from sulcnet.prediction.model import load_model
+from sulcnet.pretraining._pretraining import build_method
 from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.plan import load_plan
 from sulcnet.records.workspace import ADAPTER, EXPERIMENT, EXPORT, TRANSFER, RunFolder, Workspace
@@ -258,7 +259,7 @@ def test_an_option_that_is_left_empty_leaves_the_network_s_word(given, used):
     plan, tuning = plan_of("resenc_unet"), plugins.find("tuning", "full", "TUNING")
     model = Model(plan, plan.network(None), {})
     model.network.recompute = "attention"
-    assert FineTuning(model, tuning, "sulcnet", tuning.Options(recompute=given)).model.network.recompute == used
+    assert FineTuning(model, tuning, tuning.Options(recompute=given)).model.network.recompute == used
 
 
 LAYERS = {
@@ -342,8 +343,8 @@ def start(prepared, tmp_path_factory):
     plan = load_plan(prepared[1].plans, "3d")
     network_plan, kind = plan.network(None), plugins.find("pretraining", "recon", "METHOD")
     torch.manual_seed(0)
-    method = kind(build(network_plan.network), plan, network_plan, kind.Options(), "sulcnet")
-    return write_export(RunFolder(tmp_path_factory.mktemp("start")), method, "recon", network_plan)
+    method = build_method(kind, plan, network_plan, kind.Options())
+    return write_export(RunFolder(tmp_path_factory.mktemp("start")), method, "recon", "sulcnet", network_plan)
 
 
 def go(prepared, out, tune, start, *settings, **changes):

@@ -30,7 +30,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--tune", default=None, choices=plugins.names("tuning", "TUNING"), metavar="NAME",
                         help=f"what learns: {', '.join(plugins.names('tuning', 'TUNING'))} "
                              "(default: full after pre-training, else scratch)")
-    parser.add_argument("--top-fraction", dest="set", action="append", type="top_fraction={}".format, metavar="F",
+    parser.add_argument("--top-fraction", dest="set", action="append", default=[], type="top_fraction={}".format, metavar="F",
                         help="largest share of the parameters that --tune top trains; the same as --set top_fraction=F (default: 0.1)")
     parser.add_argument("--no-auto-pretrain", action="store_true", help="fail where --pretrain names a method that was not run, instead of running it first")
     add_run_flags(parser, "score")
