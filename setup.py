@@ -20,7 +20,7 @@ def commands() -> list[str]:
 
 
 def beside() -> list[tuple[str, list[str]]]:
-    """Take along what the README and messages point to: into share/sulcnet of the environment. A container takes less."""
+    """Take what README and messages point to into share/sulcnet of the environment; a container takes less."""
     folders = {"": "*", "docs": "docs/*.md", "dataset_json_examples": "dataset_json_examples/*"}
     wanted = {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "constraints.txt"}
     found = []

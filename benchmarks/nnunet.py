@@ -1,8 +1,8 @@
-"""Does it matter whose augmentation a network is trained with? sulcnet's or nnU-Net's, by Dice on real hippocampus images.
+"""Whose augmentation trains better, sulcnet's or nnU-Net's? By Dice on real hippocampus images.
 
     python benchmarks/nnunet.py --data FOLDER      # holds a raw dataset; prints a table
 
-resenc_unet with 8 features, equal steps, one thread; scored on the validation and test images, which no run learned from.
+resenc_unet with 8 features, equal steps, one thread; scored on validation and test images, which no run learned from.
 Differences are paired by seed and person: both hippocampi of one brain count as one.
 """
 
@@ -20,14 +20,17 @@ from _machine import main as describe_machine
 from _paired import Found, compare
 
 ARMS = ("sulcnet", "nnunet")
-SHARED = Path(os.environ.get("SULCNET_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = Path(os.environ.get("SULCNET_TEST_DATA", BESIDE))
 NETWORK = ("--net", "resenc_unet")
+MACHINE = ("--threads", "1", "-np", "0", "--device", "cpu")
 TOLD = "from sulcnet.cli.{} import COMMAND; raise SystemExit(COMMAND())"
 
 
 def command(name: str, *words: str) -> None:
     """Run a command as a user would, and show what it says only where it fails."""
-    done = subprocess.run([sys.executable, "-c", TOLD.format(name), *words], capture_output=True, text=True)
+    program = [sys.executable, "-c", TOLD.format(name)]
+    done = subprocess.run([*program, *words], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
 
@@ -39,8 +42,8 @@ def train(root: Path, number: str, arm: str, seed: int, epochs: int) -> None:
         (own / part).parent.mkdir(parents=True, exist_ok=True)
         if not (own / part).exists():
             (own / part).symlink_to(root / part)
-    command("train", number, "3d", "--root", str(own), *NETWORK, "--epochs", str(epochs), "--seed", str(seed), "--threads", "1",
-            "-np", "0", "--device", "cpu", "--overwrite", "--set", f"augmentation={arm}")
+    length = ("--epochs", str(epochs), "--seed", str(seed), "--overwrite")
+    command("train", number, "3d", "--root", str(own), *NETWORK, *length, *MACHINE, "--set", f"augmentation={arm}")
 
 
 def scores(root: Path, dataset: str, arm: str, seed: int) -> Found:
@@ -61,7 +64,7 @@ def mean(found: Found) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=SHARED / "hippocampus", help="the folder that holds a raw DatasetNNN_Name")
+    parser.add_argument("--data", type=Path, default=SHARED / "hippocampus", help="holds a raw DatasetNNN_Name")
     parser.add_argument("--root", type=Path, default=Path(tempfile.gettempdir()) / "sulcnet_nnunet")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=6)
@@ -75,12 +78,15 @@ def main() -> None:
     (args.root / "raw").mkdir(parents=True, exist_ok=True)
     if not (args.root / "raw" / raw.name).exists():
         (args.root / "raw" / raw.name).symlink_to(raw)
-    command("plan_and_preprocess", "-d", number, "--root", str(args.root), *NETWORK, "--features", "8", "-np", "1")
+    planned = ("--root", str(args.root), *NETWORK, "--features", "8", "-np", "1")
+    command("plan_and_preprocess", "-d", number, *planned)
     runs = [(arm, seed) for seed in range(args.seeds) for arm in ARMS]
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(lambda run: train(args.root, number, *run, args.epochs), runs))
-    own, nnunet = ([scores(args.root, raw.name, arm, seed) for seed in range(args.seeds)] for arm in ARMS)
-    print("| augmentation | Dice | difference to sulcnet's | 95 % over persons | 95 % over seeds |\n|---|---|---|---|---|")
+    seeds = range(args.seeds)
+    own, nnunet = ([scores(args.root, raw.name, arm, seed) for seed in seeds] for arm in ARMS)
+    print("| augmentation | Dice | difference to sulcnet's | 95 % over persons | 95 % over seeds |")
+    print("|---|---|---|---|---|")
     print(f"| sulcnet | {np.mean([mean(one) for one in own]):.3f} | | | |")
     found = compare(nnunet, own, mean)
     print(f"| nnunet | {' | '.join(found.cells())} |")

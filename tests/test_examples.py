@@ -24,7 +24,10 @@ import torch
 import sulcnet
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(sulcnet.__path__, "sulcnet."))
-FOREIGN = (str, list, dict, Path, np, np.ndarray, np.random, torch, torch.Tensor, torch.nn.Module, ArgumentParser, multiprocessing)
+FOREIGN = (
+    str, list, dict, Path, np, np.ndarray, np.random, torch, torch.Tensor, torch.nn.Module,
+    ArgumentParser, multiprocessing,
+)
 
 
 def blocks(docstring: str) -> list[str]:
@@ -119,7 +122,8 @@ class Example:
         if not isinstance(func, ast.Attribute):
             return []
         owner = func.value.id if isinstance(func.value, ast.Name) else ""
-        for thing in (vars(self.module).get(owner), getattr(sulcnet, owner, None), self.kind(func.value)):
+        modules = vars(self.module).get(owner), getattr(sulcnet, owner, None)
+        for thing in (*modules, self.kind(func.value)):
             if isinstance(thing, (ModuleType, type)) and hasattr(thing, func.attr):
                 return [inspect.getattr_static(thing, func.attr)]
         return [] if self.kind(func.value) else index().get(f".{func.attr}", [])
@@ -146,7 +150,8 @@ def _refusal(thing: object, call: ast.Call) -> str:
     if any(isinstance(one, ast.Starred) or getattr(one, "value", 0) is Ellipsis for one in given):
         return ""
     function = getattr(thing, "__func__", thing)
-    is_method = inspect.isfunction(function) and "." in function.__qualname__ and not isinstance(thing, staticmethod)
+    in_class = inspect.isfunction(function) and "." in function.__qualname__
+    is_method = in_class and not isinstance(thing, staticmethod)
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
@@ -175,11 +180,12 @@ def test_examples_call_what_is_there(name):
 ])
 def test_a_wrong_example_is_seen(example, word):
     module = importlib.import_module("sulcnet.data.patches")
-    found = Example(module, f"Title.\n\n    {example}\n\nText, such as read_image(1, 2, 3), is not looked at.\n").wrong()
+    text = f"Title.\n\n    {example}\n\nText, such as read_image(1, 2, 3), is not looked at.\n"
+    found = Example(module, text).wrong()
     assert len(found) == 1 and word in found[0]
 
 
 def test_a_right_example_passes():
     module = importlib.import_module("sulcnet.data.patches")
-    right = "source = PatchSource(folder, cases, plan, network, region, seed=0)\n    source.sample(1, 2, batch=4)\n    read_image(...)"
-    assert not Example(module, f"Title.\n\n    {right}\n").wrong()
+    right = "source = PatchSource(folder, cases, plan, network, region, seed=0)\n    source.sample(1, 2, batch=4)"
+    assert not Example(module, f"Title.\n\n    {right}\n    read_image(...)\n").wrong()

@@ -23,17 +23,26 @@ PATCH, SLICE, FLAT = (20, 24, 16), (24, 20), (24, 5, 20)
 NNUNET = AugmentOptions(augmentation="nnunet")
 
 
+def crop_of(augmenter):
+    return np.add(augmenter.patch_size, augmenter.margin())
+
+
 def source(augmenter, channels=1, values=(0, 1, 3)):
     """Give a smooth random image (C, ...) as large as the augmenter reads, and a label of three values."""
-    shape = [size + more for size, more in zip(augmenter.patch_size, augmenter.margin())]
-    rng = np.random.default_rng(0)
-    image = np.stack([gaussian_filter(rng.standard_normal(shape), 2).astype(np.float32) * 10 for _ in range(channels)])
+    shape, rng = crop_of(augmenter), np.random.default_rng(0)
+    image = np.stack([gaussian_filter(rng.standard_normal(shape), 2) for _ in range(channels)]).astype(np.float32) * 10
     return image, np.array(values, np.int16)[np.digitize(image[0], [0.3, 0.9])]
 
 
 def centre(array, patch):
-    starts = [(have - size) // 2 for have, size in zip(array.shape[-len(patch):], patch)]
-    return array[(..., *(slice(start, start + size) for start, size in zip(starts, patch)))]
+    starts = np.subtract(array.shape[-len(patch):], patch) // 2
+    return array[(..., *map(slice, starts, starts + patch))]
+
+
+def states():
+    """Give the global states, comparable."""
+    name, key, *rest = np.random.get_state()
+    return name, key.tolist(), rest, random.getstate()
 
 
 def samples(augmenter, count, **changes):
@@ -51,7 +60,8 @@ def test_samples_have_the_patch_and_some_are_the_plain_crop(patch):
     for new, mask in samples(augmenter, 40, channels=2):
         assert new.shape == (2, *patch) and new.dtype == np.float32 and np.isfinite(new).all()
         assert mask.shape == patch and mask.dtype == label.dtype and set(np.unique(mask)) <= {0, 1, 3}
-        plain += np.array_equal(new, centre(image, patch)) and np.array_equal(mask, centre(label, patch))
+        is_plain = np.array_equal(new, centre(image, patch))
+        plain += is_plain and np.array_equal(mask, centre(label, patch))
     assert 0 < plain < 20
 
 
@@ -67,13 +77,11 @@ def test_a_draw_stands_for_its_sample_and_leaves_the_global_states_alone():
     augmenter = NnunetAugmenter(PATCH, (False,))
     image, label = source(augmenter)
     kept = image.copy(), label.copy()
-    np.random.seed(1), random.seed(1)
-    expected = np.random.random(3), random.random()
-    np.random.seed(1), random.seed(1)
+    before = states()
     first = [augmenter.apply(image, label, draw)[0] for draw in range(20)]
-    found = np.random.random(3), random.random()
-    assert np.array_equal(expected[0], found[0]) and expected[1] == found[1]
-    np.random.seed(2), random.seed(2)
+    assert states() == before
+    np.random.seed(2)
+    random.seed(2)
     for draw in reversed(range(20)):
         assert np.array_equal(augmenter.apply(image, label, draw)[0], first[draw])
     assert len({sample.tobytes() for sample in first}) > 10
@@ -82,10 +90,10 @@ def test_a_draw_stands_for_its_sample_and_leaves_the_global_states_alone():
 
 def test_an_error_leaves_the_global_states_alone_too():
     augmenter = NnunetAugmenter(PATCH, (False,))
-    before = np.random.get_state()[1].copy(), random.getstate()
+    before = states()
     with pytest.raises(IndexError):
         augmenter.apply(np.zeros((2, 4, 4, 4), np.float32), None, 0)
-    assert np.array_equal(np.random.get_state()[1], before[0]) and random.getstate() == before[1]
+    assert states() == before
 
 
 def test_tissues_move_with_the_label_and_keep_their_values():
@@ -103,17 +111,18 @@ def test_tissues_alone_are_moved_only():
     augmenter = NnunetAugmenter(PATCH, (True,))
     image, label = source(augmenter)
     new = [augmenter.apply(label[None].astype(np.float32), None, draw)[0] for draw in range(20)]
-    assert all(set(np.unique(one)) <= {0.0, 1.0, 3.0} for one in new) and len({one.tobytes() for one in new}) > 3
+    assert set(np.unique(np.stack(new))) == {0.0, 1.0, 3.0}
+    assert len({one.tobytes() for one in new}) > 3
 
 
 @pytest.mark.parametrize("axes, signs", [((), {1}), ((0,), {-1, 1})])
 def test_left_stays_left_unless_mirroring_was_asked_for(axes, signs):
     augmenter = build_augmenter(NNUNET.replace(mirror_axes=axes), (31, 31, 31), (False,), (1, 1, 1))
-    shape = [31 + more for more in augmenter.margin()]
+    middle = crop_of(augmenter) // 2
     corners = {1: (-5, -5, -5), 2: (7, -5, -5), 3: (-5, 7, -5), 4: (-5, -5, 7)}
-    label = np.zeros(shape, np.uint8)
+    label = np.zeros(2 * middle + 1, np.uint8)
     for value, arm in corners.items():
-        label[tuple(slice(size // 2 + a - 2, size // 2 + a + 3) for size, a in zip(shape, arm))] = value
+        label[tuple(map(slice, middle + arm - 2, middle + arm + 3))] = value
     found = set()
     for draw in range(30):
         mask = augmenter.apply(label[None].astype(np.float32), label, draw)[1]
@@ -124,9 +133,10 @@ def test_left_stays_left_unless_mirroring_was_asked_for(axes, signs):
 
 def test_a_flat_patch_is_moved_within_its_slices():
     augmenter = NnunetAugmenter(FLAT, (True,))
-    shape = [size + more for size, more in zip(FLAT, augmenter.margin())]
-    assert augmenter.margin()[1] == 0 and all(augmenter.margin()[axis] > 0 for axis in (0, 2))
-    numbers = np.broadcast_to(np.arange(1, 6, dtype=np.float32)[:, None], shape)[None]      # each slice its number
+    margin = augmenter.margin()
+    assert margin[1] == 0 and margin[0] > 0 and margin[2] > 0
+    number = np.arange(1, 6, dtype=np.float32)[:, None]
+    numbers = np.broadcast_to(number, crop_of(augmenter))[None]                             # each slice its number
     reached = 0
     for draw in range(40):
         new = augmenter.apply(numbers, None, draw)[0][0]
@@ -151,7 +161,8 @@ def test_numbers_of_the_other_augmentation_are_refused_not_ignored():
 
 
 def test_the_option_chooses():
-    made = [build_augmenter(options, PATCH, (False,), (1, 1, 1)) for options in (AugmentOptions(), NNUNET)]
+    both = AugmentOptions(), NNUNET
+    made = [build_augmenter(options, PATCH, (False,), (1, 1, 1)) for options in both]
     assert [type(one) for one in made] == [Augmenter, NnunetAugmenter]
 
 
@@ -159,19 +170,20 @@ def test_the_option_chooses():
 def prepared(tmp_path_factory):
     _, folders = prepared_cohort(tmp_path_factory.mktemp("cohort"), patch=(16, 24, 16))
     plan = load_plan(folders.plans, "3d")
-    return folders.prepared("3d"), read_cases(folders.prepared("3d"), Splits.load(folders.splits).holdout.train, plan), plan
+    folder, ids = folders.prepared("3d"), Splits.load(folders.splits).holdout.train
+    return folder, read_cases(folder, ids, plan), plan
 
 
 def drawn(prepared, options, workers, count=4):
     folder, cases, plan = prepared
     region = learn_region(cases, plan.structures)
-    network = plan.network(None)
-    return list(islice(batches(PatchSource(folder, cases, plan, network, region, 0, options), 2, 0, workers), count))
+    source = PatchSource(folder, cases, plan, plan.network(None), region, 0, options)
+    return list(islice(batches(source, 2, 0, workers), count))
 
 
 def test_workers_draw_what_the_run_itself_draws(prepared):
     alone, helped = (drawn(prepared, NNUNET, workers) for workers in (0, 2))
-    for a, b in zip(alone, helped):
-        assert all((x == y).all() for x, y in zip(a[:5], b[:5]))
+    for a, b in zip(alone, helped, strict=True):
+        assert all((x == y).all() for x, y in zip(a[:5], b[:5], strict=True))
     own = drawn(prepared, AugmentOptions(), 0)
-    assert not all((a.image == b.image).all() for a, b in zip(alone, own))
+    assert not all((a.image == b.image).all() for a, b in zip(alone, own, strict=True))

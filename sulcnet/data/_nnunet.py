@@ -6,7 +6,7 @@
 
 Numbers, order and probabilities are those of the default trainer of nnU-Net 2 (Isensee et al. 2021, supplement 4, and
 its source); no mirroring unless asked, as everywhere here. As there, space is turned in voxels, the crop is of one size
-for all samples and what lies beyond it is 0. Its mask of stripped images is left out: nothing here normalises within one.
+for all samples and what lies beyond it is 0. Its mask of stripped images is left out: nothing here normalises so.
 
 These classes draw while they apply, from the global states of NumPy and `random`. Each sample therefore seeds both and
 puts them back, which holds within a process, not between threads.
@@ -64,12 +64,16 @@ class NnunetAugmenter:
         patch = np.array(self.patch_size, dtype=float)
         seen, angle = patch.copy(), min(self.angle, np.pi / 2)
         for plane in combinations(self.moved, 2):
-            turned = np.cos(angle) * patch[[*plane]] + np.sin(angle) * patch[[*reversed(plane)]]
-            seen[[*plane]] = np.maximum(seen[[*plane]], turned)
+            here, there = list(plane), list(plane[::-1])
+            turned = np.cos(angle) * patch[here] + np.sin(angle) * patch[there]
+            seen[here] = np.maximum(seen[here], turned)
         seen[self.moved] /= SMALLEST_SEEN
-        return tuple((2 * np.ceil((seen - patch) / 2 - 1e-6)).astype(int).tolist())
+        margin = 2 * np.ceil((seen - patch) / 2 - 1e-6)
+        return tuple(margin.astype(int).tolist())
 
-    def apply(self, image: np.ndarray, label: np.ndarray | None, draw: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def apply(
+        self, image: np.ndarray, label: np.ndarray | None, draw: int,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Carry out a draw; the arguments are left as they are.
 
         Args:
@@ -80,7 +84,9 @@ class NnunetAugmenter:
         Returns:
             (C, X, Y, Z) float32 and (X, Y, Z) of the label's type, or None.
         """
-        stepped = [*image[self.label_like], *([] if label is None else [label])]
+        stepped = image[self.label_like]
+        if label is not None:
+            stepped = np.concatenate((stepped, label[None]), dtype=np.float32)
         with _seeded(draw):
             smooth, stepped = self._move(image[~self.label_like], stepped)
             for transform in self.intensity:
@@ -90,10 +96,9 @@ class NnunetAugmenter:
         result[self.label_like] = stepped[0, : self.label_like.sum()]
         return result, None if label is None else stepped[0, -1].astype(label.dtype)
 
-    def _move(self, smooth: np.ndarray, stepped: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def _move(self, smooth: np.ndarray, stepped: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Turn, scale, crop and mirror channels alike; give them as batches of one."""
-        seg = np.stack(stepped, dtype=np.float32) if stepped else np.empty((0, *smooth.shape[1:]), np.float32)
-        batch = self.space(data=self._sliced(smooth), seg=self._sliced(seg))
+        batch = self.space(data=self._sliced(smooth), seg=self._sliced(stepped))
         batch = {key: self._joined(array) for key, array in batch.items()}
         batch = batch if self.mirror is None else self.mirror(**batch)
         return batch["data"], batch["seg"]
@@ -109,8 +114,8 @@ class NnunetAugmenter:
         """Undo `_sliced`: give (1, C, ...)."""
         if self.flat is None:
             return batch
-        thickness = self.patch_size[self.flat]
-        return np.moveaxis(batch.reshape(1, -1, thickness, *batch.shape[2:]), 2, self.flat + 2)
+        slices = batch.reshape(1, -1, self.patch_size[self.flat], *batch.shape[2:])
+        return np.moveaxis(slices, 2, self.flat + 2)
 
     def _space(self) -> SpatialTransform:
         angles = dict.fromkeys(("angle_x", "angle_y", "angle_z"), (-self.angle, self.angle))
@@ -139,7 +144,8 @@ def _intensity(flat: int | None) -> list:
 
 def _flat_axis(patch: Sequence[int]) -> int | None:
     """Name the axis across the slices of a flat volume."""
-    return int(np.argmin(patch)) if len(patch) == 3 and max(patch) > FLATTEST * min(patch) else None
+    is_flat = len(patch) == 3 and max(patch) > FLATTEST * min(patch)
+    return int(np.argmin(patch)) if is_flat else None
 
 
 def _kind(patch: Sequence[int], flat: int | None) -> str:

@@ -52,7 +52,7 @@ def non_finite(image: Image) -> int:
 
 
 def write_mask(path: Path | str, data: np.ndarray, like: Image | Grid) -> None:
-    """Write whole numbers (X, Y, Z) on the grid of `like`, with an image's codes and units where the format is the same.
+    """Write whole numbers (X, Y, Z) on the grid of `like`, with an image's codes and units in its own format.
 
     Raises:
         DataError: another shape than `like`, values that are not integers, an unknown ending, a full disk.

@@ -99,11 +99,12 @@ def _voxels(path: Path, nifti: Any, grid: Grid, raw: bytes) -> np.ndarray:
 
     kind, offset = nifti.get_data_dtype(), int(nifti.get_data_offset())
     count = math.prod(grid.shape)
+    needed = count * kind.itemsize
     if kind.kind not in "iuf" or kind.itemsize > 8:
         raise DataError(f"{path} holds {kind} voxels, expected real numbers of 8 to 64 bits.", "Convert the image.")
-    if len(raw) - offset < count * kind.itemsize:
+    if len(raw) - offset < needed:
         raise DataError(
-            f"{path} is cut short: {times(nifti.get_data_shape())} voxels of {kind.name} need {count * kind.itemsize} bytes, "
+            f"{path} is cut short: {times(nifti.get_data_shape())} voxels of {kind.name} need {needed} bytes, "
             f"found {max(0, len(raw) - offset)}.",
             "Copy or download the file again.",
         )
