@@ -15,7 +15,7 @@ import pytest
 from sulcnet import __version__
 from sulcnet.cli import _command
 from sulcnet.cli._command import Command, Terminated, next_command
-from sulcnet.errors import DataError, PartlyDone, UsageError
+from sulcnet.errors import DataError, PartlyDone
 
 PACKAGE = Path(__file__).parents[1] / "sulcnet"
 FILES = sorted(file.stem for file in (PACKAGE / "cli").glob("[a-z]*.py"))

@@ -22,9 +22,9 @@ from sulcnet.losses.contrast import info_nce, nt_xent
 from sulcnet.losses.ssim import to_unit
 from sulcnet.memory.live_bytes import fake_modules
 from sulcnet.networks import build, family
+from sulcnet.options import resolve
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.pretraining._contrast import NOBODY, Queue
-from sulcnet.options import resolve
 from sulcnet.pretraining._pretraining import Pretraining, build_method
 from sulcnet.records.experiment import Schedule
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan

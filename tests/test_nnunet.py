@@ -14,7 +14,6 @@ from sulcnet.data.loader import batches
 from sulcnet.data.patches import PatchSource
 from sulcnet.data.region import learn_region
 from sulcnet.errors import UsageError
-from sulcnet.options import parse
 from sulcnet.records.plan import load_plan
 from sulcnet.records.splits import Splits
 from sulcnet.runs.folders import read_cases
@@ -153,9 +152,9 @@ def test_a_crop_of_the_margin_holds_a_rotation_of_thirty_degrees():
 
 def test_numbers_of_the_other_augmentation_are_refused_not_ignored():
     with pytest.raises(UsageError, match="gamma: augmentation=nnunet has its own numbers"):
-        parse(AugmentOptions, ["augmentation=nnunet", "gamma=(0.8,1.2)"])
+        AugmentOptions.of({"augmentation": "nnunet", "gamma": "(0.8,1.2)"})
     with pytest.raises(UsageError, match="augmentation: expected one of sulcnet, nnunet, found 'nnunet2'"):
-        parse(AugmentOptions, ["augmentation=nnunet2"])
+        AugmentOptions.of({"augmentation": "nnunet2"})
     with pytest.raises(UsageError, match="mirror_axes: there is no axis 3"):
         build_augmenter(NNUNET.replace(mirror_axes=(3,)), PATCH, (False,), (1, 1, 1))
 

@@ -7,22 +7,21 @@ import typing
 from dataclasses import fields, make_dataclass
 
 import pytest
-from cohort import prepared_cohort
+from cohort import prepared_cohort, train
 
 from sulcnet import options, plugins
 from sulcnet.cli.plan import COMMAND as PLAN
 from sulcnet.cli.pretrain import COMMAND as PRETRAIN
 from sulcnet.cli.train import COMMAND as TRAIN
 from sulcnet.errors import ModelError, UsageError
-from sulcnet.options import EXPORTS, Family, Options, option, resolve
 from sulcnet.memory.tracing import trace_step
 from sulcnet.networks import family
+from sulcnet.options import EXPORTS, Family, Options, option, resolve
 from sulcnet.prediction.model import load_model
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.memory import StepNeed, StepQuestion
 from sulcnet.records.plan import load_plan
 from sulcnet.records.workspace import EXPERIMENT
-from sulcnet.runs.training import TrainingWish, train
 
 FAMILIES = [plugins.find(folder, name, export) for folder, export in EXPORTS.items() for name in plugins.names(folder, export)]
 EACH = [pytest.param(family, item, id=f"{family.folder}/{family.name}-{item.name}") for family in FAMILIES for item in fields(family.Options)]
@@ -244,14 +243,13 @@ def test_what_an_earlier_version_wrote_predicts_and_is_not_continued(prepared, t
     """It wrote down neither rates nor what a preset took: a run of it that was not finished cannot go on here."""
     monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 4)
     _, workspace, folders = prepared
-    told = dict(epochs=1, device="cpu", precision="fp32", threads=1)
-    run = train(workspace, folders, TrainingWish(settings=("pooling=mean",), **told))
+    run = train(workspace, folders, epochs=1, settings=("pooling=mean",))
     experiment = Experiment.load(run / EXPERIMENT)
     kept = {name: value for name, value in experiment.options.items() if name in ("pooling", "rotation", "recompute")}
     experiment.replace(options={**kept, "rate": 0.0}).save(run / EXPERIMENT)
     model = load_model(run)
     assert model.model.tasks[1].options.pooling == "mean" and model.model.tasks[1].options.dropout == 0.5
-    assert train(workspace, folders, TrainingWish(go_on=True, **told)).path == run.path             # trained: it is only to be scored
+    assert train(workspace, folders, epochs=1, go_on=True).path == run.path             # trained: it is only to be scored
     run.checkpoint("final").unlink()
     with pytest.raises(ModelError, match="begun by an earlier version of sulcnet, which did not write down epochs, "):
-        train(workspace, folders, TrainingWish(go_on=True, **told))
+        train(workspace, folders, epochs=1, go_on=True)
