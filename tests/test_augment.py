@@ -371,8 +371,8 @@ class TestMessages:
             augmenter.apply(np.zeros((1, 4, 4, 4), np.float32), None, plain())
 
     def test_an_axis_that_is_not_there_is_named(self):
-        with pytest.raises(UsageError, match="axis 3"):
-            build_augmenter(replace(OFF, mirror_axes=(3,)), PATCH, (False,), (1, 1, 1))
+        with pytest.raises(UsageError, match="axis 2"):
+            build_augmenter(replace(OFF, mirror_axes=(2,)), PATCH[:2], (False,), (1, 1))
 
     def test_options_survive_json(self):
         options = replace(AugmentOptions(), mirror_axes=(0,), gamma=(0.8, 1.2))

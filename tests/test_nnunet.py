@@ -155,8 +155,8 @@ def test_numbers_of_the_other_augmentation_are_refused_not_ignored():
         AugmentOptions.of({"augmentation": "nnunet", "gamma": "(0.8,1.2)"})
     with pytest.raises(UsageError, match="augmentation: expected one of sulcnet, nnunet, found 'nnunet2'"):
         AugmentOptions.of({"augmentation": "nnunet2"})
-    with pytest.raises(UsageError, match="mirror_axes: there is no axis 3"):
-        build_augmenter(NNUNET.replace(mirror_axes=(3,)), PATCH, (False,), (1, 1, 1))
+    with pytest.raises(UsageError, match="mirror_axes: there is no axis 2"):
+        build_augmenter(NNUNET.replace(mirror_axes=(2,)), SLICE, (False,), (1, 1))
 
 
 def test_the_option_chooses():

@@ -171,14 +171,18 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from sulcnet.losses import Ratio
-from sulcnet.options import option
+from sulcnet.options import Family, Options, option
 from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.runs._kind import Assembly, RunKind, Stage
 from sulcnet.training.method import Group, Method, Step, Term
 
 @dataclass(frozen=True)
-class Options:
-    rate: float = option(0.1, "peak rate")
+class LineOptions(Options):
+    epochs: int = option(2, "epochs", at_least=1)
+    rate: float = option(0.1, "peak rate", above=0)
+
+class Lines(Family):
+    Options = LineOptions
 
 class Line(Method):
     def __init__(self, aim, before):
@@ -197,12 +201,12 @@ class Batches:
     def close(self): self.closed = True
 
 class Twice(RunKind):
-    def options(self, spec): return Options
+    def families(self, spec, plan): return [Lines()]
     def assemble(self, job):
-        schedule = Schedule(2, 3, {"network": 0.1}, 0.0, 0.0, 1.0, 0.0)
+        schedule = Schedule(job.options[0].epochs, 3, {"network": 0.1}, 0.0, 0.0, 1.0, 0.0)
         experiment = job.before or Experiment(
             kind=job.spec.kind, dataset=job.spec.datasets[0], configuration="3d", network=job.spec.network, pretrain="none",
-            tune="", preset=job.spec.preset, fold="holdout", seed=0, schedule=schedule, options={"rate": 0.1}, assumptions={},
+            tune="", preset=job.spec.preset, fold="holdout", seed=0, schedule=schedule, options=job.options[0].to_json(), assumptions={},
             precision=job.precision, device="cpu", threads=1, preparation="", versions={}, subjects={}, train=(), validation=(),
             test=(), run=job.spec)
         made = []
