@@ -78,7 +78,7 @@ def take(run: RunFolder) -> None:
 
 
 def recorded(run: RunFolder, wish: Wish, *families: Family) -> tuple[Experiment, list[Any]]:
-    """Give the experiment of a run that is to be continued, and the options of each family; flags may repeat it, not change it.
+    """Give the experiment of a run that is to be continued, and each family's options; flags may repeat it, not change it.
 
     Raises:
         UsageError: they would change it.
@@ -90,7 +90,8 @@ def recorded(run: RunFolder, wish: Wish, *families: Family) -> tuple[Experiment,
     asked = options.merged(options.resolve(experiment.preset, wish.settings, *families))
     lost = [name for name in asked if name not in experiment.options]
     if lost:
-        raise ModelError(f"{run.path} was begun by an earlier version of sulcnet, which did not write down {', '.join(lost)}.",
+        raise ModelError(f"{run.path} was begun by an earlier version of sulcnet, which did not write down "
+                         f"{', '.join(lost)}.",
                          f"Continue it with sulcnet {experiment.versions.get('sulcnet')}, or start anew with --overwrite.")
     set_now = {setting.partition("=")[0] for setting in wish.settings}
     differ += [name for name in asked if name in set_now and asked[name] != experiment.options[name]]

@@ -136,7 +136,8 @@ def _train(
     """See that the export will load, train, export; `schedule` is that of a run that goes on."""
     method.modules.to(run.device)
     schedule = schedule or schedule_of(
-        run.options, len(run.pool.training), run.batch, run.wish.accumulate or run.accumulate, run.wish.minutes, run.wish.patience,
+        run.options, len(run.pool.training), run.batch, run.wish.accumulate or run.accumulate,
+        run.wish.minutes, run.wish.patience,
     )
     method.begin(schedule)
     transfer = dry_load(method, run.plan, run.network_plan)

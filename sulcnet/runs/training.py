@@ -112,7 +112,8 @@ def train(
         Interrupted: a signal stopped it; `go_on` continues.
     """
     plan = load_plan(folders.plans, wish.configuration)
-    options.resolve(plan.preset, wish.settings, *families_of(plan, wish.tune), epochs=wish.epochs)      # or it ends here
+    # Before a pre-training is made for a run that is refused then.
+    options.resolve(plan.preset, wish.settings, *families_of(plan, wish.tune), epochs=wish.epochs)
     network_plan = plan.network(wish.net).of(wish.tune)
     start = find_start(workspace, folders, wish, plan, network_plan)
     run = workspace.training_run(folders, *_folder_name(wish, start, plan, network_plan))
@@ -215,7 +216,8 @@ def _experiment(
 ) -> Experiment:
     """Write down everything that decides the result."""
     device, patches = choose_device(wish.device), network_plan.batch_size * network_plan.windows
-    schedule = schedule_of(own[0], len(training), patches, wish.accumulate or network_plan.accumulate, wish.minutes, wish.patience)
+    accumulate = wish.accumulate or network_plan.accumulate
+    schedule = schedule_of(own[0], len(training), patches, accumulate, wish.minutes, wish.patience)
     return Experiment(
         kind="train", dataset=plan.dataset, configuration=plan.configuration, network=network_plan.network.name,
         pretrain=start.name, tune=wish.tune, preset=plan.preset, fold=wish.fold, seed=wish.seed, schedule=schedule,
