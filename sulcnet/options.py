@@ -70,8 +70,8 @@ class Limits(NamedTuple):
 
 
 def option(
-    default: Any, meaning: str, *, at_least: float | None = None, above: float | None = None, at_most: float | None = None,
-    below: float | None = None, among: Sequence[Any] = (), **presets: Any,
+    default: Any, meaning: str, *, at_least: float | None = None, above: float | None = None,
+    at_most: float | None = None, below: float | None = None, among: Sequence[Any] = (), **presets: Any,
 ) -> Any:
     """Declare an option: its default, its meaning (shown by --help), what it may be, and what presets take instead."""
     limits = Limits(at_least, above, at_most, below, tuple(among))
@@ -89,7 +89,8 @@ class Options:
     def __post_init__(self):
         wrong = _wrong_values(self) or [f"{name}: {what}" for name, what in self.problems()]
         if wrong:
-            error = UsageError(f"{type(self).__name__} has {counted(len(wrong), 'problem')}: {'; '.join(wrong)}.", "Correct them.")
+            said = f"{type(self).__name__} has {counted(len(wrong), 'problem')}: {'; '.join(wrong)}."
+            error = UsageError(said, "Correct them.")
             error.wrong = wrong
             raise error
 
@@ -179,7 +180,7 @@ def presets() -> list[str]:
 
 
 def identity(preset: str) -> str:
-    """Name a preset so that another content has another name: one that did not come with the package by its values too."""
+    """Name a preset so that another content has another name: one with values of its own by these too."""
     own = [(name, found) for name, found in _chain(preset) if found.values]
     return f"{preset}@{hashlib.sha256(repr(own).encode()).hexdigest()[:8]}" if own else preset
 
@@ -200,7 +201,8 @@ def _usual(family: Family, preset: str) -> dict[str, Any]:
     try:
         family.Options.of(usual)
     except UsageError as error:
-        raise UsageError(f"The preset {preset}, {family.folder}/{family.name}: {'; '.join(error.wrong)}.", "Correct its file.") from None
+        said = f"The preset {preset}, {family.folder}/{family.name}: {'; '.join(error.wrong)}."
+        raise UsageError(said, "Correct its file.") from None
     return usual
 
 
@@ -246,7 +248,8 @@ def _check(name: str, preset: Preset) -> None:
         known = {item.name: "" for family in families for item in fields(family.Options)}
         unknown = [option for option in values if option not in known]
         if unknown:
-            raise UsageError(f"The preset {name}: {key} has no {', '.join(unknown)}.", _advice({each: each for each in known}, unknown))
+            advice = _advice({each: each for each in known}, unknown)
+            raise UsageError(f"The preset {name}: {key} has no {', '.join(unknown)}.", advice)
 
 
 def _read(settings: Sequence[str] | Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -267,13 +270,16 @@ def _read(settings: Sequence[str] | Mapping[str, Any]) -> tuple[dict[str, Any], 
 
 
 def _advice(listed: Mapping[str, str], unknown: Sequence[str]) -> str:
-    """Name the options that were meant, then list all of them."""
-    near = [name for key in unknown for name in difflib.get_close_matches(key, listed, n=1)]
+    """Name the options that were meant; list all of them where that cannot be told."""
+    near = {key: difflib.get_close_matches(key, listed, n=1) for key in unknown}
+    meant = ", ".join(dict.fromkeys(name for names in near.values() for name in names))
+    if all(near.values()):
+        return (f"Did you mean {meant}? " if meant else "") + "--help lists all options with their meanings."
     whole = [text.replace(" ", NO_BREAK) for text in listed.values()]            # (0.7, 1.4) stays on one line
     every = textwrap.fill(", ".join(whole) or "none", WIDTH, initial_indent=INDENT, subsequent_indent=INDENT,
                           break_long_words=False, break_on_hyphens=False).replace(NO_BREAK, " ")
     known = f"Known:\n{every}" if "\n" in every else f"Known: {every.strip()}."
-    return f"Did you mean {', '.join(dict.fromkeys(near))}? {known}" if near else known
+    return f"Did you mean {meant}? {known}" if meant else known
 
 
 @cache

@@ -103,7 +103,8 @@ def drawn(method: Pretraining, first: int = 0) -> Iterator[Images]:
 
 
 def schedule_of(preset: str, epochs: int = 1, steps: int = 2, **changes) -> Schedule:
-    return Schedule(**{**dict(epochs=epochs, steps_per_epoch=steps, rates=resolve(preset, {}, plugins.find("pretraining", "adversarial", "METHOD"))[0].rates(), weight_decay=1e-2, warm_up=0.0,
+    (own,) = resolve(preset, {}, plugins.find("pretraining", "adversarial", "METHOD"))
+    return Schedule(**{**dict(epochs=epochs, steps_per_epoch=steps, rates=own.rates(), weight_decay=1e-2, warm_up=0.0,
                               floor=0.1, clip=1.0), **changes})
 
 

@@ -11,25 +11,27 @@ from sulcnet.records.plan import NetworkPlan
 from sulcnet.training.schedule import ScheduleOptions
 
 EPOCH_PATCHES = 250
+ALIKE = ("epochs", "weight_decay", "warm_up", "floor", "clip", "optimiser", "decay")     # options under the same name
 
 
 def schedule_of(
-    options: ScheduleOptions, cases: int, patches: int, accumulate: int = 1, minutes: float | None = None, patience: int | None = None,
+    options: ScheduleOptions, cases: int, patches: int, accumulate: int = 1, minutes: float | None = None,
+    patience: int | None = None,
 ) -> Schedule:
     """Give the schedule of a run, an epoch of which draws one patch per training case, but at least 250.
 
     Args:
         patches: per micro-batch. Pre-training counts samples, so that every method meets as many per epoch.
     """
+    steps = max(1, ceil(max(cases, EPOCH_PATCHES) / (patches * accumulate)))
+    alike = {name: getattr(options, name) for name in ALIKE}
     return Schedule(
-        epochs=options.epochs, steps_per_epoch=max(1, ceil(max(cases, EPOCH_PATCHES) / (patches * accumulate))), rates=options.rates(),
-        weight_decay=options.weight_decay, warm_up=options.warm_up, floor=options.floor, clip=options.clip, optimiser=options.optimiser,
-        decay=options.decay, accumulate=accumulate, minutes=minutes, patience=patience or 0,
+        steps_per_epoch=steps, rates=options.rates(), accumulate=accumulate, minutes=minutes, patience=patience or 0, **alike,
     )
 
 
 def unplanned(network_plan: NetworkPlan, options: NetworkOptions, views: int) -> NetworkPlan:
-    """Give the plan of a pre-training that was not planned: patch and views per step are the preset's, else this plan's."""
+    """Give the plan of a pre-training that was not planned: patch and views per step are the preset's, else the plan's."""
     spec, patch, images = network_plan.network, network_plan.patch_size, network_plan.batch_size * network_plan.windows
     if options.patch:
         patch, images = family(spec.name).fitted(spec, (options.patch,) * spec.ndim), options.windows

@@ -32,7 +32,8 @@ def add_run_flags(parser: Parser, better: str) -> None:
         better: what patience waits for.
     """
     group = parser.group("length")
-    group.add_argument("--epochs", type=positive, metavar="N", help="epochs of at least 250 patches (default: the preset's)")
+    group.add_argument("--epochs", type=positive, metavar="N",
+                       help="epochs of at least 250 patches (default: the preset's)")
     group.add_argument("--time-limit", type=amount, metavar="MINUTES", help="train this long; the schedule fits the clock")
     group.add_argument("--patience", type=positive, metavar="N", help=f"stop after N epochs without a better validation {better}")
     group.add_argument("--accumulate", type=positive, metavar="N", help="micro-batches per step (default: the plan's)")

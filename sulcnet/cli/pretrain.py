@@ -27,7 +27,8 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("method", choices=methods, metavar="method", help=f"one of {', '.join(methods)}")
     add_fold(parser)
     parser.add_argument("--net", metavar="NET", help="a planned network (default: the only one planned)")
-    parser.add_argument("--preset", choices=options.presets(), help=f"loss, rates, batch, length: {', '.join(options.presets())} (default: the plan's)")
+    parser.add_argument("--preset", choices=options.presets(),
+                        help=f"loss, rates, batch, length: {', '.join(options.presets())} (default: the plan's)")
     add_run_flags(parser, "loss")
     parser.group("methods, and what --set changes of them").description = "\n".join(_described(methods))
 

@@ -30,22 +30,23 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--tune", default=None, choices=plugins.names("tuning", "TUNING"), metavar="NAME",
                         help=f"what learns: {', '.join(plugins.names('tuning', 'TUNING'))} "
                              "(default: full after pre-training, else scratch)")
-    parser.add_argument("--top-fraction", dest="set", action="append", default=[], type="top_fraction={}".format, metavar="F",
-                        help="largest share of the parameters that --tune top trains; the same as --set top_fraction=F (default: 0.1)")
+    parser.add_argument("--top-fraction", dest="set", action="append", default=[], metavar="F", type="top_fraction={}".format,
+                        help="largest share of the parameters that --tune top trains; as --set top_fraction=F (default: 0.1)")
     parser.add_argument("--no-auto-pretrain", action="store_true", help="fail where --pretrain names a method that was not run, instead of running it first")
     add_run_flags(parser, "score")
     list_options(parser, tuning_options())
 
 
 def tuning_options() -> list[options.Row]:
-    """List what --set changes: the options of every run, then those of single strategies with their names; then the tasks'."""
+    """List what --set changes: options of every run, of single strategies with their names, of the tasks."""
     tables = {name: options.table(plugins.find("tuning", name, "TUNING")) for name in plugins.names("tuning", "TUNING")}
     users: dict[options.Row, list[str]] = {}
     for name, table in tables.items():
         for row in table:
             users.setdefault(row, []).append(name)
     common = [row for row, names in users.items() if len(names) == len(tables)]
-    special = [row._replace(meaning=f"{row.meaning} ({', '.join(names)})") for row, names in users.items() if row not in common]
+    special = [row._replace(meaning=f"{row.meaning} ({', '.join(names)})")
+               for row, names in users.items() if row not in common]
     tasks = [options.table(plugins.find("tasks", name, "TASK")) for name in plugins.names("tasks", "TASK")]
     return [*common, *special, *chain(*tasks)]
 

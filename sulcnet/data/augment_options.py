@@ -1,4 +1,4 @@
-"""How often and how strongly training patches are changed: the numbers of `augment.py`, which are read without its engine."""
+"""How often and how strongly training patches are changed: the numbers of `augment.py`, without its engine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class AugmentOptions(Options):
     elastic: tuple[float, float] = _strength((1.0, 3.0), "standard deviation of the control points' shifts [voxels]")
     elastic_spacing: float = option(16.0, "distance between control points [voxels]", at_least=2)
     mirror_axes: tuple[int, ...] = option((), "axes that are reversed in half of the samples; left and right change places",
-                                          at_least=0, at_most=2)
+                                          at_least=0)
     bias_probability: float = _share(0.15, "share of channels that get a smooth multiplicative field")
     bias: tuple[float, float] = _strength((0.0, 0.15), "standard deviation of the field's log coefficients")
     noise_probability: float = _share(0.1, "share of channels that get Gaussian noise")

@@ -23,8 +23,8 @@ log = logging.getLogger("sulcnet")
 # The code that decides what a step holds: rows are of one state of it. A test sees that nothing is missing here.
 DECIDING = (
     "losses", "networks", "presets", "pretraining", "tasks", "tuning", "memory/allocator.py", "memory/live_bytes.py",
-    "training/device.py", "training/loop.py", "training/method.py", "training/schedule.py", "assembly/finetuning.py", "assembly/frozen.py",
-    "assembly/schedules.py", "memory/tracing.py",
+    "training/device.py", "training/loop.py", "training/method.py", "training/schedule.py",
+    "assembly/finetuning.py", "assembly/frozen.py", "assembly/schedules.py", "memory/tracing.py",
 )
 
 

@@ -62,13 +62,17 @@ class NetworkFamily(Family):
     stages: Callable[[Sequence[int], Sequence[float]], tuple] | None = None
     Options: type[NetworkOptions] = NetworkOptions
 
-    def topology(self, ndim: int, in_channels: int, features: int, patch: Sequence[int], spacing: Sequence[float]) -> NetworkSpec:
+    def topology(
+        self, ndim: int, in_channels: int, features: int, patch: Sequence[int], spacing: Sequence[float]
+    ) -> NetworkSpec:
         """Give the spec that suits a patch [voxels] of a spacing [mm]; the patch need not be divisible."""
-        return NetworkSpec(self.name, ndim, in_channels, features, *(self.stages(patch, spacing) if self.stages else ()))
+        stages = self.stages(patch, spacing) if self.stages else ()
+        return NetworkSpec(self.name, ndim, in_channels, features, *stages)
 
     def fitted(self, spec: NetworkSpec, patch: Sequence[int]) -> tuple[int, ...]:
         """Round a patch up to what the network can halve."""
-        return tuple(ceil(max(self.smallest_patch, size) / step) * step for size, step in zip(patch, self.divisor(spec)))
+        sizes = zip(patch, self.divisor(spec))
+        return tuple(ceil(max(self.smallest_patch, size) / step) * step for size, step in sizes)
 
     def overhead(self, recompute: str) -> float:
         """Give the factor for what is recomputed; one that was not measured is taken for the largest that was."""

@@ -98,8 +98,8 @@ def question_of(asked: Asked, step: Step, candidate: Candidate, images: int, acc
     """Ask what a step of `accumulate` micro-batches needs, each of so many samples."""
     heads = (0, 0) if step.views else (asked.structures, asked.classes)
     values = asked.values if step.values else (0,) * len(asked.values)
-    return StepQuestion(step.asked_as.name, identity(asked.preset), candidate.spec, candidate.patch, images, candidate.windows, candidate.bag,
-                        accumulate, *heads, values, asked.precision, recompute)
+    return StepQuestion(step.asked_as.name, identity(asked.preset), candidate.spec, candidate.patch, images,
+                        candidate.windows, candidate.bag, accumulate, *heads, values, asked.precision, recompute)
 
 
 def card_bytes(family: NetworkFamily, need: StepNeed, recompute: str, more: int = 0) -> int:

@@ -14,7 +14,7 @@ LIGHT = ("noise", "blur", "gamma", "bias")
 
 
 def image_terms(output: Tensor, batch: Images, loss: str) -> dict[str, Term]:
-    """Compare a drawn image (B, C, X, Y, Z) with the clean one: `ssim`, 1 - SSIM ([P] eq. 2), or `ssim+l1`, half of it and half L1.
+    """Compare a drawn image (B, C, X, Y, Z) with the clean one: `ssim` is 1 - SSIM ([P] eq. 2), `ssim+l1` half it, half L1.
 
     L1 is in network units, SSIM of images mapped to [0, 1]; both count foreground alone.
     """

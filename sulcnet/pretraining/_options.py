@@ -21,12 +21,14 @@ LOSSES = ("ssim+l1", "ssim")            # what a drawn image is compared by
 
 def corruption(more: str = "", **presets: float) -> float:
     """Declare how often inputs are corrupted."""
-    return option(0.5, f"share of channels that get each of noise, blur, gamma, bias field{more}", at_least=0, at_most=1, **presets)
+    return option(0.5, f"share of channels that get each of noise, blur, gamma, bias field{more}",
+                  at_least=0, at_most=1, **presets)
 
 
 def image_loss() -> str:
     """Declare how a drawn image is compared with the true one."""
-    return option("ssim+l1", "what a drawn image costs: 0.5 (1 - SSIM) + 0.5 L1, or 1 - SSIM alone", paper="ssim", among=LOSSES)
+    return option("ssim+l1", "what a drawn image costs: 0.5 (1 - SSIM) + 0.5 L1, or 1 - SSIM alone",
+                  paper="ssim", among=LOSSES)
 
 
 @dataclass(frozen=True)

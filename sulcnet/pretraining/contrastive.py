@@ -1,4 +1,4 @@
-"""Know two views of one case by their features among views of other cases (contrast; SimCLR, MoCo, Mamalakis et al. 2024)."""
+"""Know two views of one case by their features among views of other cases (SimCLR, MoCo, Mamalakis et al. 2024)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ class ContrastiveOptions(PretrainOptions):
                             at_least=0, at_most=1)
     corruption: float = corruption(", brightness, contrast")
     queue: int = option(256, "embeddings of earlier steps that are negatives too; level=image", paper=0, at_least=0)
-    every: int = option(2, "one step in so many looks at the queue and fills it, by a moving average of the encoder", at_least=1)
-    momentum: float = option(0.99, "share that the moving average, which fills the queue, keeps per step", at_least=0, at_most=1)
+    every: int = option(2, "one step in so many looks at the queue and fills it, by a moving average of the encoder",
+                        at_least=1)
+    momentum: float = option(0.99, "share that the moving average, which fills the queue, keeps per step",
+                             at_least=0, at_most=1)
     same_place: bool = option(False, "only patches from about the same place of other cases are negatives; level=image")
     hidden: int = option(512, "width of the projection's hidden layer; level=image", at_least=1)
     out: int = option(128, "values of an embedding; level=image", at_least=1)

@@ -25,7 +25,8 @@ class DiffusionOptions(PretrainOptions):
     last_beta: float = option(2e-2, "variance of the noise that the last level adds", above=0, below=1)
     fold_t: int = option(50, "noise level at which the network is exported for fine-tuning", at_least=1, at_most=STEPS)
     outside: float = option(0.1, "weight of a background voxel's loss; a foreground one's is 1; predicts=v", at_least=0)
-    sampling_steps: int = option(25, "steps from pure noise to the picture at the end of the run", at_least=1, at_most=STEPS)
+    sampling_steps: int = option(25, "steps from pure noise to the picture at the end of the run",
+                                 at_least=1, at_most=STEPS)
 
 
 def make(*parts):

@@ -87,7 +87,7 @@ def take(run: RunFolder) -> None:
 
 
 def recorded(run: RunFolder, spec: RunSpec, *families: Family) -> tuple[Experiment, list[Options]]:
-    """Give the experiment of a run that is to be continued, and the options of each family; flags may repeat it, not change it.
+    """Give the experiment of a run that is to be continued, and each family's options; flags may repeat it, not change it.
 
     Raises:
         UsageError: they would change it.
@@ -99,7 +99,8 @@ def recorded(run: RunFolder, spec: RunSpec, *families: Family) -> tuple[Experime
     asked = merged(resolve(experiment.preset, spec.settings, *families))
     lost = [name for name in asked if name not in experiment.options]
     if lost:
-        raise ModelError(f"{run.path} was begun by an earlier version of sulcnet, which did not write down {', '.join(lost)}.",
+        raise ModelError(f"{run.path} was begun by an earlier version of sulcnet, which did not write down "
+                         f"{', '.join(lost)}.",
                          f"Continue it with sulcnet {experiment.versions.get('sulcnet')}, or start anew with --overwrite.")
     set_now = {setting.partition("=")[0] for setting in spec.settings}
     differ += [name for name in asked if name in set_now and asked[name] != experiment.options[name]]

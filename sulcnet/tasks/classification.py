@@ -13,7 +13,8 @@ class ClassificationOptions(Options):
     """How much the class counts, and how windows agree on it."""
 
     classification_weight: float = weight(0.15)
-    pooling: str = option("attention", "how windows agree on the class: attention, or the mean of their logits", among=("attention", "mean"))
+    pooling: str = option("attention", "how windows agree on the class: attention, or the mean of their logits",
+                          among=("attention", "mean"))
     dropout: float = option(0.5, "share of the class head's inputs that are dropped in training", at_least=0, below=1)
 
 

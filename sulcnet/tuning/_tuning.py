@@ -37,8 +37,10 @@ class TuningOptions(AugmentOptions, ScheduleOptions):
 class FrozenOptions(TuningOptions):
     """Options of strategies whose encoder is frozen, so that its features can be kept."""
 
-    views: int = option(0, "augmented views per case that training keeps to; 0 draws new ones in every step", at_least=0)
-    cache_gb: float = option(0.0, "memory for the frozen features of these views [GB]; 0 computes them in every step", at_least=0)
+    views: int = option(0, "augmented views per case that training keeps to; 0 draws new ones in every step",
+                        at_least=0)
+    cache_gb: float = option(0.0, "memory for the frozen features of these views [GB]; 0 computes them in every step",
+                             at_least=0)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         yield from super().problems()

@@ -1,4 +1,4 @@
-"""Everything learns from a pre-trained start, at a lower rate than from a random one (the default of `rate`; see `scratch`)."""
+"""Everything learns from a pre-trained start, at a lower rate than from a random one (`rate` here and in `scratch`)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class TopOptions(FrozenOptions):
     """How much is on top."""
 
-    top_fraction: float = option(0.10, "largest share of the network's parameters, by elements, that learns", above=0, at_most=1)
+    top_fraction: float = option(0.10, "largest share of the network's parameters, by elements, that learns",
+                                 above=0, at_most=1)
 
 
 class Top(Tuning):
