@@ -32,7 +32,8 @@ class Classification(Task):
     def head(self, network: Network, plan: Plan, options: dict) -> nn.Module:
         classes = len(plan.classification.classes)
         pooling = options.get("pooling", "attention")
-        return ClassHead(class_channels(network), classes, len(plan.axes), pooling=pooling, positions=True, dropout=DROPOUT)
+        channels, ndim = class_channels(network), len(plan.axes)
+        return ClassHead(channels, classes, ndim, pooling=pooling, positions=True, dropout=DROPOUT)
 
     def forward(self, head: nn.Module, network: Network, features: Features, batch: Batch, layout: Layout) -> Tensor:
         maps = [in_bag(part, layout) for part in class_maps(network, features)]
