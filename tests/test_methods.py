@@ -70,7 +70,8 @@ def plan_of(net: str, ndim: int = 3, preset: str = "sulcnet") -> Plan:
     features, patch = SMALL[net]
     spec = family(net).topology(ndim, 1, features, patch[:ndim], (1.0,) * ndim)
     network = NetworkPlan(patch[:ndim], 2, 1, 1, MemoryEstimate("none", 1, 2), "test", network=spec)
-    return Plan("Dataset001_T", f"{ndim}d", preset, ("T1w",), {"background": 0, "skeleton": 1}, None, ".nii.gz", (1.0,) * 3, patch,
+    labels, spacing = {"background": 0, "skeleton": 1}, (1.0,) * 3
+    return Plan("Dataset001_T", f"{ndim}d", preset, ("T1w",), labels, None, ".nii.gz", spacing, patch,
                 (Normalisation("zscore"),), {net: network}, slice_axis=0 if ndim == 2 else None)
 
 
@@ -97,8 +98,8 @@ def batch_of(method: Pretraining, seed: int = 0, samples: int = 2) -> Images:
 def drawn(method: Pretraining, first: int = 0) -> Iterator[Images]:
     """What a run's own source draws of phantoms, for as many dimensions as the method's network has."""
     place, cases, plan = prepared_phantoms(len(method.plan.axes))
-    shape = dict(views=method.views, overlap=method.overlap)
-    source = ImageSource([(place, case) for case in cases], plan, method.network_plan, 0, method.augment(), method.corruption(), **shape)
+    located, shape = [(place, case) for case in cases], dict(views=method.views, overlap=method.overlap)
+    source = ImageSource(located, plan, method.network_plan, 0, method.augment(), method.corruption(), **shape)
     return (batch.to(torch.device("cpu")) for batch in image_batches(source, 2, first, workers=0))
 
 
@@ -108,7 +109,9 @@ def schedule_of(preset: str, epochs: int = 1, steps: int = 2, **changes) -> Sche
                               floor=0.1, clip=1.0), **changes})
 
 
-def loop_of(method: Pretraining, folder, schedule: Schedule, stop_at: int | None = None, draw: Callable | None = None) -> Loop:
+def loop_of(
+    method: Pretraining, folder, schedule: Schedule, stop_at: int | None = None, draw: Callable | None = None
+) -> Loop:
     """A loop over batches that depend on the step alone; it ends with an error where a kill would end it."""
 
     def batches(first: int):

@@ -38,7 +38,7 @@ def add_wish(parser: Parser) -> None:
     group.add_argument("--patch", type=positive, nargs="+", metavar="N",
                        help="patch size instead of the planned one: X Y Z; with -c 2d two numbers, those of a slice")
     group.add_argument("--slice-axis", type=int, choices=[0, 1, 2], metavar="AXIS",
-                       help="with -c 2d: 0 sagittal, 1 coronal, 2 axial slices (default: across the coarsest axis, else 0)")
+                       help="with -c 2d: 0 sagittal, 1 coronal, 2 axial slices (default: the coarsest axis, else 0)")
     group.add_argument("--batch", type=positive, metavar="N", help="images per step instead of the planned number")
     group.add_argument("--explain", action="store_true", help="print every patch that was tried, with bytes and arithmetic, and what else would fit")
 
@@ -49,7 +49,10 @@ def wish_of(args: Namespace) -> Wish:
 
     patch = tuple(args.patch) if args.patch else None
     memory = _card() if args.gpu_memory == AUTO else args.gpu_memory
-    return Wish(args.net, args.features, memory, args.preset, args.configuration, patch, args.batch, args.precision, args.slice_axis)
+    return Wish(
+        args.net, args.features, memory, args.preset, args.configuration, patch, args.batch, args.precision,
+        args.slice_axis,
+    )
 
 
 def sentence(plan: Plan, net: str, explain: bool = False) -> str:

@@ -21,7 +21,7 @@ NDIM = 3                                # of a volume, whatever a network sees o
 
 
 def thick(values: Sequence[float], axes: Sequence[int], across: float) -> np.ndarray:
-    """Give one number per axis of a volume (3,): `values` along the axes that a network sees, `across` them `across`."""
+    """Give one number per axis of a volume (3,): `values` along the axes that a network sees, `across` elsewhere."""
     full = np.full(NDIM, across, dtype=np.result_type(np.asarray(values), type(across)))
     full[list(axes)] = values
     return full
@@ -48,7 +48,9 @@ class CaseReader:
         """Travel to a worker without open files, which it opens for itself."""
         return {"_arrays": {}}
 
-    def read(self, folder: Path, case: PreparedCase, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def read(
+        self, folder: Path, case: PreparedCase, low: np.ndarray, high: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Give the image (C, X, Y, Z) in a box, and the label (X, Y, Z); None where the case has none."""
         if (folder, case.id) not in self._arrays:
             label = open_array(folder / f"{case.id}_seg.b2nd") if case.has_label else None

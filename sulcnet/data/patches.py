@@ -4,8 +4,8 @@
     source.sample(step=17, slot=0, batch=4)     # the same today, tomorrow, and in whichever process
 
 The first `bag` windows of a case are the class head's evidence. Where they lie does not depend on the case's own label,
-else their place alone would give the class away; the window after them is centred on the case's structures. A window of a
-2-D plan is a piece of one slice, which is drawn as its place in the slice is.
+else their place alone would give the class away; the window after them is centred on the case's structures.
+A window of a 2-D plan is a piece of one slice, which is drawn as its place in the slice is.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class PatchSource:
         self.folder, self.cases, self.region, self.seed, self.views = folder, list(cases), region, seed, views
         self.axes, self.bag, self.windows = plan.axes, network.bag, network.windows
         self.patch = thick(network.patch_size, plan.axes, 1)
-        self.augmenter = build_augmenter(augment or AugmentOptions.off(), network.patch_size, plan.label_like, plan.network_spacing)
+        options = augment or AugmentOptions.off()
+        self.augmenter = build_augmenter(options, network.patch_size, plan.label_like, plan.network_spacing)
         self.classified = plan.classification is not None
         smallest = smallest_structure(cases, plan.structures)
         self.values = [str(value) for value in plan.structures.values()]
@@ -112,7 +113,9 @@ class PatchSource:
     def _centre(self, case: PreparedCase, rng: np.random.Generator, in_bag: bool) -> np.ndarray:
         kind, anywhere = rng.random(), rng.random(len(case.shape)) * np.array(case.shape)
         if in_bag and self.classified:
-            return self.region.draw(rng, case.shape) + self._middle if self.region is not None and kind < IN_REGION else anywhere
+            if self.region is None or kind >= IN_REGION:
+                return anywhere
+            return self.region.draw(rng, case.shape) + self._middle
         found = [value for value in self.values if case.centres.get(value)]
         if not found or kind >= AT_STRUCTURE:
             return anywhere
@@ -122,7 +125,7 @@ class PatchSource:
 
     @property
     def _middle(self) -> np.ndarray:
-        """From a voxel's number to its middle across slices, else a structure's slice would be rounded to its neighbour."""
+        """From a voxel's number to its middle, across slices: a structure's slice would be rounded to its neighbour."""
         return thick((0.0,) * len(self.axes), self.axes, 0.5)
 
 

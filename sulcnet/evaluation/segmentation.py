@@ -61,7 +61,8 @@ def score_masks(
     for name, value in labels.items():
         if value != 0:
             box = _joint_box(*(found.get(value) for found in boxes))
-            scores[name] = score_pair(prediction[box] == value, reference[box] == value, spacing, tolerance_mm, thickness)
+            masks = prediction[box] == value, reference[box] == value
+            scores[name] = score_pair(*masks, spacing, tolerance_mm, thickness)
     return scores
 
 

@@ -49,7 +49,7 @@ def plan_dataset(folders: DatasetFolders, wish: Wish, workers: int = 1) -> Plan:
     """Plan one network; others that were planned before stay in the plan as long as the preparation is the same.
 
     Raises:
-        ModelError: the dataset is not measured, the network has no form of these dimensions, or nothing fits the budget.
+        ModelError: the dataset is not measured, the network is not for these dimensions, or nothing fits the budget.
     """
     if not folders.fingerprint.exists():
         raise ModelError(f"{folders.fingerprint} does not exist: the dataset is not measured.",
@@ -61,7 +61,8 @@ def plan_dataset(folders: DatasetFolders, wish: Wish, workers: int = 1) -> Plan:
     with Needs.kept() as needs:
         network = plan_network(wish.net, asked_of(plan, fingerprint, wish, family(wish.net).features), needs, workers)
     plans = load_plans(folders.plans) if folders.plans.exists() else {}
-    plan = plan.replace(prepared_as=_prepared_by(plan, plans), networks={**_networks_of(plan, plans), wish.net: network})
+    networks = {**_networks_of(plan, plans), wish.net: network}
+    plan = plan.replace(prepared_as=_prepared_by(plan, plans), networks=networks)
     save_plan(folders.plans, plan)
     return plan
 
@@ -78,7 +79,7 @@ def _check_dimensions(net: str, ndim: int) -> None:
 
 
 def _prepared_by(plan: Plan, plans: dict[str, Plan]) -> str:
-    """Name the configuration whose prepared cases are those of this plan, "" for its own: a 2-D plan shares those of 3-D."""
+    """Name the configuration whose prepared cases are those of this plan, "" for its own; 2-D and 3-D share theirs."""
     first = sorted(plans.values(), key=lambda other: other.configuration != plan.configuration)
     same = [other.folder for other in first if other.preparation_hash() == plan.preparation_hash()]
     folder = same[0] if same else plan.configuration

@@ -128,8 +128,10 @@ def _plan(question: StepQuestion) -> Plan:
     classification = Classification("class", tuple(f"class {number}" for number in range(question.classes)), False) if question.classes else None
     labels = {"background": 0, **{f"structure {number}": number for number in range(1, question.structures + 1)}}
     names = tuple(f"channel {number}" for number in range(len(question.values)))
-    return Plan("Dataset000_Traced", f"{ndim}d", question.preset, names, labels, classification, ".nii.gz", (1.0,) * 3, question.patch,
-                channels, {spec.name: network}, slice_axis=0 if ndim == 2 else None)
+    return Plan(
+        "Dataset000_Traced", f"{ndim}d", question.preset, names, labels, classification, ".nii.gz", (1.0,) * 3,
+        question.patch, channels, {spec.name: network}, slice_axis=0 if ndim == 2 else None,
+    )
 
 
 def _method(question: StepQuestion, plan: Plan) -> Method:

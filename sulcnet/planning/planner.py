@@ -27,7 +27,9 @@ TWO_D = "2d"                            # the configuration of slices
 
 @dataclass(frozen=True)
 class Wish:
-    """What the user asked of the plan. `patch` has a number per axis that the network sees; `slice_axis` is for 2d alone.
+    """What the user asked of the plan.
+
+    `patch` has a number per axis that the network sees; `slice_axis` is for 2d alone.
 
     Raises:
         UsageError: numbers that do not fit the configuration.
@@ -49,7 +51,8 @@ class Wish:
             raise UsageError(f"--patch takes {axes} numbers with -c {self.configuration}, found {len(self.patch)}.",
                              "Give one for every axis that the network sees.")
         if self.slice_axis is not None and axes == 3:
-            raise UsageError(f"--slice-axis does not go with -c {self.configuration}.", f"Plan slices with -c {TWO_D}, or leave it out.")
+            raise UsageError(f"--slice-axis does not go with -c {self.configuration}.",
+                             f"Plan slices with -c {TWO_D}, or leave it out.")
 
 
 def make_plan(header: DatasetHeader, fingerprint: Fingerprint, wish: Wish) -> Plan:
@@ -61,7 +64,8 @@ def make_plan(header: DatasetHeader, fingerprint: Fingerprint, wish: Wish) -> Pl
     spacing = target_spacing(fingerprint)
     flat = _flat_axis(fingerprint)
     if flat is not None and wish.configuration != TWO_D:
-        raise ModelError(f"The images of {fingerprint.dataset} are flat: one voxel along an axis.", f"Plan them with -c {TWO_D}.")
+        raise ModelError(f"The images of {fingerprint.dataset} are flat: one voxel along an axis.",
+                         f"Plan them with -c {TWO_D}.")
     return Plan(
         dataset=fingerprint.dataset,
         configuration=wish.configuration,
@@ -85,7 +89,7 @@ def _flat_axis(fingerprint: Fingerprint) -> int | None:
 
 
 def _slice_axis(wish: Wish, flat: int | None, spacing: Sequence[float]) -> int:
-    """Choose the axis across slices: the user's, that along which images are flat, the coarsest, the first of equal ones."""
+    """Choose the axis across slices: the user's, that along which images are flat, the coarsest, the first."""
     if wish.slice_axis is not None:
         return wish.slice_axis
     if flat is not None:
@@ -127,14 +131,15 @@ def target_spacing(fingerprint: Fingerprint) -> tuple[float, ...]:
 
 def resampled_shapes(fingerprint: Fingerprint, spacing: Sequence[float]) -> np.ndarray:
     """Give each case's box shape on the planned grid, (cases, 3); an axis of one voxel keeps it, as in preparation."""
-    boxes, spacings = (np.array([getattr(case, name) for case in fingerprint.cases.values()]) for name in ("box_shape", "spacing"))
+    boxes = np.array([case.box_shape for case in fingerprint.cases.values()])
+    spacings = np.array([case.spacing for case in fingerprint.cases.values()])
     return np.where(boxes == 1, 1.0, boxes * spacings / np.array(spacing))
 
 
 def region_of_interest(fingerprint: Fingerprint, plan: Plan) -> tuple[float, ...]:
-    """Give the extent in which the smallest structure lies in all cases, in voxels of the median case; zeros where unknown.
+    """Give the extent in which the smallest structure lies in all cases, along each axis that the network sees.
 
-    One number per axis that the network sees.
+    In voxels of the median case; zeros where unknown.
     """
     cases = list(fingerprint.cases.values())
     means = {name: np.mean(found) for name in plan.structures if (found := _volumes(cases, name))}

@@ -39,8 +39,10 @@ class TrainedModel:
         planned, gpu = self.network_plan.prediction, device.type == "cuda"
         batch = planned.batch if planned and gpu else WINDOWS
         sums = device if planned and gpu and planned.accumulate_on == "gpu" else torch.device("cpu")
-        patch = self.network_plan.patch_size
-        return Predictor(self.model, patch, self.region, device, context, coordinates, overlap, batch, sums, self.plan.axes)
+        return Predictor(
+            self.model, self.network_plan.patch_size, self.region, device, context, coordinates, overlap, batch, sums,
+            self.plan.axes,
+        )
 
 
 def load_model(folder: RunFolder, which: str = "final") -> TrainedModel:

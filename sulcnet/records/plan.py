@@ -179,7 +179,7 @@ class Plan(Record):
             yield "slice_axis", f"expected 0, 1, 2 or null, found {self.slice_axis!r}"
         for name, network in self.networks.items():
             if network.network.ndim != len(self.axes):
-                yield f"networks.{name}", f"expected a network of {len(self.axes)} dimensions, found {network.network.ndim}"
+                yield f"networks.{name}", f"expected {len(self.axes)} dimensions, found {network.network.ndim}"
         if len(self.normalisation) != len(self.channels):
             yield "normalisation", f"expected one per channel ({len(self.channels)}), found {len(self.normalisation)}"
 

@@ -92,14 +92,16 @@ def preprocess_dataset(folders: DatasetFolders, configuration: str, workers: int
     if failed:
         reasons = "".join(f"\n  {case}: {getattr(problem, 'message', problem)}" for case, problem in failed)
         raise PartlyDone(f"{len(failed)} of {counted(len(cases), 'case')} could not be prepared:{reasons}",
-                         f"Correct them and go on: sulcnet_preprocess -d {folders.name} -c {configuration} (finished cases are skipped)")
+                         f"Correct them and go on: sulcnet_preprocess -d {folders.name} -c {configuration} "
+                         "(finished cases are skipped)")
     done = sum(bool(outcome) for _, outcome in outcomes)
     return done, len(cases) - done
 
 
 def _check_owner(folders: DatasetFolders, plan: Plan) -> None:
-    """See that who owns the prepared cases prepares them alike; else two configurations would take turns in one folder."""
+    """See that who owns the prepared cases prepares them alike: two plans would take turns in one folder."""
     owner = load_plans(folders.plans).get(plan.folder, plan)
     if owner.preparation_hash() != plan.preparation_hash():
-        raise ModelError(f"{plan.configuration} shares the prepared cases of {owner.configuration}, which is planned otherwise by now.",
+        raise ModelError(f"{plan.configuration} shares the prepared cases of {owner.configuration}, "
+                         "which is planned otherwise by now.",
                          f"Plan it again: sulcnet_plan -d {folders.name} -c {plan.configuration}.")
