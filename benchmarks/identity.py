@@ -94,9 +94,9 @@ def of_the_paper(root: Path, only: str) -> Iterator[tuple[str, str]]:
     workspace, folders = prepared(root, "unet_bn", preset="paper")
     yield from tuned(workspace, folders, "unet_bn", "none", only)
     yield from tuned(workspace, folders, "unet_bn", "recon", only)
-    if only in "unet_bn contrastive level=patch":
-        run = execute(workspace, RunSpec("pretrain", (NAME,), pretrain="contrastive", settings=("level=patch",)), HERE)
-        yield "unet_bn contrastive level=patch", digest(run, "final")
+    if only in "unet_bn contrastive_patch":
+        run = execute(workspace, RunSpec("pretrain", (NAME,), pretrain="contrastive_patch"), HERE)
+        yield "unet_bn contrastive_patch", digest(run, "final")
 
 
 def tuned(workspace, folders, net: str, start: str, only: str) -> Iterator[tuple[str, str]]:

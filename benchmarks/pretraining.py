@@ -26,7 +26,7 @@ from sulcnet.runs.execute import execute
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
 PHANTOMS, PATCHES = 40, 60              # an epoch is this many patches here, and 4 validation cases
-METHODS = {"recon": (), "mae": (), "diffusion": (), "adversarial": (), "contrastive": (), "contrastive, patch": ("level=patch",)}
+METHODS = {"recon": (), "mae": (), "diffusion": (), "adversarial": (), "contrastive": (), "contrastive_patch": ()}
 
 
 def prepare(root: Path, net: str, features: int, patch: int) -> tuple[Workspace, list]:

@@ -23,7 +23,7 @@ EPOCHS, BATCH, FEATURES = 8, 2, 8
 CELLS, READOUTS = 3, ("place", "mean")
 RANDOM = "random"
 SAMPLES = "batch=4"                          # per step: many small steps, the runs are short
-METHODS = {"recon": (), "mae": (), "adversarial": (), "contrastive": (), "contrastive, patch": ("level=patch",), "diffusion": ()}
+METHODS = {"recon": (), "mae": (), "adversarial": (), "contrastive": (), "contrastive_patch": (), "diffusion": ()}
 PENALTIES = 10.0 ** np.arange(-4, 2)         # inverse ridge of the logistic regression, chosen on training phantoms
 
 

@@ -34,12 +34,12 @@ from sulcnet.training.loop import Loop, seed_draws
 from sulcnet.training.schedule import Progress
 
 METHODS = plugins.names("pretraining", "METHOD")
-VARIANTS = [*((name, {}) for name in METHODS), ("contrastive", {"level": "patch"})]
+VARIANTS = [(name, {}) for name in METHODS]
 SMALL = {"resenc_unet": (4, (16, 16, 16)), "unet_bn": (4, (16, 16, 16)), "dd_unet": (4, (16, 16, 16)), "swin_unetr_12": (12, (64, 32, 32)),
          "swin_unetr_24": (24, (64, 32, 32))}
 EACH_NET = [pytest.param(net, marks=[pytest.mark.contract] * net.startswith("swin")) for net in SMALL]
 PRESETS = ("sulcnet", "paper")
-OWN = {"recon": [], "mae": [], "adversarial": ["critic_accuracy"], "contrastive": ["contrast", "alignment", "uniformity"],
+OWN = {"recon": [], "mae": [], "adversarial": ["critic_accuracy"], "contrastive": ["contrast", "alignment", "uniformity"], "contrastive_patch": ["contrast", "alignment", "uniformity"],
        "diffusion": ["loss_t50", "loss_t250", "loss_t500", "loss_t750"]}
 
 
@@ -385,14 +385,12 @@ def test_the_critic_learns_to_tell_and_is_not_exported(phantoms):
 
 
 def test_views_are_crops_in_sulcnet_and_one_moved_patch_in_paper():
-    ours, paper, patch = method_of("contrastive"), method_of("contrastive", preset="paper"), method_of("contrastive", level="patch")
+    ours, paper, patch = method_of("contrastive"), method_of("contrastive", preset="paper"), method_of("contrastive_patch")
     assert (ours.views, ours.overlap, paper.overlap) == (2, 0.5, 1.0)
     assert ours.augment().rotation_probability > 0 and paper.augment().rotation_probability == 0.5 and patch.augment() is None
     assert ours.corruption().brightness_probability == 0.5 and ours.corruption().rotation_probability == 0
     assert (ours.contrast.temperature, paper.contrast.temperature) == (0.2, 0.5)
     assert paper.contrast.queue is None and paper.contrast.average is None
-    with pytest.raises(UsageError, match="level"):
-        method_of("contrastive", level="voxel")
 
 
 def test_the_queue_turns_and_holds_the_newest():
@@ -512,7 +510,7 @@ def test_equal_features_are_aligned_and_not_uniform():
 
 
 def test_places_of_background_are_left_out_where_there_is_foreground_enough():
-    method = method_of("contrastive", level="patch", places=64)
+    method = method_of("contrastive_patch", places=64)
     batch = batch_of(method)
     inside = torch.zeros_like(batch.inside)
     inside[0::2, :, 8:], inside[1::2, :, 4:] = 1, 1          # the same voxels of the volume
@@ -526,7 +524,7 @@ def test_places_of_background_are_left_out_where_there_is_foreground_enough():
 
 
 def test_the_same_place_of_two_crops_is_known_after_a_few_steps(phantoms):
-    method = method_of("contrastive", level="patch")
+    method = method_of("contrastive_patch")
     batch = crops(method, phantoms)
     before = watched(method, batch)["contrast"]
     descend(method, batch, 15)

@@ -14,7 +14,7 @@ from sulcnet.records.workspace import EXPORT, METRICS, Workspace
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
 NAME = "Dataset110_MedialWall"
-VARIANTS = [*((name, ()) for name in plugins.names("pretraining", "METHOD")), ("contrastive", ("level=patch",))]
+VARIANTS = [(name, ()) for name in plugins.names("pretraining", "METHOD")]
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
-"""What `contrastive` does: know two views of one case by their features among views of other cases.
+"""What `contrastive` and `contrastive_patch` do: know two views of one case among those of other cases.
 
     case --+-- view a --network--+-- bottleneck, projection --> a --+
            |                     +-- head --> 1 - SSIM              +-- NT-Xent, [P] eq. 7-8
            +-- view b --network--+-- bottleneck, projection --> b --+
                                  +-- head --> 1 - SSIM
 
-`level=patch` contrasts features at the same place of both views instead, the task of ProViCNet (arXiv 2601.15888).
+`contrastive_patch` contrasts features at the same place of both views instead, the task of ProViCNet (arXiv 2601.15888).
 """
 
 from __future__ import annotations
@@ -27,37 +27,31 @@ from sulcnet.training.method import Group, Step, Term
 KINDS = (*LIGHT, "brightness", "contrast")
 
 
-class Contrastive(Pretraining):
-    """`paper`: one patch, moved and spoiled twice; `sulcnet`: two crops that overlap, and a momentum queue."""
+class Views(Pretraining):
+    """Draw both views again, and contrast them; children say what of them."""
+
+    embedded: str
 
     def __init__(self, *parts):
         super().__init__(*parts)
         self.overlap = self.options.overlap
-        self.cycle = self.options.every
         self.contrast = self.make_contrast()
         self.modules["contrast"] = self.contrast
 
     def make_contrast(self) -> nn.Module:
         """Build what is contrasted; it holds the projection, the queue and its moving average."""
-        own, ndim = self.options, self.network_plan.network.ndim
-        if own.level == "patch":
-            return PatchContrast(self.network, ndim, own.temperature, own.places)
-        return ImageContrast(self.network, ndim, own.temperature, own.hidden, own.out, own.queue, own.momentum, own.same_place)
+        raise NotImplementedError
 
     def parts(self) -> dict[str, list[Group]]:
         learned = [parameter for parameter in self.contrast.parameters() if parameter.requires_grad]
         return {"network": [*super().parts()["network"], Group("heads", learned)]}
-
-    def augment(self) -> AugmentOptions | None:
-        """Move views, each its own way; not where places must match. In `paper` it is most of what tells them apart."""
-        return None if self.options.level == "patch" else super().augment()
 
     def corruption(self) -> AugmentOptions | None:
         """Spoil each view by itself."""
         return spoil(self.options.corruption, KINDS)
 
     def steps(self, batch: Images) -> Iterator[Step]:
-        if self.progress is None or self.progress.step % self.options.every == 0:
+        if self.progress is None or self.progress.step % self.cycle == 0:
             self.contrast.remember(batch)
         features = self.network(batch.corrupted)
         terms = image_terms(self.head(features.decoder[-1]), batch, self.options.loss)
@@ -80,10 +74,39 @@ class Contrastive(Pretraining):
     def assumptions(self) -> dict[str, str]:
         """Name what [P] does not say."""
         moved = "one patch, rotated and scaled in half of the views each" if self.overlap == 1 else "two crops"
-        read = "the pooled bottleneck" if self.options.level == "image" else "decoder features at a quarter of the resolution"
         return {
             "contrastive_views": f"{moved}; {self.options.corruption:g} of the views get each of {', '.join(KINDS)}",
-            "contrastive_embedding": f"a projection of {read}, dropped at export",
+            "contrastive_embedding": f"a projection of {self.embedded}, dropped at export",
             "contrastive_target": "each view is drawn again as it was before its intensities were changed",
-            "contrastive_queue": f"in one step of {self.options.every} first views also look for second views among those of earlier steps, all embedded by a moving average",
         }
+
+
+class Contrastive(Views):
+    """Contrast a vector per view. Either one patch, moved and corrupted twice, or two crops that overlap, and a queue."""
+
+    embedded = "the pooled bottleneck"
+
+    def __init__(self, *parts):
+        super().__init__(*parts)
+        self.cycle = self.options.every
+
+    def make_contrast(self) -> nn.Module:
+        own, ndim = self.options, self.network_plan.network.ndim
+        return ImageContrast(
+            self.network, ndim, own.temperature, own.hidden, own.out, own.queue, own.momentum, own.same_place
+        )
+
+    def assumptions(self) -> dict[str, str]:
+        queue = (f"in one step of {self.cycle} first views also look for second views among those of earlier steps, all "
+                 "embedded by a moving average")
+        return {**super().assumptions(), "contrastive_queue": queue}
+
+
+class ContrastivePatch(Views):
+    """Contrast features at the same places of two views; where a training case has a mask, it says which places are alike."""
+
+    embedded = "decoder features at a quarter of the resolution"
+    reads_labels = True
+
+    def make_contrast(self) -> nn.Module:
+        return PatchContrast(self.network, self.network_plan.network.ndim, self.options.temperature, self.options.places)

@@ -38,11 +38,13 @@ class Pretraining(Method):
         views: views of one case per sample, as the method's file says.
         overlap: least share of the patch that two views have in common along each axis.
         exports: the parts of the network that a fine-tuning run may rely on.
+        reads_labels: whether it learns from masks, where training cases have some.
     """
 
     views = 1
     overlap = 0.5
     exports = ("encoder", "decoder")
+    reads_labels = False
 
     def __init__(self, network: Network, plan: Plan, network_plan: NetworkPlan, options: PretrainOptions):
         self.network, self.plan, self.network_plan = network, plan, network_plan

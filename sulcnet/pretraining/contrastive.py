@@ -12,24 +12,21 @@ from sulcnet.pretraining._options import MethodFamily, PretrainOptions, corrupti
 class ContrastiveOptions(PretrainOptions):
     """What `--set` changes of the contrast."""
 
-    augment: bool = option(True, "whether each view is moved and deformed; never with level=patch")
-    level: str = option("image", "what is contrasted: image (a vector per view) or patch (features at the same places of two views)",
-                        among=("image", "patch"))
+    augment: bool = option(True, "whether each view is moved and deformed")
     temperature: float = option(0.2, "what cosines are divided by", paper=0.5, above=0)
     weight: float = option(1.0, "weight of the contrast; that of the reconstruction is 1", at_least=0)
     loss: str = image_loss()
     overlap: float = option(0.5, "least share of the patch, per axis, that the two views have in common", paper=1.0,
                             at_least=0, at_most=1)
     corruption: float = corruption(", brightness, contrast")
-    queue: int = option(256, "embeddings of earlier steps that are negatives too; level=image", paper=0, at_least=0)
+    queue: int = option(256, "embeddings of earlier steps that are negatives too", paper=0, at_least=0)
     every: int = option(2, "one step in so many looks at the queue and fills it, by a moving average of the encoder",
                         at_least=1)
     momentum: float = option(0.99, "share that the moving average, which fills the queue, keeps per step",
                              at_least=0, at_most=1)
-    same_place: bool = option(False, "only patches from about the same place of other cases are negatives; level=image")
-    hidden: int = option(512, "width of the projection's hidden layer; level=image", at_least=1)
-    out: int = option(128, "values of an embedding; level=image", at_least=1)
-    places: int = option(125, "places per pair of views, at most; level=patch", at_least=1)
+    same_place: bool = option(False, "only patches from about the same place of other cases are negatives")
+    hidden: int = option(512, "width of the projection's hidden layer", at_least=1)
+    out: int = option(128, "values of an embedding", at_least=1)
 
 
 def make(*parts):

@@ -170,13 +170,15 @@ def _finish(job: Job, parts: Parts) -> None:
 def _experiment(job: Job, parts: Parts, schedule: Schedule) -> Experiment:
     """Write down everything that decides the result."""
     spec, pool = job.spec, parts.pool
+    named = zip(pool.train, pool.training, strict=True)
+    labels = tuple(name for name, (_, case) in named if case.has_label) if parts.method.reads_labels else ()
     return Experiment(
         kind=spec.kind, dataset="+".join(spec.datasets), configuration=spec.configuration, network=spec.network,
         pretrain=spec.pretrain, tune="none", preset=spec.preset, fold=spec.fold, seed=spec.seed, schedule=schedule,
         options={**parts.options.to_json(), "samples_per_step": parts.batch * schedule.accumulate},
         assumptions={**_assumptions(job, parts.network_plan, schedule), **parts.method.assumptions()}, precision=job.precision,
         device=str(job.device), threads=job.threads, preparation=job.plan.preparation_hash(), versions=versions(),
-        subjects=pool.subjects, train=pool.train, validation=pool.validation, test=pool.test, run=spec,
+        subjects=pool.subjects, train=pool.train, validation=pool.validation, test=pool.test, labels=labels, run=spec,
     )
 
 
@@ -199,10 +201,12 @@ def _opening(job: Job, parts: Parts, schedule: Schedule) -> str:
     length = f"{schedule.minutes:g} minutes" if schedule.minutes else f"{schedule.epochs} epochs"
     patch = "x".join(map(str, parts.network_plan.patch_size))
     times = f" x {schedule.accumulate}" if schedule.accumulate > 1 else ""
+    masks = sum(case.has_label for _, case in parts.pool.training) if parts.method.reads_labels else 0
+    guided = f"; it reads the masks of {counted(masks, 'training case')}" if masks else ""
     return (
         f"{job.spec.pretrain} ({job.spec.preset}) of {job.spec.network}, patch {patch}, {counted(parts.batch, 'sample')}{times} per "
         f"step; {len(parts.pool.training)} training and {len(parts.pool.watched)} validation cases; {length} of "
-        f"{schedule.steps_per_epoch} steps; {job.precision} on {job.device}"
+        f"{schedule.steps_per_epoch} steps; {job.precision} on {job.device}{guided}"
     )
 
 
