@@ -20,6 +20,7 @@ from sulcnet.cli.plan import COMMAND as PLAN
 from sulcnet.cli.plan_and_preprocess import COMMAND as PREPARE
 from sulcnet.cli.predict import COMMAND as PREDICT
 from sulcnet.cli.preprocess import COMMAND as PREPROCESS
+from sulcnet.cli.pretrain import COMMAND as PRETRAIN
 from sulcnet.cli.train import COMMAND as TRAIN
 from sulcnet.data.augment import AugmentOptions
 from sulcnet.data.cut import flat, thick
@@ -152,7 +153,7 @@ def untraced(monkeypatch) -> None:
 
     def network(net, asked, needs, workers) -> NetworkPlan:
         spec = family(net).topology(len(asked.median), 1, 4, asked.median, asked.spacing)
-        return NetworkPlan(**{**vars(plain), "patch_size": (16,) * len(asked.median)}, network=spec)
+        return NetworkPlan(**{**vars(plain), "patch_size": (32,) * len(asked.median)}, network=spec)
 
     monkeypatch.setattr(planning, "plan_network", network)
 
@@ -384,18 +385,19 @@ def flatten(folders) -> None:
 
 
 @pytest.mark.parametrize("kind", ["volumes", "flat"])
-def test_the_commands_go_from_raw_images_to_scores(kind, root, monkeypatch, capsys):
+def test_the_commands_go_from_raw_images_to_scores(kind, root, monkeypatch, untraced):
     monkeypatch.setattr(schedules, "EPOCH_PATCHES", 8)
-    _, folders = raw_cohort(root, 12)
+    _, folders = raw_cohort(root, 6)
     if kind == "flat":
         flatten(folders)
     data, net = ["-d", "901", "--root", str(root)], ["--net", "resenc_unet"]
-    assert PREPARE([*data, "-c", "2d", *net, "--features", "4", "--patch", "16", "24", "-np", "1"]) == 0
+    assert PREPARE([*data, "-c", "2d", *net, "--features", "4", "-np", "1"]) == 0
     plan = load_plan(folders.plans, "2d")
-    assert plan.slice_axis == (2 if kind == "flat" else 0) and plan.network(None).patch_size == (16, 24)
-    run_flags = ["901", "2d", "--root", str(root), "--epochs", "1", "--device", "cpu", "--threads", "1", "-np", "0"]
-    assert TRAIN([*run_flags, "--pretrain", "none"]) == 0
-    assert TRAIN([*run_flags, "--pretrain", "recon", "--tune", "top"]) == 0
+    assert plan.slice_axis == (2 if kind == "flat" else 0) and plan.network(None).patch_size == (32, 32)
+    short = ["--root", str(root), "--epochs", "1", "--device", "cpu", "--threads", "1", "-np", "0"]
+    assert PRETRAIN(["901", "2d", "recon", *short]) == 0
+    assert TRAIN(["901", "2d", "--pretrain", "recon", "--tune", "top", *short]) == 0
+    assert TRAIN(["901", "2d", *short]) == 0
     run = next((folders.results / "train").glob("none__scratch__resenc_unet__2d/*"))
     assert (run / "test" / "summary.json").exists()
     out = root / "out"
@@ -405,7 +407,7 @@ def test_the_commands_go_from_raw_images_to_scores(kind, root, monkeypatch, caps
         mask, label = nib.load(out / path.name), nib.load(path)
         assert mask.shape == label.shape and np.array_equal(mask.affine, label.affine)
     rows = list(csv.DictReader((out / "predictions.tsv").open(), delimiter="\t"))
-    assert len(rows) == 12 and {row["qc_flag"] for row in rows} == {"ok"} and all(row["class"] for row in rows)
+    assert len(rows) == 6 and {row["qc_flag"] for row in rows} == {"ok"} and all(row["class"] for row in rows)
     assert EVALUATE(["-p", str(out), "-r", str(folders.raw / "labelsTr"), *data, "-o", str(root / "scores")]) == 0
     assert json.loads((root / "scores" / "summary.json").read_text())["structures"]["PCS"]
 
