@@ -37,6 +37,7 @@ setup(
         "numpy",
         "scipy",
         "matplotlib",
+        "filelock>=3.30",  # the first with lock_descriptor
         "SimpleITK",
         "nibabel",
         "batchgenerators",

@@ -26,7 +26,7 @@ from sulcnet.records.dataset import DatasetHeader
 from sulcnet.records.fingerprint import Fingerprint
 from sulcnet.records.memory import PREDICT, StepNeed, StepQuestion
 from sulcnet.records.network_spec import NetworkSpec
-from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Plan, PredictionPlan, StepPlan, load_plans, save_plan
+from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Plan, PredictionPlan, StepPlan, change_plan
 from sulcnet.records.workspace import DATASET_JSON, DatasetFolders, make_writable
 
 log = logging.getLogger("sulcnet")
@@ -59,11 +59,21 @@ def plan_dataset(folders: DatasetFolders, wish: Wish, workers: int = 1) -> Plan:
     plan = make_plan(DatasetHeader.read(folders.raw / DATASET_JSON), fingerprint, wish)
     with Needs.kept() as needs:
         network = plan_network(wish.net, asked_of(plan, fingerprint, wish, family(wish.net).features), needs, workers)
-    before = load_plans(folders.plans).get(plan.configuration) if folders.plans.exists() else None
-    same = before is not None and before.preset == plan.preset and before.preparation_hash() == plan.preparation_hash()
-    plan = plan.replace(networks={**(before.networks if same else {}), wish.net: network})
-    save_plan(folders.plans, plan)
-    return plan
+    return _keep(folders, plan, wish.net, network)
+
+
+def _keep(folders: DatasetFolders, plan: Plan, net: str, network: NetworkPlan) -> Plan:
+    """Add a network to what is planned by now, perhaps by another process since this one began; give the whole plan."""
+    def added(before: Plan | None) -> Plan:
+        same = before is not None and _kind(before) == _kind(plan)
+        return plan.replace(networks={**plan.networks, **(before.networks if same else {}), net: network})
+
+    return change_plan(folders.plans, plan.configuration, added)
+
+
+def _kind(plan: Plan) -> tuple[str, str]:
+    """Tell plans apart whose networks cannot stand in one."""
+    return plan.preset, plan.preparation_hash()
 
 
 def plan_network(net: str, asked: Asked, needs: Needs, workers: int = 1) -> NetworkPlan:
@@ -124,9 +134,7 @@ def probe_plan(folders: DatasetFolders, plan: Plan, wish: Wish) -> Plan:
         foreseen = planned.estimate.bytes - CONTEXT
         log.info("%s: %.2f GB taken, %.2f GB foreseen (%+.1f %%)", step.name, taken / 1e9, foreseen / 1e9, 100 * (foreseen / taken - 1))
         steps[step.name] = planned.replace(estimate=planned.estimate.replace(measured=taken))
-    plan = plan.replace(networks={**plan.networks, wish.net: network.replace(steps=steps)})
-    save_plan(folders.plans, plan)
-    return plan
+    return _keep(folders, plan, wish.net, network.replace(steps=steps))
 
 
 def steps_of(asked: Asked) -> list[Step]:

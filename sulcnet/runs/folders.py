@@ -13,12 +13,12 @@ import torch
 
 from sulcnet import __version__, options
 from sulcnet.errors import ModelError, UsageError
+from sulcnet.files import writing
 from sulcnet.preprocessing.prepare import read_prepared
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import Plan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.workspace import EXPERIMENT, RunFolder, make_writable
-from sulcnet.records.writing import writing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ class Wish:
     settings: tuple[str, ...] = ()
     go_on: bool = False
     overwrite: bool = False
+    take_over: bool = False
 
 
 def check_claim(run: RunFolder, wish: Wish, trained: bool, complete: bool) -> None:
