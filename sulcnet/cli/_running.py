@@ -44,6 +44,9 @@ def add_run_flags(parser: Parser, epochs: str, better: str) -> None:
                          help="processes that draw patches (default: the cores - 2, at most 8; batches do not depend on it)")
     add_seed(parser)
     add_overwrite(parser)
+    parser.group("general").add_argument(
+        "--take-over", action="store_true", help="take the run's folder from a process that seems to hold it and is gone"
+    )
     add_quiet(parser)
     add_root(parser)
 
@@ -56,5 +59,5 @@ def run_wishes(args: Namespace) -> dict[str, Any]:
         configuration=args.configuration, net=args.net, seed=args.seed, device=args.device, precision=args.precision,
         workers=max(0, default_workers(10) - 2) if args.workers is None else args.workers, threads=args.threads, epochs=args.epochs,
         minutes=args.time_limit, patience=args.patience, accumulate=args.accumulate, settings=tuple(args.set), go_on=args.c,
-        overwrite=args.overwrite,
+        overwrite=args.overwrite, take_over=args.take_over,
     )

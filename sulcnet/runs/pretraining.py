@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
@@ -24,6 +23,7 @@ from sulcnet.assembly.transfer import dry_load, write_export
 from sulcnet.data.images import ImageSource
 from sulcnet.data.loader import Images, collate_images, image_batches
 from sulcnet.errors import UsageError
+from sulcnet.files import claimed, copy
 from sulcnet.log import counted, to_file
 from sulcnet.pretraining._pretraining import Pretraining, PretrainOptions, build_method
 from sulcnet.records._record import write_json
@@ -95,7 +95,8 @@ def pretrain(
         montage: draws volumes (X, Y, Z) by name into a file.
 
     Raises:
-        ModelError: nothing planned or prepared, a run in the way, nothing to continue, or an export that does not fit.
+        ModelError: nothing planned or prepared, a run in the way, another process at it, nothing to continue, or
+            an export that does not fit.
         Interrupted: a signal stopped it; `go_on` continues.
     """
     kind = plugins.find("pretraining", wish.method, "METHOD")
@@ -108,20 +109,21 @@ def pretrain(
     network_plan = planned.of(wish.method) if fits else pretraining_plan(plan, planned, preset)
     parts = (wish.method, network_plan.network.name, wish.configuration)
     folder = workspace.pretraining_run(folders[0], parts, (preset, f"seed{wish.seed}"))
-    complete = (folder / EXPORT).exists()
-    check_claim(folder, wish, complete, complete)
-    before = recorded(folder, wish, kind.Options) if wish.go_on else None
-    own = _own_options(kind, before) if before else own
-    pool = gather(folders, plan, own.use_validation, wish.workers)
-    device = choose_device(wish.device)
-    precision = before.precision if before else choose_precision(wish.precision, device)
-    threads = use_threads(before.threads if before else wish.threads)
-    torch.manual_seed(wish.seed)
-    method = build_method(kind, plan, network_plan, own, preset)
-    batch = own.batch or (network_plan.batch_size if fits else pretraining_batch(network_plan, preset, method.views))
-    accumulate = network_plan.accumulate if fits and not own.batch else 1
-    run = Run(folder, wish, preset, plan, network_plan, own, pool, batch, accumulate, device, precision, threads)
-    _train(run, method, folders, before.schedule if before else None, picture, montage)
+    with claimed(folder.path, wish.take_over):
+        complete = (folder / EXPORT).exists()
+        check_claim(folder, wish, complete, complete)
+        before = recorded(folder, wish, kind.Options) if wish.go_on else None
+        own = _own_options(kind, before) if before else own
+        pool = gather(folders, plan, own.use_validation, wish.workers)
+        device = choose_device(wish.device)
+        precision = before.precision if before else choose_precision(wish.precision, device)
+        threads = use_threads(before.threads if before else wish.threads)
+        torch.manual_seed(wish.seed)
+        method = build_method(kind, plan, network_plan, own, preset)
+        batch = own.batch or (network_plan.batch_size if fits else pretraining_batch(network_plan, preset, method.views))
+        accumulate = network_plan.accumulate if fits and not own.batch else 1
+        run = Run(folder, wish, preset, plan, network_plan, own, pool, batch, accumulate, device, precision, threads)
+        _train(run, method, folders, before.schedule if before else None, picture, montage)
     return folder
 
 
@@ -244,8 +246,8 @@ def _write_facts(folders: Sequence[DatasetFolders], run: Run, method: Pretrainin
     """Copy in what a reader needs, so that the folder can travel alone."""
     alone = run.plan.replace(networks={run.network_plan.network.name: run.network_plan})
     write_json(run.folder / PLANS, {run.plan.configuration: alone.to_json()})
-    shutil.copy(folders[0].preprocessed / DATASET_JSON, run.folder / DATASET_JSON)
-    shutil.copy(folders[0].splits, run.folder / SPLITS)
+    copy(folders[0].preprocessed / DATASET_JSON, run.folder / DATASET_JSON)
+    copy(folders[0].splits, run.folder / SPLITS)
     _experiment(folders, run, method, schedule).save(run.folder / EXPERIMENT)
 
 

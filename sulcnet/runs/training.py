@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from sulcnet.data.loader import batches
 from sulcnet.data.patches import PatchSource
 from sulcnet.data.region import Region, learn_region
 from sulcnet.errors import DataError, ModelError, UsageError
+from sulcnet.files import claimed, copy
 from sulcnet.log import counted, to_file
 from sulcnet.prediction.scoring import is_scored
 from sulcnet.records._record import write_json
@@ -105,7 +106,7 @@ def train(
         montage: draws volumes by name into a file, where a pre-training has to come first.
 
     Raises:
-        ModelError: nothing planned or prepared, an unfinished run in the way, or nothing to continue.
+        ModelError: nothing planned or prepared, an unfinished run or another process in the way, or nothing to continue.
         UsageError: flags that contradict each other, or the run that is to be continued.
         Interrupted: a signal stopped it; `go_on` continues.
     """
@@ -113,29 +114,30 @@ def train(
     network_plan = plan.network(wish.net).of(wish.tune)
     start = find_start(workspace, folders, wish, plan, network_plan)
     run = workspace.training_run(folders, *_folder_name(wish, start, plan, network_plan))
-    trained = run.checkpoint("final").exists()
-    check_claim(run, wish, trained, trained and is_scored(run))
-    if wish.go_on and trained:
-        return run
-    if start.file is not None and not start.file.exists():
-        _pretrain_first(workspace, folders, wish, start, network_plan.network.name, picture, montage)
-    setup = _set_up(folders, run, wish, start)
-    device = choose_device(wish.device)
-    use_threads(setup.experiment.threads)
-    loop, method, transfer = _assemble(folders, setup, run, device, wish.workers, picture)
-    if not wish.go_on:
-        _write_facts(folders, run, setup, method.tuned.share(), transfer)
-    with to_file(run / LOG):
-        log.info(_opening(setup, method))
-        if wish.go_on:
-            loop.resume()
-        elif transfer is not None:
-            log.info("\n".join(transfer.lines()))
-        with GpuWatch(device) as watch:
-            loop.run()
-        write_json(run / RESOURCES, costs(loop.rows, method.modules, watch))
-        if method.tuned.adapter is not None:
-            log.info("the adapter alone: %s", write_adapter(run, method))
+    with claimed(run.path, wish.take_over):
+        trained = run.checkpoint("final").exists()
+        check_claim(run, wish, trained, trained and is_scored(run))
+        if wish.go_on and trained:
+            return run
+        if start.file is not None and not start.file.exists():
+            _pretrain_first(workspace, folders, wish, start, network_plan.network.name, picture, montage)
+        setup = _set_up(folders, run, wish, start)
+        device = choose_device(wish.device)
+        use_threads(setup.experiment.threads)
+        loop, method, transfer = _assemble(folders, setup, run, device, wish.workers, picture)
+        if not wish.go_on:
+            _write_facts(folders, run, setup, method.tuned.share(), transfer)
+        with to_file(run / LOG):
+            log.info(_opening(setup, method))
+            if wish.go_on:
+                loop.resume()
+            elif transfer is not None:
+                log.info("\n".join(transfer.lines()))
+            with GpuWatch(device) as watch:
+                loop.run()
+            write_json(run / RESOURCES, costs(loop.rows, method.modules, watch))
+            if method.tuned.adapter is not None:
+                log.info("the adapter alone: %s", write_adapter(run, method))
     return run
 
 
@@ -173,9 +175,14 @@ def _pretrain_first(workspace: Workspace, folders: DatasetFolders, wish: Trainin
         raise ModelError(f"{start.file} does not exist: nothing was pre-trained with {wish.pretrain}.", f"Run {command}")
     log.info("nothing was pre-trained with %s yet (%s): that comes first, as long as the preset says; for a choice run %s",
              wish.pretrain, start.file, command)
-    begun = RunFolder(start.file.parent).checkpoint("last").exists()
     common = {name: getattr(wish, name) for name in ("configuration", "net", "seed", "device", "precision", "workers", "threads")}
-    pretrain(workspace, [folders], PretrainWish(wish.pretrain, go_on=begun, **common), picture, montage)
+    run = RunFolder(start.file.parent)
+    with claimed(run.path, patience=math.inf):              # perhaps another process is at it
+        if start.file.exists():
+            log.info("another process has just made it")
+            return
+        begun = run.checkpoint("last").exists()
+        pretrain(workspace, [folders], PretrainWish(wish.pretrain, go_on=begun, **common), picture, montage)
 
 
 def _folder_name(wish: TrainingWish, start: Start, plan: Plan, network: NetworkPlan) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -267,8 +274,8 @@ def _write_facts(folders: DatasetFolders, run: RunFolder, setup: Setup, learns: 
     take(run)
     alone = replace(setup.plan, networks={setup.network_plan.network.name: setup.network_plan})
     write_json(run / PLANS, {setup.plan.configuration: alone.to_json()})
-    shutil.copy(folders.preprocessed / DATASET_JSON, run / DATASET_JSON)
-    shutil.copy(folders.splits, run / SPLITS)
+    copy(folders.preprocessed / DATASET_JSON, run / DATASET_JSON)
+    copy(folders.splits, run / SPLITS)
     if setup.region is not None:
         setup.region.save(run / REGION)
     if transfer is not None:
