@@ -61,6 +61,7 @@ setup(
         "numpy",
         "scipy",
         "matplotlib",
+        "filelock>=3.30",  # the first with lock_descriptor
         "SimpleITK",
         "nibabel",
         "batchgenerators",  # brings pandas and scikit-image, which it imports

@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from sulcnet.files import writing
+
 T = TypeVar("T")
 
 PACKAGE = logging.getLogger("sulcnet")
@@ -111,7 +113,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def _append(path: Path) -> logging.Handler:
-    handler = _File(path, encoding="utf-8")
+    with writing(path):
+        handler = _File(path, encoding="utf-8")
     handler.setFormatter(FILE_FORMAT)
     for logger in (PACKAGE, WARNINGS):
         logger.addHandler(handler)

@@ -25,11 +25,19 @@ FLOORS = {
     3: {"planning", "preprocessing", "data", "evaluation", "phantoms"},
     2: {"io", "geometry", "networks", "losses"},
     1: {"records", "presets"},
-    0: {"errors", "limits", "log", "options", "plugins", "processes", "parallel"},
+    0: {"errors", "files", "limits", "locks", "log", "options", "plugins", "processes", "parallel"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 NO_TORCH = FLOORS[0] | {"records", "presets", "io", "geometry", "planning", "preprocessing", "evaluation", "phantoms", "cli"}
-TRACER = "sulcnet.memory.live_bytes"              # works on torch, for a room that does without: imported inside functions
+# They write: files.py and locks.py of themselves, the readers under the name that io/files.py gives them.
+WRITERS = {"files.py", "locks.py", "io/mgh.py", "io/nifti.py", "io/simpleitk.py"}
+SAFE = ("replacing", "writing")
+# Methods and functions that write or move a file, whosever they are.
+WRITING = {
+    "write_text", "write_bytes", "touch", "rename", "os.replace", "os.truncate", "shutil.move", "shutil.copy", "copy2",
+    "copyfile", "copytree", "tofile", "to_filename", "savefig", "imsave", "WriteImage", "FileHandler", "torch.save",
+    "np.save", "np.savez", "np.savetxt", "nib.save", "json.dump", "pickle.dump", "to_csv", "symlink_to", "hardlink_to",
+}
 # Every name that workspace.py declares, but not its ordinary words ("test"), which mean other things elsewhere.
 FILE_NAMES = {
     value
@@ -137,6 +145,38 @@ def only_cli_talks(source: Source) -> Iterator[tuple[int, str]]:
                 if isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.argv")
 
 
+def writes(call: ast.Call) -> bool:
+    """Tell whether a call writes or moves a file: by its name, by a mode for writing, or as `path.replace(other)`."""
+    name = ast.unparse(call.func)
+    method = name.rpartition(".")[2]
+    if name in WRITING - {"write_text"} or (method in WRITING and name != method):      # write_text(path, text) is ours
+        return True
+    if method == "replace":                     # a text's takes two arguments, a record's keywords
+        return name != method and len(call.args) == 1 and not call.keywords
+    if name == "os.open":
+        return any(flag in ast.unparse(call) for flag in ("O_CREAT", "O_TRUNC", "O_APPEND"))
+    given = [*call.args[:2], *(key.value for key in call.keywords if key.arg == "mode")]
+    modes = [each.value for each in given if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    creates = any(key.arg == "urlpath" for key in call.keywords)
+    return creates or (method == "open" and any(len(mode) <= 3 and set(mode) & set("wax+") for mode in modes))
+
+
+def written_safely(source: Source) -> Iterator[tuple[int, str]]:
+    """A file is written inside `replacing` or `writing` of files.py: never half of it, and two lines where that fails."""
+    if source.place in WRITERS:
+        return
+    safe = set()
+    for block in ast.walk(source.tree):
+        if isinstance(block, ast.With):
+            entered = [ast.unparse(item.context_expr.func).rpartition(".")[2] for item in block.items
+                       if isinstance(item.context_expr, ast.Call)]
+            if set(entered) & set(SAFE):
+                safe |= {id(node) for node in ast.walk(block)}
+    for call in ast.walk(source.tree):
+        if isinstance(call, ast.Call) and id(call) not in safe and writes(call):
+            yield call.lineno, f"{ast.unparse(call.func)} outside of replacing and writing"
+
+
 def no_bare_except(source: Source) -> Iterator[tuple[int, str]]:
     """An except names what it expects."""
     for node in ast.walk(source.tree):
@@ -210,6 +250,13 @@ RULES = {
     "folder names": (only_workspace, "planning/x.py", "path / 'imagesTr'"),
     "print": (only_cli_talks, "training/x.py", "print('epoch 1')"),
     "sys.argv": (only_cli_talks, "training/x.py", "import sys\nsys.argv[1]"),
+    "write": (written_safely, "runs/x.py", "with path.open('w') as file:\n    file.write('a')"),
+    "append": (written_safely, "runs/x.py", "open(path, mode='a')"),
+    "write text": (written_safely, "runs/x.py", "(folder / name).write_text('a')"),
+    "rename": (written_safely, "runs/x.py", "path.replace(other)"),
+    "copy": (written_safely, "runs/x.py", "import shutil\nshutil.copy(path, other)"),
+    "a library writes": (written_safely, "report/x.py", "figure.savefig(path)"),
+    "blosc2 writes": (written_safely, "io/x.py", "blosc2.asarray(data, urlpath=path, mode='w')"),
     "bare except": (no_bare_except, "io/x.py", "try:\n    a\nexcept:\n    b"),
     "safe load": (safe_load, "training/x.py", "torch.load(path, weights_only=False)"),
     "light import": (light_import, "evaluation/x.py", "try:\n    from torch import nn\nexcept ImportError:\n    nn = 0"),
@@ -220,7 +267,7 @@ RULES = {
     "documented module": (documented, "io/x.py", "a = 1"),
     "known room": (known_room, "utils/x.py", "a = 1"),
 }
-GOOD = '"""A good file."""\nimport os\nfrom sulcnet.errors import DataError\n\n\ndef read():\n    """Read."""\n    import torch\n\n    return torch.load(os.devnull, weights_only=True)\n'
+GOOD = '"""A good file."""\nimport os\nfrom sulcnet.errors import DataError\n\n\ndef read():\n    """Read."""\n    import torch\n\n    with writing(path), path.open("a") as file:\n        file.write("a".replace("a", "b"))\n    return torch.load(open(os.devnull, "rb"), weights_only=True)\n'
 
 
 @cache

@@ -1,5 +1,6 @@
 """The step that is planned is the step that is trained: the same function, and on real tensors the same bytes."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -133,6 +134,30 @@ def test_rows_are_kept_and_those_of_another_origin_left_out(tmp_path):
     path.write_text("{")
     assert MemoryTable.load(path, origin()).rows == {}
     assert MemoryTable.load(tmp_path / "absent.json", origin()).rows == {}
+
+
+def test_a_row_that_this_version_cannot_read_costs_no_other_and_is_kept(tmp_path, caplog):
+    asked, path = question("top"), tmp_path / "memory.json"
+    table = MemoryTable({asked: trace_step(asked), question("full"): trace_step(question("full"))})
+    table.save(path, origin())
+    written = json.loads(path.read_text())
+    written["rows"][0]["question"]["sequence"] = 3                   # of a newer version
+    written["rows"].append({"need": {}})
+    path.write_text(json.dumps({**written, "made_by": "a newer version"}))
+    read = MemoryTable.load(path, origin())
+    assert len(read.rows) == 1 and read.rows.items() < table.rows.items()
+    assert len(caplog.records) == 1 and f"{path}: 2 of 3 rows are left out" in caplog.text
+    read.save(path, origin())
+    assert sorted(map(json.dumps, json.loads(path.read_text())["rows"])) == sorted(map(json.dumps, written["rows"]))
+
+
+def test_a_damaged_table_is_said_and_an_absent_one_is_not(tmp_path, caplog):
+    assert not MemoryTable.load(tmp_path / "absent.json", origin()).rows and not caplog.records
+    for text in ("{", "[]", '{"origin": 3, "rows": []}'):
+        caplog.clear()
+        (tmp_path / "memory.json").write_text(text)
+        assert not MemoryTable.load(tmp_path / "memory.json", origin()).rows
+        assert len(caplog.records) == 1 and "memory.json is left out, because it cannot be read" in caplog.text
 
 
 def test_rows_may_be_of_several_versions_of_a_library(tmp_path):

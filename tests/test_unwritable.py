@@ -14,13 +14,13 @@ import strangers
 from cohort import NAME, SHAPE, SPACING, prepared_cohort, train
 
 import sulcnet
+from sulcnet import files
 from sulcnet.cli._command import Command
 from sulcnet.errors import DataError, EnvironmentFault
 from sulcnet.evaluation.tables import TablePaths, write_tables
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.prediction.predict import write_table
-from sulcnet.records import writing
 from sulcnet.records._record import write_text
 from sulcnet.records.plan import Normalisation, Plan
 from sulcnet.records.workspace import Workspace, make_writable
@@ -159,7 +159,7 @@ def test_every_writer_tells_a_full_disk(tmp_path):
     assert [name for name, *_ in said] == ["a.b2nd", "a.nii", "a.nii.gz", "a.mgz", "a.mha", "a.nrrd", "a.pth"]
     for name, code, message in said:
         assert code == 3 and message.startswith(f"{tmp_path / name} cannot be written: No space left on device (0.0 MB")
-    assert left == [".a.pth.partial", "full", "log.txt"]      # the next save reuses the first
+    assert left == ["full", "log.txt"]
 
 
 def dev_full(path):
@@ -175,19 +175,24 @@ def refuses(path):
     return pytest.raises(EnvironmentFault, match=f"{path} cannot be written: No space left on device")
 
 
-def test_tables_name_the_file_that_a_full_disk_refused(tmp_path):
+def test_tables_name_the_file_that_a_full_disk_refused(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "_settle", full)
     labels = {"background": 0, "PCS": 1}
     plan = Plan("Dataset001_A", "3d", "sulcnet", ("T1w",), labels, None, ".nii.gz", (1.0,) * 3, (16,) * 3,
                 (Normalisation("zscore"),), {})
-    predictions = dev_full(tmp_path / "predictions.tsv")
+    predictions = tmp_path / "predictions.tsv"
     with refuses(predictions):
         write_table(predictions, [{"case_id": "a"}], plan)
-    tables = TablePaths(dev_full(tmp_path / "cases.tsv"), tmp_path / "classes.tsv", tmp_path / "summary.json")
+    tables = TablePaths(tmp_path / "cases.tsv", tmp_path / "classes.tsv", tmp_path / "summary.json")
     with refuses(tables.cases):
         write_tables(tables, [], {})
-    participants = dev_full(tmp_path / "raw/participants.tsv")
-    with refuses(participants):
+    monkeypatch.setattr("sulcnet.phantoms.dataset._write", lambda folder, phantom: phantom.row)      # images come first
+    with refuses(tmp_path / "raw/participants.tsv"):
         write_dataset(tmp_path / "raw", draw_cohort(7, 3, shape=SHAPE, spacing=SPACING))
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_a_training_names_the_file_that_a_full_disk_refused(study, tmp_path, monkeypatch):
@@ -209,16 +214,16 @@ def test_whose_folder_it_is_and_what_helps(tmp_path, monkeypatch):
     denied = OSError(errno.EACCES, "Permission denied")
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
     owner, group = tmp_path.stat().st_uid, tmp_path.stat().st_gid
-    fault = writing.write_fault(tmp_path / "a/b", denied)
+    fault = files.write_fault(tmp_path / "a/b", denied)
     assert fault.message == (f"{tmp_path}/a/b cannot be written: Permission denied (this process is user 4711, "
                              f"{tmp_path} belongs to user {owner}).")
     assert f"--user {owner}:{group}" in fault.hint or owner == 0
-    assert "it belongs to user" in writing.write_fault(tmp_path, denied).message
-    docker = writing.write_fault(Path("/"), denied)
+    assert "it belongs to user" in files.write_fault(tmp_path, denied).message
+    docker = files.write_fault(Path("/"), denied)
     assert "/ cannot be" in docker.message and "it belongs to user 0" in docker.message
     assert "--user $(id -u):$(id -g)" in docker.hint
     monkeypatch.setattr(os, "geteuid", lambda: owner)
-    fault = writing.write_fault(tmp_path, denied)
+    fault = files.write_fault(tmp_path, denied)
     assert fault.message.endswith(f"(this process is user {owner}).") and "chmod u+rwx" in fault.hint
 
 
@@ -233,12 +238,12 @@ def test_a_folder_on_a_read_only_disk_is_refused_before_the_work(tmp_path, monke
 
 def test_an_error_of_a_library_means_a_full_disk_only_on_one(tmp_path, monkeypatch):
     def write():
-        with writing.writing(tmp_path / "a.nrrd", DataError):
+        with files.writing(tmp_path / "a.nrrd", DataError):
             raise DataError("failed to write to file")
 
     with pytest.raises(DataError, match="failed to write"):
         write()
-    monkeypatch.setattr(writing, "ALMOST_NOTHING", float("inf"))
+    monkeypatch.setattr(files, "ALMOST_NOTHING", float("inf"))
     with pytest.raises(EnvironmentFault, match="a.nrrd cannot be written: No space left on device .* MB are free"):
         write()
 

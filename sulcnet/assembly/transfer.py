@@ -25,7 +25,6 @@ from sulcnet.networks._network import Network
 from sulcnet.networks.adapters import Adapter
 from sulcnet.networks.film import FILM, attach_constants
 from sulcnet.pretraining._pretraining import Pretraining
-from sulcnet.records._record import read_json
 from sulcnet.records.plan import NetworkPlan, Plan
 from sulcnet.records.transfer import Count, StageTransfer, Transfer
 from sulcnet.records.workspace import ADAPTER, EXPORT, RunFolder
@@ -71,8 +70,8 @@ def merge_adapter(network: Network, adapter: Adapter, path: Path) -> None:
     Raises:
         ModelError: another network, or another adapter.
     """
-    state, base = checkpoint.load(path), _facts(path).get("base")
-    if base != state_digest(network):
+    state, facts = checkpoint.read(path)
+    if facts.get("base") != state_digest(network):
         raise ModelError(f"{path} was made for other weights than these.", "Load the weights that its run started from.")
     try:
         adapter.load_state_dict(state)
@@ -171,16 +170,15 @@ def read_weights(path: Path) -> Weights:
     """Read the network's state from a file of ours or of others.
 
     Raises:
-        ModelError: missing, unreadable, without tensors, or not what the JSON beside it says.
+        ModelError: missing, unreadable, without tensors, or not what its facts say.
     """
-    content = checkpoint.load(path)
-    facts = _facts(path)
+    content, facts = checkpoint.read(path)
     if "keys" not in facts:
         return Weights(_bare(content), None, facts.get("which") or FOREIGN)
     lost = [name for name in facts["keys"].values() if name not in content]
     damaged = [name for name, value in content.items() if facts["hashes"].get(name) != digest(value)]
     if lost or damaged:
-        raise ModelError(f"{path} is not what {path.with_suffix('.json').name} says: {(lost + damaged)[0]}.", "Pre-train anew.")
+        raise ModelError(f"{path} is not what its facts say: {(lost + damaged)[0]}.", "Pre-train anew.")
     return Weights({ours: content[theirs] for ours, theirs in facts["keys"].items()}, tuple(facts["promised"]), facts["method"])
 
 
@@ -200,11 +198,6 @@ def digest(value: Tensor) -> str:
     plain = value.detach().cpu().contiguous()
     told = f"{plain.dtype}{tuple(plain.shape)}".encode()
     return hashlib.sha256(told + plain.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    beside = path.with_suffix(".json")
-    return read_json(beside, ModelError) if beside.exists() else {}
 
 
 def _bare(content: Any) -> dict[str, Tensor]:

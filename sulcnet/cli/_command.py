@@ -33,9 +33,9 @@ from pathlib import Path
 
 from sulcnet import __version__, log, plugins
 from sulcnet.errors import EnvironmentFault, Interrupted, OutOfMemory, SulcnetError, UsageError
+from sulcnet.files import REFUSED, write_fault
 from sulcnet.parallel import default_workers
 from sulcnet.records import workspace
-from sulcnet.records.writing import REFUSED, write_fault
 
 WIDTH = 100
 BROKEN_PIPE = 141  # what the shell reports for a program that the reader of its output left

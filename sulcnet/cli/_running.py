@@ -50,6 +50,9 @@ def add_run_flags(parser: Parser, better: str) -> None:
                          help="processes that draw patches (default: the cores - 2, at most 8; batches do not depend on it)")
     add_seed(parser)
     add_overwrite(parser)
+    parser.group("general").add_argument(
+        "--take-over", action="store_true", help="take the run's folder from a process that seems to hold it and is gone"
+    )
     add_quiet(parser)
     add_root(parser)
 
@@ -58,6 +61,7 @@ def add_fold(parser: Parser) -> None:
     """Add the fold, as the last word and as a flag."""
     parser.add_argument("fold", nargs="?", default=HOLDOUT, help="0 to 4 for cross-validation (default: the 70/20/10 holdout)")
     parser.add_argument("-f", "--fold", dest="fold_flag", metavar="FOLD", help="the same as a flag")
+
 
 
 def spec_of(args: Namespace, workspace: Workspace, kind: str, **own: Any) -> RunSpec:
@@ -76,4 +80,6 @@ def spec_of(args: Namespace, workspace: Workspace, kind: str, **own: Any) -> Run
 def execution_of(args: Namespace, **own: Any) -> Execution:
     """Read where and how a run is executed."""
     workers = max(0, default_workers(10) - 2) if args.workers is None else args.workers
-    return Execution(args.device, args.precision, workers, args.threads, go_on=args.c, overwrite=args.overwrite, **own)
+    return Execution(
+        args.device, args.precision, workers, args.threads, go_on=args.c, overwrite=args.overwrite, take_over=args.take_over, **own
+    )

@@ -20,9 +20,8 @@ from sulcnet.evaluation.cases import CaseResult
 from sulcnet.evaluation.segmentation import METRICS
 from sulcnet.evaluation.summary import summarise
 from sulcnet.evaluation.summary_text import format_summary
+from sulcnet.files import replacing
 from sulcnet.records._record import write_text
-from sulcnet.records.workspace import make_folder
-from sulcnet.records.writing import writing
 
 __all__ = ["CaseResult", "TablePaths", "format_summary", "read_results", "read_summary", "summarise", "write_tables"]
 
@@ -107,8 +106,7 @@ def _class_row(result: CaseResult, classes: Sequence[str]) -> dict:
 
 
 def _write(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> None:
-    make_folder(path.parent)
-    with writing(path), path.open("w", newline="", encoding="utf-8") as stream:
+    with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
         writer.writerow(columns)
         writer.writerows([_text(row.get(column)) for column in columns] for row in rows)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,9 +9,9 @@ import numpy as np
 
 from sulcnet import plugins
 from sulcnet.errors import DataError
+from sulcnet.files import replacing
 from sulcnet.io._image import Grid, Header, Image, times
 from sulcnet.io._reader import Reader
-from sulcnet.records.writing import writing
 
 NOT_A_LABEL = 1e-3
 """Labels may pass through float32 and a scale factor; farther from a whole number than this is not a label."""
@@ -68,6 +66,7 @@ def write_map(path: Path | str, data: np.ndarray, like: Image | Grid) -> None:
     _write(Path(path), np.asarray(data, dtype=np.float32), like)
 
 
+@lru_cache(maxsize=None)
 def endings() -> tuple[str, ...]:
     """List the file endings that can be read, longest first, so that .nii.gz is seen before .gz would be."""
     found = [ending for name in plugins.names("io", "READER") for ending in plugins.find("io", name, "READER").endings]
@@ -118,7 +117,7 @@ def _smallest(path: Path, whole: np.ndarray) -> type[np.generic]:
 
 
 def _write(path: Path, data: np.ndarray, like: Image | Grid) -> None:
-    """Write under a neighbouring folder of one's own and rename, so that a reader never sees half a file."""
+    """Write the file, or the files (.mhd points to its .raw), so that a reader never sees half of one."""
     if data.shape != like.shape:
         raise DataError(
             f"Cannot write {path}: found shape {times(data.shape)}, expected the input's {times(like.shape)}.",
@@ -127,17 +126,5 @@ def _write(path: Path, data: np.ndarray, like: Image | Grid) -> None:
     if isinstance(like, Grid):
         like = Image(data, like.affine, Header("", like.shape, None))       # of no format: nothing to say again
     reader = _reader(path)
-    beside = path.parent / f".{path.name}.{os.getpid()}"
-    try:
-        with writing(path, DataError):      # SimpleITK does not tell that a disk is full
-            beside.mkdir(parents=True, exist_ok=True)
-            reader.write(beside / path.name, data, like)
-            _move_all(beside, path)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _move_all(beside: Path, path: Path) -> None:
-    """Move what was written; the named file comes last, since it may point to the others (.mhd and its .raw)."""
-    for file in sorted(beside.iterdir(), key=lambda file: file.name == path.name):
-        file.replace(path.parent / file.name)
+    with replacing(path, DataError) as beside:              # SimpleITK does not tell that a disk is full
+        reader.write(beside, data, like)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sulcnet.errors import DataError
-from sulcnet.records.writing import replacing, writing
+from sulcnet.files import replacing
 
 BLOCK = 32                              # voxels per axis of a block; a 128^3 patch then touches 64 to 125 blocks
 
@@ -31,8 +31,7 @@ def write_array(path: Path, data: np.ndarray) -> None:
     lead = (1,) * (data.ndim - len(spatial))
     blocks = lead + tuple(min(BLOCK, size) for size in spatial)
     chunks = lead + tuple(min(4 * BLOCK, size) for size in spatial)
-    with writing(path, RuntimeError), replacing(path) as beside:
-        beside.unlink(missing_ok=True)
+    with replacing(path, RuntimeError) as beside:
         blosc2.asarray(
             np.ascontiguousarray(data), urlpath=str(beside), mode="w", chunks=chunks, blocks=blocks,
             cparams={"codec": blosc2.Codec.LZ4, "clevel": 1, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1},

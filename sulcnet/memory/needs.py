@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from sulcnet.errors import EnvironmentFault, ModelError
+from sulcnet.files import locked
 from sulcnet.records.memory import MemoryTable, StepNeed, StepQuestion, minor_version
 from sulcnet.records.workspace import memory_tables
 
@@ -89,10 +90,11 @@ def _keep(traced: dict[StepQuestion, StepNeed], path: Path) -> None:
     """Add rows to a table; a folder that cannot be written costs only the time to trace again."""
     if not traced:
         return
-    table = MemoryTable.load(path, origin())                # again: another plan may have written meanwhile
-    table.rows.update(traced)
     try:
-        table.save(path, origin())
+        with locked(path):                                  # read again: another plan may have written meanwhile
+            table = MemoryTable.load(path, origin())
+            table.rows.update(traced)
+            table.save(path, origin())
     except EnvironmentFault as problem:
         log.debug("%s", problem)
 

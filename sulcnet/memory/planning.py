@@ -26,7 +26,7 @@ from sulcnet.records.dataset import DatasetHeader
 from sulcnet.records.fingerprint import Fingerprint
 from sulcnet.records.memory import PREDICT, StepNeed, StepQuestion
 from sulcnet.records.network_spec import NetworkSpec
-from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Plan, PredictionPlan, StepPlan, load_plans, save_plan
+from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Plan, PredictionPlan, StepPlan, change_plan
 from sulcnet.records.workspace import DATASET_JSON, DatasetFolders, make_writable
 
 log = logging.getLogger("sulcnet")
@@ -60,11 +60,16 @@ def plan_dataset(folders: DatasetFolders, wish: Wish, workers: int = 1) -> Plan:
     _check_dimensions(wish.net, len(plan.axes))
     with Needs.kept() as needs:
         network = plan_network(wish.net, asked_of(plan, fingerprint, wish, family(wish.net).features), needs, workers)
-    plans = load_plans(folders.plans) if folders.plans.exists() else {}
-    networks = {**_networks_of(plan, plans), wish.net: network}
-    plan = plan.replace(prepared_as=_prepared_by(plan, plans), networks=networks)
-    save_plan(folders.plans, plan)
-    return plan
+    return _keep(folders, plan, wish.net, network)
+
+
+def _keep(folders: DatasetFolders, plan: Plan, net: str, network: NetworkPlan) -> Plan:
+    """Add a network to what is planned by now, perhaps by another process since this one began; give the whole plan."""
+    def added(plans: dict[str, Plan]) -> Plan:
+        networks = {**plan.networks, **_networks_of(plan, plans), net: network}
+        return plan.replace(prepared_as=_prepared_by(plan, plans), networks=networks)
+
+    return change_plan(folders.plans, plan.configuration, added)
 
 
 def _check_dimensions(net: str, ndim: int) -> None:
@@ -152,9 +157,7 @@ def probe_plan(folders: DatasetFolders, plan: Plan, wish: Wish) -> Plan:
         foreseen = planned.estimate.bytes - CONTEXT
         log.info("%s: %.2f GB taken, %.2f GB foreseen (%+.1f %%)", step.name, taken / 1e9, foreseen / 1e9, 100 * (foreseen / taken - 1))
         steps[step.name] = planned.replace(estimate=planned.estimate.replace(measured=taken))
-    plan = plan.replace(networks={**plan.networks, wish.net: network.replace(steps=steps)})
-    save_plan(folders.plans, plan)
-    return plan
+    return _keep(folders, plan, wish.net, network.replace(steps=steps))
 
 
 def steps_of(asked: Asked) -> list[Step]:

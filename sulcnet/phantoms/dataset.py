@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sulcnet.errors import DataError
+from sulcnet.files import replacing
 from sulcnet.io import Grid, write_map, write_mask
 from sulcnet.phantoms.cohort import Phantom, dataset_json
 from sulcnet.records._record import write_json
 from sulcnet.records.dataset import Dataset
 from sulcnet.records.splits import Splits, split
 from sulcnet.records.workspace import DATASET_JSON, IMAGES, LABELS, PARTICIPANTS, SPLITS, make_folder
-from sulcnet.records.writing import writing
 
 
 def write_dataset(folder: Path, phantoms: Iterable[Phantom], modality: str = "t1", shares: tuple[float, float] = (0.7, 0.2)) -> Splits:
@@ -27,7 +27,7 @@ def write_dataset(folder: Path, phantoms: Iterable[Phantom], modality: str = "t1
     rows = [_write(folder, phantom) for phantom in phantoms]
     if not rows:
         raise DataError(f"There are no phantoms to write to {folder}.", "Draw at least one.")
-    with writing(folder / PARTICIPANTS), (folder / PARTICIPANTS).open("w", newline="", encoding="utf-8") as file:
+    with replacing(folder / PARTICIPANTS) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

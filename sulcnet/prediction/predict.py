@@ -17,6 +17,7 @@ import torch
 
 from sulcnet import __version__
 from sulcnet.errors import EnvironmentFault, PartlyDone, SulcnetError, UsageError
+from sulcnet.files import replacing
 from sulcnet.geometry.canonical import to_input_grid
 from sulcnet.inference.predictor import Predictor
 from sulcnet.io import Image, read_image, write_map, write_mask
@@ -26,7 +27,6 @@ from sulcnet.preprocessing.prepare import prepare_arrays
 from sulcnet.records.dataset import Case
 from sulcnet.records.plan import Plan
 from sulcnet.records.workspace import PREDICTIONS, make_writable
-from sulcnet.records.writing import writing
 
 log = logging.getLogger("sulcnet")
 
@@ -88,7 +88,7 @@ def predict_case(predictor: Predictor, plan: Plan, case: Case, keep_maps: bool =
 
 def write_table(path: Path, rows: Sequence[dict[str, Any]], plan: Plan) -> None:
     """Write predictions.tsv; unknown values are n/a."""
-    with writing(path), path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _columns(plan), delimiter="\t", restval="n/a", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sulcnet.errors import PartlyDone
+from sulcnet.files import claimed
 from sulcnet.prediction.evaluate import evaluate_folder
 from sulcnet.prediction.model import load_model
 from sulcnet.prediction.predict import predict_cases
@@ -18,8 +19,14 @@ def score_run(folders: DatasetFolders, run: RunFolder, device: str, precision: s
     """Predict and score validation and test cases into the run's folder; give the test summary, else validation's.
 
     Raises:
+        ModelError: another process writes into the run's folder, or there is no such model.
         PartlyDone: some cases could not be predicted; the others are scored.
     """
+    with claimed(run.path):
+        return _score(folders, run, device, precision, which)
+
+
+def _score(folders: DatasetFolders, run: RunFolder, device: str, precision: str, which: str) -> dict:
     trained, dataset = load_model(run, which), Dataset.open(folders.raw)
     use_threads(trained.experiment.threads)
     summary, lost = {}, []

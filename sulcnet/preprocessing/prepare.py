@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from sulcnet.errors import DataError, ModelError
+from sulcnet.files import locked, writing
 from sulcnet.geometry.canonical import to_plan
 from sulcnet.geometry.crop import crop
 from sulcnet.geometry.orient import orient
@@ -26,7 +27,6 @@ from sulcnet.records.dataset import Case
 from sulcnet.records.plan import Normalisation, Plan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.trace import Trace
-from sulcnet.records.writing import writing
 
 CENTRES = 512                           # voxels of a structure that are kept to centre patches at
 RANGE = (0.5, 99.5)                     # percentiles of the foreground that SSIM takes as black and white
@@ -38,19 +38,26 @@ def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
     facts = folder / f"{case.id}.json"
     if not overwrite and _finished(facts, sources):
         return False
-    with writing(facts):
-        facts.unlink(missing_ok=True)   # killed from here on, the case is not finished
+    with locked(facts), writing(facts):
+        if overwrite or not _finished(facts, sources):
+            facts.unlink(missing_ok=True)   # killed or failed from here on, the case is not finished
     label = read_label(case.label) if case.label is not None and plan.structures else None
     data, prepared_label, trace = prepare_arrays([read_image(path) for path in case.images], plan, label)
-    write_array(folder / f"{case.id}.b2nd", data)
-    if prepared_label is not None:
-        write_array(folder / f"{case.id}_seg.b2nd", prepared_label)
-    PreparedCase(
+    prepared = PreparedCase(
         id=case.id, subject=case.subject, domain=case.domain, target=case.target, has_label=prepared_label is not None,
         shape=tuple(data.shape[1:]), trace=trace, centres=_centres(plan, prepared_label),
         volumes=_volumes(plan, prepared_label, trace), sources=sources,
         ranges=tuple(foreground_range(channel, how) for channel, how in zip(data, plan.normalisation)),
-    ).save(facts)
+    )
+    with locked(facts):
+        if not overwrite and _finished(facts, sources):     # by another process, meanwhile
+            return False
+        with writing(facts):
+            facts.unlink(missing_ok=True)                   # another process's, of another plan
+        write_array(folder / f"{case.id}.b2nd", data)
+        if prepared_label is not None:
+            write_array(folder / f"{case.id}_seg.b2nd", prepared_label)
+        prepared.save(facts)
     return True
 
 

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sulcnet.errors import DataError, SulcnetError
+from sulcnet.files import replacing
 from sulcnet.log import counted
-from sulcnet.records.writing import replacing, writing
 
 R = TypeVar("R", bound="Record")
 
@@ -116,7 +116,12 @@ def read_json(path: Path, error: type[SulcnetError] = DataError, missing: str = 
 
 def write_json(path: Path, data: Any) -> None:
     """Write JSON so that a reader, and a kill, leave the old or the new file."""
-    write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+    write_text(path, json_text(data))
+
+
+def json_text(data: Any) -> str:
+    """Give JSON as files hold it; NaN is an error."""
+    return json.dumps(data, indent=1, allow_nan=False) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -125,10 +130,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         EnvironmentFault: the place cannot be written.
     """
-    path = Path(path)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as beside:
+    with replacing(Path(path)) as beside:
         beside.write_text(text, encoding="utf-8")
 
 

@@ -10,6 +10,7 @@ versions of torch and MONAI. The rows that ship are those of several versions, b
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +19,8 @@ from pathlib import Path
 from sulcnet.errors import ModelError, SulcnetError
 from sulcnet.records._record import Record, write_text
 from sulcnet.records.network_spec import NetworkSpec
+
+log = logging.getLogger("sulcnet")
 
 PRECISIONS = ("bf16", "fp32")
 RECOMPUTE = ("none", "attention", "stages")       # what the backward pass computes again, from nothing to most
@@ -84,23 +87,43 @@ class StepNeed(Record):
 
 @dataclass
 class MemoryTable:
-    """Rows of need by question. Rows of another origin are left out: they may differ."""
+    """Rows of need by question. Rows of another origin are left out: they may differ.
+
+    Attributes:
+        strange: lines of rows that this version cannot read, such as those of a newer one; they are written back.
+    """
 
     rows: dict[StepQuestion, StepNeed] = field(default_factory=dict)
+    strange: list[str] = field(default_factory=list)
 
     @classmethod
     def load(cls, path: Path, origin: Mapping[str, str]) -> MemoryTable:
-        """Read rows of this origin; a file that is not there, or is damaged, holds none."""
+        """Read rows of this origin; a file that is not there, or damaged, holds none. What cannot be read is said."""
+        table = cls()
         try:
             found = json.loads(path.read_text())
             rows = found["rows"] if _covers(found["origin"], origin) else []
-            return cls({StepQuestion.from_json(row["question"]): StepNeed.from_json(row["need"]) for row in rows})
-        except (OSError, ValueError, KeyError, TypeError, SulcnetError):
-            return cls()
+        except FileNotFoundError:
+            return table
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+            log.warning("%s is left out, because it cannot be read: %s", path, problem)
+            return table
+        for row in rows:
+            table._take(row)
+        if table.strange:
+            log.warning("%s: %d of %d rows are left out, because this version cannot read them, such as %.120s",
+                        path, len(table.strange), len(rows), table.strange[0])
+        return table
+
+    def _take(self, row: dict) -> None:
+        try:
+            self.rows[StepQuestion.from_json(row["question"])] = StepNeed.from_json(row["need"])
+        except (KeyError, TypeError, SulcnetError):
+            self.strange.append(json.dumps(row))
 
     def save(self, path: Path, origin: Mapping[str, str | Sequence[str]]) -> None:
         """Write all rows, one per line, in an order that does not depend on how they came."""
-        rows = sorted(_row(question, need) for question, need in self.rows.items())
+        rows = sorted([*self.strange, *map(_row, self.rows, self.rows.values())])
         write_text(path, f'{{"origin": {json.dumps(dict(origin))},\n"rows": [\n' + ",\n".join(rows) + "\n]}\n")
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from sulcnet.errors import ModelError
+from sulcnet.files import locked
 from sulcnet.records._record import Record, read_json, write_json
 from sulcnet.records.dataset import Classification
 from sulcnet.records.memory import RECOMPUTE
@@ -276,7 +277,18 @@ def _how_to_plan(folder: str) -> str:
     return planned if ANY_DATASET.match(folder) else "Restore the file, or train anew: the folder of a run has a copy."
 
 
+def change_plan(path: Path, configuration: str, change: Callable[[dict[str, Plan]], Plan]) -> Plan:
+    """Write what `change` makes of all plans as one configuration's; the others stay as they are written.
+
+    No other process writes the file from the reading to the writing, so `change` has to be quick.
+    """
+    with locked(path):
+        plans, written = (load_plans(path), read_json(path)) if path.exists() else ({}, {})
+        plan = change(plans)
+        write_json(path, {**written, configuration: plan.to_json()})
+    return plan
+
+
 def save_plan(path: Path, plan: Plan) -> None:
-    """Write a plan beside the other configurations of its dataset, which stay as they are written."""
-    plans = load_plans(path) and read_json(path) if path.exists() else {}
-    write_json(path, {**plans, plan.configuration: plan.to_json()})
+    """Write a plan beside the other configurations of its dataset."""
+    change_plan(path, plan.configuration, lambda plans: plan)

@@ -122,6 +122,7 @@ class Execution:
         threads: of torch; None is all cores.
         go_on: continue an unfinished run.
         overwrite: start it anew.
+        take_over: break the lock of another process on the run's folder, which is known to be gone.
         auto_pretrain: run a pre-training that is asked for and was not run yet.
     """
 
@@ -131,6 +132,7 @@ class Execution:
     threads: int | None = None
     go_on: bool = False
     overwrite: bool = False
+    take_over: bool = False
     auto_pretrain: bool = True
 
 

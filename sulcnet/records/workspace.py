@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sulcnet.errors import DataError, ModelError, UsageError
-from sulcnet.records.writing import require_writable, writing
+from sulcnet.files import require_writable, writing
 
 DATASET_JSON = "dataset.json"
 FINGERPRINT = "fingerprint.json"

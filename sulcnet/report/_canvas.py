@@ -6,10 +6,11 @@ through pyplot, so nothing global changes: no back end, no style, no open figure
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from sulcnet.files import replacing
 
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, YELLOW = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"
 LINES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)  # on white
@@ -30,13 +31,10 @@ def sheet(width: float, height: float, path: Path | str) -> Iterator:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    path = Path(path)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.07, h_pad=0.07)
         FigureCanvasAgg(figure)
         yield figure
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.stem}.{os.getpid()}.png")
-        figure.savefig(beside, dpi=150, facecolor="white")
-        beside.replace(path)
+        with replacing(Path(path)) as beside:
+            figure.savefig(beside, dpi=150, facecolor="white")

@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 import logging
-import shutil
 
 from sulcnet import plugins
+from sulcnet.files import claimed, copy
 from sulcnet.log import to_file
 from sulcnet.options import resolve
 from sulcnet.records._record import write_json
-from sulcnet.records.plan import load_plan
+from sulcnet.records.plan import Plan, load_plan
 from sulcnet.records.run import Execution, RunSpec
 from sulcnet.records.workspace import DATASET_JSON, EXPERIMENT, LOG, PLANS, RESOURCES, SPLITS, RunFolder, Workspace
 from sulcnet.runs._kind import Assembly, Drawing, Job, RunKind, Stage
@@ -31,7 +31,7 @@ def execute(
     """Execute one run; give its folder. A trained run that is to be continued is given back as it is.
 
     Raises:
-        ModelError: nothing planned or prepared, a run in the way, or nothing to continue.
+        ModelError: nothing planned or prepared, a run or another process in the way, or nothing to continue.
         UsageError: flags that contradict each other, or the run that is to be continued.
         Interrupted: a signal stopped it; `go_on` continues.
     """
@@ -40,22 +40,29 @@ def execute(
     plan = load_plan(spec.dataset(workspace).plans, spec.configuration)
     spec = kind.settle(workspace, spec, plan)
     folder = find_folder(workspace, spec, execution.go_on)
-    trained = kind.trained(folder)
-    check_claim(folder, execution, trained, kind.complete(folder))
-    if execution.go_on and trained:
-        return folder
+    with claimed(folder.path, execution.take_over):
+        trained = kind.trained(folder)
+        check_claim(folder, execution, trained, kind.complete(folder))
+        if not (execution.go_on and trained):
+            job = _job(kind, workspace, spec, execution, folder, plan, drawing)
+            _run(job, kind.assemble(job))
+    return folder
+
+
+def _job(
+    kind: RunKind, workspace: Workspace, spec: RunSpec, execution: Execution, folder: RunFolder, plan: Plan, drawing: Drawing
+) -> Job:
+    """Settle options, device, precision and threads; see that what the run starts from is there."""
     families = kind.families(spec, plan)
     before, options = recorded(folder, spec, *families) if execution.go_on else (None, None)
     options = options or resolve(spec.preset, spec.settings, *families, epochs=spec.epochs)
     device = choose_device(execution.device)
     kind.prepare(workspace, spec, execution, drawing)
-    job = Job(
+    return Job(
         workspace, spec, execution, folder, options, load_plan(folder.plans(), spec.configuration) if before else plan, before,
         device, before.precision if before else choose_precision(execution.precision, device),
         use_threads(before.threads if before else execution.threads), drawing,
     )
-    _run(job, kind.assemble(job))
-    return folder
 
 
 def _run(job: Job, assembly: Assembly) -> None:
@@ -93,8 +100,8 @@ def _write_facts(job: Job, assembly: Assembly) -> None:
     folder, dataset = job.folder, job.dataset
     alone = job.plan.replace(networks={assembly.network_plan.network.name: assembly.network_plan})
     write_json(folder / PLANS, {job.plan.configuration: alone.to_json()})
-    shutil.copy(dataset.preprocessed / DATASET_JSON, folder / DATASET_JSON)
-    shutil.copy(dataset.splits, folder / SPLITS)
+    copy(dataset.preprocessed / DATASET_JSON, folder / DATASET_JSON)
+    copy(dataset.splits, folder / SPLITS)
     for name, record in assembly.records.items():
         record.save(folder / name)
     assembly.experiment.save(folder / EXPERIMENT)

@@ -12,6 +12,7 @@ import torch
 
 from sulcnet import __version__
 from sulcnet.errors import ModelError, UsageError
+from sulcnet.files import writing
 from sulcnet.options import Family, Options, merged, resolve
 from sulcnet.preprocessing.prepare import read_prepared
 from sulcnet.records.experiment import Experiment
@@ -19,7 +20,6 @@ from sulcnet.records.plan import Plan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.run import LENGTH, Execution, RunSpec
 from sulcnet.records.workspace import EXPERIMENT, RunFolder, Workspace, make_writable
-from sulcnet.records.writing import writing
 
 
 def find_folder(workspace: Workspace, spec: RunSpec, go_on: bool) -> RunFolder:

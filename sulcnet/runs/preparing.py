@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 
 from sulcnet.errors import EnvironmentFault, ModelError, PartlyDone
+from sulcnet.files import copy, locked
 from sulcnet.log import counted
 from sulcnet.parallel import map_cases
 from sulcnet.planning.fingerprint import measure
@@ -31,9 +31,11 @@ def settle_splits(folders: DatasetFolders, dataset: Dataset) -> Splits:
     """
     own = folders.raw / SPLITS
     if not folders.splits.exists():
-        make_folder(folders.preprocessed)
-        splits = read_splits(own, dataset.cases) if own.exists() else split(dataset.cases)
-        splits.save(folders.splits)
+        make_writable(folders.preprocessed)
+        with locked(folders.splits):
+            if not folders.splits.exists():                 # another process may just have settled it
+                splits = read_splits(own, dataset.cases) if own.exists() else split(dataset.cases)
+                splits.save(folders.splits)
     splits = read_splits(folders.splits, dataset.cases)
     late = [case.id for case in dataset.cases if case.id not in splits.subjects]
     if late:
@@ -49,7 +51,7 @@ def fingerprint_dataset(folders: DatasetFolders, workers: int, overwrite: bool) 
     make_writable(folders.preprocessed)
     fingerprint = measure(dataset, settle_splits(folders, dataset), workers)
     fingerprint.save(folders.fingerprint)
-    shutil.copy(folders.raw / DATASET_JSON, folders.preprocessed / DATASET_JSON)
+    copy(folders.raw / DATASET_JSON, folders.preprocessed / DATASET_JSON)
     return fingerprint
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sulcnet import plugins
 from sulcnet.errors import ModelError, SulcnetError, UsageError
+from sulcnet.files import claimed
 from sulcnet.log import counted
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.run import PRETRAIN, RANDOM, Execution, RunSpec
@@ -28,6 +30,13 @@ class Start(NamedTuple):
 
     file: Path
     facts: dict[str, Any]
+
+
+class Made(NamedTuple):
+    """A pre-training: its folder, and what was asked of it; None where an earlier version did not write that down."""
+
+    folder: RunFolder
+    spec: RunSpec | None
 
 
 def settle_start(spec: RunSpec) -> RunSpec:
@@ -54,26 +63,33 @@ def find_start(workspace: Workspace, spec: RunSpec) -> Start | None:
     """Give the weights that a settled run starts from; None is a random start."""
     if spec.pretrain == RANDOM:
         return None
-    file = Path(spec.weights) if spec.weights else find_pretraining(workspace, spec) / EXPORT
+    file = Path(spec.weights) if spec.weights else find_pretraining(workspace, spec).folder / EXPORT
     return Start(file, _facts(file, Splits.load(spec.dataset(workspace).splits).part(spec.fold), spec, workspace))
 
 
-def find_pretraining(workspace: Workspace, spec: RunSpec) -> RunFolder:
+def find_pretraining(workspace: Workspace, spec: RunSpec) -> Made:
     """Find the pre-training of this network, fold, preset and seed: the usual one, else the only other one that is there.
 
+    Another one that is finished goes before one that is not, which another process may be making, or a run can go on with.
+
     Raises:
-        ModelError: there are several others; a user has to choose.
+        ModelError: several others are finished; a user has to choose.
     """
-    usual = pretraining_of(spec).folder(workspace)
-    if (usual / EXPORT).exists():
-        return usual
+    usual = pretraining_of(spec)
+    folder = usual.folder(workspace)
+    if (folder / EXPERIMENT).exists():
+        return Made(folder, usual)
     others = _others(workspace, spec)
-    if len(others) > 1:
-        listed = "\n      ".join(str(run / EXPORT) for run in others)
-        raise ModelError(f"{len(others)} pre-trainings with {spec.pretrain} could be meant.", f"Name one: --pretrain FILE:\n      {listed}")
-    if others:
-        log.info("starting from %s", others[0] / EXPORT)
-    return others[0] if others else usual
+    finished = [made for made in others if (made.folder / EXPORT).exists()]
+    if len(finished) > 1:
+        listed = "\n      ".join(str(made.folder / EXPORT) for made in finished)
+        raise ModelError(f"{len(finished)} pre-trainings with {spec.pretrain} could be meant.",
+                         f"Name one: --pretrain FILE:\n      {listed}")
+    only = finished or [made for made in others if made.spec]
+    if len(only) == 1:
+        log.info("starting from %s", only[0].folder / EXPORT)
+        return only[0]
+    return Made(folder, usual)
 
 
 def pretraining_of(spec: RunSpec) -> RunSpec:
@@ -82,20 +98,20 @@ def pretraining_of(spec: RunSpec) -> RunSpec:
     return RunSpec(PRETRAIN, **same)
 
 
-def _others(workspace: Workspace, spec: RunSpec) -> list[RunFolder]:
-    """List finished pre-trainings that differ from the usual one in length, options or further datasets alone."""
+def _others(workspace: Workspace, spec: RunSpec) -> list[Made]:
+    """List pre-trainings that differ from the usual one in length, options or further datasets alone."""
     dataset = spec.dataset(workspace)
     tested = _scored(Splits.load(dataset.splits), spec.fold)
     fitting = []
     for run in workspace.runs(dataset, PRETRAIN):
         experiment = _experiment(run / EXPERIMENT)
-        if experiment is None or not (run / EXPORT).exists() or not _fits(experiment, spec):
+        if experiment is None or not _fits(experiment, spec):
             continue
         seen = tested & set(experiment.train)
         if seen:
             log.info("%s is no start for this fold: it learned from %s that it is scored on", run.path, counted(len(seen), "case"))
             continue
-        fitting.append(run)
+        fitting.append(Made(run, experiment.run))
     return fitting
 
 
@@ -140,12 +156,16 @@ def pretrain_first(
     Raises:
         ModelError: the user wants no such thing.
     """
-    wanted = pretraining_of(spec)
-    folder, command = wanted.folder(workspace), " ".join(wanted.argv())
+    folder, wanted = find_pretraining(workspace, spec)
+    command = " ".join(wanted.argv())
     if not execution.auto_pretrain:
         raise ModelError(f"{folder / EXPORT} does not exist: nothing was pre-trained with {spec.pretrain}"
                          f"{'' if spec.fold == HOLDOUT else f' for fold {spec.fold}'}.", f"Run {command}")
     log.info("nothing was pre-trained with %s yet (%s): that comes first, as long as the preset says; for a choice run %s",
              spec.pretrain, folder / EXPORT, command)
-    begun = folder.checkpoint("last").exists()
-    run(wanted, Execution(execution.device, execution.precision, execution.workers, execution.threads, go_on=begun))
+    with claimed(folder.path, patience=math.inf):           # perhaps another process is at it
+        if (folder / EXPORT).exists():
+            log.info("another process has just made it")
+            return
+        begun = folder.checkpoint("last").exists()
+        run(wanted, Execution(execution.device, execution.precision, execution.workers, execution.threads, go_on=begun))

@@ -72,7 +72,7 @@ class Train(RunKind):
 
     def prepare(self, workspace: Workspace, spec: RunSpec, execution: Execution, drawing: Drawing) -> None:
         methods = plugins.names("pretraining", "METHOD")
-        if spec.pretrain in methods and not (find_pretraining(workspace, spec) / EXPORT).exists():
+        if spec.pretrain in methods and not (find_pretraining(workspace, spec).folder / EXPORT).exists():
             pretrain_first(workspace, spec, execution, lambda wanted, how: execute(workspace, wanted, how, drawing))
 
     def assemble(self, job: Job) -> Assembly:

@@ -1,8 +1,12 @@
-"""Checkpoints: tensors in a .pth that loads with weights_only, facts in a JSON beside it that one can `cat`."""
+"""Checkpoints: tensors and facts in one .pth that loads with weights_only, and the facts in a JSON beside it to `cat`.
+
+    save(path, {"modules": method.modules.state_dict()}, {"step": 3})
+    tensors, facts = read(path)
+"""
 
 from __future__ import annotations
 
-import os
+import json
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -12,27 +16,32 @@ from typing import Any
 import torch
 
 from sulcnet.errors import ModelError
-from sulcnet.records._record import write_json
-from sulcnet.records.writing import writing
+from sulcnet.files import replacing
+from sulcnet.records._record import json_text, read_json, write_json
+
+FACTS = "sulcnet facts"                 # their key among the tensors; those of older files are only in the JSON
 
 
 def save(path: Path, tensors: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Write a checkpoint through a neighbouring file and a rename: a kill leaves the old or the new one.
+    """Write a checkpoint so that a kill leaves the old or the new one, and facts that belong to it.
 
     Raises:
         EnvironmentFault: the place cannot be written.
     """
-    beside = path.with_name(f".{path.name}.partial")     # one name: a kill leaves one orphan, which the next save reuses
-    with writing(path, RuntimeError):                    # torch does not always tell that a disk is full
+    text = json_text(dict(facts))
+    with replacing(path, RuntimeError) as beside:        # torch does not always tell that a disk is full
         with open(beside, "wb") as file:
-            torch.save(dict(tensors), file)
-            os.fsync(file.fileno())
-        beside.replace(path)
-    write_json(path.with_suffix(".json"), dict(facts))
+            torch.save({**tensors, FACTS: text}, file)
+        beside.with_suffix(".json").write_text(text, encoding="utf-8")
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint's tensors to the CPU, without running any code from it.
+    """Read a checkpoint's tensors; see `read`."""
+    return read(path)[0]
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a checkpoint's tensors to the CPU, without running any code from it, and its facts: {} for foreign files.
 
     Raises:
         ModelError: missing, damaged, or not a checkpoint.
@@ -40,7 +49,17 @@ def load(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise ModelError(f"{path} does not exist.", "Train first, or choose another checkpoint with -chk.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as problem:
         first = str(problem).split("\n")[0]
-        raise ModelError(f"{path} cannot be read as a checkpoint: {first}.", "It is damaged or no checkpoint; use another one.") from None
+        raise ModelError(f"{path} cannot be read as a checkpoint: {first}.",
+                         "It is damaged or no checkpoint; use another one.") from None
+    if isinstance(content, dict) and FACTS in content:
+        return content, json.loads(content.pop(FACTS))
+    copy = path.with_suffix(".json")
+    return content, read_json(copy, ModelError) if copy.exists() else {}
+
+
+def renew_copy(path: Path) -> None:
+    """Write the JSON of a checkpoint anew: a kill may have left it one save ahead."""
+    write_json(path.with_suffix(".json"), read(path)[1])

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from sulcnet.errors import Interrupted, ModelError, SulcnetError
+from sulcnet.files import writing
 from sulcnet.losses import Ratio
-from sulcnet.records._record import read_json, write_text
+from sulcnet.records._record import write_text
 from sulcnet.records.experiment import Schedule
 from sulcnet.records.workspace import METRICS, RunFolder
-from sulcnet.records.writing import writing
 from sulcnet.training import checkpoint
 from sulcnet.training.device import autocast, memory_errors
 from sulcnet.training.method import Group, Method
@@ -125,7 +125,9 @@ class Loop:
         Raises:
             ModelError: the state does not fit this run.
         """
-        path = self.folder.checkpoint("last")
+        path, best = self.folder.checkpoint("last"), self.folder.checkpoint("best")
+        for saved in [path] + [best] * best.exists():
+            checkpoint.renew_copy(saved)
         state = checkpoint.load(path)
         try:
             self.method.modules.load_state_dict(state["modules"])
@@ -272,8 +274,8 @@ class Loop:
             self._save_weights("final")
             return
         best = self.folder.checkpoint("best")
-        facts = {**read_json(best.with_suffix(".json")), "which": "final"}
-        checkpoint.save(self.folder.checkpoint("final"), checkpoint.load(best), facts)
+        weights, facts = checkpoint.read(best)
+        checkpoint.save(self.folder.checkpoint("final"), weights, {**facts, "which": "final"})
         log.info("no better epoch in %d: final is the best one", self.schedule.patience)
 
 
