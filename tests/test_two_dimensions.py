@@ -76,7 +76,10 @@ def test_slices_lie_across_the_coarsest_axis_and_flat_images_in_their_plane(fact
 
 
 def test_a_flat_image_stays_one_voxel_thick_whatever_its_spacing():
-    facts = fingerprint(shape=(90, 80, 1), spacing=(1.0, 1.0, 9.0))
+    facts = fingerprint(shape=(90, 80, 1))
+    thickness = dict(zip(facts.cases, (9.0, 9.0, 9.0, 1.0, 1.0)))
+    cases = {name: case.replace(spacing=(1.0, 1.0, thickness[name])) for name, case in facts.cases.items()}
+    facts = facts.replace(cases=cases)
     plan = make_plan(header(), facts, Wish(configuration="2d"))
     asked = asked_of(plan, facts, Wish(configuration="2d"), 4)
     assert plan.median_shape == (90, 80, 1) and (asked.median, asked.slices) == ((90.0, 80.0), 1)

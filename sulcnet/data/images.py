@@ -101,7 +101,7 @@ class ImageSource:
         """Draw the low corners: the first anywhere, the others near it. Kept inside, they only come nearer."""
         centre = rng.random(len(shape)) * np.array(shape)
         first = corner(centre, self.patch, shape)
-        most = thick(np.floor((1 - self.overlap) * self.patch[list(self.axes)]), self.axes, 0)
+        most = np.floor((1 - self.overlap) * self.patch)
         shifts = [rng.uniform(-most, most) for _ in range(self.views - 1)]
         return [first, *(corner(first + self.patch / 2 + np.trunc(shift), self.patch, shape) for shift in shifts)]
 
