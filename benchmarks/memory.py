@@ -22,12 +22,15 @@ from sulcnet.memory.tracing import run_on_tensors, trace_step
 from sulcnet.networks import family
 from sulcnet.parallel import default_workers, map_cases
 from sulcnet.planning.budget import Asked, Search, Step
+from sulcnet.records.dataset import Classification, DatasetHeader
 from sulcnet.records.memory import PREDICT, MemoryTable, StepNeed, StepQuestion
+from sulcnet.records.tasks import tasks_of, traced_as
 from sulcnet.records.workspace import memory_tables
 
 PATCHES = {"swin_unetr_24": 64, "swin_unetr_12": 64, "resenc_unet": 48, "unet_bn": 48, "dd_unet": 32}
 GPU_PATCHES = {"swin_unetr_24": 96, "swin_unetr_12": 96, "resenc_unet": 96, "unet_bn": 96, "dd_unet": 64}
-STRUCTURES, CLASSES = 2, 3
+HEADER = DatasetHeader(("t1",), {"background": 0, "skeleton": 1, "PCS": 2}, classification=Classification("pcs", ("a", "b", "c")))
+TASKS = traced_as(tasks_of(HEADER))
 BUDGETS = (4, 8, 11, 16, 24, 48, 80)
 CASE = (90.0, 190.0, 160.0)                 # a hemisphere's box at 1 mm
 NNUNET = {4: "64x128x128, 2", 8: "80x192x160, 2", 16: "96x192x160, 4", 24: "96x192x160, 5", 48: "96x192x160, 11"}    # 2.8.1; others not run
@@ -41,7 +44,8 @@ def question(net: str, step: str, patch: int, **changes) -> StepQuestion:
     tuned = step not in plugins.names("pretraining", "METHOD")
     views = 1 if tuned else plugins.find("pretraining", step, "METHOD").views
     spec = family(net).topology(3, 1, family(net).features, (patch,) * 3, (1.0,) * 3)
-    asked = StepQuestion(step, "sulcnet", spec, (patch,) * 3, 1, views, 1, 1, STRUCTURES * tuned, CLASSES * tuned, (0,), "bf16", "none")
+    tasks = TASKS if tuned else {}
+    asked = StepQuestion(step, "sulcnet", spec, (patch,) * 3, 1, views, 1, 1, tasks, (0,), "bf16", "none")
     return replace(asked, **changes)
 
 
@@ -97,7 +101,7 @@ def compare(chosen: list[str]) -> None:
 
 def asked_for(net: str, gb: float, values: tuple[int, ...] = (0,)) -> Asked:
     """A hemisphere at 1 mm, as the default plan sees it."""
-    return Asked("sulcnet", int(gb * 1e9), CASE, CASE, (0.0,) * 3, (1.0,) * 3, STRUCTURES, CLASSES, values, family(net).features)
+    return Asked("sulcnet", int(gb * 1e9), CASE, CASE, (0.0,) * 3, (1.0,) * 3, TASKS, values, family(net).features)
 
 
 def plans(chosen: list[str]) -> None:

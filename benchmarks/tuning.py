@@ -23,14 +23,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from sulcnet import plugins
 from sulcnet.assembly.finetuning import FineTuning, Model
 from sulcnet.assembly.frozen import begin_rounded
+from sulcnet.data._workers import each, tensors
 from sulcnet.data.loader import Batch
 from sulcnet.losses.segmentation import dice_ce
 from sulcnet.memory.live_bytes import cuda_autocast_rules, fake_modules, trace
-from sulcnet.networks._network import Features
+from sulcnet.records.dataset import DatasetHeader
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
+from sulcnet.records.tasks import tasks_of
 from sulcnet.training.device import autocast
 
 FEATURES, CLASSES = 24, 3
+LABELS = {"background": 0, "skeleton": 1, "PCS": 2}
 # row: strategy, its options, whether frozen features come from the cache; None is MONAI's own network
 ROWS: dict[str, tuple[str, dict, bool] | None] = {
     "MONAI SwinUNETR, all trained": None,
@@ -50,7 +53,7 @@ def plan_of(patch: int) -> Plan:
     """Two structures, no class."""
     spec = plugins.find("networks", "swin_unetr_24", "NETWORK").topology(3, 1, FEATURES, (patch,) * 3, (1.0,) * 3)
     network = NetworkPlan((patch,) * 3, 1, 1, 1, MemoryEstimate("none", 1, 2), "benchmark", network=spec)
-    return Plan("Dataset905_Tuning", "3d", "sulcnet", ("T1w",), {"background": 0, "skeleton": 1, "PCS": 2}, None, ".nii.gz", (1.0,) * 3,
+    return Plan("Dataset905_Tuning", "3d", "sulcnet", ("T1w",), LABELS, tasks_of(DatasetHeader(("T1w",), LABELS)), ".nii.gz", (1.0,) * 3,
                 (patch,) * 3, (Normalisation("zscore"),), {"swin_unetr_24": network})
 
 
@@ -99,8 +102,8 @@ def batch_of(patch: int, images: int) -> Batch:
     generator = torch.Generator().manual_seed(0)
     shape = (images, patch, patch, patch)
     place = torch.tensor([[-1.0, 1.0]] * 3).expand(images, -1, -1).clone()
-    return Batch(torch.randn(images, 1, *shape[1:], generator=generator), torch.randint(0, CLASSES, shape, generator=generator), place,
-                 torch.ones(images), torch.full((images,), -1))
+    image, label = torch.randn(images, 1, *shape[1:], generator=generator), torch.randint(0, CLASSES, shape, generator=generator)
+    return Batch(image, place, {"segmentation": label}, {"segmentation": torch.ones(images)})
 
 
 def stepper(side: Peer | Ours, batch: Batch, device: torch.device, precision: str) -> Callable[[], None]:
@@ -131,10 +134,10 @@ def live_bytes(row: str, patch: int, images: int) -> int:
     cpu, side = torch.device("cpu"), make(row, patch)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, cuda_autocast_rules():
         fake_modules(side.modules, mode)
-        batch = Batch(*(mode.from_tensor(part) for part in batch_of(patch, images)[:5]))
+        batch = each(mode.from_tensor, batch_of(patch, images))
         if ROWS[row] and ROWS[row][2]:
             batch = begun(side, batch, cpu, "bf16")
-        given = [part for part in batch[:5]] + [part for parts in batch.begun or Features([], []) for part in parts]
+        given = tensors(batch)
         step = stepper(side, batch, cpu, "bf16")
         return trace(step, {"parameters": side.modules.parameters(), "buffers": side.modules.buffers(), "data": given}).live
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -110,6 +110,11 @@ def progress(items: Iterable[T], total: int | None = None, label: str = "") -> I
 def counted(number: int, noun: str) -> str:
     """Say how many: `1 case`, `2 cases`."""
     return f"{number} {noun}" + "s" * (number != 1)
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Name the first few, and count the others."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _append(path: Path) -> logging.Handler:

@@ -10,10 +10,11 @@ from sulcnet.memory.planning import plan_dataset
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.planner import Wish, make_plan
-from sulcnet.records.dataset import DatasetHeader
+from sulcnet.records.dataset import Classification, DatasetHeader
 from sulcnet.records.plan import Plan, save_plan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.run import PRETRAIN, TRAIN, Execution, RunSpec
+from sulcnet.records.tasks import TaskSpec, tasks_of
 from sulcnet.records.workspace import DATASET_JSON, DatasetFolders, RunFolder, Workspace
 from sulcnet.runs.folders import read_cases
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
@@ -21,6 +22,13 @@ from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 NAME = "Dataset901_Tiny"
 SHAPE, SPACING = (24, 34, 29), 2.4
 KEPT = TemporaryDirectory(prefix="sulcnet_tests_")
+
+
+def asked_tasks(structures: int = 2, classes: int = 3, **labels) -> dict[str, TaskSpec]:
+    """Give what a dataset of so many structures and classes asks."""
+    names = {"background": 0, **{f"structure {value}": value for value in range(1, structures + 1)}}
+    about = Classification("class", tuple(f"class {number}" for number in range(classes))) if classes else None
+    return tasks_of(DatasetHeader(("image",), **{"labels": names, **labels}, classification=about))
 
 
 def raw_cohort(root: Path, count: int = 12, **options) -> tuple[Workspace, DatasetFolders]:

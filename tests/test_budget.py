@@ -3,6 +3,7 @@
 from math import prod
 
 import pytest
+from cohort import asked_tasks
 
 from sulcnet.errors import ModelError
 from sulcnet.networks import family
@@ -24,7 +25,7 @@ def need(question: StepQuestion) -> StepNeed:
 
 
 def asked(gb: float, median=(90.0, 190.0, 160.0), preset="sulcnet", classes=0, region=(0.0, 0.0, 0.0), **more) -> Asked:
-    return Asked(preset, int(gb * 1e9), median, median, region, (1.0, 1.0, 1.0), 2, classes, (0,), 24, **more)
+    return Asked(preset, int(gb * 1e9), median, median, region, (1.0, 1.0, 1.0), asked_tasks(2, classes), (0,), 24, **more)
 
 
 def plan(gb: float, net: str = "swin_unetr_24", step: Step = Step("full"), **more):
@@ -102,14 +103,14 @@ def test_a_batch_that_does_not_fit_is_accumulated():
 
 def test_accumulation_pays_for_gradients_that_stay():
     """A budget between a micro-batch alone and one beside the gradients of another."""
-    alone = need(StepQuestion("full", "sulcnet", family("resenc_unet").topology(3, 1, 24, (96,) * 3, (1.0,) * 3), (96,) * 3, 2, 1, 1, 1, 2, 0, (0,), "bf16", "none"))
+    alone = need(StepQuestion("full", "sulcnet", family("resenc_unet").topology(3, 1, 24, (96,) * 3, (1.0,) * 3), (96,) * 3, 2, 1, 1, 1, asked_tasks(2, 0), (0,), "bf16", "none"))
     gb = (alone.reserved + CONTEXT + 20 * MIB) / 1e9
     assert plan(gb, "resenc_unet", patch=(96, 96, 96)).batch_size == 1
 
 
 def test_a_network_s_overhead_counts_for_what_the_card_must_have():
     step = plan(80, "swin_unetr_24", patch=(64, 64, 64))
-    one = need(StepQuestion("full", "sulcnet", family("swin_unetr_24").topology(3, 1, 24, (64,) * 3, (1.0,) * 3), (64,) * 3, 4, 1, 1, 1, 2, 0, (0,), "bf16", "none"))
+    one = need(StepQuestion("full", "sulcnet", family("swin_unetr_24").topology(3, 1, 24, (64,) * 3, (1.0,) * 3), (64,) * 3, 4, 1, 1, 1, asked_tasks(2, 0), (0,), "bf16", "none"))
     assert step.estimate.bytes == pytest.approx(1.25 * one.reserved + CONTEXT, abs=1)
 
 

@@ -7,6 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sulcnet import plugins
 from sulcnet.assembly.finetuning import FineTuning, Model, families_of
+from sulcnet.data._workers import each
 from sulcnet.data.augment_options import AugmentOptions
 from sulcnet.data.loader import Batch, batches
 from sulcnet.data.patches import PatchSource
@@ -26,8 +27,9 @@ def plan_of(net: str, ndim: int = 3, classes: bool = True, structures: bool = Tr
     features, patch = SMALL[net]
     spec = plugins.find("networks", net, "NETWORK").topology(ndim, 1, features, patch[:ndim], plan.network_spacing)
     network = NetworkPlan(patch[:ndim], IMAGES, BAG, WINDOWS, MemoryEstimate("none", 1, 2), "test", network=spec)
+    asked = {"segmentation": structures, "classification": classes}
     return plan.replace(networks={net: network}, labels=plan.labels if structures else {"background": 0},
-                        classification=plan.classification if classes else None)
+                        tasks={name: task for name, task in plan.tasks.items() if asked[name]})
 
 
 def batch_of(plan: Plan, net: str) -> Batch:
@@ -67,7 +69,7 @@ def test_a_step_runs_on_fake_tensors(net, tune, preset, ndim):
     method, batch = method_of(plan, net, tune, preset), batch_of(plan, net)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         fake_modules(method.modules, mode)
-        for step in method.steps(Batch(*(mode.from_tensor(part) for part in batch[:5]))):
+        for step in method.steps(each(mode.from_tensor, batch)):
             total(step).backward()
     assert any(parameter.grad is not None for parameter in method.modules.parameters())
 
@@ -113,10 +115,11 @@ def test_the_joint_loss_is_85_to_15_and_one_task_alone_takes_all():
 def test_a_missing_label_gives_no_gradient_and_never_becomes_a_class():
     plan = plan_of("resenc_unet")
     method, batch = method_of(plan, "resenc_unet", "scratch", "sulcnet"), batch_of(plan, "resenc_unet")
-    unknown = batch._replace(labelled=torch.zeros(WINDOWS), target=torch.tensor([-1]))
+    known = {"segmentation": torch.zeros(WINDOWS), "classification": torch.zeros(1)}
+    unknown = batch._replace(known=known, targets={**batch.targets, "classification": torch.tensor([-1])})
     total(next(method.steps(unknown))).backward()
     assert all(p.grad is None or p.grad.abs().max() == 0 for p in method.modules.parameters())
-    other = unknown._replace(label=torch.zeros_like(batch.label))
+    other = unknown._replace(targets={**unknown.targets, "segmentation": torch.zeros_like(batch.targets["segmentation"])})
     assert torch.equal(total(next(method.steps(unknown))), total(next(method.steps(other))))
 
 

@@ -10,8 +10,9 @@ from real_data import real_data
 
 from sulcnet.cli.evaluate import COMMAND
 from sulcnet.errors import DataError
+from sulcnet.evaluation.predicted import read_predictions_table
 from sulcnet.evaluation.tables import read_results, read_summary
-from sulcnet.prediction.evaluate import evaluate_folder, read_predictions_table, table_paths
+from sulcnet.prediction.evaluate import evaluate_folder, table_paths
 from sulcnet.records.dataset import Case, DatasetHeader
 
 SHAPE = (8, 7, 6)

@@ -135,7 +135,7 @@ def test_the_tables_have_a_row_per_case_and_structure_and_the_words_of_pandas(re
     classes = pandas.read_csv(paths.classes, sep="\t").set_index("case_id")
     assert len(classes) == 7
     assert classes.loc["a_R", ["truth", "predicted"]].tolist() == ["present", "prominent"]
-    assert classes.loc["a_R", "probability_prominent"] == 0.6
+    assert classes.loc["a_R", "p_prominent"] == 0.6
     assert str(classes.loc["a_L", "correct"]) == "True" and pandas.isna(classes.loc["b_R", "correct"])
 
 

@@ -38,7 +38,7 @@ def place(root):
 
 def plan():
     network = NetworkPlan((16, 16, 16), 2, 1, 1, MemoryEstimate("none", 1, 2), "fits", network=NetworkSpec("unet_bn", 3, 1, 4))
-    return Plan("Dataset001_Tiny", "3d", "sulcnet", ("T1w",), {"background": 0, "PCS": 1}, None, ".nii.gz", (1.0,) * 3, (16,) * 3,
+    return Plan("Dataset001_Tiny", "3d", "sulcnet", ("T1w",), {"background": 0, "PCS": 1}, {}, ".nii.gz", (1.0,) * 3, (16,) * 3,
                 (Normalisation("zscore"),), {"unet_bn": network})
 
 
@@ -103,7 +103,7 @@ def test_runs_say_how_far_and_how_good_they_are(place, capsys):
     add_run(place, 1, ("metrics.jsonl", "{}\n" * 3), minutes=5.0)
     (item,) = describe_workspace(Workspace.find())
     done, going = item.runs
-    assert (done.epochs_done, done.epochs, done.best_score, done.test_dice, done.state) == (20, 20, 0.75, 0.5, "finished")
+    assert (done.epochs_done, done.epochs, done.best_score, done.test_scores["dice"], done.state) == (20, 20, 0.75, 0.5, "finished")
     assert (going.epochs_done, going.epochs, going.best_score, going.state) == (3, None, None, "unfinished")
     assert "1 of 2" in output(capsys)
     text = output(capsys, "-d", "Dataset001_Tiny")

@@ -71,7 +71,7 @@ def plan_of(net: str, ndim: int = 3, preset: str = "sulcnet") -> Plan:
     spec = family(net).topology(ndim, 1, features, patch[:ndim], (1.0,) * ndim)
     network = NetworkPlan(patch[:ndim], 2, 1, 1, MemoryEstimate("none", 1, 2), "test", network=spec)
     labels, spacing = {"background": 0, "skeleton": 1}, (1.0,) * 3
-    return Plan("Dataset001_T", f"{ndim}d", preset, ("T1w",), labels, None, ".nii.gz", spacing, patch,
+    return Plan("Dataset001_T", f"{ndim}d", preset, ("T1w",), labels, {}, ".nii.gz", spacing, patch,
                 (Normalisation("zscore"),), {net: network}, slice_axis=0 if ndim == 2 else None)
 
 

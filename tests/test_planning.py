@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,12 +119,15 @@ def test_rows_that_ship_are_what_this_code_traces(shipped):
 def test_the_default_plan_of_a_hemisphere_imports_no_torch(tmp_path, values, shipped):
     code = f"""
 import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from cohort import asked_tasks
+from sulcnet.records.tasks import traced_as
 from sulcnet.planning.budget import Asked
 from sulcnet.memory.needs import Needs, origin
 from sulcnet.memory.planning import plan_network
 case = (90.0, 190.0, 160.0)
 with Needs.kept() as needs:
-    plan = plan_network("swin_unetr_24", Asked("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, 2, 3, {values}, 24), needs)
+    plan = plan_network("swin_unetr_24", Asked("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, traced_as(asked_tasks()), {values}, 24), needs)
 assert plan.patch_size == (96, 192, 160) and len(plan.steps) == 11 and "torch" not in sys.modules, sorted(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "SULCNET_CACHE": str(tmp_path)})
@@ -139,7 +143,7 @@ def test_prediction_is_planned_and_moves_to_main_memory_where_it_must(planned):
 
 def test_a_dataset_without_labels_is_planned_for_pre_training_alone():
     case = (16.0, 16.0, 16.0)
-    network = plan_network("resenc_unet", Asked("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, 0, 0, (0,), 4), Needs())
+    network = plan_network("resenc_unet", Asked("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, {}, (0,), 4), Needs())
     assert set(network.steps) == set(plugins.names("pretraining", "METHOD")) and network.prediction is None
     assert network.patch_size == network.steps["recon"].patch_size
 
@@ -158,7 +162,7 @@ def test_a_probe_runs_whole_steps_and_is_written_beside_the_estimate(planned, tm
     assert [question.step for question in asked] == [{"scratch": "full"}.get(name, name) for name in network.steps]
     for question, step in zip(asked, network.steps.values()):
         assert (question.patch, question.images, question.accumulate) == (step.patch_size, step.batch_size, step.accumulate)
-        assert question.network == network.network and bool(question.structures) == (question.step in plugins.names("tuning", "TUNING"))
+        assert question.network == network.network and bool(question.tasks) == (question.step in plugins.names("tuning", "TUNING"))
     assert {step.estimate.measured for step in load_plan(folders.plans, "3d").networks["resenc_unet"].steps.values()} == {123_000_000}
     assert probed.networks["resenc_unet"].steps["top"].replace(estimate=network.steps["top"].estimate) == network.steps["top"]
 

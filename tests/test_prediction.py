@@ -2,28 +2,31 @@
 
 import csv
 import shutil
+from functools import partial
 from itertools import product
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from cohort import prepared_cohort, train
+from cohort import asked_tasks, prepared_cohort, train
 
 from sulcnet.assembly.finetuning import Model
 from sulcnet.cli.predict import COMMAND as PREDICT
 from sulcnet.data.region import Region
 from sulcnet.errors import ModelError, UsageError
-from sulcnet.inference.predictor import Predictor
+from sulcnet.inference.predictor import Predictor, Windows
 from sulcnet.inference.windows import blending_weights, window_corners
 from sulcnet.networks._network import Features
 from sulcnet.prediction.inputs import find_inputs
-from sulcnet.prediction.model import load_model
+from sulcnet.prediction.model import gathers, load_model
 from sulcnet.prediction.predict import check_out
 from sulcnet.records.dataset import Case
 from sulcnet.records.plan import load_plan
 from sulcnet.records.workspace import RunFolder
-from sulcnet.tasks._classification_task import coordinates
+from sulcnet.tasks._family import family_of
+from sulcnet.tasks._image_task import heard
+from sulcnet.tasks._task import Setting
 from sulcnet.training.device import autocast
 
 CPU = torch.device("cpu")
@@ -73,15 +76,22 @@ class Bare(torch.nn.Module):
         super().__init__()
         self.network = Threshold()
         self.heads = torch.nn.ModuleDict({"segmentation": torch.nn.Identity()})
+        self.tasks = [family_of(name).build({}, spec) for name, spec in asked_tasks(1, 0).items()]
+
+
+def predictor_of(model, patch, region=None, **options) -> Predictor:
+    """Predict with a model that was not loaded from a run."""
+    gather = partial(gathers, model.eval(), Setting(region, CPU))
+    return Predictor(model.network, gather, patch, CPU, lambda: autocast(CPU, "fp32"), **options)
 
 
 def test_blended_windows_of_a_voxelwise_model_equal_the_model():
-    predictor = Predictor(Bare(), (8, 8, 8), None, CPU, lambda: autocast(CPU, "fp32"), coordinates)
+    predictor = predictor_of(Bare(), (8, 8, 8))
     for shape in ((13, 8, 21), (5, 9, 6)):                   # larger than the window, and smaller
         data = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
-        maps, classes = predictor(data)
+        (maps,) = predictor(data).values()
         np.testing.assert_allclose(maps[1], 1 / (1 + np.exp(-2 * data[0])), atol=1e-5)
-        assert maps.shape == (2, *shape) and classes is None
+        assert maps.shape == (2, *shape)
 
 
 def test_one_window_over_the_image_gives_attention_and_mean_the_same_class(trained):
@@ -95,7 +105,7 @@ def test_one_window_over_the_image_gives_attention_and_mean_the_same_class(train
     data = np.random.default_rng(0).normal(size=(1, *plan.network(None).patch_size)).astype(np.float32)
 
     def classes(model, data):
-        return Predictor(model, plan.network(None).patch_size, None, CPU, lambda: autocast(CPU, "fp32"), coordinates)(data)[1]
+        return predictor_of(model, plan.network(None).patch_size)(data)["classification"].softmax(dim=0).numpy()
 
     np.testing.assert_allclose(classes(attention, data), classes(mean, data), atol=1e-6)
     twice = np.concatenate([data, data[:, ::-1]], axis=1)    # two windows and more: no longer the same
@@ -104,13 +114,11 @@ def test_one_window_over_the_image_gives_attention_and_mean_the_same_class(train
 
 @pytest.mark.parametrize("overlap", [0.0, 0.5])
 @pytest.mark.parametrize("place", [0.03, 0.3, 0.5, 0.63, 0.95])
-def test_class_windows_are_those_nearest_the_region(trained, place, overlap):
+def test_class_windows_are_those_nearest_the_region(place, overlap):
     """Also where the structure lies at the border, and whatever the windows' overlap."""
-    model = load_model(trained[2])
     region = Region("PCS", ((place,) * 3, (place + 0.02,) * 3))
-    predictor = Predictor(model.model, (32, 32, 32), region, CPU, lambda: autocast(CPU, "fp32"), coordinates)
     corners = window_corners((96, 96, 96), (32, 32, 32), overlap)
-    told = predictor._telling(corners, (0, 0, 0), (96, 96, 96))
+    told = heard(Windows(corners, (32, 32, 32), (96, 96, 96), (0, 0, 0), (96, 96, 96), (0, 1, 2)), region)
     distance = {corner: max(abs(low + 16 - np.clip(place * 95, 16, 80)) for low in corner) for corner in corners}
     assert 1 <= len(told) <= 8
     assert min(distance, key=distance.get) in told and max(distance[corner] for corner in told) <= 20

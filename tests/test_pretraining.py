@@ -287,7 +287,7 @@ def test_draws_of_a_step_depend_on_their_key_alone():
 def plan_of(normalisation: Normalisation, net: str = "resenc_unet", preset: str = "sulcnet") -> Plan:
     spec = family(net).topology(3, 1, 4, (16, 16, 16), (1.0,) * 3)
     network = NetworkPlan((16, 16, 16), 2, 1, 1, MemoryEstimate("none", 1, 2), "test", network=spec)
-    return Plan("Dataset001_T", "3d", preset, ("image",), {"background": 0}, None, ".nii.gz", (1.0,) * 3, (16, 16, 16),
+    return Plan("Dataset001_T", "3d", preset, ("image",), {"background": 0}, {}, ".nii.gz", (1.0,) * 3, (16, 16, 16),
                 (normalisation,), {net: network})
 
 

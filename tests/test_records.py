@@ -178,7 +178,7 @@ CLASSES = {"classification": {"target": "pcs", "classes": ["absent", "present"]}
 
 def test_keys_of_nnunet_and_its_users_are_left_alone():
     header = DatasetHeader.parse({**HEADER, "reference": "x", "overwrite_image_reader_writer": "y"}, "here")
-    assert header.structures == {"PCS": 1} and header.channel_names == ("T1w",)
+    assert header.structures == {"PCS": (1,)} and header.channel_names == ("T1w",)
 
 
 @pytest.mark.parametrize("change, said", [
@@ -189,9 +189,16 @@ def test_keys_of_nnunet_and_its_users_are_left_alone():
     ({"labels": {"0": "background", "1": "PCS"}}, "expected a whole number, found 'background'"),
     ({"labels": {"background": 0, "PCS": 2}}, "expected consecutive values 1..1, found [2]"),
     ({"labels": {"background": 1, "PCS": 0}}, "background must be 0"),
-    ({"labels": {"background": 0, "a": 1, "b": 1}}, "found [1, 1]"),
-    ({"labels": {"background": 0, "whole": [1, 2]}}, "regions or ignore label"),
-    ({"labels": {"background": 0, "ignore": 1}}, "regions or ignore label"),
+    ({"labels": {"background": 0, "a": 1, "b": 1}}, "1 is the value of two structures"),
+    ({"labels": {"background": 0, "whole": [1, 2]}}, "regions_class_order: missing, but some labels are lists of values"),
+    ({"labels": {"background": 0, "whole": [1, 2], "part": 2}, "regions_class_order": [1]}, "one value per region (whole, part), found [1]"),
+    ({"labels": {"background": 0, "whole": [1, 2], "part": 2}, "regions_class_order": [2, 1]}, "1 stands for part, which has the values [2]"),
+    ({"labels": {"background": 0, "whole": [1, 2], "part": 2}, "regions_class_order": [2, 2]}, "two regions have one value: [2, 2]"),
+    ({"labels": {"background": 0, "whole": [1, 3], "part": 3}, "regions_class_order": [1, 3]}, "values 1..2, found [1, 3]"),
+    ({"labels": {"background": 0, "PCS": 2, "ignore": 1}}, "ignore must be the highest value, 2, found 1"),
+    ({"labels": {"background": 0, "PCS": 1, "ignore": [1, 2]}}, "ignore is one value"),
+    ({"labels": {"background": 0, "whole": [1, 2], "ignore": 2}, "regions_class_order": [1]}, "the value of ignore, 2, belongs to a structure"),
+    ({"labels": {"background": 0, "PCS": [1, "x"]}}, "expected a whole number, found 'x'"),
     ({"classification": {"target": "pcs", "classes": ["absent"]}}, "at least two, found 1"),
     ({"classification": {"target": "pcs", "classes": ["a", "a"]}}, "listed twice"),
     ({"classification": {"target": "pcs", "classes": ["a", "Unknown"]}}, "'Unknown' means unknown"),

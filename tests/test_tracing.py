@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from cohort import asked_tasks
 
 from sulcnet import plugins
 from sulcnet.errors import SulcnetError
@@ -15,6 +16,7 @@ from sulcnet.memory.needs import DECIDING, origin
 from sulcnet.memory.tracing import run_on_gpu, run_on_tensors, trace_step
 from sulcnet.networks import family
 from sulcnet.records.memory import PREDICT, MemoryTable, StepQuestion
+from sulcnet.records.tasks import traced_as
 from sulcnet.training.loop import Loop
 
 SMALL = {"swin_unetr_12": (12, (64, 64, 64)), "resenc_unet": (8, (32, 32, 32)), "unet_bn": (8, (32, 32, 32)), "dd_unet": (8, (32, 32, 32))}
@@ -24,7 +26,7 @@ def question(step: str, net: str = "resenc_unet", **changes) -> StepQuestion:
     features, patch = SMALL[net]
     spec = family(net).topology(3, 1, features, patch, (1.0, 1.0, 1.0))
     views = {"contrastive": 2}.get(step, 1)
-    asked = StepQuestion(step, "sulcnet", spec, patch, 2, views, 1, 1, 2, 3, (0,), "bf16", "none")
+    asked = StepQuestion(step, "sulcnet", spec, patch, 2, views, 1, 1, traced_as(asked_tasks()), (0,), "bf16", "none")
     return replace(asked, **changes)
 
 

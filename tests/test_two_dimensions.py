@@ -10,7 +10,7 @@ import pytest
 import torch
 from cohort import prepared_phantoms, raw_cohort
 from test_planning import fingerprint, header, write
-from test_prediction import Bare
+from test_prediction import Bare, predictor_of
 
 from sulcnet import plugins
 from sulcnet.assembly import schedules
@@ -29,7 +29,6 @@ from sulcnet.data.loader import batches, image_batches
 from sulcnet.data.patches import PatchSource, corner
 from sulcnet.data.region import learn_region
 from sulcnet.errors import ModelError, UsageError
-from sulcnet.inference.predictor import Predictor
 from sulcnet.inference.windows import window_corners
 from sulcnet.io.store import read_array, write_array
 from sulcnet.memory import planning
@@ -43,8 +42,6 @@ from sulcnet.records.memory import StepNeed
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Plan, StepPlan, load_plan, save_plan
 from sulcnet.records.workspace import RunFolder, Workspace
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
-from sulcnet.tasks.classification import coordinates
-from sulcnet.training.device import autocast
 from sulcnet.training.loop import Loop
 
 CPU = torch.device("cpu")
@@ -243,7 +240,7 @@ def test_a_sample_is_of_the_slices_of_the_prepared_volume(axis):
             inside = tuple(slice(max(-a, 0), max(-a, 0) + n) for a, n in zip(low, image[box].shape[1:]))
             same = [np.array_equal(one, sample.image[window, 0][inside]) for one in image[box]]
             assert sum(same) == 1
-            np.testing.assert_array_equal(label[box][same.index(True)], sample.label[window][inside])
+            np.testing.assert_array_equal(label[box][same.index(True)], sample.targets["segmentation"][window][inside])
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -280,12 +277,12 @@ def test_every_slice_is_predicted_once(overlap):
 
 @pytest.mark.parametrize("axes", [(1, 2), (0, 2), (0, 1)])
 def test_a_volume_is_put_together_from_its_slices(axes):
-    predictor = Predictor(Bare(), (8, 8), None, CPU, lambda: autocast(CPU, "fp32"), coordinates, axes=axes)
+    predictor = predictor_of(Bare(), (8, 8), axes=axes)
     for shape in ((13, 8, 21), (5, 9, 6), (1, 1, 9)):
         data = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
-        maps, classes = predictor(data)
+        (maps,) = predictor(data).values()
         np.testing.assert_allclose(maps[1], 1 / (1 + np.exp(-2 * data[0])), atol=1e-5)
-        assert maps.shape == (2, *shape) and classes is None
+        assert maps.shape == (2, *shape)
 
 
 # ---- the twin: (X, Y, 1) and a stack of the same slices ----
@@ -366,7 +363,12 @@ def test_a_stack_is_predicted_as_its_slices_are_and_its_class_from_all_of_them(t
     torch.manual_seed(0)
     model = Model(plan, plan.network(None), {})
     torch.nn.init.normal_(model.heads["classification"].attention.score.weight)
-    predictor = Predictor(model, PATCH, None, CPU, lambda: autocast(CPU, "fp32"), coordinates, batch=1, axes=plan.axes)
+    seen = predictor_of(model, PATCH, batch=1, axes=plan.axes)
+
+    def predictor(data):
+        found = seen(data)
+        return found["segmentation"], found["classification"].softmax(dim=0).numpy()
+
     volume = read_array(place / f"{cases[0].id}.b2nd")
     maps, classes = predictor(volume)
     alone = [predictor(volume[..., number:number + 1]) for number in range(volume.shape[-1])]

@@ -22,7 +22,6 @@ from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.prediction.predict import write_table
 from sulcnet.records._record import write_text
-from sulcnet.records.plan import Normalisation, Plan
 from sulcnet.records.workspace import Workspace, make_writable
 from sulcnet.runs import pooling
 
@@ -180,12 +179,9 @@ def test_tables_name_the_file_that_a_full_disk_refused(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files, "_settle", full)
-    labels = {"background": 0, "PCS": 1}
-    plan = Plan("Dataset001_A", "3d", "sulcnet", ("T1w",), labels, None, ".nii.gz", (1.0,) * 3, (16,) * 3,
-                (Normalisation("zscore"),), {})
     predictions = tmp_path / "predictions.tsv"
     with refuses(predictions):
-        write_table(predictions, [{"case_id": "a"}], plan)
+        write_table(predictions, [{"case_id": "a"}], ["case_id", "class"])
     tables = TablePaths(tmp_path / "cases.tsv", tmp_path / "classes.tsv", tmp_path / "summary.json")
     with refuses(tables.cases):
         write_tables(tables, [], {})

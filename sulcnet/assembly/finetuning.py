@@ -16,7 +16,7 @@ from sulcnet.networks import build
 from sulcnet.networks._network import Features, Network
 from sulcnet.options import Family
 from sulcnet.records.plan import NetworkPlan, Plan
-from sulcnet.tasks._options import TaskFamily
+from sulcnet.tasks._family import family_of
 from sulcnet.tasks._task import Layout, Task
 from sulcnet.training.method import Group, Method, Step, Term
 from sulcnet.tuning._tuned import Tuned
@@ -34,10 +34,10 @@ class Model(nn.Module):
         super().__init__()
         self.plan = plan
         self.layout = Layout(network_plan.windows, network_plan.bag)
-        self.tasks: tuple[Task, ...] = tuple(family.build(options) for family in tasks_of(plan))
+        self.tasks: tuple[Task, ...] = tuple(family_of(name).build(options, spec) for name, spec in plan.tasks.items())
         self.network: Network = build(network_plan.network)
         self.network.recompute = network_plan.recompute
-        self.heads = nn.ModuleDict({task.name: task.head(self.network, plan) for task in self.tasks})
+        self.heads = nn.ModuleDict({task.name: task.head(self.network, len(plan.axes)) for task in self.tasks})
 
     def answer(self, features: Features, batch: Batch) -> dict[str, Tensor]:
         """Give each task's logits."""
@@ -58,6 +58,7 @@ class FineTuning(Method):
         weights = {task.name: task.weight for task in model.tasks}
         # A dataset that asks one question gives it the whole weight, so that rates mean the same everywhere.
         self.weights = {name: weight / sum(weights.values()) for name, weight in weights.items()}
+        self.headlines = tuple(family_of(name).headline[:2] for name in weights)
 
     def parts(self) -> dict[str, list[Group]]:
         return {"network": self.tuned.groups(self.model.heads)}
@@ -99,9 +100,9 @@ class FineTuning(Method):
             above, below = sums.get(f"loss/{task.name}", (0.0, 0.0))
             if below == 0:
                 continue                # no validation case has this kind of label
-            own = task.scores(sums[f"counts/{task.name}"], self.model.plan)
+            own = task.scores(sums[f"counts/{task.name}"])
             scores.update(own)
-            score += self.weights[task.name] * next(iter(own.values()))
+            score += self.weights[task.name] * own[family_of(task.name).headline.key]
             loss += self.weights[task.name] * above / below
         return {"score": score, "loss": loss, **scores} if scores else {}
 
@@ -115,12 +116,6 @@ class FineTuning(Method):
         return {"modules": {**state, **heads}, "adapter": adapter.state_dict()}
 
 
-def tasks_of(plan: Plan) -> list[TaskFamily]:
-    """List the tasks that the dataset asks for; segmentation first."""
-    tasks = [plugins.find("tasks", name, "TASK") for name in ("segmentation", "classification")]
-    return [task for task in tasks if task.applies(plan)]
-
-
 def families_of(plan: Plan, tune: str) -> list[Family]:
     """List what has options in a run: the strategy first, then the tasks."""
-    return [plugins.find("tuning", tune, "TUNING"), *tasks_of(plan)]
+    return [plugins.find("tuning", tune, "TUNING"), *map(family_of, plan.tasks)]

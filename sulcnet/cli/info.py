@@ -151,15 +151,19 @@ def _cases_prepared(item: DatasetOverview, name: str) -> str:
 def _runs(runs: Sequence[RunOverview]) -> str:
     if not runs:
         return "No runs yet."
-    rows = [("pretrain", "tune", "network", "config", "fold", "seed", "epochs", "best score", "test Dice", "test class", "state")]
+    rows = [("pretrain", "tune", "network", "config", "fold", "seed", "epochs", "best score", *_headlines(runs), "state")]
     rows += [_run(run) for run in runs]
-    score = "best score: validation; test class: balanced accuracy"
-    return f"{_aligned(rows, right=(5, 6, 7, 8, 9))}\n\n{score}\n" + "\n".join(run.path for run in runs)
+    score = "best score: validation"
+    return f"{_aligned(rows, right=range(5, len(rows[0]) - 1))}\n\n{score}\n" + "\n".join(run.path for run in runs)
+
+
+def _headlines(runs: Sequence[RunOverview]) -> list[str]:
+    return [f"test {key.replace('_', ' ')}" for key in runs[0].test_scores]
 
 
 def _run(run: RunOverview) -> tuple[str, ...]:
     epochs = f"{run.epochs_done} of {run.epochs}" if run.epochs else str(run.epochs_done)
-    scores = tuple(_score(value) for value in (run.best_score, run.test_dice, run.test_balanced_accuracy))
+    scores = tuple(_score(value) for value in (run.best_score, *run.test_scores.values()))
     return run.pretrain, run.tune, run.network, run.configuration, run.fold, str(run.seed), epochs, *scores, run.state
 
 

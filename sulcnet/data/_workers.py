@@ -83,15 +83,30 @@ def drawn(draw: Draw, first: int, workers: int, pin: bool, held: int) -> Generat
 
 def _share(batch: tuple, workers: int, held: int) -> Share:
     """Settle how many workers draw, and say so where they are fewer than wanted."""
-    free, size = free_bytes(), sum(-(-part.nbytes // PAGE) * PAGE for part in _tensors(batch))
+    free, size = free_bytes(), sum(-(-part.nbytes // PAGE) * PAGE for part in tensors(batch))
     share = fitting(workers, size, held, free)
     if workers and share != (workers, PREFETCHED):
         log.warning(advice(workers, share, size, free))
     return share
 
 
-def _tensors(batch: tuple) -> list[Tensor]:
-    return [part for part in batch if isinstance(part, Tensor)]
+def each(change: Callable[[Tensor], Any], batch: Any) -> Any:
+    """Give a batch of tensors, tuples, lists and dicts with every tensor changed."""
+    if isinstance(batch, Tensor):
+        return change(batch)
+    if isinstance(batch, dict):
+        return {name: each(change, part) for name, part in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        parts = [each(change, part) for part in batch]
+        return batch._make(parts) if hasattr(batch, "_make") else type(batch)(parts)
+    return batch
+
+
+def tensors(batch: Any) -> list[Tensor]:
+    """List the tensors of a batch, each once."""
+    found: dict[int, Tensor] = {}
+    each(lambda part: found.setdefault(id(part), part), batch)
+    return list(found.values())
 
 
 def _given(outcome: tuple[str, Any, str]) -> Any:
@@ -118,7 +133,7 @@ class _Steps(Dataset):
 def _shared(batch: tuple) -> tuple:
     """Put a batch into shared memory here, where failing is told; on its way it would just never arrive."""
     try:
-        for part in _tensors(batch):
+        for part in tensors(batch):
             part.share_memory_()
     except RuntimeError as problem:
         raise _too_small(problem) from None

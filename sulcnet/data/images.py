@@ -68,7 +68,7 @@ class ImageSource:
         if not cases:
             raise DataError("There are no cases to draw from.", "Prepare some: sulcnet_plan_and_preprocess.")
         self.cases, self.seed, self.views, self.overlap = list(cases), seed, views, overlap
-        self.axes, self.label_like = plan.axes, plan.label_like
+        self.axes, self.label_like, self.ignored = plan.axes, plan.label_like, plan.ignored
         self.patch = thick(network_plan.patch_size, plan.axes, 1)
         seen = network_plan.patch_size, plan.label_like, plan.network_spacing
         self.mover = Augmenter(spatial(augment), *seen)
@@ -114,6 +114,8 @@ class ImageSource:
         corrupted = image if self.spoiler is None else self.spoiler.apply(image, None, self.spoiler.draw(rng))[0]
         place = np.stack((low, low + self.patch - 1), axis=1).astype(np.float32)[list(self.axes)]
         label = np.where(code > 0, code - 1, UNKNOWN) if case.has_label else np.full(code.shape, UNKNOWN)
+        if self.ignored is not None:
+            label[label == self.ignored] = UNKNOWN
         range_ = np.array(case.ranges, dtype=np.float32)
         return image, corrupted, self._inside(image, code), range_, place, np.int64(index), label.astype(np.int8)
 

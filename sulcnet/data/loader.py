@@ -5,7 +5,7 @@ Workers import this file, and so neither networks nor methods: they would wait f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sulcnet.data._workers import drawn
+from sulcnet.data._workers import drawn, each
 from sulcnet.data.images import ImageSample, ImageSource
 from sulcnet.data.patches import PatchSource, Sample
 from sulcnet.errors import SulcnetError
@@ -26,27 +26,23 @@ HELD = 2                                # batches that a loop keeps: the one it 
 
 
 class Batch(NamedTuple):
-    """B windows of B // W images, image-major.
+    """B windows of B // W images, image-major; what is asked of them, and whether it is known, by task.
 
-    `image` (B, C, X, Y, Z), `label` (B, X, Y, Z) int64, `place` (B, ndim, 2), `labelled` (B,), `target` (B // W,) with -1
-    for an unknown class. `begun` are the features (B, ...) of the network's frozen stages, where they were kept; `image` is
-    then empty.
+    `image` (B, C, X, Y, Z), `place` (B, ndim, 2). What is asked of a voxel: `targets` (B, X, Y, Z) int64, the mask, and `known`
+    (B,). What is asked of an image: both (B // W,), the number -1 where it is unknown. `begun` are the features (B, ...) of the
+    network's frozen stages, where they were kept; `image` is then empty.
     """
 
     image: Tensor
-    label: Tensor
     place: Tensor
-    labelled: Tensor
-    target: Tensor
+    targets: dict[str, Tensor]
+    known: dict[str, Tensor]
     begun: Features | None = None
 
     def to(self, device: torch.device) -> Batch:
-        """Move to a device; labels widen there, so that fewer bytes travel."""
-        moved = [part.to(device, non_blocking=True) for part in self[:5]]
-        begun = self.begun
-        if begun is not None:
-            begun = begun._make([part.to(device, non_blocking=True) for part in parts] for parts in begun)
-        return Batch(moved[0], moved[1].long(), *moved[2:], begun)
+        """Move to a device; whole numbers widen there, so that fewer bytes travel."""
+        moved = each(lambda part: part.to(device, non_blocking=True), self)
+        return moved._replace(targets=each(lambda part: part if part.is_floating_point() else part.long(), moved.targets))
 
 
 def batches(
@@ -106,14 +102,18 @@ def collate_images(samples: Sequence[ImageSample]) -> Images:
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Join samples, image-major."""
-    windows = len(samples[0].image)
+    names = samples[0].targets
     return Batch(
-        torch.from_numpy(np.concatenate([sample.image for sample in samples])),
-        torch.from_numpy(np.concatenate([sample.label for sample in samples])),
-        torch.from_numpy(np.concatenate([sample.place for sample in samples])),
-        torch.tensor([sample.labelled for sample in samples for _ in range(windows)]),
-        torch.tensor([sample.target for sample in samples]),
+        _joined(sample.image for sample in samples),
+        _joined(sample.place for sample in samples),
+        {name: _joined(sample.targets[name] for sample in samples) for name in names},
+        {name: _joined(sample.known[name] for sample in samples) for name in names},
     )
+
+
+def _joined(parts: Iterable[np.ndarray]) -> Tensor:
+    joined = torch.from_numpy(np.concatenate(list(parts)))
+    return joined.float() if joined.is_floating_point() else joined
 
 
 def _draw(source: PatchSource | ImageSource, batch: int, join: Callable, step: int) -> Any:

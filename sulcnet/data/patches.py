@@ -3,8 +3,8 @@
     source = PatchSource(folder, cases, plan, network_plan, region, seed=0)
     source.sample(step=17, slot=0, batch=4)     # the same today, tomorrow, and in whichever process
 
-The first `bag` windows of a case are the class head's evidence. Where they lie does not depend on the case's own label,
-else their place alone would give the class away; the window after them is centred on the case's structures.
+The first `bag` windows of a case are the evidence for what is asked of an image. Where they lie does not depend on the
+case's own label, else their place alone would give it away; the window after them is centred on the case's structures.
 A window of a 2-D plan is a piece of one slice, which is drawn as its place in the slice is.
 """
 
@@ -19,8 +19,10 @@ import numpy as np
 from sulcnet.data.augment import AugmentOptions, build_augmenter
 from sulcnet.data.cut import CaseReader, flat, thick
 from sulcnet.data.region import Region, smallest_structure
+from sulcnet.records.labels import key_of
 from sulcnet.records.plan import NetworkPlan, Plan
 from sulcnet.records.prepared import PreparedCase
+from sulcnet.records.tasks import IMAGE
 
 MISSING = -1
 IN_REGION = 2 / 3                       # share of bag windows drawn where the structure occurs; the others anywhere
@@ -29,16 +31,16 @@ ON_SMALLEST = 1 / 2                     # of these, the share that takes the sma
 
 
 class Sample(NamedTuple):
-    """W windows of one case: image (W, C, X, Y, Z), label (W, X, Y, Z), place (W, ndim, 2), and what is known.
+    """W windows of one case: image (W, C, X, Y, Z), place (W, ndim, 2), and by task the answers and whether they are known.
 
-    In 2-D an image is (W, C, X, Y), X and Y the axes of the slice.
+    What is asked of a voxel has the mask's windows (W, X, Y, Z) and (W,), what is asked of the image (1,) and (1,). In 2-D an
+    image is (W, C, X, Y), X and Y the axes of the slice.
     """
 
     image: np.ndarray
-    label: np.ndarray
     place: np.ndarray
-    labelled: float
-    target: int
+    targets: dict[str, np.ndarray]
+    known: dict[str, np.ndarray]
 
 
 class PatchSource:
@@ -46,7 +48,7 @@ class PatchSource:
 
     Args:
         folder: where the prepared arrays lie.
-        balanced: draw cases so that every class comes equally often.
+        balanced: draw cases so that every answer comes equally often, of tasks that want it.
         views: how many views of each case there are; 0 draws new ones for ever.
     """
 
@@ -59,11 +61,11 @@ class PatchSource:
         self.patch = thick(network.patch_size, plan.axes, 1)
         options = augment or AugmentOptions.off()
         self.augmenter = build_augmenter(options, network.patch_size, plan.label_like, plan.network_spacing)
-        self.classified = plan.classification is not None
+        self.tasks, self.of_images = plan.tasks, any(task.per == IMAGE for task in plan.tasks.values())
         smallest = smallest_structure(cases, plan.structures)
-        self.values = [str(value) for value in plan.structures.values()]
-        self.smallest = None if smallest is None else str(plan.structures[smallest])
-        self.groups = _groups(self.cases, balanced)
+        self.values = [key_of(values) for values in plan.structures.values()]
+        self.smallest = None if smallest is None else key_of(plan.structures[smallest])
+        self.groups = _groups(self.cases, [name for name, task in plan.tasks.items() if task.balanced and balanced])
         self.reader = CaseReader()
 
     def sample(self, step: int, slot: int, batch: int) -> Sample:
@@ -94,7 +96,13 @@ class PatchSource:
         """Cut this case's windows with draws from `rng`."""
         parts = [self._window(case, rng, number) for number in range(self.windows)]
         image, label, place = (np.stack(part) for part in zip(*parts))
-        return Sample(image, label, place, float(case.has_label), MISSING if case.target is None else case.target)
+        targets, known = {}, {}
+        for name, task in self.tasks.items():
+            if task.per == IMAGE:
+                targets[name], known[name] = np.array([case.targets.get(name, MISSING)]), np.float32([name in case.targets])
+            else:
+                targets[name], known[name] = label, np.full(self.windows, case.has_label, np.float32)
+        return Sample(image, place, targets, known)
 
     def _case(self, position: int) -> int:
         """Walk through the groups in turn, and through each group in shuffled rounds."""
@@ -112,7 +120,7 @@ class PatchSource:
 
     def _centre(self, case: PreparedCase, rng: np.random.Generator, in_bag: bool) -> np.ndarray:
         kind, anywhere = rng.random(), rng.random(len(case.shape)) * np.array(case.shape)
-        if in_bag and self.classified:
+        if in_bag and self.of_images:
             if self.region is None or kind >= IN_REGION:
                 return anywhere
             return self.region.draw(rng, case.shape) + self._middle
@@ -148,11 +156,10 @@ def window_place(low: Sequence[int], patch: Sequence[int], shape: Sequence[int])
     return (2 * ends / np.maximum(np.array(shape) - 1, 1)[:, None] - 1).astype(np.float32)
 
 
-def _groups(cases: Sequence[PreparedCase], balanced: bool) -> list[list[int]]:
-    """Group case indices by class where classes are to come equally often."""
-    if not balanced:
-        return [list(range(len(cases)))]
-    groups: dict[int | None, list[int]] = {}
+def _groups(cases: Sequence[PreparedCase], balanced: Sequence[str]) -> list[list[int]]:
+    """Group case indices by their answers to these tasks, unknown ones last."""
+    groups: dict[tuple, list[int]] = {}
     for index, case in enumerate(cases):
-        groups.setdefault(case.target, []).append(index)
-    return [groups[key] for key in sorted(groups, key=lambda key: (key is None, key or 0))]
+        answers = tuple((name not in case.targets, case.targets.get(name, 0)) for name in balanced)
+        groups.setdefault(answers, []).append(index)
+    return [groups[answers] for answers in sorted(groups)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sulcnet.geometry.thin import thin
 from sulcnet.records._record import Record
+from sulcnet.records.labels import key_of
 from sulcnet.records.prepared import PreparedCase
 
 
@@ -36,7 +37,7 @@ class Region(Record):
 PLACES = 1024
 
 
-def learn_region(cases: Sequence[PreparedCase], structures: Mapping[str, int]) -> Region | None:
+def learn_region(cases: Sequence[PreparedCase], structures: Mapping[str, tuple[int, ...]]) -> Region | None:
     """Collect the places of the smallest structure; None where no training case has one.
 
     The smallest by mean volume over the cases that have it: the one the class is about in every dataset of this kind,
@@ -45,13 +46,13 @@ def learn_region(cases: Sequence[PreparedCase], structures: Mapping[str, int]) -
     name = smallest_structure(cases, structures)
     if name is None:
         return None
-    key = str(structures[name])
+    key = key_of(structures[name])
     places = [np.array(case.centres[key]) / np.maximum(np.array(case.shape) - 1, 1) for case in cases if case.centres.get(key)]
     kept = thin(np.concatenate(places), PLACES)
     return Region(name, tuple(map(tuple, np.round(kept, 4).tolist())))
 
 
-def smallest_structure(cases: Sequence[PreparedCase], structures: Mapping[str, int]) -> str | None:
+def smallest_structure(cases: Sequence[PreparedCase], structures: Iterable[str]) -> str | None:
     """Name the structure with the smallest mean volume over the cases that have it."""
     volumes = {name: [case.volumes[name] for case in cases if case.volumes.get(name, 0) > 0] for name in structures}
     present = {name: float(np.mean(values)) for name, values in volumes.items() if values}

@@ -1,6 +1,6 @@
 """The result of one case: what the tables hold a row of and the summary is computed from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,16 +16,18 @@ class CaseResult:
         structures: Scores per structure (`segmentation.score_masks`), or None if there is no mask to compare.
         truth: Index of the true class; -1 or None where it is unknown.
         probabilities: One per class, or None if no class was predicted.
+        numbers: What other tasks score, by the name of the score; empty where they have nothing to compare.
         missing: The case has a reference but no prediction at all. It is counted, and left out of every mean.
     """
 
     case_id: str
     subject: str
     domain: str
-    structures: dict[str, dict[str, float]] | None
-    truth: int | None
-    probabilities: tuple[float, ...] | None
+    structures: dict[str, dict[str, float]] | None = None
+    truth: int | None = None
+    probabilities: tuple[float, ...] | None = None
     missing: bool = False
+    numbers: dict[str, float] = field(default_factory=dict)
 
     @property
     def known_truth(self) -> int | None:

@@ -28,8 +28,9 @@ def score_masks(
     prediction: np.ndarray,
     reference: np.ndarray,
     spacing: Sequence[float],
-    labels: Mapping[str, int],
+    labels: Mapping[str, int | Sequence[int]],
     tolerance_mm: float = 1.0,
+    ignored: int | None = None,
 ) -> dict[str, Score]:
     """Score every structure of a label map.
 
@@ -41,8 +42,9 @@ def score_masks(
             scored in its plane: across it every voxel would lie on the surface.
         reference: Label values, the same shape.
         spacing: Voxel size per axis [mm].
-        labels: Label value per name; the value 0, background, is not scored.
+        labels: Label value per name, or all values of a region; the value 0, background, is not scored.
         tolerance_mm: Distance [mm] within which two surfaces count as the same in the surface Dice.
+        ignored: Value of reference voxels that count for nothing: both masks are taken to be background there.
 
     Returns:
         Per structure: dice, iou, surface_dice (shares); hausdorff, hd95, assd [mm] between surface voxels
@@ -56,13 +58,17 @@ def score_masks(
     flat = _flat_axes(reference.shape)
     thickness, spacing = float(np.prod(spacing[list(flat)])), np.delete(spacing, flat)
     prediction, reference = prediction.squeeze(flat), reference.squeeze(flat)
-    boxes = _boxes("prediction", prediction, labels), _boxes("reference", reference, labels)
+    if ignored is not None:
+        counts = reference != ignored
+        prediction, reference = np.where(counts, prediction, 0), np.where(counts, reference, 0)
+    structures = {name: tuple(np.atleast_1d(value).tolist()) for name, value in labels.items() if value != 0}
+    known = {0}.union(*structures.values())
+    boxes = _boxes("prediction", prediction, known), _boxes("reference", reference, known)
     scores = {}
-    for name, value in labels.items():
-        if value != 0:
-            box = _joint_box(*(found.get(value) for found in boxes))
-            masks = prediction[box] == value, reference[box] == value
-            scores[name] = score_pair(*masks, spacing, tolerance_mm, thickness)
+    for name, values in structures.items():
+        box = _joint_box([found[value] for found in boxes for value in values if value in found])
+        pair = (np.isin(mask[box], values) for mask in (prediction, reference))
+        scores[name] = score_pair(*pair, spacing, tolerance_mm, thickness)
     return scores
 
 
@@ -122,20 +128,18 @@ def _flat_axes(shape: Sequence[int]) -> tuple[int, ...]:
     return axes if len(axes) < len(shape) - 1 else ()
 
 
-def _joint_box(first: tuple[slice, ...] | None, second: tuple[slice, ...] | None) -> tuple[slice, ...]:
-    """Return the box around two boxes; None stands for an empty mask.
+def _joint_box(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...]:
+    """Return the box around boxes; without any, an empty one.
 
     Cropping changes no surface: beyond the joint box there is background or the end of the image, and both count
     as background.
     """
-    if first is None or second is None:
-        return first or second or (slice(0, 0),)
-    return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(first, second, strict=True))
+    along = zip(*boxes, strict=True)
+    return tuple(slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in along) or (slice(0, 0),)
 
 
-def _boxes(name: str, array: np.ndarray, labels: Mapping[str, int]) -> dict[int, tuple[slice, ...]]:
+def _boxes(name: str, array: np.ndarray, known: set[int]) -> dict[int, tuple[slice, ...]]:
     """Return the bounding box of every label value that occurs, found in one pass."""
-    known = {0, *labels.values()}
     # The extremes first: find_objects overlooks negative values and answers a stray 2**31 with a list that long.
     if array.size and (array.min() < 0 or array.max() > max(known)):
         unknown = set(np.unique(array).tolist()) - known

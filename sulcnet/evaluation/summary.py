@@ -49,7 +49,8 @@ def summarise(
         **_segmentation(present, seed),
         "classification": _classification(present, classes, ordered, seed) if classes else None,
     }
-    return jsonable(summary)
+    numbers = _numbers(present, seed)
+    return jsonable({**summary, "numbers": numbers} if numbers else summary)
 
 
 def jsonable(value):
@@ -63,6 +64,13 @@ def jsonable(value):
     if isinstance(value, float) and not np.isfinite(value):
         return None if np.isnan(value) else str(value)
     return value
+
+
+def _numbers(results: Sequence[CaseResult], seed: int) -> dict[str, dict]:
+    """Return the mean of every score of a task of one's own, over the cases that have it."""
+    names = dict.fromkeys(name for result in results for name in result.numbers)
+    rows = {name: [(r.subject, r.numbers) for r in results if name in r.numbers] for name in names}
+    return {name: _means(some, (name,), seed)[name] for name, some in rows.items()}
 
 
 def _segmentation(results: Sequence[CaseResult], seed: int) -> dict:

@@ -27,6 +27,8 @@ def format_summary(summary: dict) -> str:
         blocks += [_structures(summary), _notes(summary)]
     if summary["classification"]:
         blocks += [_class_scores(summary["classification"]), _confusion(summary["classification"])]
+    if summary.get("numbers"):
+        blocks.append(_aligned([(name, _interval(block), f"n {block['n']}") for name, block in summary["numbers"].items()]))
     return "\n\n".join(blocks)
 
 

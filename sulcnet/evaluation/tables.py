@@ -1,4 +1,4 @@
-"""The three files of an evaluation: a row per case and structure, a row per case, one summary.
+"""The files of an evaluation: a row per case and structure, a row per case, one summary; and numbers of tasks of one's own.
 
     summary = summarise(results, classes, ordered)
     write_tables(paths, results, summary, classes)
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sulcnet.errors import DataError
 from sulcnet.evaluation.cases import CaseResult
+from sulcnet.evaluation.predicted import PROBABILITY, prefix_of
 from sulcnet.evaluation.segmentation import METRICS
 from sulcnet.evaluation.summary import summarise
 from sulcnet.evaluation.summary_text import format_summary
@@ -29,7 +30,7 @@ UNKNOWN_TEXT = "n/a"
 MISSING = "missing_prediction"
 CASE_COLUMNS = ("case_id", "subject", "domain", "structure", "status", *METRICS)
 CLASS_COLUMNS = ("case_id", "subject", "domain", "truth", "predicted", "correct")
-PROBABILITY = "probability_"
+NUMBER_COLUMNS = ("case_id", "subject", "domain")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class TablePaths:
     cases: Path
     classes: Path
     summary: Path
+    numbers: Path | None = None
 
 
 def write_tables(paths: TablePaths, results: Sequence[CaseResult], summary: dict, classes: Sequence[str] = ()) -> None:
@@ -57,7 +59,18 @@ def write_tables(paths: TablePaths, results: Sequence[CaseResult], summary: dict
         _write(paths.classes, columns, (_class_row(result, classes) for result in results))
     else:
         paths.classes.unlink(missing_ok=True)  # one of an earlier evaluation would be read as part of this
+    _write_numbers(paths.numbers, results)
     write_text(paths.summary, text + "\n")
+
+
+def _write_numbers(path: Path | None, results: Sequence[CaseResult]) -> None:
+    names = tuple(dict.fromkeys(name for result in results for name in result.numbers))
+    if path is None:
+        return
+    path.unlink(missing_ok=True)
+    if names:
+        rows = ({"case_id": r.case_id, "subject": r.subject, "domain": r.domain or None, **r.numbers} for r in results)
+        _write(path, NUMBER_COLUMNS + names, rows)
 
 
 def read_results(paths: TablePaths) -> tuple[list[CaseResult], tuple[str, ...]]:
@@ -67,10 +80,13 @@ def read_results(paths: TablePaths) -> tuple[list[CaseResult], tuple[str, ...]]:
         DataError: A table is missing or has other columns or values.
     """
     results = _read_cases(paths.cases)
+    if paths.numbers is not None and paths.numbers.exists():
+        _read_numbers(paths.numbers, results)
     if not paths.classes.exists():
         return list(results.values()), ()
     columns, rows = _read(paths.classes, CLASS_COLUMNS)
-    classes = tuple(name.removeprefix(PROBABILITY) for name in columns if name.startswith(PROBABILITY))
+    prefix = prefix_of(columns)
+    classes = tuple(name.removeprefix(prefix) for name in columns if name.startswith(prefix))
     for row in rows:
         result = results.setdefault(row["case_id"], _empty_result(row))
         results[result.case_id] = _with_class(result, row, classes, paths.classes)
@@ -146,6 +162,14 @@ def _read_cases(path: Path) -> dict[str, CaseResult]:
     return results
 
 
+def _read_numbers(path: Path, results: dict[str, CaseResult]) -> None:
+    columns, rows = _read(path, NUMBER_COLUMNS)
+    for row in rows:
+        result = results.setdefault(row["case_id"], _empty_result(row))
+        known = [name for name in columns if name not in NUMBER_COLUMNS and row[name] != UNKNOWN_TEXT]
+        results[result.case_id] = replace(result, numbers={name: _number(row[name], path, row) for name in known})
+
+
 def _empty_result(row: dict[str, str]) -> CaseResult:
     domain = "" if row["domain"] == UNKNOWN_TEXT else row["domain"]
     return CaseResult(row["case_id"], row["subject"], domain, structures=None, truth=None, probabilities=None)
@@ -155,7 +179,8 @@ def _with_class(result: CaseResult, row: dict[str, str], classes: tuple[str, ...
     if row["truth"] not in (*classes, UNKNOWN_TEXT):
         raise DataError(f"{path}, case {row['case_id']}: truth is {row['truth']}", f"Classes: {', '.join(classes)}.")
     truth = None if row["truth"] == UNKNOWN_TEXT else classes.index(row["truth"])
-    values = [row[PROBABILITY + name] for name in classes]
+    prefix = prefix_of(row)
+    values = [row[prefix + name] for name in classes]
     predicted = None if UNKNOWN_TEXT in values else tuple(_number(value, path, row) for value in values)
     return replace(result, truth=truth, probabilities=predicted)
 

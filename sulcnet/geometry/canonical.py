@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -59,16 +59,20 @@ def to_plan(
 
 
 def to_input_grid(
-    probabilities: np.ndarray, trace: Trace, maps: bool = False
+    probabilities: np.ndarray, trace: Trace, maps: bool = False, order: Sequence[int] = ()
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Bring a prediction (K, x, y, z), probabilities or anything with an argmax, back to the input's grid.
 
     Resampling, un-cropping, un-orienting and *then* argmax, as one would write it; computed as argmax inside the box,
     class by class, and pasted, which gives the same mask with three volumes in memory instead of K.
 
+    Args:
+        order: of regions that overlap, the value of each (nnU-Net's `regions_class_order`): instead of an argmax, each is
+            painted where its probability is above a half, over those before it.
+
     Returns:
         mask (X, Y, Z) uint8 (int16 above 256 classes), background outside the box, and with `maps` the
-        probabilities (K, X, Y, Z) float32, which are 1 for background outside the box.
+        probabilities (K, X, Y, Z) float32, which are 1 for background outside the box; regions have no background.
     """
     if probabilities.shape[1:] != trace.prepared_shape:
         raise DataError(
@@ -76,9 +80,13 @@ def to_input_grid(
             "Use the trace that was made with this case.",
         )
     if maps:
-        full = _maps(probabilities, trace)
-        return np.argmax(full, axis=0).astype(_kind(len(full))), full
-    mask = unorient(uncrop(_argmax_in_box(probabilities, trace), trace.crop), trace.orient)
+        full = _maps(probabilities, trace, outside=0 if order else 1)
+        return _painted(full, order) if order else np.argmax(full, axis=0).astype(_kind(len(full))), full
+    if order:
+        inside = _painted((_in_box(one, trace) for one in probabilities), order)
+    else:
+        inside = _argmax_in_box(probabilities, trace)
+    mask = unorient(uncrop(inside, trace.crop), trace.orient)
     return np.ascontiguousarray(mask), None
 
 
@@ -141,21 +149,35 @@ def _resampled(data: np.ndarray, trace: Trace, spacing: Sequence[float], label_l
 
 def _argmax_in_box(probabilities: np.ndarray, trace: Trace) -> np.ndarray:
     """Give the winning class (x, y, z) at the resolution of the cropped input; the first of equals, as np.argmax."""
-    best = resample_probabilities(probabilities[:1], trace.resample.shape)[0].copy()
+    best = _in_box(probabilities[0], trace).copy()
     mask = np.zeros(best.shape, dtype=_kind(len(probabilities)))
     for value in range(1, len(probabilities)):
-        share = resample_probabilities(probabilities[value : value + 1], trace.resample.shape)[0]
+        share = _in_box(probabilities[value], trace)
         mask[share > best] = value
         np.maximum(best, share, out=best)
     return mask
 
 
-def _maps(probabilities: np.ndarray, trace: Trace) -> np.ndarray:
+def _in_box(share: np.ndarray, trace: Trace) -> np.ndarray:
+    """Give one class's probabilities (x, y, z) at the resolution of the cropped input."""
+    return resample_probabilities(share[None], trace.resample.shape)[0]
+
+
+def _painted(regions: Iterable[np.ndarray], order: Sequence[int]) -> np.ndarray:
+    """Give the mask of regions, later ones over earlier ones."""
+    mask = None
+    for share, value in zip(regions, order):
+        mask = np.zeros(share.shape, dtype=_kind(max(order) + 1)) if mask is None else mask
+        mask[share > 0.5] = value
+    return mask
+
+
+def _maps(probabilities: np.ndarray, trace: Trace, outside: float) -> np.ndarray:
     """Give the probabilities (K, X, Y, Z) on the input's grid, one class in memory beside the result."""
     full = np.empty((len(probabilities), *trace.shape), dtype=np.float32)
     for value in range(len(probabilities)):
-        inside = resample_probabilities(probabilities[value : value + 1], trace.resample.shape)[0]
-        full[value] = unorient(uncrop(inside, trace.crop, fill=1 if value == 0 else 0), trace.orient)
+        inside = _in_box(probabilities[value], trace)
+        full[value] = unorient(uncrop(inside, trace.crop, fill=outside if value == 0 else 0), trace.orient)
     return full
 
 

@@ -1,4 +1,4 @@
-"""Batch Dice and cross-entropy of a label map; items without labels and voxels of -1 count for nothing.
+"""Batch Dice and cross-entropy of a label map, by class or by region; items without labels and voxels of -1 count for nothing.
 
     Dice_k = (2 sum p_k [t = k] + s) / (sum p_k + sum [t = k] + s)         sums over labelled voxels of the whole batch
     dice = 1 - mean over k = 1..K-1 of Dice_k                              background is left out
@@ -7,9 +7,15 @@
 Sums go over the batch, so an image without the sulcus costs nothing that is not predicted there; s = 1 voxel, so a
 class absent from the batch and from the prediction has Dice 1. Numerators are the loss times the labelled items, so
 micro-batches weigh by the items they hold.
+
+Regions are sets of values and may overlap: R sigmoids instead of a softmax, so each is a problem of its own, with
+
+    region_dice = 1 - mean over regions of Dice_r,      region_dice_ce = region_dice + mean of binary cross-entropy
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -41,10 +47,53 @@ def dice_ce(logits: Tensor, target: Tensor, labelled: Tensor) -> Ratio:
     return _per_item(_dice(log_probability, target) + entropy, labelled)
 
 
+def region_dice(logits: Tensor, target: Tensor, labelled: Tensor, regions: Sequence[Sequence[int]]) -> Ratio:
+    """Give batch Dice alone, the mean over regions; arguments as `region_dice_ce`."""
+    valid = _valid(target, labelled)
+    scores = [_region(logits[:, number], target, valid, values)[0] for number, values in enumerate(regions)]
+    return _per_item(1 - torch.stack(scores).mean(), labelled)
+
+
+def region_dice_ce(logits: Tensor, target: Tensor, labelled: Tensor, regions: Sequence[Sequence[int]]) -> Ratio:
+    """Give batch Dice plus binary cross-entropy, both the mean over regions.
+
+    Args:
+        logits: (B, R, X, Y, Z) a channel per region, any floating type; computed in fp32, also under autocast.
+        target: (B, X, Y, Z) int64, -1 where a voxel is to be ignored.
+        labelled: (B,) float, 1 where an item has a label map.
+        regions: the values of each region.
+    """
+    valid = _valid(target, labelled)
+    terms = [_region(logits[:, number], target, valid, values) for number, values in enumerate(regions)]
+    scores, entropies = (torch.stack(part) for part in zip(*terms))
+    return _per_item(1 - scores.mean() + entropies.mean() / valid.sum().clamp_min(1), labelled)
+
+
+def has_value(label: Tensor, values: Sequence[int]) -> Tensor:
+    """Tell where a label map has one of these values."""
+    found = label == values[0]
+    for value in values[1:]:
+        found = found | (label == value)
+    return found
+
+
+def _region(logits: Tensor, target: Tensor, valid: Tensor, values: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Give the Dice of one region, and its binary cross-entropy summed over voxels that count."""
+    logits, here = logits.float(), has_value(target, values) & valid
+    probability = logits.sigmoid()
+    both, either = (probability * here).sum(), (probability * valid).sum() + here.sum()
+    entropy = functional.binary_cross_entropy_with_logits(logits, here.float(), reduction="none")
+    return (2 * both + SMOOTH) / (either + SMOOTH), (entropy * valid).sum()
+
+
+def _valid(target: Tensor, labelled: Tensor) -> Tensor:
+    """Tell which voxels count."""
+    return (labelled.view(-1, *[1] * (target.ndim - 1)) > 0) & (target != IGNORED)
+
+
 def _masked(logits: Tensor, target: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
     """Give log-probabilities in fp32, once for both terms, and a target that is -1 in items without labels."""
-    present = labelled.view(-1, *[1] * (target.ndim - 1)) > 0
-    return functional.log_softmax(logits.float(), dim=1), torch.where(present, target, IGNORED)
+    return functional.log_softmax(logits.float(), dim=1), torch.where(_valid(target, labelled), target, IGNORED)
 
 
 def _dice(log_probability: Tensor, target: Tensor) -> Tensor:

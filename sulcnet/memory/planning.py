@@ -27,6 +27,7 @@ from sulcnet.records.fingerprint import Fingerprint
 from sulcnet.records.memory import PREDICT, StepNeed, StepQuestion
 from sulcnet.records.network_spec import NetworkSpec
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Plan, PredictionPlan, StepPlan, change_plan
+from sulcnet.records.tasks import VOXEL
 from sulcnet.records.workspace import DATASET_JSON, DatasetFolders, make_writable
 
 log = logging.getLogger("sulcnet")
@@ -119,7 +120,7 @@ def plan_network(net: str, asked: Asked, needs: Needs, workers: int = 1) -> Netw
     for step, result in found.items():
         if result.problem:
             log.info("%s is not planned: %s", step.name, result.problem.message)
-    prediction = _search_prediction(asked, spec, steps, needs, workers) if asked.structures or asked.classes else None
+    prediction = _search_prediction(asked, spec, steps, needs, workers) if asked.tasks else None
     return NetworkPlan(network=spec, **vars(first), steps=steps, prediction=prediction)
 
 
@@ -164,7 +165,7 @@ def steps_of(asked: Asked) -> list[Step]:
     """List what is planned for: every pre-training method, and where something is labelled every tuning strategy."""
     families = [plugins.find("pretraining", name, "METHOD") for name in plugins.names("pretraining", "METHOD")]
     methods = [Step(family.name, family.views, family.reads_values) for family in families]
-    return [*methods, *(Step(name) for name in plugins.names("tuning", "TUNING") if asked.structures or asked.classes)]
+    return [*methods, *(Step(name) for name in plugins.names("tuning", "TUNING") if asked.tasks)]
 
 
 def _search(net: str, asked: Asked, spec: NetworkSpec | None, steps: Sequence[Step], needs: Needs, workers: int) -> dict[Step, Planned]:
@@ -226,7 +227,8 @@ def _plan_prediction(asked: Asked, spec: NetworkSpec, steps: dict[str, StepPlan]
     """
     patch = max((plan.patch_size for name, plan in steps.items() if name in plugins.names("tuning", "TUNING")), key=prod)
     voxels = asked.slices * prod(max(size, side) for size, side in zip(asked.largest, patch))
-    sums = 4 * (asked.structures + 2) * voxels if asked.structures else 0
+    # Of each task per voxel its maps, and their weights.
+    sums = 4 * sum(task.outputs + 1 for task in asked.tasks.values() if task.per == VOXEL) * voxels
 
     def estimate(batch: int, more: int) -> MemoryEstimate:
         need = needs(question_of(asked, Step(PREDICT), Candidate(spec, patch, 1, 1), batch, 1, "none"))

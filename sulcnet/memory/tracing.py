@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sulcnet import plugins
 from sulcnet.assembly.finetuning import FineTuning, Model, families_of
 from sulcnet.assembly.schedules import schedule_of
+from sulcnet.data._workers import each, tensors
 from sulcnet.data.loader import Batch, Images
 from sulcnet.memory.allocator import smallest_device
 from sulcnet.memory.live_bytes import Trace, cuda_autocast_rules, fake_modules, trace
 from sulcnet.options import merged, named, resolve
 from sulcnet.pretraining._pretraining import Pretraining, build_method
-from sulcnet.records.dataset import Classification
 from sulcnet.records.memory import PREDICT, StepNeed, StepQuestion
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
 from sulcnet.records.workspace import RunFolder
@@ -70,8 +70,8 @@ def run_on_tensors(question: StepQuestion, fake: bool = True) -> Trace:
         with FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext() as mode:
             if mode:
                 fake_modules(modules, mode)
-                batches = [_each(mode.from_tensor, batch) for batch in batches]
-            given = [part for batch in batches for part in batch if part is not None]
+                batches = each(mode.from_tensor, batches)
+            given = tensors(batches)
             step = _step(modules, method, question, batches, CPU)
             return trace(step, {"parameters": modules.parameters(), "buffers": modules.buffers(), "data": given})
 
@@ -110,26 +110,21 @@ def _built(question: StepQuestion) -> tuple[nn.Module, Method | None, list[Batch
     """Build what a run would build, and its micro-batches; there is no method where the step is a prediction."""
     plan = _plan(question)
     if question.step == PREDICT:
-        return Model(plan, plan.network(None), {}), None, [_windows(question)]
+        model = Model(plan, plan.network(None), {})
+        return model, None, [_windows(question, model)]
     method = _method(question, plan)
     return method.modules, method, [_batch(question, method) for _ in range(question.accumulate)]
 
 
-def _each(change: Callable[[Tensor], Tensor], batch: Batch | Images) -> Batch | Images:
-    return type(batch)(*(change(part) for part in batch if part is not None))
-
-
 def _plan(question: StepQuestion) -> Plan:
-    """Make up a dataset that asks for these heads."""
+    """Make up a dataset that asks this."""
     spec, ndim = question.network, question.network.ndim
     network = NetworkPlan(question.patch, question.images, question.bag, question.windows, MemoryEstimate("traced", 1, 1), "traced",
                           recompute=question.recompute, network=spec)
     channels = tuple(Normalisation("labels", values=tuple(range(count))) if count else Normalisation("zscore") for count in question.values)
-    classification = Classification("class", tuple(f"class {number}" for number in range(question.classes)), False) if question.classes else None
-    labels = {"background": 0, **{f"structure {number}": number for number in range(1, question.structures + 1)}}
     names = tuple(f"channel {number}" for number in range(len(question.values)))
     return Plan(
-        "Dataset000_Traced", f"{ndim}d", question.preset, names, labels, classification, ".nii.gz", (1.0,) * 3,
+        "Dataset000_Traced", f"{ndim}d", question.preset, names, {"background": 0}, question.tasks, ".nii.gz", (1.0,) * 3,
         question.patch, channels, {spec.name: network}, slice_axis=0 if ndim == 2 else None,
     )
 
@@ -147,17 +142,18 @@ def _method(question: StepQuestion, plan: Plan) -> Method:
 def _batch(question: StepQuestion, method: Method) -> Batch | Images:
     """Make what the loader would give: only shapes and kinds of numbers matter."""
     if isinstance(method, FineTuning):
-        return _windows(question)
+        return _windows(question, method.model)
     count, patch, ndim = question.images * method.views, question.patch, len(question.patch)
     image, flat = torch.zeros(count, len(question.values), *patch), torch.ones(count, 1, *patch)
     return Images(image, image.clone(), flat, torch.tensor([-1.0, 1.0]).repeat(count, len(question.values), 1), torch.zeros(count, ndim, 2),
                   torch.arange(count), torch.zeros(count, *patch, dtype=torch.int64))
 
 
-def _windows(question: StepQuestion) -> Batch:
+def _windows(question: StepQuestion, model: Model) -> Batch:
     count, ndim = question.images * question.windows, len(question.patch)
-    return Batch(torch.zeros(count, len(question.values), *question.patch), torch.zeros(count, *question.patch, dtype=torch.int64),
-                 torch.zeros(count, ndim, 2), torch.ones(count), torch.zeros(question.images, dtype=torch.int64))
+    blanks = {task.name: task.blank(question.images, question.windows, question.patch) for task in model.tasks}
+    targets, known = ({name: blank[part] for name, blank in blanks.items()} for part in (0, 1))
+    return Batch(torch.zeros(count, len(question.values), *question.patch), torch.zeros(count, ndim, 2), targets, known)
 
 
 def _step(modules: nn.Module, method: Method | None, question: StepQuestion, batches: list, device: torch.device) -> Callable[[], None]:
@@ -189,5 +185,5 @@ def _predict(model: Model, question: StepQuestion, batch: Batch, device: torch.d
     model.eval()
     with autocast(device, question.precision):
         features = model.network(batch.image)
-        if "segmentation" in model.heads:
-            model.heads["segmentation"](features.decoder[-1]).float().softmax(dim=1)
+        for task in model.tasks:
+            task.traced(model.heads[task.name], features)

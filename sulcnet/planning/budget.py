@@ -23,6 +23,7 @@ from sulcnet.options import identity, resolve
 from sulcnet.records.memory import StepNeed, StepQuestion
 from sulcnet.records.network_spec import NetworkSpec
 from sulcnet.records.plan import MemoryEstimate, StepPlan
+from sulcnet.records.tasks import IMAGE, VOXEL, TaskSpec
 
 if TYPE_CHECKING:
     from sulcnet.networks._base import NetworkFamily, NetworkOptions
@@ -64,6 +65,7 @@ class Asked:
         median, largest: shape of the median case, and the largest size along each axis, on the planned grid [voxels].
         region: extent of the structure of interest over all cases there; zeros where it is unknown.
         spacing: of these axes, which are those that the network sees [mm].
+        tasks: what is asked of the dataset, as far as bytes depend on it.
         values: per channel how many values a label-like one holds, 0 for intensities.
         patch, batch: the user's own, instead of planned ones.
         slices: of the case that has most, where the network sees one at a time; 1 in 3-D.
@@ -75,8 +77,7 @@ class Asked:
     largest: tuple[float, ...]
     region: tuple[float, ...]
     spacing: tuple[float, ...]
-    structures: int
-    classes: int
+    tasks: dict[str, TaskSpec]
     values: tuple[int, ...]
     features: int
     precision: str = "bf16"
@@ -96,10 +97,10 @@ class Candidate(NamedTuple):
 
 def question_of(asked: Asked, step: Step, candidate: Candidate, images: int, accumulate: int, recompute: str) -> StepQuestion:
     """Ask what a step of `accumulate` micro-batches needs, each of so many samples."""
-    heads = (0, 0) if step.views else (asked.structures, asked.classes)
+    tasks = {} if step.views else asked.tasks
     values = asked.values if step.values else (0,) * len(asked.values)
     return StepQuestion(step.asked_as.name, identity(asked.preset), candidate.spec, candidate.patch, images,
-                        candidate.windows, candidate.bag, accumulate, *heads, values, asked.precision, recompute)
+                        candidate.windows, candidate.bag, accumulate, tasks, values, asked.precision, recompute)
 
 
 def card_bytes(family: NetworkFamily, need: StepNeed, recompute: str, more: int = 0) -> int:
@@ -173,9 +174,10 @@ class Search:
         if self.step.views:
             return 1, self.step.views
         covered = self.asked.slices == 1 and all(np.array(patch) >= 0.95 * np.array(self.asked.median))
-        if not self.asked.classes or covered:
+        asked = {task.per for task in self.asked.tasks.values()}
+        if IMAGE not in asked or covered:
             return 1, 1
-        return BAG, BAG + bool(self.asked.structures)
+        return BAG, BAG + (VOXEL in asked)
 
     def _shorter(self, candidate: Candidate) -> Shape | None:
         """Shorten the axis that covers the largest part of the case, so that the patch keeps the case's aspect.

@@ -85,8 +85,8 @@ def measure_case(header: DatasetHeader, case: Case) -> _Measured:
 
 def _volumes(header: DatasetHeader, label: Image) -> dict[str, float]:
     voxel = float(np.prod(label.spacing))
-    counts = np.bincount(label.data[label.data > 0].ravel(), minlength=max(header.structures.values()) + 1)
-    return {name: float(counts[value]) * voxel for name, value in header.structures.items()}
+    counts = np.bincount(label.data[label.data > 0].ravel(), minlength=max(header.label_values) + 1)
+    return {name: float(counts[list(values)].sum()) * voxel for name, values in header.structures.items()}
 
 
 def _extents(header: DatasetHeader, label: np.ndarray, box: Crop) -> dict[str, tuple[tuple[float, float], ...]]:
@@ -95,11 +95,14 @@ def _extents(header: DatasetHeader, label: np.ndarray, box: Crop) -> dict[str, t
         return {}
     found = find_objects(label)
     sides = list(zip(box.low, box.high))
-    return {
-        name: tuple((round((part.start - low) / (high - low), 4), round((part.stop - low) / (high - low), 4))
-                    for part, (low, high) in zip(found[value - 1], sides))
-        for name, value in header.structures.items() if value <= len(found) and found[value - 1] is not None
-    }
+    extents = {}
+    for name, values in header.structures.items():
+        boxes = [found[value - 1] for value in values if value <= len(found) and found[value - 1] is not None]
+        ends = [(min(part.start for part in axis), max(part.stop for part in axis)) for axis in zip(*boxes)]
+        if boxes:
+            shares = [[round((end - low) / (high - low), 4) for end in both] for both, (low, high) in zip(ends, sides)]
+            extents[name] = tuple(map(tuple, shares))
+    return extents
 
 
 def _sample(values: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from sulcnet.planning.normalisation import choose
 from sulcnet.records.dataset import DatasetHeader
 from sulcnet.records.fingerprint import CaseFacts, Fingerprint
 from sulcnet.records.plan import Plan
+from sulcnet.records.tasks import tasks_of, traced_as
 
 ANISOTROPIC = 3.0                       # spacing ratio beyond which the coarse axis is resampled finer than its median
 TWO_D = "2d"                            # the configuration of slices
@@ -71,13 +72,14 @@ def make_plan(header: DatasetHeader, fingerprint: Fingerprint, wish: Wish) -> Pl
         configuration=wish.configuration,
         preset=wish.preset,
         channels=header.channel_names,
-        labels={"background": 0, **header.structures},
-        classification=header.classification,
+        labels={"background": 0, **{name: value for name, value in header.labels.items() if value != 0}},
+        tasks=tasks_of(header),
         file_ending=header.file_ending,
         spacing=spacing,
         median_shape=tuple(int(round(size)) for size in np.median(resampled_shapes(fingerprint, spacing), axis=0)),
         normalisation=tuple(choose(channel) for channel in fingerprint.channels),
         networks={},
+        regions_class_order=header.regions_class_order,
         slice_axis=_slice_axis(wish, flat, spacing) if wish.configuration == TWO_D else None,
     )
 
@@ -107,8 +109,7 @@ def asked_of(plan: Plan, fingerprint: Fingerprint, wish: Wish, features: int) ->
         largest=tuple(shapes[:, axes].max(axis=0).tolist()),
         region=region_of_interest(fingerprint, plan),
         spacing=plan.network_spacing,
-        structures=len(plan.structures),
-        classes=len(plan.classification.classes) if plan.classification else 0,
+        tasks=traced_as(plan.tasks),
         values=tuple(len(channel.values) for channel in plan.normalisation),
         features=wish.features or features,
         precision=wish.precision,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,11 +12,11 @@ from sulcnet.assembly.finetuning import Model
 from sulcnet.assembly.transfer import restore_constants
 from sulcnet.data.region import Region
 from sulcnet.errors import ModelError
-from sulcnet.inference.predictor import Predictor
+from sulcnet.inference.predictor import Gather, Predictor, Windows
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import NetworkPlan, Plan, load_plan
 from sulcnet.records.workspace import EXPERIMENT, REGION, RunFolder
-from sulcnet.tasks._classification_task import coordinates
+from sulcnet.tasks._task import Setting
 from sulcnet.training import checkpoint
 from sulcnet.training.device import autocast, choose_precision
 
@@ -34,15 +35,19 @@ class TrainedModel:
     model: Model
 
     def predictor(self, device: torch.device, precision: str = "auto", overlap: float = 0.5) -> Predictor:
-        """Give the function from prepared images to probabilities."""
+        """Give the function from prepared images to what each task makes of them; it has weights of its own."""
+        model = copy.deepcopy(self.model).to(device).eval()
         context = partial(autocast, device, choose_precision(precision, device))
         planned, gpu = self.network_plan.prediction, device.type == "cuda"
         batch = planned.batch if planned and gpu else WINDOWS
         sums = device if planned and gpu and planned.accumulate_on == "gpu" else torch.device("cpu")
-        return Predictor(
-            self.model, self.network_plan.patch_size, self.region, device, context, coordinates, overlap, batch, sums,
-            self.plan.axes,
-        )
+        gather = partial(gathers, model, Setting(self.region, sums))
+        return Predictor(model.network, gather, self.network_plan.patch_size, device, context, overlap, batch, self.plan.axes)
+
+
+def gathers(model: Model, setting: Setting, windows: Windows) -> dict[str, Gather]:
+    """Give what takes in the windows of an image, by task."""
+    return {task.name: task.gather(model.heads[task.name], model.network, windows, setting) for task in model.tasks}
 
 
 def load_model(folder: RunFolder, which: str = "final") -> TrainedModel:

@@ -12,6 +12,7 @@ from sulcnet.prediction.predict import predict_cases
 from sulcnet.records.dataset import Case, Dataset
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.workspace import EXPERIMENT, SUMMARY, TEST, VALIDATION, DatasetFolders, RunFolder
+from sulcnet.tasks._family import is_known
 from sulcnet.training.device import choose_device, use_threads
 
 
@@ -31,7 +32,7 @@ def _score(folders: DatasetFolders, run: RunFolder, device: str, precision: str,
     use_threads(trained.experiment.threads)
     summary, lost = {}, []
     for part, ids in ((VALIDATION, trained.experiment.validation), (TEST, trained.experiment.test)):
-        cases = [case for case in map(dataset.case, ids) if case.label is not None or case.target is not None]
+        cases = [case for case in map(dataset.case, ids) if is_known(trained.plan.tasks, case)]
         if not cases:
             continue
         try:
@@ -45,7 +46,7 @@ def _score(folders: DatasetFolders, run: RunFolder, device: str, precision: str,
 
 
 def _evaluate(cases: list[Case], dataset: Dataset, out: Path) -> dict:
-    """Score predicted cases against their labels and classes."""
+    """Score predicted cases against what is known of them."""
     references = {case.id: case.label for case in cases if case.label is not None}
     return evaluate_folder(out, references, dataset.header, {case.id: case for case in cases}, out, allow_missing=True)
 

@@ -110,7 +110,7 @@ def _check_label(header: DatasetHeader, case: Case, image: Image | None, found: 
     if image is not None:
         found += _grid_problems("image and label on different grids", case, case.label, label.grid, image.grid)
     values = tuple(int(value) for value in np.unique(label.data))
-    known = {0, *header.labels.values()}
+    known = header.label_values
     if not known.issuperset(values):
         strange = _listed(sorted(set(values) - known))
         found.append(problem("label value outside dataset.json", case.id, strange, _listed(sorted(known))))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +25,10 @@ from sulcnet.io.store import write_array
 from sulcnet.preprocessing.case_checks import compare_grids
 from sulcnet.preprocessing.normalise import SMALL, normalise
 from sulcnet.records.dataset import Case
+from sulcnet.records.labels import key_of
 from sulcnet.records.plan import Normalisation, Plan
 from sulcnet.records.prepared import PreparedCase
+from sulcnet.records.tasks import targets_of
 from sulcnet.records.trace import Trace
 
 CENTRES = 512                           # voxels of a structure that are kept to centre patches at
@@ -44,7 +47,7 @@ def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
     label = read_label(case.label) if case.label is not None and plan.structures else None
     data, prepared_label, trace = prepare_arrays([read_image(path) for path in case.images], plan, label)
     prepared = PreparedCase(
-        id=case.id, subject=case.subject, domain=case.domain, target=case.target, has_label=prepared_label is not None,
+        id=case.id, subject=case.subject, domain=case.domain, targets=_known(plan, case), has_label=prepared_label is not None,
         shape=tuple(data.shape[1:]), trace=trace, centres=_centres(plan, prepared_label),
         volumes=_volumes(plan, prepared_label, trace), sources=sources,
         ranges=tuple(foreground_range(channel, how) for channel, how in zip(data, plan.normalisation)),
@@ -122,14 +125,19 @@ def _check_label(image: Image, label: Image, plan: Plan) -> None:
     differs = compare_grids(label.grid, image.grid)
     if differs:
         raise DataError(f"Label differs from its image: {differs[0]}, expected {differs[1]}.", "Resample the label to the image.")
-    unknown = sorted(set(np.unique(label.data).tolist()) - set(plan.labels.values()))
+    unknown = sorted(set(np.unique(label.data).tolist()) - plan.label_values)
     if unknown:
         raise DataError(f"Label values {unknown} are not in dataset.json ({plan.labels}).", "Correct the label or dataset.json.")
 
 
 def _sources(case: Case, plan: Plan) -> dict[str, str]:
     files = {path.name: _digest(path) for path in (*case.images, case.label) if path is not None}
-    return {**files, "plan": plan.preparation_hash(), "facts": f"{case.subject}/{case.domain}/{case.target}"}
+    facts = [case.subject, case.domain, *map(str, targets_of(plan.tasks, case).values() or [None])]
+    return {**files, "plan": plan.preparation_hash(), "facts": "/".join(facts)}
+
+
+def _known(plan: Plan, case: Case) -> dict[str, Any]:
+    return {name: value for name, value in targets_of(plan.tasks, case).items() if value is not None}
 
 
 def _digest(path: Path) -> str:
@@ -158,12 +166,12 @@ def _finished(facts: Path, sources: dict[str, str]) -> bool:
 def _centres(plan: Plan, label: np.ndarray | None) -> dict[str, tuple[tuple[int, ...], ...]]:
     if label is None:
         return {}
-    found = {str(value): thin(np.argwhere(label == value), CENTRES) for value in plan.structures.values()}
-    return {value: tuple(map(tuple, rows.tolist())) for value, rows in found.items()}
+    found = {key_of(values): thin(np.argwhere(np.isin(label, values)), CENTRES) for values in plan.structures.values()}
+    return {key: tuple(map(tuple, rows.tolist())) for key, rows in found.items()}
 
 
 def _volumes(plan: Plan, label: np.ndarray | None, trace: Trace) -> dict[str, float]:
     if label is None:
         return {}
     voxel = float(np.prod(trace.prepared_spacing))
-    return {name: float(np.count_nonzero(label == value)) * voxel for name, value in plan.structures.items()}
+    return {name: float(np.isin(label, values).sum()) * voxel for name, values in plan.structures.items()}

@@ -29,6 +29,7 @@ from sulcnet.records.dataset import (
     label_files,
     read_participants,
 )
+from sulcnet.records.labels import key_of
 from sulcnet.records.splits import FOLDS, read_splits
 from sulcnet.records.workspace import DatasetFolders, make_writable
 
@@ -122,9 +123,9 @@ def _copies(checks: Mapping[str, CaseCheck], subjects: Mapping[str, str]) -> Ite
 def _unused_structures(dataset: Dataset, checks: Mapping[str, CaseCheck]) -> Iterator[Problem]:
     labels = [check.values for check in checks.values() if check.values is not None]
     seen = {value for values in labels for value in values}
-    for name, value in dataset.header.structures.items():
-        if labels and value not in seen:
-            yield problem("structure in no label", "", f"'{name}' ({value}) in none of {len(labels)} labels", "at least one")
+    for name, values in dataset.header.structures.items():
+        if labels and not seen.intersection(values):
+            yield problem("structure in no label", "", f"'{name}' ({key_of(values)}) in none of {len(labels)} labels", "at least one")
 
 
 def _class_problems(dataset: Dataset) -> Iterator[Problem]:

@@ -172,7 +172,9 @@ def _typed(hint: Any, value: Any, where: str, error: type[SulcnetError]) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        return _typed(next(a for a in args if a is not type(None)), value, where, error)
+        named = [a for a in args if a is not type(None)]
+        fits = [a for a in named if (typing.get_origin(a) is tuple) == isinstance(value, (list, tuple))]
+        return _typed((fits or named)[0], value, where, error)
     if isinstance(hint, type) and issubclass(hint, Record):
         _expect(isinstance(value, Mapping), "an object", value, where, error)
         return hint.from_json(value, where)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import csv
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sulcnet.errors import DataError
 from sulcnet.records import workspace as names
 from sulcnet.records._record import Record, read_json
+from sulcnet.records.labels import Labelled, Labels, label_problems
 
 UNKNOWN = ("", "n/a", "na", "nan", "unknown")
 
@@ -50,30 +51,27 @@ class Participants(Record):
 
 
 @dataclass(frozen=True)
-class DatasetHeader(Record):
-    """What dataset.json says. `labels` maps structure names to label values; background is 0."""
+class DatasetHeader(Labelled, Record):
+    """What dataset.json says.
+
+    `labels` maps structure names to values; background is 0. `others` holds the keys that nothing here knows: those of
+    nnU-Net and of people, and what tasks of one's own read.
+    """
 
     channel_names: tuple[str, ...]
-    labels: dict[str, int]
+    labels: Labels
     file_ending: str = ".nii.gz"
     classification: Classification | None = None
     participants: Participants | None = None
     num_training: int | None = None
     name: str = ""
+    regions_class_order: tuple[int, ...] = ()
+    others: dict[str, Any] = field(default_factory=dict)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if not self.channel_names:
             yield "channel_names", "expected at least one channel"
-        if self.labels.get("background", 0) != 0:
-            yield "labels", f"background must be 0, found {self.labels['background']}"
-        values = sorted(value for value in self.labels.values() if value != 0)
-        if values != list(range(1, len(values) + 1)):
-            yield "labels", f"expected consecutive values 1..{len(values)}, found {values}"
-
-    @property
-    def structures(self) -> dict[str, int]:
-        """The labels without background."""
-        return {name: value for name, value in self.labels.items() if value != 0}
+        yield from label_problems(self)
 
     @classmethod
     def read(cls, path: Path) -> DatasetHeader:
@@ -89,21 +87,25 @@ class DatasetHeader(Record):
         missing = [key for key in ("channel_names", "labels") if key not in data]
         if missing:
             raise DataError(f"{where} lacks {' and '.join(_meant(key, data) for key in missing)}.", "See dataset_json_examples/README.md.")
+        labels = _labels(data["labels"], where)
         block = {
             "channel_names": _channels(data["channel_names"], where),
-            "labels": _labels(data["labels"], where),
+            "labels": labels,
+            # As in nnU-Net, an order says nothing where no label is a list.
+            "regions_class_order": data.get("regions_class_order") or () if _regions(labels) else (),
             "file_ending": data.get("file_ending", ".nii.gz"),
             "classification": data.get("classification"),
             "participants": data.get("participants"),
             "num_training": data.get("numTraining"),
             "name": str(data.get("name", "")),
         }
-        return cls.from_json(block, where)
+        known = {"numTraining", *block}
+        return cls.from_json({**block, "others": {key: value for key, value in data.items() if key not in known}}, where)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One item to predict: its files and what is known of it."""
+    """One item to predict: its files and what is known of it; `row` is all that the table says."""
 
     id: str
     images: tuple[Path, ...]
@@ -112,6 +114,7 @@ class Case:
     subject: str = ""
     domain: str = ""
     hemisphere: str = ""
+    row: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,8 @@ def describe_case(
     given["subject"] = given["subject"] or key
     # A link to a label that was not fetched is a label: reading it must fail, not make the case an unlabelled one.
     there = label.exists() or label.is_symlink()
-    return Case(key, channel_files(folder / images, key, header), label if there else None, _target(row, header), **given)
+    files = channel_files(folder / images, key, header)
+    return Case(key, files, label if there else None, _target(row, header), row=dict(row), **given)
 
 
 def label_files(folder: Path, ending: str) -> dict[str, Path]:
@@ -280,13 +284,13 @@ def _channels(channels: Any, where: str) -> list[str]:
     return list(channels)
 
 
-def _labels(labels: Any, where: str) -> dict[str, int]:
+def _labels(labels: Any, where: str) -> dict[str, Any]:
+    """Read the values; a list of one value is that value."""
     if not isinstance(labels, Mapping):
         raise DataError(f"{where}: labels is {labels!r}, expected an object.", 'Like {"background": 0, "PCS": 1}.')
-    regions = [name for name, value in labels.items() if isinstance(value, (list, tuple))]
-    if regions or "ignore" in labels:
-        raise DataError(
-            f"{where}: labels {', '.join(regions or ['ignore'])} use nnU-Net's regions or ignore label, which sulcnet lacks.",
-            "Give every structure one whole number of its own.",
-        )
-    return {str(name): value for name, value in labels.items()}
+    alone = {name: value[0] for name, value in labels.items() if isinstance(value, list) and len(value) == 1}
+    return {str(name): alone.get(name, value) for name, value in labels.items()}
+
+
+def _regions(labels: Mapping[str, Any]) -> bool:
+    return any(isinstance(value, list) for value in labels.values())

@@ -19,6 +19,7 @@ from pathlib import Path
 from sulcnet.errors import ModelError, SulcnetError
 from sulcnet.records._record import Record, write_text
 from sulcnet.records.network_spec import NetworkSpec
+from sulcnet.records.tasks import TaskSpec
 
 log = logging.getLogger("sulcnet")
 
@@ -35,8 +36,7 @@ class StepQuestion(Record):
         step: pre-training method, tuning strategy, or `predict`.
         images: samples per micro-batch; each has `windows` windows (or the method's views), of which `bag` show the class.
         accumulate: micro-batches per step.
-        structures: values of the label map without background; 0 where there is none.
-        classes: of the image; 0 where there are none.
+        tasks: what the heads are asked, by task, without names and whatever else changes no byte; empty in pre-training.
         values: per channel how many distinct values a label-like one holds, where that matters; 0 for intensities.
     """
 
@@ -50,11 +50,14 @@ class StepQuestion(Record):
     windows: int
     bag: int
     accumulate: int
-    structures: int
-    classes: int
+    tasks: dict[str, TaskSpec]
     values: tuple[int, ...]
     precision: str
     recompute: str
+
+    def __hash__(self) -> int:
+        parts = vars(self)
+        return hash((*(value for name, value in parts.items() if name != "tasks"), *self.tasks))
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if self.precision not in PRECISIONS:

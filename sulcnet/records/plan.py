@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from sulcnet.errors import ModelError
 from sulcnet.files import locked
 from sulcnet.records._record import Record, read_json, write_json
-from sulcnet.records.dataset import Classification
+from sulcnet.records.dataset import DatasetHeader
+from sulcnet.records.labels import Labelled, Labels
 from sulcnet.records.memory import RECOMPUTE
 from sulcnet.records.network_spec import NetworkSpec
+from sulcnet.records.tasks import IMAGE, TaskSpec, tasks_of
 from sulcnet.records.workspace import ANY_DATASET
 
-PREPARATION = {"channels", "labels", "classification", "spacing", "normalisation", "schema"}
+PREPARATION = {"channels", "labels", "tasks", "spacing", "normalisation", "schema"}
+BEFORE = "classification"               # what plans held in place of tasks, and hashes of what is prepared still do
 INHERITS = "inherits_from"              # of a configuration that a person wrote into plans.json: only what differs follows
 
 
@@ -147,9 +151,10 @@ class NetworkPlan(StepPlan):
 
 
 @dataclass(frozen=True)
-class Plan(Record):
+class Plan(Labelled, Record):
     """One configuration of a dataset: what preprocessing and every later command need to know.
 
+    `labels` and `regions_class_order` are those of dataset.json, `tasks` is what is asked, by the name of each task's file.
     `prepared_as` names the configuration whose prepared cases this one reads; empty is its own. `slice_axis` is the
     axis of a prepared volume (0 right, 1 anterior, 2 superior) along which a 2-D network sees one slice at a time; None
     is 3-D. Shapes and spacings are always those of volumes, three numbers.
@@ -162,8 +167,8 @@ class Plan(Record):
     configuration: str
     preset: str
     channels: tuple[str, ...]
-    labels: dict[str, int]
-    classification: Classification | None
+    labels: Labels
+    tasks: dict[str, TaskSpec]
     file_ending: str
     spacing: tuple[float, ...]
     median_shape: tuple[int, ...]
@@ -171,6 +176,7 @@ class Plan(Record):
     networks: dict[str, NetworkPlan]
     prepared_as: str = ""
     slice_axis: int | None = None
+    regions_class_order: tuple[int, ...] = ()
     schema: int = 1
 
     def problems(self) -> Iterator[tuple[str, str]]:
@@ -199,10 +205,15 @@ class Plan(Record):
         """The name of the folder with this configuration's prepared cases."""
         return self.prepared_as or self.configuration
 
-    @property
-    def structures(self) -> dict[str, int]:
-        """The labels without background."""
-        return {name: value for name, value in self.labels.items() if value != 0}
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], where: str = "") -> Plan:
+        """Build a plan; one from before tasks were records asks what its labels and classes ask."""
+        if isinstance(data, Mapping) and {BEFORE, "channels", "labels"} <= data.keys() and "tasks" not in data:
+            header = {"channel_names": data["channels"], "labels": data["labels"], BEFORE: data[BEFORE]}
+            asked = tasks_of(DatasetHeader.from_json(header, where))
+            others = {key: value for key, value in data.items() if key != BEFORE}
+            data = {**others, "tasks": {name: spec.to_json() for name, spec in asked.items()}}
+        return super().from_json(data, where)
 
     @property
     def label_like(self) -> tuple[bool, ...]:
@@ -212,6 +223,9 @@ class Plan(Record):
     def preparation_hash(self) -> str:
         """Identify what prepared cases depend on; patch, batch and network do not change them."""
         parts = {key: value for key, value in self.to_json().items() if key in PREPARATION}
+        # Of tasks only numbers per case are prepared.
+        of_images = {name: spec["own"] for name, spec in parts.pop("tasks").items() if spec["per"] == IMAGE}
+        parts |= {BEFORE: None, **of_images}
         for channel in parts["normalisation"]:
             del channel["values"]       # what occurs is not what is done
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

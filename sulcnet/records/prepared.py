@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sulcnet.errors import ModelError
 from sulcnet.records._record import Record
@@ -14,8 +15,8 @@ from sulcnet.records.trace import Trace
 class PreparedCase(Record):
     """Facts of one prepared case; its arrays lie beside it as CASE.b2nd and CASE_seg.b2nd.
 
-    `shape` is that of the prepared grid. `centres` maps a structure's label value to some of its voxels, at which
-    patches are centred. `ranges` are per channel the foreground percentiles 0.5 and 99.5 of the prepared values, which
+    `shape` is that of the prepared grid. `targets` are the answers to what is asked of an image, as far as they are known, by
+    task. `centres` maps a structure's values (`labels.key_of`) to some of its voxels, at which patches are centred. `ranges` are per channel the foreground percentiles 0.5 and 99.5 of the prepared values, which
     SSIM maps to [0, 1]; a label-like channel has (0, 1). `sources` are the hashes that decide whether the case must be
     prepared again.
     """
@@ -26,7 +27,7 @@ class PreparedCase(Record):
     id: str
     subject: str
     domain: str
-    target: int | None
+    targets: dict[str, Any]
     has_label: bool
     shape: tuple[int, ...]
     trace: Trace
@@ -35,6 +36,14 @@ class PreparedCase(Record):
     sources: dict[str, str]
     ranges: tuple[tuple[float, float], ...]
     schema: int = 2
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], where: str = "") -> PreparedCase:
+        """Read the facts; those from before there were several tasks have one target, the class."""
+        if isinstance(data, Mapping) and "target" in data:
+            others = {key: value for key, value in data.items() if key != "target"}
+            data = {**others, "targets": {} if data["target"] is None else {"classification": data["target"]}}
+        return super().from_json(data, where)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if any(not low < high for low, high in self.ranges):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sulcnet.report._canvas import BLUE, FAINT, INK, LINES, VERMILION, sheet
+from sulcnet.tasks._family import headlines
 
 GIB = 2.0**-30
 
@@ -23,7 +25,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], path: Path | str, titl
         path: of the PNG; it is replaced in one move, so a viewer never sees half of it.
         title: of the run.
     """
-    panels = [(name, draw) for name, keys, draw in _PANELS if _matching(metrics, keys)]
+    panels = [(name, draw) for name, keys, draw in _panels() if _matching(metrics, keys)]
     columns = max(1, min(3, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
     with sheet(3.6 * columns, 2.5 * rows + 0.35, path) as figure:
@@ -44,20 +46,17 @@ def _draw_loss(axes, metrics) -> None:
         _line(axes, metrics, key, color, key.removeprefix("loss/"), linewidth=0.9)
 
 
-def _draw_dice(axes, metrics) -> None:
-    structures = _matching(metrics, ("val/dice/*",))
-    for key, color in zip(structures, cycle(LINES)):
-        _line(axes, metrics, key, color, key.removeprefix("val/dice/"), clip_on=False)
-    if len(structures) != 1:
-        _line(axes, metrics, "val/dice", INK, "mean", clip_on=False)
-    axes.set_ylim(0, 1)
-    _note_best(axes, metrics, "val/dice")
-
-
-def _draw_accuracy(axes, metrics) -> None:
-    _line(axes, metrics, "val/balanced_accuracy", BLUE, "", clip_on=False)
-    axes.set_ylim(0, 1)
-    _note_best(axes, metrics, "val/balanced_accuracy")
+def _draw_headline(name: str, axes, metrics) -> None:
+    """Draw a task's score, and what it is the mean of."""
+    parts = _matching(metrics, (f"{name}/*",))
+    for key, color in zip(parts, cycle(LINES)):
+        _line(axes, metrics, key, color, key.removeprefix(f"{name}/"), clip_on=False)
+    if len(parts) != 1:
+        _line(axes, metrics, name, INK if parts else BLUE, "mean" if parts else "", clip_on=False)
+    values = [_series(metrics, key)[1] for key in _matching(metrics, (name, f"{name}/*"))]
+    if all(np.nanmin(some) >= 0 and np.nanmax(some) <= 1 for some in values):
+        axes.set_ylim(0, 1)
+    _note_best(axes, metrics, name)
 
 
 def _draw_similarity(axes, metrics) -> None:
@@ -85,11 +84,16 @@ def _draw_memory(axes, metrics) -> None:
     _note(axes, f"most {np.nanmax(_series(metrics, 'peak_bytes')[1]) * GIB:.3g} GiB")
 
 
-# title, keys (a star stands for any ending), painter
-_PANELS: tuple[tuple[str, tuple[str, ...], Callable], ...] = (
-    ("Loss", ("loss", "val/loss", "loss/*"), _draw_loss),
-    ("Validation Dice", ("val/dice", "val/dice/*"), _draw_dice),
-    ("Balanced accuracy", ("val/balanced_accuracy",), _draw_accuracy),
+Panel = tuple[str, tuple[str, ...], Callable]       # title, keys (a star stands for any ending), painter
+
+
+def _panels() -> tuple[Panel, ...]:
+    scores = [(line.words, f"val/{line.key}") for line in headlines()]
+    of_tasks = [(f"Validation {words}", (key, f"{key}/*"), partial(_draw_headline, key)) for words, key in scores]
+    return ("Loss", ("loss", "val/loss", "loss/*"), _draw_loss), *of_tasks, *_OTHERS
+
+
+_OTHERS: tuple[Panel, ...] = (
     ("Validation similarity", ("val/ssim", "val/ms_ssim", "val/skip_only"), _draw_similarity),
     ("Learning rate", ("rate",), _draw_rate),
     ("Seconds per epoch", ("seconds",), _draw_seconds),

@@ -29,13 +29,17 @@ from sulcnet.records.workspace import (
     Workspace,
 )
 from sulcnet.runs.preparing import cases_to_prepare
+from sulcnet.tasks._family import headlines
 
 FINISHED, NOT_SCORED, UNFINISHED = "finished", "not scored", "unfinished"
 
 
 @dataclass(frozen=True)
 class RunOverview:
-    """One run: which, how far, how good. `epochs` is None where the clock decides; scores are None where unknown."""
+    """One run: which, how far, how good. `epochs` is None where the clock decides; scores are None where unknown.
+
+    `test_scores` are the headlines of all tasks that there are.
+    """
 
     path: str
     pretrain: str
@@ -47,8 +51,7 @@ class RunOverview:
     epochs_done: int
     epochs: int | None
     best_score: float | None
-    test_dice: float | None
-    test_balanced_accuracy: float | None
+    test_scores: dict[str, float | None]
     state: str
 
 
@@ -117,8 +120,7 @@ def describe_run(run: RunFolder) -> RunOverview:
         epochs_done=_lines(run / METRICS),
         epochs=None if experiment.schedule.minutes else experiment.schedule.epochs,
         best_score=_number(best, "score"),
-        test_dice=_number(summary, "mean_dice", "mean"),
-        test_balanced_accuracy=_number(summary, "classification", "balanced_accuracy", "estimate"),
+        test_scores={line.key: _number(summary, *line.place) for line in headlines()},
         state=_state(run, experiment),
     )
 

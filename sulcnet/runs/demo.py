@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from sulcnet.evaluation.predicted import read_predictions_table
 from sulcnet.io import read_image, read_label
 from sulcnet.memory.planning import plan_dataset
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.planner import Wish
-from sulcnet.prediction.evaluate import read_predictions_table
 from sulcnet.prediction.scoring import score_run
 from sulcnet.preprocessing.verify import verify_dataset
 from sulcnet.records.dataset import Case, Dataset

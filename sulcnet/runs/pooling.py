@@ -79,7 +79,7 @@ def _further(first: DatasetFolders, other: DatasetFolders, plan: Plan, workers: 
     # Labels help label-guided contrast alone, and only where they mean the same.
     keep = dataset.header.structures == plan.structures
     chosen = {*splits.holdout.train, *splits.holdout.validation}
-    cases = [case if keep else replace(case, label=None, target=None) for case in dataset.cases if case.id in chosen]
+    cases = [case if keep else replace(case, label=None, target=None, row={}) for case in dataset.cases if case.id in chosen]
     place = make_folder(first.pooled(plan.folder, other.name))
     _prepare(cases, plan, place, workers)
     return _located(place, splits, plan, f"{other.name}/")

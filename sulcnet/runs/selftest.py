@@ -32,9 +32,10 @@ from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.planner import Wish
 from sulcnet.prediction.scoring import score_run
 from sulcnet.preprocessing.verify import verify_dataset
-from sulcnet.records.dataset import Dataset
+from sulcnet.records.dataset import Classification, Dataset, DatasetHeader
 from sulcnet.records.memory import StepQuestion
 from sulcnet.records.run import TRAIN, Execution, RunSpec
+from sulcnet.records.tasks import tasks_of, traced_as
 from sulcnet.records.workspace import TEST, DatasetFolders, Workspace
 from sulcnet.runs.execute import execute
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
@@ -49,6 +50,8 @@ SMALL = {"swin_unetr_12": 12, "swin_unetr_24": 24}  # features of the large netw
 ADAPTED = {"lora": "swin_unetr_12"}                 # needs linear layers; the other strategies find something in NET
 MINUTES = 0.05                                      # of training
 WORKERS = 2
+ASKED = DatasetHeader(("t1",), {"background": 0, "a": 1, "b": 2}, classification=Classification("class", ("a", "b", "c")))
+TASKS = traced_as(tasks_of(ASKED))                  # of a step that fine-tunes
 TOLERANCE = 2e-2                                    # of a convolution in bf16, relative to the largest value
 
 
@@ -189,7 +192,7 @@ def _question(net: str, step: str) -> StepQuestion:
     images = 1 if net in SMALL else 2
     spec = kind.topology(3, 1, SMALL.get(net, 2 * FEATURES), patch, (1.0,) * 3)
     tuned = step in plugins.names("tuning", "TUNING")
-    return StepQuestion(step, "sulcnet", spec, patch, images, views, 1, 1, 2 * tuned, 3 * tuned, (0,), "fp32", "none")
+    return StepQuestion(step, "sulcnet", spec, patch, images, views, 1, 1, TASKS if tuned else {}, (0,), "fp32", "none")
 
 
 def _step(question: StepQuestion, wanted: str) -> str:

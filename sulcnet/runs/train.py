@@ -30,6 +30,7 @@ from sulcnet.records.plan import NetworkPlan, Plan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.run import Execution, RunSpec
 from sulcnet.records.splits import Splits
+from sulcnet.records.tasks import VOXEL
 from sulcnet.records.workspace import EXPORT, PROGRESS, REGION, SPLITS, TRANSFER, RunFolder, Workspace
 from sulcnet.runs._kind import Assembly, Drawing, Job, RunKind, Stage
 from sulcnet.runs.execute import execute
@@ -150,7 +151,11 @@ def read_fold(job: Job) -> Cases:
 
 
 def _labelled_cases(prepared: Path, ids: Sequence[str], plan: Plan) -> list[PreparedCase]:
-    return [case for case in read_cases(prepared, ids, plan) if case.has_label or case.target is not None]
+    return [case for case in read_cases(prepared, ids, plan) if any(_knows(case, name, plan) for name in plan.tasks)]
+
+
+def _knows(case: PreparedCase, task: str, plan: Plan) -> bool:
+    return case.has_label if plan.tasks[task].per == VOXEL else task in case.targets
 
 
 def _opening(job: Job, method: FineTuning, experiment: Experiment, cases: Cases, network: NetworkPlan) -> str:
@@ -158,14 +163,14 @@ def _opening(job: Job, method: FineTuning, experiment: Experiment, cases: Cases,
     schedule = experiment.schedule
     length = f"{schedule.minutes:g} minutes" if schedule.minutes else f"{schedule.epochs} epochs"
     parameters = sum(p.numel() for p in method.model.network.parameters())
-    unlabelled = sum(not case.has_label for case in cases.training) if job.plan.structures else 0
-    unclassed = sum(case.target is None for case in cases.training) if job.plan.classification else 0
+    unknown = {name: sum(not _knows(case, name, job.plan) for case in cases.training) for name in job.plan.tasks}
+    left_out = ", ".join(f"{count} without {name}" for name, count in unknown.items())
     return (
         f"pretrain {experiment.pretrain}, tune {experiment.tune}; {' and '.join(task.name for task in method.model.tasks)}\n"
         f"{method.tuned.share().sentence()}\n"
         f"{experiment.network} ({parameters / 1e6:.2f} M parameters), patch {'x'.join(map(str, network.patch_size))}, "
         f"{_drawn(network, schedule.accumulate)} per step, {experiment.precision} on {experiment.device}\n"
-        f"{len(cases.training)} training cases ({unlabelled} without a mask, {unclassed} without a class: left out of that loss), "
+        f"{len(cases.training)} training cases ({left_out}: left out of that loss), "
         f"{len(cases.watched)} validation cases\n"
         f"{length} of {schedule.steps_per_epoch} steps"
     )

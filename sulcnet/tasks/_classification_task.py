@@ -2,59 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sulcnet.data.loader import Batch
 from sulcnet.evaluation.classification import balanced_accuracy
+from sulcnet.evaluation.predicted import PROBABILITY
 from sulcnet.losses import Ratio
 from sulcnet.losses.classification import cross_entropy
-from sulcnet.networks._network import Features, Network
-from sulcnet.networks.heads import ClassHead, class_channels, class_maps
-from sulcnet.records.plan import Plan
-from sulcnet.tasks._task import Layout, Task
+from sulcnet.networks._network import Network
+from sulcnet.networks.heads import ClassHead, class_channels
+from sulcnet.tasks._image_task import ImageTask
+from sulcnet.tasks._task import Layout, Output
 
 
-class Classification(Task):
+class Classification(ImageTask):
     """Cross-entropy of the image's class; an unknown class counts for nothing."""
 
-    def head(self, network: Network, plan: Plan) -> nn.Module:
-        classes, own = len(plan.classification.classes), self.options
-        return ClassHead(class_channels(network), classes, len(plan.axes), pooling=own.pooling, positions=True, dropout=own.dropout)
+    @property
+    def classes(self) -> list[str]:
+        """Their names, in order."""
+        return self.spec.own["classes"]
 
-    def forward(self, head: nn.Module, network: Network, features: Features, batch: Batch, layout: Layout) -> Tensor:
-        maps = [in_bag(part, layout) for part in class_maps(network, features)]
-        return head(maps, layout.bag, coordinates(in_bag(batch.place, layout), maps[0].shape[2:]))
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return "class", *(PROBABILITY + name for name in self.classes)
+
+    def head(self, network: Network, ndim: int) -> nn.Module:
+        own = self.options
+        return ClassHead(class_channels(network), self.spec.outputs, ndim, pooling=own.pooling, positions=True, dropout=own.dropout)
 
     def loss(self, logits: Tensor, batch: Batch) -> Ratio:
-        return cross_entropy(logits, batch.target)
-
-    def total(self, batch: Batch) -> Tensor:
-        return (batch.target >= 0).sum().float()
+        return cross_entropy(logits, batch.targets[self.name])
 
     def counts(self, logits: Tensor, batch: Batch, layout: Layout) -> np.ndarray:
         """Count (true, predicted) pairs of images with a known class, (K, K)."""
         confusion = np.zeros((logits.shape[1],) * 2, dtype=np.int64)
-        for true, found in zip(batch.target.tolist(), logits.argmax(dim=1).tolist()):
+        for true, found in zip(batch.targets[self.name].tolist(), logits.argmax(dim=1).tolist()):
             if true >= 0:
                 confusion[true, found] += 1
         return confusion
 
-    def scores(self, counts: np.ndarray, plan: Plan) -> dict[str, float]:
+    def scores(self, counts: np.ndarray) -> dict[str, float]:
         return {"balanced_accuracy": float(balanced_accuracy(counts))}
 
-
-def in_bag(part: Tensor, layout: Layout) -> Tensor:
-    """Keep each image's evidence windows of a window-major tensor (B, ...)."""
-    return part.unflatten(0, (-1, layout.windows))[:, : layout.bag].flatten(0, 1)
-
-
-def coordinates(place: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Spread the ends of each axis (B, ndim, 2) over a grid: (B, ndim, *shape), -1 to 1 over the image's box."""
-    axes = []
-    for axis, size in enumerate(shape):
-        along = (torch.arange(size, device=place.device) + 0.5) / size
-        line = place[:, axis, :1] + along * (place[:, axis, 1:] - place[:, axis, :1])           # (B, size)
-        axes.append(line.view(-1, *[size if other == axis else 1 for other in range(len(shape))]).expand(-1, *shape))
-    return torch.stack(axes, dim=1)
+    def write(self, result: Tensor, output: Output) -> Mapping[str, str]:
+        shares = torch.softmax(result, dim=0).cpu().numpy()
+        cells = {PROBABILITY + name: f"{share:.6f}" for name, share in zip(self.classes, shares)}
+        return {"class": self.classes[int(shares.argmax())], **cells}

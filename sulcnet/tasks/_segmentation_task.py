@@ -1,47 +1,101 @@
-"""What `segmentation` does: head, loss and score of a mask."""
+"""What `segmentation` does: head, loss and score of a mask, by classes that exclude each other or by regions that overlap."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from sulcnet.data.loader import Batch
+from sulcnet.geometry.canonical import to_input_grid
+from sulcnet.io import write_map, write_mask
 from sulcnet.losses import Ratio
-from sulcnet.losses.segmentation import dice, dice_ce
-from sulcnet.networks._network import Features, Network
+from sulcnet.losses.segmentation import IGNORED, dice, dice_ce, has_value, region_dice, region_dice_ce
+from sulcnet.networks._network import Network
 from sulcnet.networks.heads import SegmentationHead
-from sulcnet.records.plan import Plan
-from sulcnet.tasks._task import Layout, Task
+from sulcnet.tasks._task import Layout, Output
+from sulcnet.tasks._voxel_task import VoxelTask
 
 
-class Segmentation(Task):
-    """Batch Dice, with or without cross-entropy."""
+class Segmentation(VoxelTask):
+    """Batch Dice, with or without cross-entropy.
 
-    def head(self, network: Network, plan: Plan) -> nn.Module:
-        return SegmentationHead(network.decoder_channels[-1], len(plan.structures) + 1, len(plan.axes))
+    Classes: channel 0 is background, and channel v the structure of value v; the largest wins. Regions: a channel each, and
+    no background; a region is painted with its value where its probability is above a half, over those before it.
+    """
 
-    def forward(self, head: nn.Module, network: Network, features: Features, batch: Batch, layout: Layout) -> Tensor:
-        return head(features.decoder[-1])
+    @property
+    def structures(self) -> dict[str, list[int]]:
+        """The values of each structure."""
+        return self.spec.own["structures"]
+
+    @property
+    def order(self) -> list[int]:
+        """The value of each region, in the order of painting; empty where classes exclude each other."""
+        return self.spec.own["order"]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(map(_volume, self.structures))
+
+    def head(self, network: Network, ndim: int) -> nn.Module:
+        return SegmentationHead(network.decoder_channels[-1], self.spec.outputs, ndim, background=not self.order)
 
     def loss(self, logits: Tensor, batch: Batch) -> Ratio:
-        compare = dice if self.options.segmentation_loss == "dice" else dice_ce
-        return compare(logits, batch.label, batch.labelled)
-
-    def total(self, batch: Batch) -> Tensor:
-        return batch.labelled.sum()
+        target, labelled = self._target(batch), batch.known[self.name]
+        alone = self.options.segmentation_loss == "dice"
+        if self.order:
+            compare = region_dice if alone else region_dice_ce
+            return compare(logits, target, labelled, list(self.structures.values()))
+        compare = dice if alone else dice_ce
+        return compare(logits, target, labelled)
 
     def counts(self, logits: Tensor, batch: Batch, layout: Layout) -> np.ndarray:
-        """Count per structure (both, predicted, referred) voxels over labelled items, (K - 1, 3)."""
-        predicted, here = logits.argmax(dim=1), (batch.labelled > 0).view(-1, *[1] * (batch.label.ndim - 1))
+        """Count per structure (both, predicted, referred) voxels over labelled items, (K, 3)."""
+        target, predicted = self._target(batch), self._mask(logits)
+        here = (batch.known[self.name] > 0).view(-1, *[1] * (target.ndim - 1)) & (target != IGNORED)
         rows = []
-        for value in range(1, logits.shape[1]):
-            found, true = (predicted == value) & here, (batch.label == value) & here
+        for values in self.structures.values():
+            found, true = has_value(predicted, values) & here, has_value(target, values) & here
             rows.append([(found & true).sum().item(), found.sum().item(), true.sum().item()])
         return np.array(rows, dtype=np.int64)
 
-    def scores(self, counts: np.ndarray, plan: Plan) -> dict[str, float]:
-        per = {name: _dice(*counts[value - 1].tolist()) for name, value in plan.structures.items()}
+    def scores(self, counts: np.ndarray) -> dict[str, float]:
+        per = {name: _dice(*row) for name, row in zip(self.structures, counts.tolist())}
         return {"dice": float(np.mean(list(per.values()))), **{f"dice/{name}": value for name, value in per.items()}}
+
+    def maps(self, logits: Tensor) -> Tensor:
+        return logits.sigmoid() if self.order else logits.softmax(dim=1)
+
+    def write(self, result: np.ndarray, output: Output) -> Mapping[str, str]:
+        mask, maps = to_input_grid(result, output.trace, output.maps, self.order)
+        write_mask(output.folder / f"{output.case}{output.ending}", mask, output.image)
+        if maps is not None:
+            channels = range(len(self.order)) if self.order else [value for value, in self.structures.values()]
+            for name, channel in zip(self.structures, channels):
+                write_map(output.folder / f"{output.case}_p_{name}{output.ending}", maps[channel], output.image)
+        voxel = float(np.prod(output.image.spacing))
+        return {_volume(name): f"{np.isin(mask, values).sum() * voxel:.2f}" for name, values in self.structures.items()}
+
+    def _target(self, batch: Batch) -> Tensor:
+        """Give the mask with -1 where a voxel counts for nothing."""
+        target, ignored = batch.targets[self.name], self.spec.own["ignored"]
+        return target if ignored is None else torch.where(target == ignored, IGNORED, target)
+
+    def _mask(self, logits: Tensor) -> Tensor:
+        """Give the values that a mask would have."""
+        if not self.order:
+            return logits.argmax(dim=1)
+        mask = torch.zeros(logits[:, 0].shape, dtype=torch.int64, device=logits.device)
+        for region, value in zip(logits.unbind(dim=1), self.order):
+            mask = torch.where(region > 0, value, mask)                    # a probability above a half
+        return mask
+
+
+def _volume(structure: str) -> str:
+    return f"volume_{structure}_mm3"
 
 
 def _dice(both: int, found: int, true: int) -> float:

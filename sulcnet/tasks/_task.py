@@ -1,44 +1,86 @@
-"""What a task is: a head on a network's features, a loss against a batch, and scores over validation batches."""
+"""What a task is: a head on a network's features, a loss against a batch, scores over validation batches, and files.
+
+`_voxel_task.py` and `_image_task.py` hold what tasks per voxel and per image have in common.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from sulcnet.data.loader import Batch
+from sulcnet.data.region import Region
+from sulcnet.inference.predictor import Gather, Windows
+from sulcnet.io import Image
 from sulcnet.losses import Ratio
 from sulcnet.networks._network import Features, Network
 from sulcnet.options import Options
-from sulcnet.records.plan import Plan
+from sulcnet.records.tasks import TaskSpec
+from sulcnet.records.trace import Trace
 
 
 class Layout(NamedTuple):
-    """How windows lie in a batch: `windows` per image, of which the first `bag` are evidence for the class."""
+    """How windows lie in a batch: `windows` per image, of which the first `bag` are evidence for the image."""
 
     windows: int
     bag: int
 
 
+class Setting(NamedTuple):
+    """What a trained model knows of prediction.
+
+    Attributes:
+        region: where the structure of interest occurs.
+        sums: where maps are added up: on the GPU if those of a whole image fit there, else in main memory.
+    """
+
+    region: Region | None
+    sums: torch.device
+
+
+class Output(NamedTuple):
+    """Where the prediction of a case goes.
+
+    Attributes:
+        image: the input, on whose grid files are written.
+        trace: the way back to it.
+        folder: of the files, CASE<ending>.
+        maps: whether maps of probabilities are asked for too.
+    """
+
+    case: str
+    image: Image
+    trace: Trace
+    folder: Path
+    ending: str
+    maps: bool
+
+
 class Task:
-    """One question to the network. Tasks hold no state but their options.
+    """One question to the network. Tasks hold no state but their options and what is asked.
 
     Attributes:
         name: of the task's file.
+        columns: of predictions.tsv.
     """
 
     name: str
+    columns: tuple[str, ...] = ()
 
-    def __init__(self, options: Options):
-        self.options = options
+    def __init__(self, options: Options, spec: TaskSpec):
+        self.options, self.spec = options, spec
 
     @property
     def weight(self) -> float:
         """The task's share of the joint loss."""
         return getattr(self.options, f"{self.name}_weight")
 
-    def head(self, network: Network, plan: Plan) -> nn.Module:
+    def head(self, network: Network, ndim: int) -> nn.Module:
         """Build the head."""
         raise NotImplementedError
 
@@ -51,13 +93,28 @@ class Task:
         raise NotImplementedError
 
     def total(self, batch: Batch) -> Tensor:
-        """Give the loss's denominator from the batch alone."""
-        raise NotImplementedError
+        """Give the loss's denominator from the batch alone: how many items are known."""
+        return batch.known[self.name].sum()
 
     def counts(self, logits: Tensor, batch: Batch, layout: Layout) -> np.ndarray:
         """Give sums over a validation batch that add up over batches."""
         raise NotImplementedError
 
-    def scores(self, counts: np.ndarray, plan: Plan) -> dict[str, float]:
+    def scores(self, counts: np.ndarray) -> dict[str, float]:
         """Turn summed counts into named scores, higher is better; the first one is the task's headline."""
+        raise NotImplementedError
+
+    def gather(self, head: nn.Module, network: Network, windows: Windows, setting: Setting) -> Gather:
+        """Give what takes in the features of an image's windows, and then gives the task's result."""
+        raise NotImplementedError
+
+    def traced(self, head: nn.Module, features: Features) -> None:
+        """Run what prediction runs on a batch of windows, for who counts its bytes; nothing where that is little."""
+
+    def blank(self, images: int, windows: int, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Give a target and what is known of it, of the shapes and kinds of a batch's."""
+        raise NotImplementedError
+
+    def write(self, result: Any, output: Output) -> Mapping[str, str]:
+        """Write the files of a case, and give its cells of predictions.tsv."""
         raise NotImplementedError

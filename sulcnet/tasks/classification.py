@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sulcnet.options import Options, option
-from sulcnet.tasks._options import TaskFamily, weight
+from sulcnet.records.dataset import Case, DatasetHeader
+from sulcnet.records.tasks import IMAGE, TaskSpec
+from sulcnet.tasks._family import Evaluated, Headline, Scorer, TaskFamily, weight
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,33 @@ class ClassificationOptions(Options):
     dropout: float = option(0.5, "share of the class head's inputs that are dropped in training", at_least=0, below=1)
 
 
-def make(options: ClassificationOptions):
-    """Make the task; torch is imported here."""
-    from sulcnet.tasks._classification_task import Classification
+class Classification(TaskFamily):
+    """Asked where dataset.json names classes."""
 
-    return Classification(options)
+    Options = ClassificationOptions
+    rank = 1
+    headline = Headline("balanced_accuracy", "balanced accuracy", ("classification", "balanced_accuracy", "estimate"))
+
+    def asks(self, header: DatasetHeader) -> TaskSpec | None:
+        """Ask for the class; classes are drawn equally often."""
+        about = header.classification
+        return None if about is None else TaskSpec(IMAGE, len(about.classes), balanced=True, own=about.to_json())
+
+    def target(self, spec: TaskSpec, case: Case) -> int | None:
+        """Give the number of the class."""
+        return case.target
+
+    def make(self, options: ClassificationOptions, spec: TaskSpec):
+        """Make the task; torch is imported here."""
+        from sulcnet.tasks._classification_task import Classification as Made
+
+        return Made(options, spec)
+
+    def scorer(self, spec: TaskSpec, evaluated: Evaluated) -> Scorer:
+        """Score the probabilities of classes."""
+        from sulcnet.tasks._classification_scorer import ClassificationScorer
+
+        return ClassificationScorer(spec, evaluated)
 
 
-TASK = TaskFamily(ClassificationOptions, make, lambda plan: plan.classification is not None)
+TASK = Classification()

@@ -1,11 +1,13 @@
-"""Segmentation: one class per voxel, from full-resolution decoder features."""
+"""Segmentation: one class per voxel, or regions that overlap, from full-resolution decoder features."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from sulcnet.options import Options, option
-from sulcnet.tasks._options import TaskFamily, weight
+from sulcnet.records.dataset import DatasetHeader
+from sulcnet.records.tasks import VOXEL, TaskSpec
+from sulcnet.tasks._family import Evaluated, Headline, Scorer, TaskFamily, weight
 
 
 @dataclass(frozen=True)
@@ -17,11 +19,40 @@ class SegmentationOptions(Options):
                                     paper="dice", among=("dice+ce", "dice"))
 
 
-def make(options: SegmentationOptions):
-    """Make the task; torch is imported here."""
-    from sulcnet.tasks._segmentation_task import Segmentation
+class Segmentation(TaskFamily):
+    """Asked where dataset.json names structures."""
 
-    return Segmentation(options)
+    Options = SegmentationOptions
+    rank = 0
+    headline = Headline("dice", "Dice", ("mean_dice", "mean"))
+
+    def asks(self, header: DatasetHeader) -> TaskSpec | None:
+        """Ask for the structures; with background as a class of its own where they exclude each other."""
+        structures, order = header.structures, header.regions_class_order
+        if not structures:
+            return None
+        named = {name: list(values) for name, values in structures.items()}
+        own = {"structures": named, "order": list(order), "ignored": header.ignored}
+        return TaskSpec(VOXEL, len(named) + (not order), own=own)
+
+    def traced(self, spec: TaskSpec) -> TaskSpec:
+        """Keep how many structures there are, and of which kind."""
+        order, ignored = spec.own["order"], spec.own["ignored"]
+        values = order or range(1, spec.outputs)
+        named = {str(value): [value] for value in values}
+        return spec.replace(own={"structures": named, "order": order, "ignored": ignored})
+
+    def make(self, options: SegmentationOptions, spec: TaskSpec):
+        """Make the task; torch is imported here."""
+        from sulcnet.tasks._segmentation_task import Segmentation as Made
+
+        return Made(options, spec)
+
+    def scorer(self, spec: TaskSpec, evaluated: Evaluated) -> Scorer:
+        """Score masks against masks."""
+        from sulcnet.tasks._segmentation_scorer import SegmentationScorer
+
+        return SegmentationScorer(spec, evaluated)
 
 
-TASK = TaskFamily(SegmentationOptions, make, lambda plan: bool(plan.structures))
+TASK = Segmentation()

@@ -217,7 +217,7 @@ class Loop:
         self.rows.append(row)
         with writing(self.folder / METRICS), (self.folder / METRICS).open("a") as file:
             file.write(_line(row))
-        log.info(_sentence(row, self.progress))
+        log.info(_sentence(row, self.progress, self.method.headlines))
 
     def _check_finite(self) -> None:
         """Refuse to go on, or to save, once a loss or a gradient is no number."""
@@ -308,7 +308,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _sentence(row: dict[str, Any], progress: Progress) -> str:
-    shown = [("loss", "loss"), ("val/dice", "dice"), ("val/balanced_accuracy", "balanced accuracy"), ("val/score", "score")]
+def _sentence(row: dict[str, Any], progress: Progress, headlines: Sequence[tuple[str, str]]) -> str:
+    shown = [("loss", "loss"), *((f"val/{key}", words.lower()) for key, words in headlines), ("val/score", "score")]
     parts = [f"{label} {row[key]:.3f}" for key, label in shown if row.get(key) is not None]
     return f"epoch {row['epoch']:3d}  {100 * progress.share:3.0f} %  {'  '.join(parts)}  {row['seconds']:.1f} s"

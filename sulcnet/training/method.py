@@ -47,9 +47,11 @@ class Method:
     `cycle` counts the kinds of step that take turns: the planner meets each of them. `modules` holds every module whose
     state belongs to the run; `steps` must not read a tensor's value (no `.item()`, no branch on one), so that the memory
     planner can run it on fake tensors. `progress` tells how far the run is; the loop sets it, and it is None outside of one.
+    `headlines` are the keys of scores that a line of the log shows, each with words for it.
     """
 
     cycle = 1
+    headlines: tuple[tuple[str, str], ...] = ()
     modules: nn.ModuleDict
     progress: Progress | None = None
 

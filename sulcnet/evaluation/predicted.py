@@ -1,0 +1,86 @@
+"""Read predictions.tsv: a row per case, its first column the case, and columns of whatever was asked."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from sulcnet.errors import DataError
+from sulcnet.records.dataset import UNKNOWN
+
+Probabilities = dict[str, tuple[float, ...]]
+CASE_COLUMN = "case_id"
+PROBABILITY = "p_"                      # begins the name of a class's column, in every table
+PROBABILITY_BEFORE = "probability_"     # as tables of older versions have it
+
+
+def prefix_of(columns: Iterable[str]) -> str:
+    """Tell how the columns of probabilities begin."""
+    begins = {prefix for prefix in (PROBABILITY, PROBABILITY_BEFORE) if any(name.startswith(prefix) for name in columns)}
+    return PROBABILITY_BEFORE if begins == {PROBABILITY_BEFORE} else PROBABILITY
+
+
+def read_rows(path: Path) -> tuple[list[str], dict[str, tuple[int, dict[str, str]]]]:
+    """Give the columns, and the rows by case with the numbers of their lines.
+
+    Raises:
+        DataError: The first column is not case_id, or a case is there twice.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, delimiter="\t")
+        lines, columns = list(reader), list(reader.fieldnames or ())
+    if columns[:1] != [CASE_COLUMN]:
+        raise DataError(f"{path}: the first column is '{columns[0] if columns else ''}', expected {CASE_COLUMN}.",
+                        f"Predict again with sulcnet_predict, or name the column {CASE_COLUMN}.")
+    rows: dict[str, tuple[int, dict[str, str]]] = {}
+    for number, row in enumerate(lines, start=2):
+        case = row[CASE_COLUMN]
+        if case in rows:
+            raise DataError(f"{path}, line {number}: case '{case}' appears twice.", "Keep one prediction per case.")
+        rows[case] = number, row
+    return columns, rows
+
+
+def read_predictions_table(path: Path, classes: Sequence[str]) -> Probabilities | None:
+    """Read the class probabilities of a predictions table, in the order of `classes`.
+
+    Other columns are left alone, and so are rows whose probabilities are n/a (a failed case).
+
+    Returns:
+        Case id -> one probability per class, or None where there is no table or it says nothing about classes.
+
+    Raises:
+        DataError: The first column is not case_id, a class has no column, a case is there twice, or a value is no
+            number.
+    """
+    if not classes or not path.exists():
+        return None
+    columns, rows = read_rows(path)
+    prefix = prefix_of(columns)
+    absent = [name for name in classes if prefix + name not in columns]
+    if len(absent) == len(classes):
+        return None
+    if absent:
+        raise DataError(f"{path} lacks the columns {', '.join(prefix + name for name in absent)}.",
+                        f"The dataset's classes are {', '.join(classes)}: name with -d the dataset that the model was trained on.")
+    return _probabilities(path, rows, [prefix + name for name in classes])
+
+
+def _probabilities(path: Path, rows: Mapping[str, tuple[int, dict[str, str]]], columns: Sequence[str]) -> Probabilities:
+    found: Probabilities = {}
+    for case, (number, row) in rows.items():
+        values = [(row[column] or "").strip() for column in columns]
+        if not any(value.lower() in UNKNOWN for value in values):
+            found[case] = tuple(_number(value, path, number) for value in values)
+    return found
+
+
+def _number(text: str, path: Path, line: int) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise DataError(f"{path}, line {line}: '{text}' is not a probability.", "Expected a number from 0 to 1, or n/a.")
+    return value
