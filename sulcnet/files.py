@@ -107,6 +107,13 @@ def locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
+def wait_for_writer(path: Path) -> None:
+    """Wait for whoever holds a file's lock now; nothing is waited for, or written, where nobody does."""
+    if Lock(path).file.exists():
+        with locked(path):
+            pass
+
+
 @contextmanager
 def claimed(folder: Path, take_over: bool = False, patience: float = 0.0) -> Iterator[None]:
     """Be the only one who writes into a folder, which need not exist; a process that has claimed it may do so again.

@@ -426,6 +426,27 @@ def test_what_several_processes_change_is_written_under_its_lock(tmp_path, monke
     assert len(cases) == 6 and all(held_at[name] for name in {"plans.json", "splits.json", "memory.json", *cases})
 
 
+def test_a_case_that_is_being_prepared_anew_is_there_at_any_moment(tmp_path, monkeypatch):
+    """From before the images are read to the moment when the arrays are written; then a reader waits."""
+    _, folders = prepared_cohort(tmp_path, 6)
+    plan, case = load_plan(folders.plans, "3d"), Dataset.open(folders.raw).cases[0]
+    folder, found, arrays, write = folders.prepared("3d"), [], prepare.prepare_arrays, prepare.write_array
+    reading = threading.Thread(target=lambda: found.append(prepare.read_prepared(folder, case.id)))
+
+    def written(path, data):
+        if not reading.ident:
+            assert not (folder / f"{case.id}.json").exists()
+            reading.start()
+            time.sleep(0.3)
+        write(path, data)
+
+    monkeypatch.setattr(prepare, "prepare_arrays", lambda *given: found.append(prepare.read_prepared(folder, case.id)) or arrays(*given))
+    monkeypatch.setattr(prepare, "write_array", written)
+    assert prepare.prepare_case(plan, folder, True, case)
+    reading.join(60)
+    assert len(found) == 2 and found[0] == found[1]
+
+
 def test_a_case_that_another_process_prepared_meanwhile_is_left_as_it_is(tmp_path, monkeypatch):
     workspace, folders = prepared_cohort(tmp_path, 6)
     plan, case = load_plan(folders.plans, "3d"), Dataset.open(folders.raw).cases[0]
@@ -457,8 +478,10 @@ from sulcnet.runs import pretrain
 root, me, started = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 def together(stage):
     (root / f"{stage}{me}").touch()
+    began = time.monotonic()
     while len(list(root.glob(f"{stage}*"))) < started:
-        time.sleep(0.01)
+        assert time.monotonic() - began < 120 + 60 * started, f"another process failed before it had {stage}"
+        time.sleep(0.05)
 
 workspace = Workspace.find(root)
 folders, traced = workspace.folders(NAME), []
@@ -468,7 +491,7 @@ Needs.learn = lambda self, rows: traced.extend(rows) or learn(self, rows)
 together("begun")
 fingerprint_dataset(folders, workers=1, overwrite=False)
 seen = replace(folders, plans_name="" if me < len(NETS) else f"more{me // len(NETS)}")
-plan_dataset(seen, Wish(NETS[me % len(NETS)], 4 + me // len(NETS), patch=(16, 16, 16), batch=1))
+plan_dataset(seen, Wish(NETS[me % len(NETS)], 4 * (1 + me // len(NETS)), patch=(16, 16, 16), batch=1))
 together("planned")
 preprocess_dataset(folders, "3d", workers=1, overwrite=me == 0)
 run = train(workspace, folders, pretrain="recon", tune=TUNED[me % len(TUNED)], fold=FOLDS[me // len(TUNED)], epochs=1,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sulcnet.errors import DataError, ModelError
-from sulcnet.files import locked, writing
+from sulcnet.files import locked, wait_for_writer, writing
 from sulcnet.geometry.canonical import to_plan
 from sulcnet.geometry.crop import crop
 from sulcnet.geometry.orient import orient
@@ -42,8 +42,8 @@ def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
     if not overwrite and _finished(facts, sources):
         return False
     with locked(facts), writing(facts):
-        if overwrite or not _finished(facts, sources):
-            facts.unlink(missing_ok=True)   # killed or failed from here on, the case is not finished
+        if not _finished(facts, sources):
+            facts.unlink(missing_ok=True)   # killed or failed from here on, it is not finished
     label = read_label(case.label) if case.label is not None and plan.structures else None
     data, prepared_label, trace = prepare_arrays([read_image(path) for path in case.images], plan, label)
     prepared = PreparedCase(
@@ -56,7 +56,7 @@ def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
         if not overwrite and _finished(facts, sources):     # by another process, meanwhile
             return False
         with writing(facts):
-            facts.unlink(missing_ok=True)                   # another process's, of another plan
+            facts.unlink(missing_ok=True)                   # killed from here on, the case is not finished
         write_array(folder / f"{case.id}.b2nd", data)
         if prepared_label is not None:
             write_array(folder / f"{case.id}_seg.b2nd", prepared_label)
@@ -101,6 +101,8 @@ def read_prepared(folder: Path, case: str, plan: Plan) -> PreparedCase:
         ModelError: it is not prepared, or by another version.
     """
     path = folder / f"{case}.json"
+    if not path.exists():
+        wait_for_writer(path)               # another process may be preparing it anew
     if not path.exists():
         raise ModelError(f"{path} does not exist: case {case} is not prepared.",
                          f"Prepare it: sulcnet_preprocess -d {plan.dataset} -c {plan.configuration}")
