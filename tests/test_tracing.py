@@ -146,7 +146,7 @@ def test_rows_may_be_of_several_versions_of_a_library(tmp_path):
 
 def test_an_origin_names_all_code_that_takes_part_in_a_step():
     """What tracing imports and the origin does not name holds facts, reads files or draws data: no step runs it."""
-    aside = {"cli", "errors", "limits", "log", "options", "plugins", "processes", "parallel", "records", "data", "io", "geometry",
+    aside = {"inference", "cli", "errors", "limits", "log", "options", "plugins", "processes", "parallel", "records", "data", "io", "geometry",
              "evaluation", "phantoms", "planning", "preprocessing", "training", "training.schedule", "training.checkpoint", "training.signals",
              "assembly", "assembly.schedules", "memory", "memory.needs"}
     code = """

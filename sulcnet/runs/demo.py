@@ -10,17 +10,23 @@ from pathlib import Path
 
 import numpy as np
 
+from sulcnet.evaluation.predicted import read_predictions_table
 from sulcnet.io import read_image, read_label
 from sulcnet.memory.planning import plan_dataset
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.planner import Wish
-from sulcnet.evaluation.predicted import read_predictions_table
 from sulcnet.prediction.scoring import score_run
 from sulcnet.preprocessing.verify import verify_dataset
 from sulcnet.records.dataset import Case, Dataset
 from sulcnet.records.run import TRAIN, Execution, RunSpec
-from sulcnet.records.workspace import PREDICTIONS, TEST, DatasetFolders, RunFolder, Workspace
+from sulcnet.records.workspace import (
+    PREDICTIONS,
+    TEST,
+    DatasetFolders,
+    RunFolder,
+    Workspace,
+)
 from sulcnet.runs._kind import Drawing
 from sulcnet.runs.execute import execute
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
