@@ -168,6 +168,15 @@ def no_item_in_steps(source: Source) -> Iterator[tuple[int, str]]:
                     yield call.lineno, ".item() in steps"
 
 
+def tasks_have_no_names(source: Source) -> Iterator[tuple[int, str]]:
+    """What a task is called, its own file knows; records and tables that hold its answers have it as a key."""
+    if source.room in ("tasks", "records", "evaluation", "phantoms"):
+        return
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Constant) and node.value in ("segmentation", "classification"):
+            yield node.lineno, f"knows the task {node.value}"
+
+
 def documented(source: Source) -> Iterator[tuple[int, str]]:
     """Every public module, class and function says what it is; `arguments` and `run` of a command are its HELP."""
     if ast.get_docstring(source.tree) is None:
@@ -206,6 +215,7 @@ RULES = {
     "safe load": (safe_load, "training/x.py", "torch.load(path, weights_only=False)"),
     "light import": (light_import, "evaluation/x.py", "try:\n    from torch import nn\nexcept ImportError:\n    nn = 0"),
     "no .item() in steps": (no_item_in_steps, "tasks/x.py", "class A:\n    def steps(self, b):\n        yield b.sum().item()"),
+    "tasks have no names": (tasks_have_no_names, "prediction/x.py", "if 'segmentation' in heads:\n    pass"),
     "documented": (documented, "io/x.py", '"""A."""\ndef read():\n    return 1'),
     "documented module": (documented, "io/x.py", "a = 1"),
     "known room": (known_room, "utils/x.py", "a = 1"),
