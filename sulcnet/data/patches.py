@@ -3,9 +3,9 @@
     source = PatchSource(folder, cases, plan, network_plan, region, seed=0)
     source.sample(step=17, slot=0)          # the same today, tomorrow, and in whichever process
 
-The first `bag` windows of a case are the evidence for what is asked of an image. Where they lie does not depend on the case's own label,
-else their place alone would give the class away; the window after them is centred on the case's structures. A window of a
-2-D plan is a piece of one slice, which is drawn as its place in the slice is.
+The first `bag` windows of a case are the evidence for what is asked of an image. Where they lie does not depend on the
+case's own label, else their place alone would give the class away; the window after them is centred on the case's
+structures. A window of a 2-D plan is a piece of one slice, which is drawn as its place in the slice is.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ ON_SMALLEST = 1 / 2                     # of these, the share that takes the sma
 
 
 class Sample(NamedTuple):
-    """W windows of one case: image (W, C, X, Y, Z), place (W, ndim, 2), and by task the answers and whether they are known.
+    """W windows of one case: image (W, C, X, Y, Z), place (W, ndim, 2), and by task the answers, if known.
 
-    What is asked of a voxel has the mask's windows (W, X, Y, Z) and (W,), what is asked of the image (1,) and (1,). In 2-D an
-    image is (W, C, X, Y), X and Y the axes of the slice.
+    What is asked of a voxel has the mask's windows (W, X, Y, Z) and (W,), what is asked of the image (1,) and (1,). In
+    2-D an image is (W, C, X, Y), X and Y the axes of the slice.
     """
 
     image: np.ndarray
@@ -97,10 +97,10 @@ class PatchSource:
         image, label, place = (np.stack(part) for part in zip(*parts))
         targets, known = {}, {}
         for name, task in self.tasks.items():
-            if task.per == IMAGE:
-                targets[name], known[name] = np.array([case.targets.get(name, MISSING)]), np.float32([name in case.targets])
-            else:
-                targets[name], known[name] = label, np.full(self.windows, case.has_label, np.float32)
+            of_image = task.per == IMAGE
+            targets[name] = np.array([case.targets.get(name, MISSING)]) if of_image else label
+            is_known = [name in case.targets] if of_image else [case.has_label] * self.windows
+            known[name] = np.array(is_known, np.float32)
         return Sample(image, place, targets, known)
 
     def _case(self, position: int) -> int:
