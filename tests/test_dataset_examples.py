@@ -33,6 +33,12 @@ def test_every_key_and_file_is_explained(file):
     assert f"[{file.name}]({file.name})" in explained
 
 
+def test_regions_and_what_is_ignored_are_shown():
+    regions, ignoring = (DatasetHeader.read(EXAMPLES / f"{name}.json") for name in ("regions", "ignore"))
+    assert regions.structures == {"skeleton": (1, 2), "PCS": (2,)} and regions.regions_class_order == (1, 2)
+    assert ignoring.ignored == 3 and list(ignoring.structures) == ["anterior", "posterior"]
+
+
 def test_the_table_fits_the_example_it_belongs_to():
     rows = read_participants(EXAMPLES, DatasetHeader.read(EXAMPLES / "pcs.json"))
     assert {row["pcs"] for row in rows.values()} == {"absent", "present", "prominent", "n/a"}

@@ -216,6 +216,15 @@ def no_preset(source: Source) -> Iterator[tuple[int, str]]:
             yield node.lineno, "the word preset"
 
 
+def tasks_have_no_names(source: Source) -> Iterator[tuple[int, str]]:
+    """What a task is called, its own file knows; records and tables that hold its answers have it as a key."""
+    if source.room in ("tasks", "records", "evaluation", "phantoms"):
+        return
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Constant) and node.value in ("segmentation", "classification"):
+            yield node.lineno, f"knows the task {node.value}"
+
+
 def documented(source: Source) -> Iterator[tuple[int, str]]:
     """Every public module, class and function says what it is; `arguments` and `run` of a command are its HELP."""
     if ast.get_docstring(source.tree) is None:
@@ -263,6 +272,7 @@ RULES = {
     "no .item() in steps": (no_item_in_steps, "tasks/x.py", "class A:\n    def steps(self, b):\n        yield b.sum().item()"),
     "no preset": (no_preset, "tasks/x.py", "def loss(logits, preset):\n    return dice if preset == 'paper' else dice_ce"),
     "no preset as an attribute": (no_preset, "pretraining/x.py", "if self.preset == 'paper':\n    a = 1"),
+    "tasks have no names": (tasks_have_no_names, "prediction/x.py", "if 'segmentation' in heads:\n    pass"),
     "documented": (documented, "io/x.py", '"""A."""\ndef read():\n    return 1'),
     "documented module": (documented, "io/x.py", "a = 1"),
     "known room": (known_room, "utils/x.py", "a = 1"),

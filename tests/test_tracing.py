@@ -173,7 +173,7 @@ def test_an_origin_names_all_code_that_takes_part_in_a_step():
     """What tracing imports and the origin does not name holds facts, reads files or draws data: no step runs it."""
     aside = {"cli", "errors", "limits", "log", "options", "plugins", "processes", "parallel", "records", "data", "io", "geometry",
              "evaluation", "phantoms", "planning", "preprocessing", "training", "training.checkpoint", "training.signals",
-             "assembly", "memory", "memory.needs"}
+             "assembly", "memory", "memory.needs", "inference", "files", "locks"}
     code = """
 import sys
 import sulcnet.memory.tracing

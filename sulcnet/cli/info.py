@@ -151,8 +151,8 @@ def _cases_prepared(item: DatasetOverview, name: str) -> str:
 def _runs(runs: Sequence[RunOverview]) -> str:
     if not runs:
         return "No runs yet."
-    rows = [("pretrain", "tune", "network", "config", "fold", "seed", "epochs", "best score", *_headlines(runs), "state")]
-    rows += [_run(run) for run in runs]
+    first = ("pretrain", "tune", "network", "config", "fold", "seed", "epochs", "best score")
+    rows = [(*first, *_headlines(runs), "state"), *(_run(run) for run in runs)]
     score = "best score: validation"
     return f"{_aligned(rows, right=range(5, len(rows[0]) - 1))}\n\n{score}\n" + "\n".join(run.path for run in runs)
 

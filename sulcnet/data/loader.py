@@ -28,9 +28,9 @@ HELD = 2                                # batches that a loop keeps: the one it 
 class Batch(NamedTuple):
     """B windows of B // W images, image-major; what is asked of them, and whether it is known, by task.
 
-    `image` (B, C, X, Y, Z), `place` (B, ndim, 2). What is asked of a voxel: `targets` (B, X, Y, Z) int64, the mask, and `known`
-    (B,). What is asked of an image: both (B // W,), the number -1 where it is unknown. `begun` are the features (B, ...) of the
-    network's frozen stages, where they were kept; `image` is then empty.
+    `image` (B, C, X, Y, Z), `place` (B, ndim, 2). What is asked of a voxel: `targets` (B, X, Y, Z) int64, the mask, and
+    `known` (B,). What is asked of an image: both (B // W,), the number -1 where it is unknown. `begun` are the features
+    (B, ...) of the network's frozen stages, where they were kept; `image` is then empty.
     """
 
     image: Tensor
@@ -42,7 +42,7 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> Batch:
         """Move to a device; whole numbers widen there, so that fewer bytes travel."""
         moved = each(lambda part: part.to(device, non_blocking=True), self)
-        return moved._replace(targets=each(lambda part: part if part.is_floating_point() else part.long(), moved.targets))
+        return moved._replace(targets=each(_widened, moved.targets))
 
 
 def batches(
@@ -109,6 +109,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
         {name: _joined(sample.targets[name] for sample in samples) for name in names},
         {name: _joined(sample.known[name] for sample in samples) for name in names},
     )
+
+
+def _widened(part: Tensor) -> Tensor:
+    return part if part.is_floating_point() else part.long()
 
 
 def _joined(parts: Iterable[np.ndarray]) -> Tensor:

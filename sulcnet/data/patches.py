@@ -31,10 +31,10 @@ ON_SMALLEST = 1 / 2                     # of these, the share that takes the sma
 
 
 class Sample(NamedTuple):
-    """W windows of one case: image (W, C, X, Y, Z), place (W, ndim, 2), and by task the answers and whether they are known.
+    """W windows of one case: image (W, C, X, Y, Z), place (W, ndim, 2), and by task the answers, if known.
 
-    What is asked of a voxel has the mask's windows (W, X, Y, Z) and (W,), what is asked of the image (1,) and (1,). In 2-D an
-    image is (W, C, X, Y), X and Y the axes of the slice.
+    What is asked of a voxel has the mask's windows (W, X, Y, Z) and (W,), what is asked of the image (1,) and (1,). In
+    2-D an image is (W, C, X, Y), X and Y the axes of the slice.
     """
 
     image: np.ndarray
@@ -98,10 +98,10 @@ class PatchSource:
         image, label, place = (np.stack(part) for part in zip(*parts))
         targets, known = {}, {}
         for name, task in self.tasks.items():
-            if task.per == IMAGE:
-                targets[name], known[name] = np.array([case.targets.get(name, MISSING)]), np.float32([name in case.targets])
-            else:
-                targets[name], known[name] = label, np.full(self.windows, case.has_label, np.float32)
+            of_image = task.per == IMAGE
+            targets[name] = np.array([case.targets.get(name, MISSING)]) if of_image else label
+            is_known = [name in case.targets] if of_image else [case.has_label] * self.windows
+            known[name] = np.array(is_known, np.float32)
         return Sample(image, place, targets, known)
 
     def _case(self, position: int) -> int:

@@ -17,8 +17,9 @@ PROBABILITY_BEFORE = "probability_"     # as tables of older versions have it
 
 def prefix_of(columns: Iterable[str]) -> str:
     """Tell how the columns of probabilities begin."""
-    begins = {prefix for prefix in (PROBABILITY, PROBABILITY_BEFORE) if any(name.startswith(prefix) for name in columns)}
-    return PROBABILITY_BEFORE if begins == {PROBABILITY_BEFORE} else PROBABILITY
+    names = list(columns)
+    begins = [prefix for prefix in (PROBABILITY, PROBABILITY_BEFORE) if any(name.startswith(prefix) for name in names)]
+    return begins[0] if begins else PROBABILITY
 
 
 def read_rows(path: Path) -> tuple[list[str], dict[str, tuple[int, dict[str, str]]]]:
@@ -62,8 +63,9 @@ def read_predictions_table(path: Path, classes: Sequence[str]) -> Probabilities 
     if len(absent) == len(classes):
         return None
     if absent:
-        raise DataError(f"{path} lacks the columns {', '.join(prefix + name for name in absent)}.",
-                        f"The dataset's classes are {', '.join(classes)}: name with -d the dataset that the model was trained on.")
+        known = ", ".join(classes)
+        hint = f"The dataset's classes are {known}: name with -d the dataset that the model was trained on."
+        raise DataError(f"{path} lacks the columns {', '.join(prefix + name for name in absent)}.", hint)
     return _probabilities(path, rows, [prefix + name for name in classes])
 
 
@@ -82,5 +84,5 @@ def _number(text: str, path: Path, line: int) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise DataError(f"{path}, line {line}: '{text}' is not a probability.", "Expected a number from 0 to 1, or n/a.")
+        raise DataError(f"{path}, line {line}: '{text}' is not a probability.", "Expected 0 to 1, or n/a.")
     return value

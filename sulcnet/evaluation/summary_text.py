@@ -28,7 +28,8 @@ def format_summary(summary: dict) -> str:
     if summary["classification"]:
         blocks += [_class_scores(summary["classification"]), _confusion(summary["classification"])]
     if summary.get("numbers"):
-        blocks.append(_aligned([(name, _interval(block), f"n {block['n']}") for name, block in summary["numbers"].items()]))
+        rows = [(name, _interval(block), f"n {block['n']}") for name, block in summary["numbers"].items()]
+        blocks.append(_aligned(rows))
     return "\n\n".join(blocks)
 
 

@@ -1,4 +1,4 @@
-"""The files of an evaluation: a row per case and structure, a row per case, one summary; and numbers of tasks of one's own.
+"""The files of an evaluation: a row per case and structure, a row per case, one summary; numbers of other tasks.
 
     summary = summarise(results, classes, ordered)
     write_tables(paths, results, summary, classes)

@@ -67,8 +67,8 @@ def to_input_grid(
     class by class, and pasted, which gives the same mask with three volumes in memory instead of K.
 
     Args:
-        order: of regions that overlap, the value of each (nnU-Net's `regions_class_order`): instead of an argmax, each is
-            painted where its probability is above a half, over those before it.
+        order: of regions that overlap, the value of each (nnU-Net's `regions_class_order`): instead of an argmax, each
+            is painted where its probability is above a half, over those before it.
 
     Returns:
         mask (X, Y, Z) uint8 (int16 above 256 classes), background outside the box, and with `maps` the

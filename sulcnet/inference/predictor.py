@@ -73,8 +73,9 @@ class Predictor:
     """
 
     def __init__(
-        self, network: nn.Module, gather: Callable[[Windows], Mapping[str, Gather]], patch: Sequence[int], device: torch.device,
-        autocast: Callable[[], AbstractContextManager], overlap: float = 0.5, batch: int = 2, axes: tuple[int, ...] = (0, 1, 2),
+        self, network: nn.Module, gather: Callable[[Windows], Mapping[str, Gather]], patch: Sequence[int],
+        device: torch.device, autocast: Callable[[], AbstractContextManager], overlap: float = 0.5, batch: int = 2,
+        axes: tuple[int, ...] = (0, 1, 2),
     ):
         self.network, self.gather, self.axes = network, gather, axes
         self.patch = tuple(thick(patch, axes, 1).tolist())

@@ -1,4 +1,4 @@
-"""Batch Dice and cross-entropy of a label map, by class or by region; items without labels and voxels of -1 count for nothing.
+"""Batch Dice and cross-entropy of a label map, by class or region; items without labels and voxels of -1 do not count.
 
     Dice_k = (2 sum p_k [t = k] + s) / (sum p_k + sum [t = k] + s)         sums over labelled voxels of the whole batch
     dice = 1 - mean over k = 1..K-1 of Dice_k                              background is left out

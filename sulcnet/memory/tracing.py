@@ -124,8 +124,8 @@ def _plan(question: StepQuestion) -> Plan:
     channels = tuple(Normalisation("labels", values=tuple(range(count))) if count else Normalisation("zscore") for count in question.values)
     names = tuple(f"channel {number}" for number in range(len(question.values)))
     return Plan(
-        "Dataset000_Traced", f"{ndim}d", question.preset, names, {"background": 0}, question.tasks, ".nii.gz", (1.0,) * 3,
-        question.patch, channels, {spec.name: network}, slice_axis=0 if ndim == 2 else None,
+        "Dataset000_Traced", f"{ndim}d", question.preset, names, {"background": 0}, question.tasks, ".nii.gz",
+        (1.0,) * 3, question.patch, channels, {spec.name: network}, slice_axis=0 if ndim == 2 else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Score a folder of predictions against references, whoever predicted them; each task that the dataset asks scores its own.
+"""Score a folder of predictions against references, whoever predicted them; each task of the dataset scores its own.
 
     summary = evaluate_folder(predictions, references, header, about, out)     # writes the tables into `out`
 
@@ -49,10 +49,11 @@ def evaluate_folder(
     scorers = scorers_of(Evaluated(predictions, references, header, about, tolerance))
     cases = sorted(set().union(*(scorer.asked for scorer in scorers)))
     if not cases:
-        raise DataError("There is nothing to score: no reference mask and no known class.",
-                        "Give reference masks with -r, or a dataset whose table names the class of the predicted cases with -d.")
+        hint = "Give reference masks with -r, or a dataset whose table names the class of the predicted cases with -d."
+        raise DataError("There is nothing to score: no reference mask and no known class.", hint)
     if not allow_missing:
-        _refuse_missing(predictions, sorted(set().union(*(scorer.asked - scorer.predicted for scorer in scorers))), len(cases))
+        missing = set().union(*(scorer.asked - scorer.predicted for scorer in scorers))
+        _refuse_missing(predictions, sorted(missing), len(cases))
     make_writable(out)
     results = _results([about.get(case) or Case(case, (), subject=case) for case in cases], scorers, workers)
     told: dict[str, Any] = {name: value for scorer in scorers for name, value in scorer.summary.items()}
@@ -97,10 +98,12 @@ def _results(cases: Sequence[Case], scorers: Sequence[Scorer], workers: int) -> 
             found[case].update(scores)
     first = {case.id: next(scorer for scorer in scorers if case.id in scorer.asked) for case in cases}
     missing = {case for case, scorer in first.items() if case not in scorer.predicted}
-    return [CaseResult(case.id, case.subject, case.domain, **found[case.id], missing=case.id in missing) for case in cases]
+    return [
+        CaseResult(case.id, case.subject, case.domain, **found[case.id], missing=case.id in missing) for case in cases
+    ]
 
 
 def _refuse_missing(predictions: Path, missing: Sequence[str], of: int) -> None:
     if missing:
-        raise DataError(f"{len(missing)} of {counted(of, 'prediction')} are missing in {predictions}: {listed(missing)}.",
-                        "Predict these cases too, or count them with --allow-missing.")
+        found = f"{len(missing)} of {counted(of, 'prediction')} are missing in {predictions}: {listed(missing)}."
+        raise DataError(found, "Predict these cases too, or count them with --allow-missing.")

@@ -42,7 +42,8 @@ class TrainedModel:
         batch = planned.batch if planned and gpu else WINDOWS
         sums = device if planned and gpu and planned.accumulate_on == "gpu" else torch.device("cpu")
         gather = partial(gathers, model, Setting(self.region, sums))
-        return Predictor(model.network, gather, self.network_plan.patch_size, device, context, overlap, batch, self.plan.axes)
+        patch = self.network_plan.patch_size
+        return Predictor(model.network, gather, patch, device, context, overlap, batch, self.plan.axes)
 
 
 def gathers(model: Model, setting: Setting, windows: Windows) -> dict[str, Gather]:

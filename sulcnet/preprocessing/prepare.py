@@ -47,7 +47,8 @@ def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
     label = read_label(case.label) if case.label is not None and plan.structures else None
     data, prepared_label, trace = prepare_arrays([read_image(path) for path in case.images], plan, label)
     prepared = PreparedCase(
-        id=case.id, subject=case.subject, domain=case.domain, targets=_known(plan, case), has_label=prepared_label is not None,
+        id=case.id, subject=case.subject, domain=case.domain, targets=_known(plan, case),
+        has_label=prepared_label is not None,
         shape=tuple(data.shape[1:]), trace=trace, centres=_centres(plan, prepared_label),
         volumes=_volumes(plan, prepared_label, trace), sources=sources,
         ranges=tuple(foreground_range(channel, how) for channel, how in zip(data, plan.normalisation)),

@@ -125,7 +125,8 @@ def _unused_structures(dataset: Dataset, checks: Mapping[str, CaseCheck]) -> Ite
     seen = {value for values in labels for value in values}
     for name, values in dataset.header.structures.items():
         if labels and not seen.intersection(values):
-            yield problem("structure in no label", "", f"'{name}' ({key_of(values)}) in none of {len(labels)} labels", "at least one")
+            found = f"'{name}' ({key_of(values)}) in none of {len(labels)} labels"
+            yield problem("structure in no label", "", found, "at least one")
 
 
 def _class_problems(dataset: Dataset) -> Iterator[Problem]:

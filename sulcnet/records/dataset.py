@@ -100,7 +100,8 @@ class DatasetHeader(Labelled, Record):
             "name": str(data.get("name", "")),
         }
         known = {"numTraining", *block}
-        return cls.from_json({**block, "others": {key: value for key, value in data.items() if key not in known}}, where)
+        others = {key: value for key, value in data.items() if key not in known}
+        return cls.from_json({**block, "others": others}, where)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class StepQuestion(Record):
         step: pre-training method, tuning strategy, or `predict`.
         images: samples per micro-batch; each has `windows` windows (or the method's views), of which `bag` show the class.
         accumulate: micro-batches per step.
-        tasks: what the heads are asked, by task, without names and whatever else changes no byte; empty in pre-training.
+        tasks: what the heads are asked, without what changes no byte; empty in pre-training.
         values: per channel how many distinct values a label-like one holds, where that matters; 0 for intensities.
     """
 

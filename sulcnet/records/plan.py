@@ -154,7 +154,7 @@ class NetworkPlan(StepPlan):
 class Plan(Labelled, Record):
     """One configuration of a dataset: what preprocessing and every later command need to know.
 
-    `labels` and `regions_class_order` are those of dataset.json, `tasks` is what is asked, by the name of each task's file.
+    `labels` and `regions_class_order` are those of dataset.json, `tasks` is what is asked, by the name of the task.
     `prepared_as` names the configuration whose prepared cases this one reads; empty is its own. `slice_axis` is the
     axis of a prepared volume (0 right, 1 anterior, 2 superior) along which a 2-D network sees one slice at a time; None
     is 3-D. Shapes and spacings are always those of volumes, three numbers.

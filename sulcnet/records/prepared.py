@@ -15,10 +15,10 @@ from sulcnet.records.trace import Trace
 class PreparedCase(Record):
     """Facts of one prepared case; its arrays lie beside it as CASE.b2nd and CASE_seg.b2nd.
 
-    `shape` is that of the prepared grid. `targets` are the answers to what is asked of an image, as far as they are known, by
-    task. `centres` maps a structure's values (`labels.key_of`) to some of its voxels, at which patches are centred. `ranges` are per channel the foreground percentiles 0.5 and 99.5 of the prepared values, which
-    SSIM maps to [0, 1]; a label-like channel has (0, 1). `sources` are the hashes that decide whether the case must be
-    prepared again.
+    `shape` is that of the prepared grid. `targets` are the answers to what is asked of an image, as far as they are
+    known, by task. `centres` maps a structure's values (`labels.key_of`) to some of its voxels, at which patches are centred.
+    `ranges` are per channel the foreground percentiles 0.5 and 99.5 of the prepared values, which SSIM maps to [0, 1];
+    a label-like channel has (0, 1). `sources` are the hashes that decide whether the case must be prepared again.
     """
 
     error = ModelError

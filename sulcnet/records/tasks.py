@@ -1,6 +1,6 @@
 """What is asked of a dataset, as data: each file of `tasks/` reads it from dataset.json, the plan keeps it by task.
 
-    tasks = tasks_of(header)            # {"segmentation": TaskSpec("voxel", 3), "classification": TaskSpec("image", 2, ...)}
+    tasks = tasks_of(header)            # {"segmentation": TaskSpec("voxel", 3, ...), ...}
 
 Whoever plans, draws or prepares looks at a spec's own fields; what `own` means, only the task knows.
 """
@@ -25,8 +25,8 @@ class TaskSpec(Record):
     """What one task asks.
 
     Attributes:
-        per: `voxel` or `image`, whatever has an answer. What is asked of a voxel is learned from masks. What is asked of
-            an image has a number per case as its truth, and a bag of windows as evidence.
+        per: `voxel` or `image`, whatever has an answer. What is asked of a voxel is learned from masks. What is asked
+            of an image has a number per case as its truth, and a bag of windows as evidence.
         outputs: channels of the head.
         balanced: whether images of every answer are drawn equally often.
         own: what else the task must know, as plain JSON.

@@ -20,7 +20,13 @@ from sulcnet.prediction.scoring import score_run
 from sulcnet.preprocessing.verify import verify_dataset
 from sulcnet.records.dataset import Case, Dataset
 from sulcnet.records.run import TRAIN, Execution, RunSpec
-from sulcnet.records.workspace import PREDICTIONS, TEST, DatasetFolders, RunFolder, Workspace
+from sulcnet.records.workspace import (
+    PREDICTIONS,
+    TEST,
+    DatasetFolders,
+    RunFolder,
+    Workspace,
+)
 from sulcnet.runs._kind import Drawing
 from sulcnet.runs.execute import execute
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset

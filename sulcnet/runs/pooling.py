@@ -77,9 +77,11 @@ def _further(first: DatasetFolders, other: DatasetFolders, plan: Plan, workers: 
                         f"{', '.join(plan.channels)}.", "Pool datasets of the same channels.")
     splits = settle_splits(other, dataset)
     # Labels help label-guided contrast alone, and only where they mean the same.
-    keep = dataset.header.structures == plan.structures
+    keep = (dataset.header.structures, dataset.header.ignored) == (plan.structures, plan.ignored)
     chosen = {*splits.holdout.train, *splits.holdout.validation}
-    cases = [case if keep else replace(case, label=None, target=None, row={}) for case in dataset.cases if case.id in chosen]
+    cases = [case for case in dataset.cases if case.id in chosen]
+    if not keep:
+        cases = [replace(case, label=None, target=None, row={}) for case in cases]
     place = make_folder(first.pooled(plan.folder, other.name))
     _prepare(cases, plan, place, workers)
     return _located(place, splits, plan, f"{other.name}/")

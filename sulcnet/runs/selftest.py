@@ -50,7 +50,8 @@ SMALL = {"swin_unetr_12": 12, "swin_unetr_24": 24}  # features of the large netw
 ADAPTED = {"lora": "swin_unetr_12"}                 # needs linear layers; the other strategies find something in NET
 MINUTES = 0.05                                      # of training
 WORKERS = 2
-ASKED = DatasetHeader(("t1",), {"background": 0, "a": 1, "b": 2}, classification=Classification("class", ("a", "b", "c")))
+CLASSES = Classification("class", ("a", "b", "c"))
+ASKED = DatasetHeader(("t1",), {"background": 0, "a": 1, "b": 2}, classification=CLASSES)
 TASKS = traced_as(tasks_of(ASKED))                  # of a step that fine-tunes
 TOLERANCE = 2e-2                                    # of a convolution in bf16, relative to the largest value
 

@@ -1,1 +1,1 @@
-"""What a network is asked for: one file per task, which owns the question from dataset.json to the columns of tables."""
+"""What a network is asked for: one file per task, which owns the question from dataset.json to the tables."""

@@ -33,7 +33,8 @@ class Classification(ImageTask):
 
     def head(self, network: Network, ndim: int) -> nn.Module:
         own = self.options
-        return ClassHead(class_channels(network), self.spec.outputs, ndim, pooling=own.pooling, positions=True, dropout=own.dropout)
+        channels, classes = class_channels(network), self.spec.outputs
+        return ClassHead(channels, classes, ndim, pooling=own.pooling, positions=True, dropout=own.dropout)
 
     def loss(self, logits: Tensor, batch: Batch) -> Ratio:
         return cross_entropy(logits, batch.targets[self.name])

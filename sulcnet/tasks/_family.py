@@ -92,7 +92,7 @@ class TaskFamily(Family):
         raise NotImplementedError
 
     def target(self, spec: TaskSpec, case: Case) -> Any:
-        """Give the truth of a case: what a voxel is asked, its mask's path; what an image is asked, a number. None is unknown."""
+        """Give the truth of a case: of voxels the path of the mask, of an image a number; None is unknown."""
         if spec.per == VOXEL:
             return case.label
         raise NotImplementedError

@@ -1,6 +1,6 @@
-"""What tasks per image have in common: a bag of windows as evidence, pooled by attention, in training and prediction alike.
+"""What tasks per image have in common: a bag of windows as evidence, pooled by attention.
 
-The head sees windows where the structure of interest occurs.
+In training and prediction alike the head sees windows where the structure of interest occurs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `segmentation` does: head, loss and score of a mask, by classes that exclude each other or by regions that overlap."""
+"""What `segmentation` does: head, loss and score of a mask, of classes that exclude each other, or of regions."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from sulcnet.tasks._voxel_task import VoxelTask
 class Segmentation(VoxelTask):
     """Batch Dice, with or without cross-entropy.
 
-    Classes: channel 0 is background, and channel v the structure of value v; the largest wins. Regions: a channel each, and
-    no background; a region is painted with its value where its probability is above a half, over those before it.
+    Classes: channel 0 is background, and channel v the structure of value v; the largest wins. Regions: a channel each,
+    and no background; a region is painted with its value where its probability is above a half, over those before it.
     """
 
     @property
