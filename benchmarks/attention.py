@@ -22,7 +22,7 @@ def prepare(root: Path) -> None:
     from sulcnet.memory.planning import plan_dataset
     from sulcnet.phantoms.cohort import draw_cohort
     from sulcnet.phantoms.dataset import write_dataset
-    from sulcnet.planning.planner import Wish
+    from sulcnet.planning.planner import PlanRequest
     from sulcnet.records.workspace import Workspace
     from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
@@ -30,7 +30,7 @@ def prepare(root: Path) -> None:
     total = sum(COHORT)
     write_dataset(folders.raw, draw_cohort(11, total, shape=SHAPE, spacing=SPACING), shares=(COHORT[0] / total, COHORT[1] / total))
     fingerprint_dataset(folders, 2, True)
-    plan = plan_dataset(folders, Wish("resenc_unet", FEATURES, patch=PATCH, batch=IMAGES))
+    plan = plan_dataset(folders, PlanRequest("resenc_unet", FEATURES, patch=PATCH, batch=IMAGES))
     preprocess_dataset(folders, "3d", 2, False)
     network = plan.network(None)
     windows = [-(-size // patch) for size, patch in zip(plan.median_shape, network.patch_size)]

@@ -31,7 +31,7 @@ from sulcnet import plugins
 from sulcnet.memory.planning import plan_dataset
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
-from sulcnet.planning.planner import Wish
+from sulcnet.planning.planner import PlanRequest
 from sulcnet.records.run import Execution, RunSpec
 from sulcnet.records.workspace import PREDICTIONS, TEST, RunFolder, Workspace
 from sulcnet.runs import demo, pretrain, train
@@ -123,7 +123,7 @@ def prepared(root: Path, net: str, **asked):
     folders = workspace.folders(NAME)
     write_dataset(folders.raw, draw_cohort(7, 12, shape=(24, 34, 29), spacing=2.4), shares=(0.5, 0.25))
     fingerprint_dataset(folders, workers=1, overwrite=False)
-    plan_dataset(folders, Wish(net=net, features=4, patch=PATCH, **asked))
+    plan_dataset(folders, PlanRequest(net=net, features=4, patch=PATCH, **asked))
     preprocess_dataset(folders, "3d", workers=1, overwrite=False)
     return workspace, folders
 

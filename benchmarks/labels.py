@@ -19,7 +19,7 @@ from probe import DATASET as PROBED
 from sulcnet.memory.planning import plan_dataset
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
-from sulcnet.planning.planner import Wish
+from sulcnet.planning.planner import PlanRequest
 from sulcnet.records.run import Execution, RunSpec
 from sulcnet.records.workspace import EXPORT, LABELS, PARTICIPANTS, Workspace
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
@@ -49,7 +49,7 @@ def prepare(root: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
     fingerprint_dataset(folders, 2, True)
-    plan_dataset(folders, Wish("resenc_unet", FEATURES, patch=PATCH, batch=BATCH))
+    plan_dataset(folders, PlanRequest("resenc_unet", FEATURES, patch=PATCH, batch=BATCH))
     preprocess_dataset(folders, "3d", 2, False)
 
 

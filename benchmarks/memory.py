@@ -16,12 +16,12 @@ from _machine import main as describe_machine
 
 from sulcnet import plugins
 from sulcnet.errors import SulcnetError
-from sulcnet.memory.needs import Needs, origin
+from sulcnet.memory.oracle import MemoryOracle, origin
 from sulcnet.memory.planning import plan_network, steps_of
 from sulcnet.memory.tracing import run_on_tensors, trace_step
 from sulcnet.networks import family
 from sulcnet.parallel import default_workers, map_cases
-from sulcnet.planning.budget import Asked, Search, Step
+from sulcnet.planning.budget import Constraints, PlannedStep, Search
 from sulcnet.records.dataset import Classification, DatasetHeader
 from sulcnet.records.memory import PREDICT, MemoryTable, StepNeed, StepQuestion
 from sulcnet.records.tasks import tasks_of, traced_as
@@ -99,9 +99,9 @@ def compare(chosen: list[str]) -> None:
     print(f"\n{len(offs)} rows; from {min(offs):+.2f} to {max(offs):+.2f} %")
 
 
-def asked_for(net: str, gb: float, values: tuple[int, ...] = (0,)) -> Asked:
+def asked_for(net: str, gb: float, values: tuple[int, ...] = (0,)) -> Constraints:
     """A hemisphere at 1 mm, as the default plan sees it."""
-    return Asked("sulcnet", int(gb * 1e9), CASE, CASE, (0.0,) * 3, (1.0,) * 3, TASKS, values, family(net).features)
+    return Constraints("sulcnet", int(gb * 1e9), CASE, CASE, (0.0,) * 3, (1.0,) * 3, TASKS, values, family(net).features)
 
 
 def plans(chosen: list[str]) -> None:
@@ -110,7 +110,7 @@ def plans(chosen: list[str]) -> None:
         print(f"\n| {net}, GB | nnU-Net 2.8.1: patch, batch | {' | '.join(SHOWN)} |\n|---|---|{'---|' * len(SHOWN)}", flush=True)
         for gb in BUDGETS:
             try:
-                with Needs.kept() as needs:
+                with MemoryOracle.kept() as needs:
                     network = plan_network(net, asked_for(net, gb), needs, default_workers())
             except SulcnetError as problem:
                 print(f"| {gb} | {NNUNET.get(gb, 'not run')} | {problem.message} |", flush=True)
@@ -129,7 +129,7 @@ def _cell(step) -> str:
 def ship(net: str) -> None:
     """Trace the rows of the default plans, all budgets, from nothing, and put them into the package."""
     shipped, _ = memory_tables()
-    needs, began = Needs(), time.perf_counter()
+    needs, began = MemoryOracle(), time.perf_counter()
     steps = list(dict.fromkeys(step.asked_as for step in steps_of(asked_for(net, 1))))
     for _, traced in map_cases(partial(every_budget, net), steps, default_workers(), "trace"):
         needs.learn(traced)
@@ -140,9 +140,9 @@ def ship(net: str) -> None:
     print(f"{len(needs.rows)} rows in {time.perf_counter() - began:.0f} s: {shipped}")
 
 
-def every_budget(net: str, step: Step) -> dict[StepQuestion, StepNeed]:
+def every_budget(net: str, step: PlannedStep) -> dict[StepQuestion, StepNeed]:
     """Plan one step for every budget; what one patch teaches torch's fake tensors, the next budget need not learn again."""
-    needs = Needs()
+    needs = MemoryOracle()
     for values in SHIPPED:
         for gb in BUDGETS:
             Search(family(net), asked_for(net, gb, values), step, needs).plan()

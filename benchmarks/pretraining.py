@@ -19,7 +19,7 @@ from sulcnet.assembly import schedules
 from sulcnet.memory.planning import plan_dataset
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
-from sulcnet.planning.planner import Wish
+from sulcnet.planning.planner import PlanRequest
 from sulcnet.records.run import Execution, RunSpec
 from sulcnet.records.workspace import METRICS, Workspace
 from sulcnet.runs.execute import execute
@@ -35,7 +35,7 @@ def prepare(root: Path, net: str, features: int, patch: int) -> tuple[Workspace,
     folders = workspace.folders("Dataset904_Cost")
     write_dataset(folders.raw, draw_cohort(13, PHANTOMS), shares=(0.8, 0.1))
     fingerprint_dataset(folders, 2, True)
-    plan_dataset(folders, Wish(net, features, gpu_gb=1000, patch=(patch,) * 3))
+    plan_dataset(folders, PlanRequest(net, features, gpu_gb=1000, patch=(patch,) * 3))
     preprocess_dataset(folders, "3d", 2, False)
     return workspace, [folders]
 

@@ -32,7 +32,7 @@ def prepare(root: Path) -> None:
     from sulcnet.memory.planning import plan_dataset
     from sulcnet.phantoms.cohort import draw_cohort
     from sulcnet.phantoms.dataset import write_dataset
-    from sulcnet.planning.planner import Wish
+    from sulcnet.planning.planner import PlanRequest
     from sulcnet.records.workspace import Workspace
     from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
@@ -40,7 +40,7 @@ def prepare(root: Path) -> None:
     total = sum(COHORT)
     write_dataset(folders.raw, draw_cohort(12, total, shape=SHAPE, spacing=SPACING), shares=(COHORT[0] / total, COHORT[1] / total))
     fingerprint_dataset(folders, 2, True)
-    plan_dataset(folders, Wish("resenc_unet", FEATURES, patch=PATCH, batch=BATCH))
+    plan_dataset(folders, PlanRequest("resenc_unet", FEATURES, patch=PATCH, batch=BATCH))
     preprocess_dataset(folders, "3d", 2, False)
 
 

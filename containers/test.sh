@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Build the image and use it as a strict cluster would: a user that nobody knows, read-only, no network, no
-# capabilities, 64 MB of shared memory. `make container-test` runs it; it starts from nothing. Needs bash 4.4.
+# capabilities, 64 MB of shared memory. `make container-test` runs it; it starts from nothing. MemoryOracle bash 4.4.
 #
 #   ENGINE=podman     instead of what is found (Docker, then Podman)
 #   TORCH_INDEX=URL   another build of torch, such as the small one without CUDA

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from sulcnet.memory.planning import plan_dataset
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
-from sulcnet.planning.planner import Wish, make_plan
+from sulcnet.planning.planner import PlanRequest, make_plan
 from sulcnet.records.dataset import Classification, DatasetHeader
 from sulcnet.records.plan import Plan, save_plan
 from sulcnet.records.prepared import PreparedCase
@@ -44,7 +44,7 @@ def phantom_plan(root: Path, count: int = 4, **wishes) -> tuple[Path, list[Prepa
     """Prepare a phantom dataset without planning a network; give its folder, its cases and its plan."""
     _, folders = raw_cohort(root, count)
     fingerprint = fingerprint_dataset(folders, workers=1, overwrite=False)
-    plan = make_plan(DatasetHeader.read(folders.raw / DATASET_JSON), fingerprint, Wish(**wishes))
+    plan = make_plan(DatasetHeader.read(folders.raw / DATASET_JSON), fingerprint, PlanRequest(**wishes))
     save_plan(folders.plans, plan)
     preprocess_dataset(folders, plan.configuration, workers=1, overwrite=False)
     place = folders.prepared(plan.folder)
@@ -61,7 +61,7 @@ def prepared_cohort(root: Path, count: int = 12, net: str = "resenc_unet", featu
     """Write, plan and prepare a phantom dataset under `root`."""
     workspace, folders = raw_cohort(root, count, modality=modality)
     fingerprint_dataset(folders, workers=1, overwrite=False)
-    plan_dataset(folders, Wish(net=net, features=features, **wishes))
+    plan_dataset(folders, PlanRequest(net=net, features=features, **wishes))
     preprocess_dataset(folders, "3d", workers=1, overwrite=False)
     return workspace, folders
 

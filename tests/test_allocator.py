@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sulcnet.memory.allocator import Held, Log, OutOfMemory, replay, smallest_device
+from sulcnet.memory.allocator import DeviceFull, Held, Log, replay, smallest_device
 
 KIB, MIB = 1 << 10, 1 << 20
 FREE = -1
@@ -99,7 +99,7 @@ def test_of_equal_blocks_the_lowest_is_taken():
     """
     log = [*numbered(*[MIB] * 4), *freed(3, 0), (4, MIB)]   # A: 4, 1    B: 2, free
     assert replay([*log, *freed(2), (5, 2 * MIB)], limit=22 * MIB).reserved == 22 * MIB
-    with pytest.raises(OutOfMemory):                        # had it gone into B, this would free all of A
+    with pytest.raises(DeviceFull):                        # had it gone into B, this would free all of A
         replay([*log, *freed(1), (5, 2 * MIB)], limit=22 * MIB)
 
 
@@ -125,7 +125,7 @@ def test_whole_segments_of_both_pools_are_given_back_before_giving_up():
     log = [*numbered(10 * MIB, MIB), *freed(0, 1), (2, 20 * MIB)]
     assert replay(log) == Held(20 * MIB, 32 * MIB)
     assert replay(log, limit=31 * MIB) == replay(log, limit=20 * MIB) == Held(20 * MIB, 20 * MIB)
-    with pytest.raises(OutOfMemory):
+    with pytest.raises(DeviceFull):
         replay(log, limit=20 * MIB - 1)
 
 
@@ -133,20 +133,20 @@ def test_what_was_given_back_is_gone():
     log = [*numbered(10 * MIB), *freed(0), (1, 20 * MIB), (2, 10 * MIB)]
     assert replay(log).reserved == 30 * MIB
     assert replay(log, limit=30 * MIB).reserved == 30 * MIB
-    with pytest.raises(OutOfMemory):
+    with pytest.raises(DeviceFull):
         replay(log, limit=29 * MIB)
 
 
 def test_a_segment_in_part_use_is_kept():
     log = [*numbered(5 * MIB, 5 * MIB), *freed(0), (2, 20 * MIB)]
     assert replay(log, limit=40 * MIB).reserved == 40 * MIB
-    with pytest.raises(OutOfMemory):
+    with pytest.raises(DeviceFull):
         replay(log, limit=40 * MIB - 1)
 
 
 def test_a_limit_of_nothing_gives_nothing():
     assert replay([(0, 0)], limit=0) == Held(0, 0)
-    with pytest.raises(OutOfMemory, match="limit of 0"):
+    with pytest.raises(DeviceFull, match="limit of 0"):
         replay([(0, 1)], limit=0)
 
 
@@ -168,7 +168,7 @@ class Twin:
             if self.limit is not None and self.held() + new > self.limit:
                 self.segments = [one for one in self.segments if any(holder is not None for _, holder in one[1])]
             if self.limit is not None and self.held() + new > self.limit:
-                raise OutOfMemory
+                raise DeviceFull
             self.segments.append([small, [[new, None]]])
             assert self.place(number, size, small)
         self.note()
@@ -219,7 +219,7 @@ def slow_replay(log: Log, limit: int | None = None) -> Held:
 def outcome(run, log: Log, limit: int | None) -> Held | str:
     try:
         return run(log, limit)
-    except OutOfMemory:
+    except DeviceFull:
         return "out of memory"
 
 

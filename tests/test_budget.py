@@ -7,7 +7,7 @@ from cohort import asked_tasks
 
 from sulcnet.errors import ModelError
 from sulcnet.networks import family
-from sulcnet.planning.budget import BAG, CONTEXT, Asked, Search, Step
+from sulcnet.planning.budget import BAG, CONTEXT, Constraints, PlannedStep, Search
 from sulcnet.records.memory import StepNeed, StepQuestion
 
 MIB = 1 << 20
@@ -24,11 +24,11 @@ def need(question: StepQuestion) -> StepNeed:
     return StepNeed(size, size, "forward", {"activations": size - inputs, "data": inputs}, ARITHMETIC[question.recompute] * prod(question.patch) * windows)
 
 
-def asked(gb: float, median=(90.0, 190.0, 160.0), preset="sulcnet", classes=0, region=(0.0, 0.0, 0.0), **more) -> Asked:
-    return Asked(preset, int(gb * 1e9), median, median, region, (1.0, 1.0, 1.0), asked_tasks(2, classes), (0,), 24, **more)
+def asked(gb: float, median=(90.0, 190.0, 160.0), preset="sulcnet", classes=0, region=(0.0, 0.0, 0.0), **more) -> Constraints:
+    return Constraints(preset, int(gb * 1e9), median, median, region, (1.0, 1.0, 1.0), asked_tasks(2, classes), (0,), 24, **more)
 
 
-def plan(gb: float, net: str = "swin_unetr_24", step: Step = Step("full"), **more):
+def plan(gb: float, net: str = "swin_unetr_24", step: PlannedStep = PlannedStep("full"), **more):
     return Search(family(net), asked(gb, **more), step, need).plan()[1]
 
 
@@ -51,7 +51,7 @@ def test_the_largest_patch_covers_the_data_and_goes_no_further_than_rounding_up(
 
 
 def test_nothing_larger_would_have_fitted():
-    search = Search(family("swin_unetr_24"), asked(8), Step("full"), need)
+    search = Search(family("swin_unetr_24"), asked(8), PlannedStep("full"), need)
     found = search.plan()[1]
     place = [candidate.patch for candidate in search.candidates].index(found.patch_size)
     assert found.limited_by == "memory" and place > 0 and not search._fits(place - 1, found.recompute)
@@ -72,7 +72,7 @@ def test_an_axis_that_holds_the_region_of_interest_is_shortened_last():
 
 def test_cheap_recomputation_is_taken_for_a_larger_patch_and_a_dear_one_offered():
     found = plan(8, median=(128.0, 128.0, 128.0))
-    plain = prod(Search(family("swin_unetr_24"), asked(8, median=(128.0,) * 3), Step("full"), lambda q: need(q.replace(recompute="none"))).plan()[1].patch_size)
+    plain = prod(Search(family("swin_unetr_24"), asked(8, median=(128.0,) * 3), PlannedStep("full"), lambda q: need(q.replace(recompute="none"))).plan()[1].patch_size)
     assert found.recompute == "attention" and prod(found.patch_size) > plain
     assert "attention recomputed at +1 % arithmetic" in found.reason
     tight = plan(6, median=(128.0, 128.0, 128.0))
@@ -133,7 +133,7 @@ def test_a_smaller_bag_is_the_last_resort():
 
 
 def test_a_contrast_and_batch_statistics_need_two():
-    contrast = plan(11, step=Step("contrastive", 2), median=(64.0,) * 3)
+    contrast = plan(11, step=PlannedStep("contrastive", 2), median=(64.0,) * 3)
     assert contrast.batch_size == 2 and contrast.windows == 2
     assert plan(5.3, "unet_bn", patch=(64, 64, 64)).batch_size == 2
     with pytest.raises(ModelError):
@@ -143,7 +143,7 @@ def test_a_contrast_and_batch_statistics_need_two():
 def test_the_paper_has_its_own_patch_and_batch():
     found = plan(80, preset="paper")
     assert (found.patch_size, found.batch_size, found.limited_by) == ((64, 64, 64), 8, "preset")
-    pair = plan(80, preset="paper", step=Step("contrastive", 2))
+    pair = plan(80, preset="paper", step=PlannedStep("contrastive", 2))
     assert (pair.batch_size, pair.windows) == (4, 2)
     assert plan(80, "dd_unet", preset="paper").patch_size == (32, 32, 32)
     few = plan(6, preset="paper")
@@ -158,8 +158,8 @@ def test_a_budget_too_small_for_anything_names_one_that_would_do():
 
 
 def test_a_step_keeps_the_network_that_another_has_settled():
-    spec, _ = Search(family("resenc_unet"), asked(4), Step("full"), need).plan()
-    again, found = Search(family("resenc_unet"), asked(48), Step("top"), need, spec).plan()
-    small = Search(family("resenc_unet"), asked(48), Step("top"), need, spec).candidates[-1].patch
+    spec, _ = Search(family("resenc_unet"), asked(4), PlannedStep("full"), need).plan()
+    again, found = Search(family("resenc_unet"), asked(48), PlannedStep("top"), need, spec).plan()
+    small = Search(family("resenc_unet"), asked(48), PlannedStep("top"), need, spec).candidates[-1].patch
     assert prod(size // step for size, step in zip(small, family("resenc_unet").divisor(spec))) >= 2
     assert again == spec and all(size % step == 0 for size, step in zip(found.patch_size, family("resenc_unet").divisor(spec)))

@@ -173,7 +173,7 @@ def test_examples_call_what_is_there(name):
     ("source = PatchSource(folder, cases)", "missing a required argument: 'plan'"),
     ("source.sample(step=17)", "missing a required argument: 'slot'"),
     ("image = read_image(path, colour=3)", "unexpected keyword"),
-    ("tuned = Tuned(a, b, c)\n    tuned.share().lines()", "Share has no .lines"),
+    ("tuned = TunedNetwork(a, b, c)\n    tuned.share().lines()", "Share has no .lines"),
     ("x = NoSuchThing()", "there is no NoSuchThing"),
     ("class A(NoOptions):\n        number: int = 3", "no NoOptions"),
     ("a drawing ---> of something\n    plugins.find(one)", "missing a required argument"),

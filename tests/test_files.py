@@ -23,8 +23,8 @@ from sulcnet.cli.train import COMMAND as train
 from sulcnet.errors import EnvironmentFault, ModelError
 from sulcnet.files import claimed, copy, locked, replacing
 from sulcnet.locks import Holder, Lock
-from sulcnet.memory import needs
-from sulcnet.memory.needs import origin
+from sulcnet.memory import oracle
+from sulcnet.memory.oracle import origin
 from sulcnet.preprocessing import prepare
 from sulcnet.records.dataset import Dataset
 from sulcnet.records.memory import MemoryTable, StepNeed, StepQuestion
@@ -421,7 +421,7 @@ def test_what_several_processes_change_is_written_under_its_lock(tmp_path, monke
     _, folders = prepared_cohort(tmp_path, 6)
     spec = load_plan(folders.plans, "3d").networks["resenc_unet"].network
     question = StepQuestion("top", "sulcnet", spec, (16,) * 3, 1, 1, 1, 1, 1, 1, (0,), "fp32", "none")
-    needs._keep({question: StepNeed(1, 1, "", {}, 1)}, tmp_path / "memory.json")
+    oracle._keep({question: StepNeed(1, 1, "", {}, 1)}, tmp_path / "memory.json")
     cases = {file.name for file in folders.prepared("3d").glob("*.json")}
     assert len(cases) == 6 and all(held_at[name] for name in {"plans.json", "splits.json", "memory.json", *cases})
 
@@ -467,9 +467,9 @@ import sulcnet.assembly.schedules as schedules
 schedules.EPOCH_PATCHES = 4
 from cohort import NAME, train
 from sulcnet.memory import planning
-from sulcnet.memory.needs import Needs
+from sulcnet.memory.oracle import MemoryOracle
 from sulcnet.memory.planning import plan_dataset
-from sulcnet.planning.planner import Wish
+from sulcnet.planning.planner import PlanRequest
 from sulcnet.prediction.scoring import score_run
 from sulcnet.records.workspace import Workspace
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
@@ -485,13 +485,13 @@ def together(stage):
 
 workspace = Workspace.find(root)
 folders, traced = workspace.folders(NAME), []
-learn, usual = Needs.learn, pretrain.schedule_of
+learn, usual = MemoryOracle.learn, pretrain.schedule_of
 pretrain.schedule_of = lambda *asked: replace(usual(*asked), epochs=2)
-Needs.learn = lambda self, rows: traced.extend(rows) or learn(self, rows)
+MemoryOracle.learn = lambda self, rows: traced.extend(rows) or learn(self, rows)
 together("begun")
 fingerprint_dataset(folders, workers=1, overwrite=False)
 seen = replace(folders, plans_name="" if me < len(NETS) else f"more{me // len(NETS)}")
-plan_dataset(seen, Wish(NETS[me % len(NETS)], 4 * (1 + me // len(NETS)), patch=(16, 16, 16), batch=1))
+plan_dataset(seen, PlanRequest(NETS[me % len(NETS)], 4 * (1 + me // len(NETS)), patch=(16, 16, 16), batch=1))
 together("planned")
 preprocess_dataset(folders, "3d", workers=1, overwrite=me == 0)
 run = train(workspace, folders, pretrain="recon", tune=TUNED[me % len(TUNED)], fold=FOLDS[me // len(TUNED)], epochs=1,

@@ -88,8 +88,8 @@ def test_without_draws_a_view_is_a_piece_of_the_volume_and_its_label(prepared):
 
 
 def test_corruption_leaves_the_target_clean_and_space_alone(prepared):
-    plain, spoiled = source(prepared, augment=None), source(prepared, corruption=STRONG)
-    one, two = plain.fixed(0), spoiled.fixed(0)
+    plain, corrupted = source(prepared, augment=None), source(prepared, corruption=STRONG)
+    one, two = plain.fixed(0), corrupted.fixed(0)
     np.testing.assert_array_equal(one.image, two.image)
     assert not np.array_equal(two.image, two.corrupted)
     np.testing.assert_array_equal(one.inside, two.inside)

@@ -90,9 +90,9 @@ def batch_of(method: Pretraining, seed: int = 0, samples: int = 2) -> Images:
     shift = torch.tensor([[size // 4 * (row % method.views) for size in patch] for row in range(count)])
     place = torch.stack((shift, shift + torch.tensor(patch) - 1), dim=-1).float()
     label = torch.randint(-1, 2, (count, *patch), generator=generator)
-    spoiled = image + 0.1 * torch.randn(image.shape, generator=generator)
+    corrupted = image + 0.1 * torch.randn(image.shape, generator=generator)
     case = 10 * seed + torch.arange(samples).repeat_interleave(method.views)
-    return Images(image, spoiled, torch.ones_like(image), torch.tensor([-2.5, 2.5]).expand(count, 1, 2).clone(), place, case, label)
+    return Images(image, corrupted, torch.ones_like(image), torch.tensor([-2.5, 2.5]).expand(count, 1, 2).clone(), place, case, label)
 
 
 def drawn(method: Pretraining, first: int = 0) -> Iterator[Images]:
@@ -150,7 +150,7 @@ def same(one: dict, two: dict) -> bool:
 
 
 def on_fake_tensors(method: Pretraining, batch: Images) -> None:
-    """Run one step as the memory planner does; what reads a tensor's value raises. The method is spoiled by it."""
+    """Run one step as the memory planner does; what reads a tensor's value raises. The method is corrupted by it."""
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         fake_modules(method.modules, mode)
         for step in method.steps(Images(*(mode.from_tensor(part) for part in batch))):

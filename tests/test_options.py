@@ -95,8 +95,8 @@ def test_what_presets_take_is_allowed_and_survives_a_file(of):
 
 def test_options_of_one_run_have_names_of_their_own():
     tasks = [family for family in FAMILIES if family.folder == "tasks"]
-    for strategy in (family for family in FAMILIES if family.folder == "tuning"):
-        names = [item.name for family in (strategy, *tasks) for item in fields(family.Options)]
+    for strategy in [each for each in FAMILIES if each.folder == "tuning"]:
+        names = [item.name for each in (strategy, *tasks) for item in fields(each.Options)]
         assert len(set(names)) == len(names)
 
 
@@ -184,7 +184,7 @@ def test_a_new_preset_is_one_file(presets, tmp_path, monkeypatch, capsys):
                     '"pretraining/recon": {"loss": "ssim+l1"}, "tuning": {"epochs": 1, "rate": 2e-3}, "tasks": {"dropout": 0.25}}')
     monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 4)
     monkeypatch.setenv("SULCNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("sulcnet.memory.needs.trace_need", little)
+    monkeypatch.setattr("sulcnet.memory.oracle.trace_need", little)
     root = tmp_path / "study"
     _, folders = prepared_cohort(root)
     common = ("--root", str(root), "--quiet")
@@ -225,7 +225,7 @@ def prepared(tmp_path_factory):
     root = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SULCNET_CACHE", str(root / "cache"))         # no other test may believe these rows
-        patch.setattr("sulcnet.memory.needs.trace_need", little)
+        patch.setattr("sulcnet.memory.oracle.trace_need", little)
         return root, *prepared_cohort(root, patch=(16, 16, 16))
 
 

@@ -14,12 +14,12 @@ from cohort import prepared_cohort, raw_cohort
 from sulcnet import plugins
 from sulcnet.errors import ModelError
 from sulcnet.locks import Lock
-from sulcnet.memory.needs import Needs, origin
+from sulcnet.memory.oracle import MemoryOracle, origin
 from sulcnet.memory.planning import plan_dataset, plan_network, probe_plan
 from sulcnet.memory.tracing import trace_step
-from sulcnet.planning.budget import Asked
+from sulcnet.planning.budget import Constraints
 from sulcnet.planning.normalisation import choose
-from sulcnet.planning.planner import Wish, make_plan, region_of_interest, target_spacing
+from sulcnet.planning.planner import PlanRequest, make_plan, region_of_interest, target_spacing
 from sulcnet.preprocessing.normalise import normalise
 from sulcnet.records._record import write_json
 from sulcnet.records.dataset import Classification, Dataset, DatasetHeader
@@ -41,11 +41,11 @@ def header(classes: bool = True, channel: str = "T1w") -> DatasetHeader:
     return DatasetHeader((channel,), {"background": 0, "PCS": 1}, classification=classification)
 
 
-def plan_of(wish: Wish, **facts) -> Plan:
+def plan_of(wish: PlanRequest, **facts) -> Plan:
     return make_plan(header(), fingerprint(**facts), wish)
 
 
-def write(folders: DatasetFolders, wish: Wish, **facts) -> Plan:
+def write(folders: DatasetFolders, wish: PlanRequest, **facts) -> Plan:
     """Plan a dataset of which only the header and the fingerprint are there."""
     write_json(folders.raw / "dataset.json", {"channel_names": {"0": "T1w"}, "labels": {"background": 0, "PCS": 1}, "numTraining": 0,
                                               "file_ending": ".nii.gz"})
@@ -57,7 +57,7 @@ def write(folders: DatasetFolders, wish: Wish, **facts) -> Plan:
 def planned(tmp_path_factory):
     """A tiny network for a small image: every method and strategy."""
     folders = Workspace.find(tmp_path_factory.mktemp("planned")).folders("Dataset001_PCS")
-    return folders, write(folders, Wish("resenc_unet", 4), shape=(20, 34, 29))
+    return folders, write(folders, PlanRequest("resenc_unet", 4), shape=(20, 34, 29))
 
 
 def test_every_method_and_strategy_has_a_plan_of_its_own(planned):
@@ -76,7 +76,7 @@ def test_every_method_and_strategy_has_a_plan_of_its_own(planned):
 def test_a_plan_reads_back_and_plans_the_same_again(planned):
     folders, plan = planned
     assert load_plan(folders.plans, "3d") == plan
-    assert plan_dataset(folders, Wish("resenc_unet", 4)) == plan
+    assert plan_dataset(folders, PlanRequest("resenc_unet", 4)) == plan
 
 
 def test_what_was_traced_is_not_traced_again(planned, monkeypatch):
@@ -84,7 +84,7 @@ def test_what_was_traced_is_not_traced_again(planned, monkeypatch):
 
     traced, trace_step = [], tracing.trace_step
     monkeypatch.setattr(tracing, "trace_step", lambda question: traced.append(question.step) or trace_step(question))
-    plan_dataset(planned[0], Wish("resenc_unet", 4, gpu_gb=24))
+    plan_dataset(planned[0], PlanRequest("resenc_unet", 4, gpu_gb=24))
     assert not traced                                                # nor is tried again what could not be built
 
 
@@ -122,12 +122,12 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from cohort import asked_tasks
 from sulcnet.records.tasks import traced_as
-from sulcnet.planning.budget import Asked
-from sulcnet.memory.needs import Needs, origin
+from sulcnet.planning.budget import Constraints
+from sulcnet.memory.oracle import MemoryOracle, origin
 from sulcnet.memory.planning import plan_network
 case = (90.0, 190.0, 160.0)
-with Needs.kept() as needs:
-    plan = plan_network("swin_unetr_24", Asked("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, traced_as(asked_tasks()), {values}, 24), needs)
+with MemoryOracle.kept() as needs:
+    plan = plan_network("swin_unetr_24", Constraints("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, traced_as(asked_tasks()), {values}, 24), needs)
 assert plan.patch_size == (96, 192, 160) and len(plan.steps) == 11 and "torch" not in sys.modules, sorted(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "SULCNET_CACHE": str(tmp_path)})
@@ -137,13 +137,13 @@ def test_prediction_is_planned_and_moves_to_main_memory_where_it_must(planned):
     prediction = planned[1].networks["resenc_unet"].prediction
     assert prediction.batch == 8 and prediction.accumulate_on == "gpu" and prediction.estimate.bytes <= prediction.estimate.budget
     tight = write(Workspace.find(planned[0].raw.parents[1] / "tight").folders("Dataset001_PCS"),
-                  Wish("resenc_unet", 4, gpu_gb=0.86, patch=(16, 16, 16), batch=2), shape=(200, 340, 290))
+                  PlanRequest("resenc_unet", 4, gpu_gb=0.86, patch=(16, 16, 16), batch=2), shape=(200, 340, 290))
     assert tight.networks["resenc_unet"].prediction.accumulate_on == "cpu"
 
 
 def test_a_dataset_without_labels_is_planned_for_pre_training_alone():
     case = (16.0, 16.0, 16.0)
-    network = plan_network("resenc_unet", Asked("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, {}, (0,), 4), Needs())
+    network = plan_network("resenc_unet", Constraints("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, {}, (0,), 4), MemoryOracle())
     assert set(network.steps) == set(plugins.names("pretraining", "METHOD")) and network.prediction is None
     assert network.patch_size == network.steps["recon"].patch_size
 
@@ -157,7 +157,7 @@ def test_a_probe_runs_whole_steps_and_is_written_beside_the_estimate(planned, tm
     monkeypatch.setattr(tracing, "run_on_gpu", lambda question, _: asked.append(question) or tracing.Measured(1, 123_000_000))
     folders, plan = replace(planned[0], preprocessed=tmp_path, plans_name="probed"), planned[1]
     fingerprint(shape=(20, 34, 29)).save(folders.fingerprint)
-    probed = probe_plan(folders, plan, Wish("resenc_unet", 4))
+    probed = probe_plan(folders, plan, PlanRequest("resenc_unet", 4))
     network = plan.networks["resenc_unet"]
     assert [question.step for question in asked] == [{"scratch": "full"}.get(name, name) for name in network.steps]
     for question, step in zip(asked, network.steps.values()):
@@ -181,14 +181,14 @@ def test_what_another_process_planned_meanwhile_stays(planned, tmp_path, monkeyp
         return plan.networks["resenc_unet"]
 
     monkeypatch.setattr(planning, "plan_network", beaten)
-    assert set(plan_dataset(folders, Wish("resenc_unet", 4)).networks) == {"unet_bn", "resenc_unet"}
+    assert set(plan_dataset(folders, PlanRequest("resenc_unet", 4)).networks) == {"unet_bn", "resenc_unet"}
     assert set(load_plan(folders.plans, "3d").networks) == {"unet_bn", "resenc_unet"}
 
 
 def test_plans_with_a_name_stand_beside_the_usual_ones(planned):
     folders, before = planned[0], load_plan(planned[0].plans, "3d")
     named = replace(folders, plans_name="small")
-    plan_dataset(named, Wish("resenc_unet", 4, patch=(16, 16, 16)))
+    plan_dataset(named, PlanRequest("resenc_unet", 4, patch=(16, 16, 16)))
     assert named.plans.name == "plans_small.json" and named.prepared("3d").name == "3d__small"
     assert load_plan(folders.plans, "3d") == before and load_plan(named.plans, "3d").networks["resenc_unet"].patch_size == (16, 16, 16)
 
@@ -216,13 +216,13 @@ def test_an_edited_configuration_inherits_the_rest(planned):
 def test_a_budget_too_small_names_the_smallest_that_would_do(tmp_path):
     folders = Workspace.find(tmp_path).folders("Dataset001_PCS")
     with pytest.raises(ModelError, match="does not fit 0.6 GB: patch .* needs") as problem:
-        write(folders, Wish("resenc_unet", 4, gpu_gb=0.6), shape=(20, 34, 29))
+        write(folders, PlanRequest("resenc_unet", 4, gpu_gb=0.6), shape=(20, 34, 29))
     assert "--gpu-memory" in problem.value.hint and not folders.plans.exists()
 
 
 @pytest.mark.parametrize("wish, said", [
-    (Wish("swin_unetr_24", features=7, gpu_gb=80), "features: expected a multiple of 12, found 7"),
-    (Wish("resenc_unet", gpu_gb=80, patch=(4, 4, 4)), "strides: expected at least 2 stages"),
+    (PlanRequest("swin_unetr_24", features=7, gpu_gb=80), "features: expected a multiple of 12, found 7"),
+    (PlanRequest("resenc_unet", gpu_gb=80, patch=(4, 4, 4)), "strides: expected at least 2 stages"),
 ])
 def test_a_network_that_cannot_be_built_is_refused(tmp_path, wish, said):
     with pytest.raises(ModelError, match=said) as problem:
@@ -235,7 +235,7 @@ def test_the_region_of_interest_is_that_of_the_smallest_structure():
     boxes = [((0.0, 1.0), (0.1, 0.9), (0.2, 0.8)), ((0.2, 0.6), (0.3, 0.7), (0.1, 0.5)), ((0.1, 0.5), (0.2, 0.9), (0.3, 0.6))]
     cases = {f"c{i}": CaseFacts((100,) * 3, (100,) * 3, (1.0,) * 3, {"PCS": 50.0, "skeleton": 900.0}, {"PCS": box, "skeleton": ((0.0, 1.0),) * 3})
              for i, box in enumerate(boxes)}
-    plan = plan_of(Wish(), shape=(100, 100, 100)).replace(labels={"background": 0, "skeleton": 1, "PCS": 2})
+    plan = plan_of(PlanRequest(), shape=(100, 100, 100)).replace(labels={"background": 0, "skeleton": 1, "PCS": 2})
     found = region_of_interest(replace(facts, cases=cases), plan)
     assert found == pytest.approx((99, 79.6, 69.4), abs=1.5)
     assert region_of_interest(facts, plan) == (0.0, 0.0, 0.0)        # measured before extents were
@@ -253,7 +253,7 @@ def test_the_plan_is_said_step_by_step_and_explained(planned):
 def test_a_dataset_that_was_not_measured_names_the_command(tmp_path):
     _, folders = raw_cohort(tmp_path, 4)
     with pytest.raises(ModelError, match="not measured") as problem:
-        plan_dataset(folders, Wish("resenc_unet", 4))
+        plan_dataset(folders, PlanRequest("resenc_unet", 4))
     assert f"sulcnet_extract_fingerprint -d {folders.name}" in problem.value.hint
 
 
@@ -293,7 +293,7 @@ def test_a_stripped_image_has_the_same_moments_at_any_spacing():
     grid = np.stack(np.meshgrid(*[np.arange(40)] * 3, indexing="ij")) - 19.5
     ball = np.where((grid**2).sum(0) < 15**2, rng.normal(100, 10, (40, 40, 40)), 0).astype(np.float32)
     ball[0, 0, 0] = ball[-1, -1, -1] = 1                   # keeps the box as large as the image
-    plan = plan_of(Wish("resenc_unet"))
+    plan = plan_of(PlanRequest("resenc_unet"))
     for mm in (1.0, 0.8, 1.25):
         image = Image(ball, np.eye(4), Header("test", ball.shape, None))
         data = prepare_arrays([image], plan.replace(spacing=(mm,) * 3))[0][0]
@@ -336,7 +336,7 @@ def test_unlabelled_scans_of_test_subjects_are_not_prepared(tmp_path):
     lines = [line.replace("\tabsent\t", "\tn/a\t").replace("\tpresent\t", "\tn/a\t").replace("\tprominent\t", "\tn/a\t")
              if line.startswith(case) else line for line in table.read_text().splitlines()]
     table.write_text("\n".join(lines) + "\n")
-    plan_dataset(folders, Wish("resenc_unet", 4))
+    plan_dataset(folders, PlanRequest("resenc_unet", 4))
     preprocess_dataset(folders, "3d", 1, False)
     assert not (folders.prepared("3d") / f"{case}.json").exists()
 
@@ -344,7 +344,7 @@ def test_unlabelled_scans_of_test_subjects_are_not_prepared(tmp_path):
 def test_preparation_skips_what_is_finished_and_redoes_what_changed(tmp_path):
     _, folders = raw_cohort(tmp_path, 6)
     fingerprint_dataset(folders, 1, True)
-    plan_dataset(folders, Wish("resenc_unet", 4))
+    plan_dataset(folders, PlanRequest("resenc_unet", 4))
     assert preprocess_dataset(folders, "3d", 1, False) == (6, 0)
     assert preprocess_dataset(folders, "3d", 2, False) == (0, 6)
     label = next((folders.raw / "labelsTr").iterdir())
@@ -366,8 +366,8 @@ def test_a_configuration_that_inherits_shares_the_cases_and_says_where_they_are(
 def test_networks_planned_one_after_the_other_stand_side_by_side(tmp_path):
     _, folders = raw_cohort(tmp_path, 6)
     fingerprint_dataset(folders, 1, True)
-    plan_dataset(folders, Wish("resenc_unet", 4))
-    plan_dataset(folders, Wish("unet_bn", 4))
+    plan_dataset(folders, PlanRequest("resenc_unet", 4))
+    plan_dataset(folders, PlanRequest("unet_bn", 4))
     plan = load_plan(folders.plans, "3d")
     assert set(plan.networks) == {"resenc_unet", "unet_bn"}
     with pytest.raises(ModelError, match="Choose|planned for"):

@@ -172,7 +172,7 @@ def test_a_run_that_died_before_its_export_can_be_finished(fresh):
 # ---- what is read ----
 
 
-def spoil(workspace: Workspace, folders: DatasetFolders, cases) -> None:
+def corrupt(workspace: Workspace, folders: DatasetFolders, cases) -> None:
     """Turn every file of these cases into nonsense, so that whoever reads one fails."""
     for case in cases:
         for place in (folders.raw / IMAGES, folders.raw / LABELS, folders.prepared("3d")):
@@ -194,7 +194,7 @@ def test_a_test_subject_is_never_read(root, monkeypatch, opened):
     workspace, folders = prepared_cohort(root, patch=PATCH)
     tested = Splits.load(folders.splits).test
     assert tested
-    spoil(workspace, folders, tested)
+    corrupt(workspace, folders, tested)
     opened.clear()
     run = pretrain(workspace, [folders], "recon", epochs=1)
     assert (run / EXPORT).exists()
@@ -214,11 +214,11 @@ def test_unlabelled_cases_are_used(root, monkeypatch):
     column = rows[0].index("pcs")
     table.write_text("\n".join("\t".join("n/a" if row[0] == chosen and i == column else cell for i, cell in enumerate(row)) for row in rows) + "\n")
     from sulcnet.memory.planning import plan_dataset
-    from sulcnet.planning.planner import Wish
+    from sulcnet.planning.planner import PlanRequest
     from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
     fingerprint_dataset(folders, workers=1, overwrite=False)
-    plan_dataset(folders, Wish(net="resenc_unet", features=4, patch=PATCH))
+    plan_dataset(folders, PlanRequest(net="resenc_unet", features=4, patch=PATCH))
     preprocess_dataset(folders, "3d", workers=1, overwrite=False)
     run = pretrain(workspace, [folders], "recon", epochs=1)
     assert chosen in Experiment.load(run / EXPERIMENT).train
@@ -239,7 +239,7 @@ def test_pooled_datasets_are_prepared_by_the_first_and_split_by_themselves(root,
     other = workspace.folders("Dataset902_Other")
     shutil.copytree(first.raw, other.raw)
     splits = Splits.load(other.raw / "splits.json")
-    spoil(workspace, other, splits.test)
+    corrupt(workspace, other, splits.test)
     run = pretrain(workspace, [first, other], "recon", epochs=1)
     experiment = Experiment.load(run / EXPERIMENT)
     assert experiment.dataset == f"{NAME}+Dataset902_Other"
@@ -376,11 +376,11 @@ def test_label_like_inputs_are_classified_into_their_values():
 def test_a_plan_lists_the_values_of_label_like_channels(root):
     workspace, folders = raw_cohort(root, count=6, modality="grey_white")
     from sulcnet.memory.planning import plan_dataset
-    from sulcnet.planning.planner import Wish
+    from sulcnet.planning.planner import PlanRequest
     from sulcnet.runs.preparing import fingerprint_dataset
 
     fingerprint_dataset(folders, workers=1, overwrite=False)
-    plan = plan_dataset(folders, Wish(net="resenc_unet", features=4))
+    plan = plan_dataset(folders, PlanRequest(net="resenc_unet", features=4))
     (channel,) = plan.normalisation
     assert channel.label_like and channel.values[0] == 0.0 and channel.values[-1] == 1.0 and 2 <= len(channel.values) <= 16
     assert plan.preparation_hash() == plan.replace(normalisation=(channel.replace(values=()),)).preparation_hash()

@@ -41,8 +41,8 @@ import torch
 from pathlib import Path
 import cohort
 from cohort import raw_cohort
-from sulcnet.planning.budget import Step
-from sulcnet.planning.planner import Wish
+from sulcnet.planning.budget import PlannedStep
+from sulcnet.planning.planner import PlanRequest
 from sulcnet.preprocessing.verify import verify_dataset
 from sulcnet.assembly import schedules
 from sulcnet.memory import planning
@@ -53,7 +53,7 @@ workspace, folders = raw_cohort(Path(sys.argv[1]))
 planning.steps_of = lambda asked: [Step("recon"), Step("full"), Step("scratch")]
 verify_dataset(folders, 2).raise_if_errors()
 fingerprint_dataset(folders, 2, overwrite=False)
-plan = plan_dataset(folders, Wish(net="resenc_unet", features=4, patch=(16, 16, 16)), 2)
+plan = plan_dataset(folders, PlanRequest(net="resenc_unet", features=4, patch=(16, 16, 16)), 2)
 print("sulcnet.memory.tracing" in sys.modules)
 preprocess_dataset(folders, "3d", 2, overwrite=False)
 

@@ -9,7 +9,7 @@ from real_data import real_data
 
 from sulcnet import plugins
 from sulcnet.memory.planning import plan_dataset
-from sulcnet.planning.planner import Wish
+from sulcnet.planning.planner import PlanRequest
 from sulcnet.records.workspace import EXPORT, METRICS, Workspace
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
@@ -26,7 +26,7 @@ def walls(tmp_path_factory) -> Workspace:
     (workspace.raw / NAME).symlink_to(folder)
     folders = workspace.folders(NAME)
     fingerprint_dataset(folders, 2, False)
-    plan_dataset(folders, Wish("resenc_unet", 8, patch=(32, 32, 32), batch=4))
+    plan_dataset(folders, PlanRequest("resenc_unet", 8, patch=(32, 32, 32), batch=4))
     preprocess_dataset(folders, "3d", 2, False)
     return workspace
 

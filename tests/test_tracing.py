@@ -12,7 +12,7 @@ from cohort import asked_tasks
 from sulcnet import plugins
 from sulcnet.errors import SulcnetError
 from sulcnet.memory.live_bytes import FREED
-from sulcnet.memory.needs import DECIDING, origin
+from sulcnet.memory.oracle import DECIDING, origin
 from sulcnet.memory.tracing import run_on_gpu, run_on_tensors, trace_step
 from sulcnet.networks import family
 from sulcnet.records.memory import PREDICT, MemoryTable, StepQuestion
@@ -173,7 +173,7 @@ def test_an_origin_names_all_code_that_takes_part_in_a_step():
     """What tracing imports and the origin does not name holds facts, reads files or draws data: no step runs it."""
     aside = {"cli", "errors", "limits", "log", "options", "plugins", "processes", "parallel", "records", "data", "io", "geometry",
              "evaluation", "phantoms", "planning", "preprocessing", "training", "training.checkpoint", "training.signals",
-             "assembly", "memory", "memory.needs", "inference", "files", "locks"}
+             "assembly", "memory", "memory.oracle", "inference", "files", "locks"}
     code = """
 import sys
 import sulcnet.memory.tracing

@@ -34,8 +34,8 @@ from sulcnet.io.store import read_array, write_array
 from sulcnet.memory import planning
 from sulcnet.memory.planning import plan_dataset
 from sulcnet.networks import family
-from sulcnet.planning.budget import Search, Step
-from sulcnet.planning.planner import Wish, asked_of, make_plan
+from sulcnet.planning.budget import PlannedStep, Search
+from sulcnet.planning.planner import PlanRequest, constraints_of, make_plan
 from sulcnet.pretraining._pretraining import build_method
 from sulcnet.records.experiment import Schedule
 from sulcnet.records.memory import StepNeed
@@ -66,7 +66,7 @@ def planned(plan: Plan, bag: int = 2, windows: int = 3, net: str = "resenc_unet"
     ({"spacing": (3.0, 1.0, 1.0), "shape": (90, 80, 1)}, 2),
 ])
 def test_slices_lie_across_the_coarsest_axis_and_flat_images_in_their_plane(facts, axis):
-    plan = make_plan(header(), fingerprint(**facts), Wish(configuration="2d"))
+    plan = make_plan(header(), fingerprint(**facts), PlanRequest(configuration="2d"))
     others = tuple(other for other in range(3) if other != axis)
     assert (plan.slice_axis, plan.axes) == (axis, others) and len(plan.spacing) == len(plan.median_shape) == 3
     assert plan.network_spacing == tuple(plan.spacing[other] for other in others)
@@ -77,34 +77,34 @@ def test_a_flat_image_stays_one_voxel_thick_whatever_its_spacing():
     thickness = dict(zip(facts.cases, (9.0, 9.0, 9.0, 1.0, 1.0)))
     cases = {name: case.replace(spacing=(1.0, 1.0, thickness[name])) for name, case in facts.cases.items()}
     facts = facts.replace(cases=cases)
-    plan = make_plan(header(), facts, Wish(configuration="2d"))
-    asked = asked_of(plan, facts, Wish(configuration="2d"), 4)
+    plan = make_plan(header(), facts, PlanRequest(configuration="2d"))
+    asked = constraints_of(plan, facts, PlanRequest(configuration="2d"), 4)
     assert plan.median_shape == (90, 80, 1) and (asked.median, asked.slices) == ((90.0, 80.0), 1)
 
 
 def test_the_user_names_the_axis_and_what_cannot_be_is_refused():
-    assert make_plan(header(), fingerprint(), Wish(configuration="2d", slice_axis=1)).slice_axis == 1
+    assert make_plan(header(), fingerprint(), PlanRequest(configuration="2d", slice_axis=1)).slice_axis == 1
     with pytest.raises(UsageError, match="--patch takes 2 numbers with -c 2d, found 3"):
-        Wish(configuration="2d", patch=(16, 16, 16))
+        PlanRequest(configuration="2d", patch=(16, 16, 16))
     with pytest.raises(UsageError, match="--patch takes 3 numbers with -c 3d, found 2"):
-        Wish(patch=(16, 16))
+        PlanRequest(patch=(16, 16))
     with pytest.raises(UsageError, match="--slice-axis does not go with -c 3d"):
-        Wish(slice_axis=0)
+        PlanRequest(slice_axis=0)
     with pytest.raises(ModelError, match="flat") as problem:
-        make_plan(header(), fingerprint(shape=(90, 80, 1)), Wish())
+        make_plan(header(), fingerprint(shape=(90, 80, 1)), PlanRequest())
     assert "-c 2d" in problem.value.hint
     with pytest.raises(ModelError, match="slice_axis: expected 0, 1, 2 or null, found 3"):
-        make_plan(header(), fingerprint(), Wish(configuration="2d")).replace(slice_axis=3)
+        make_plan(header(), fingerprint(), PlanRequest(configuration="2d")).replace(slice_axis=3)
 
 
 def test_an_old_plan_reads_and_one_of_two_numbers_is_refused():
-    plan = make_plan(header(), fingerprint(), Wish())
+    plan = make_plan(header(), fingerprint(), PlanRequest())
     before = plan.to_json()
     del before["slice_axis"]
     assert Plan.from_json(before) == plan and plan.axes == (0, 1, 2)
     with pytest.raises(ModelError, match="spacing: expected three positive numbers"):
         plan.replace(spacing=(1.0, 1.0))
-    volumes = planned(make_plan(header(), fingerprint(), Wish(configuration="2d")))
+    volumes = planned(make_plan(header(), fingerprint(), PlanRequest(configuration="2d")))
     with pytest.raises(ModelError, match="expected 3 dimensions, found 2"):
         volumes.replace(slice_axis=None)
 
@@ -114,7 +114,7 @@ def slices(tmp_path_factory):
     """A tiny 2-D network for a volume: every method and strategy, traced."""
     folders = Workspace.find(tmp_path_factory.mktemp("slices")).folders("Dataset001_PCS")
     facts = dict(shape=(20, 34, 60), spacing=(1.0, 1.0, 2.0))
-    return folders, write(folders, Wish("resenc_unet", 4, configuration="2d"), **facts)
+    return folders, write(folders, PlanRequest("resenc_unet", 4, configuration="2d"), **facts)
 
 
 def test_every_method_and_strategy_is_planned_for_slices(slices):
@@ -140,9 +140,9 @@ def test_the_class_of_a_volume_is_told_from_several_slices_and_that_of_a_flat_im
         return StepNeed(1, 1, "", {}, 1)
 
     for shape, drawn in (((20, 34, 60), (4, 5)), ((20, 34, 1), (1, 1))):
-        facts, wish = fingerprint(shape=shape), Wish("resenc_unet", 4, configuration="2d", slice_axis=2)
-        asked = asked_of(make_plan(header(), facts, wish), facts, wish, 4)
-        step = Search(family("resenc_unet"), asked, Step("full"), need).plan()[1]
+        facts, wish = fingerprint(shape=shape), PlanRequest("resenc_unet", 4, configuration="2d", slice_axis=2)
+        asked = constraints_of(make_plan(header(), facts, wish), facts, wish, 4)
+        step = Search(family("resenc_unet"), asked, PlannedStep("full"), need).plan()[1]
         assert (step.bag, step.windows) == drawn and step.patch_size == (20, 40)
 
 
@@ -160,9 +160,9 @@ def untraced(monkeypatch) -> None:
 
 def test_networks_planned_for_other_slices_do_not_stay(tmp_path, untraced):
     folders = Workspace.find(tmp_path).folders("Dataset001_PCS")
-    write(folders, Wish("unet_bn", 4, configuration="2d"))
-    assert set(plan_dataset(folders, Wish("resenc_unet", 4, configuration="2d")).networks) == {"unet_bn", "resenc_unet"}
-    turned = plan_dataset(folders, Wish("resenc_unet", 4, configuration="2d", slice_axis=1))
+    write(folders, PlanRequest("unet_bn", 4, configuration="2d"))
+    assert set(plan_dataset(folders, PlanRequest("resenc_unet", 4, configuration="2d")).networks) == {"unet_bn", "resenc_unet"}
+    turned = plan_dataset(folders, PlanRequest("resenc_unet", 4, configuration="2d", slice_axis=1))
     assert set(turned.networks) == {"resenc_unet"}
 
 
@@ -174,7 +174,7 @@ def test_a_network_without_a_form_for_slices_is_refused_when_it_is_planned(tmp_p
     monkeypatch.setattr(plugins, "_extra", [tmp_path / "plugins"])
     folders = Workspace.find(tmp_path).folders("Dataset001_PCS")
     with pytest.raises(ModelError, match="solid has no 2-D form") as problem:
-        write(folders, Wish("solid", 4, configuration="2d"))
+        write(folders, PlanRequest("solid", 4, configuration="2d"))
     assert "unet_bn" in problem.value.hint and "solid" not in problem.value.hint and not folders.plans.exists()
 
 
@@ -193,7 +193,7 @@ def test_both_configurations_share_what_is_prepared(raw, first, second, tmp_path
     fingerprint_dataset(folders, 1, True)
 
     def plan(configuration: str) -> Plan:
-        return plan_dataset(folders, Wish("resenc_unet", 4, configuration=configuration))
+        return plan_dataset(folders, PlanRequest("resenc_unet", 4, configuration=configuration))
 
     plan(first), plan(second)
     assert preprocess_dataset(folders, first, 1, False) == (4, 0)
@@ -205,7 +205,7 @@ def test_both_configurations_share_what_is_prepared(raw, first, second, tmp_path
 
 def test_a_guest_whose_host_prepares_otherwise_by_now_is_told(raw, tmp_path):
     folders, _ = raw
-    plan = make_plan(header(), fingerprint(), Wish(configuration="2d")).replace(prepared_as="3d")
+    plan = make_plan(header(), fingerprint(), PlanRequest(configuration="2d")).replace(prepared_as="3d")
     save_plan(folders.plans, plan)
     save_plan(folders.plans, plan.replace(configuration="3d", slice_axis=None, prepared_as="", spacing=(2.0, 2.0, 2.0)))
     with pytest.raises(ModelError, match="2d shares the prepared cases of 3d, which is planned otherwise") as problem:

@@ -9,7 +9,7 @@ import pytest
 import strangers
 
 import sulcnet
-from sulcnet.memory.needs import Needs
+from sulcnet.memory.oracle import MemoryOracle
 
 NAMES = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME",
          "SULCNET_CACHE")
@@ -109,7 +109,7 @@ def test_without_a_folder_for_temporary_files_shared_memory_takes_its_place(tmp_
 def test_a_cache_that_cannot_be_written_costs_the_cache_only(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("SULCNET_CACHE", str(tmp_path / "file/cache"))
-    with Needs.kept() as needs:
+    with MemoryOracle.kept() as needs:
         question, need = next(iter(needs.rows.items()))
         needs.learn({question: need})
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from sulcnet.memory.planning import plan_dataset
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
-from sulcnet.planning.planner import Wish
+from sulcnet.planning.planner import PlanRequest
 from sulcnet.records.workspace import DatasetFolders, Workspace
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
@@ -21,7 +21,7 @@ def prepared_phantoms(
     folders = Workspace.find(root).folders(name)
     write_dataset(folders.raw, draw_cohort(1, count, shape=shape, spacing=spacing), shares=shares)
     fingerprint_dataset(folders, workers, True)
-    plan_dataset(folders, Wish(NET, 4, gpu_gb=2, patch=(16, 16, 16), batch=2), workers)
+    plan_dataset(folders, PlanRequest(NET, 4, gpu_gb=2, patch=(16, 16, 16), batch=2), workers)
     preprocess_dataset(folders, "3d", workers, False)
     return folders
 

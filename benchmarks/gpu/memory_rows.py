@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from sulcnet.errors import SulcnetError
 from sulcnet.memory.live_bytes import CONVOLUTIONS, LiveBytes
-from sulcnet.memory.needs import Needs
+from sulcnet.memory.oracle import MemoryOracle
 from sulcnet.memory.tracing import Measured, run_on_gpu, run_on_tensors
 from sulcnet.records.memory import StepNeed, StepQuestion
 
@@ -39,7 +39,7 @@ def memory(tables: Tables, args: Namespace) -> None:
     device = torch.device(args.device, 0) if args.device == "cuda" else torch.device(args.device)
     tables.begin("Memory: foreseen against measured", "step", "live MiB", "allocated MiB", "%", "foreseen MiB", "reserved MiB", "%",
                  "survives with foreseen x")
-    with Needs.kept() as needs:
+    with MemoryOracle.kept() as needs:
         for asked in questions(args):
             name = told(asked).replace(" | ", ", ")
             try:

@@ -53,10 +53,10 @@ def rows(folder: Path) -> None:
     from speed import plan_for_card
 
     from sulcnet.errors import SulcnetError
-    from sulcnet.memory.needs import Needs, trace_need
+    from sulcnet.memory.oracle import MemoryOracle, trace_need
     from sulcnet.parallel import default_workers, map_cases
 
-    with Needs.kept() as needs:
+    with MemoryOracle.kept() as needs:
         missing = [asked for asked in asked_rows(GPU_PATCHES) if asked not in needs.rows]
         for asked, need in map_cases(trace_need, missing, default_workers(), "trace"):
             if isinstance(need, SulcnetError):

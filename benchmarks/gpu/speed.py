@@ -21,11 +21,11 @@ from sulcnet.data.loader import batches, image_batches
 from sulcnet.data.patches import PatchSource
 from sulcnet.data.region import learn_region
 from sulcnet.errors import SulcnetError
-from sulcnet.memory.needs import Needs
+from sulcnet.memory.oracle import MemoryOracle
 from sulcnet.memory.planning import plan_network, steps_of
 from sulcnet.memory.tracing import built_loop
 from sulcnet.parallel import default_workers
-from sulcnet.planning.budget import Asked, Candidate, Step, question_of
+from sulcnet.planning.budget import Candidate, Constraints, PlannedStep, question_of
 from sulcnet.records.plan import NetworkPlan, Plan, StepPlan, load_plan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.runs.folders import read_cases
@@ -127,16 +127,16 @@ def list_rows(args: Namespace, device: torch.device, cohort: Cohort | None, flop
             torch.cuda.empty_cache()
 
 
-def plan_for_card(net: str, tiny: bool) -> tuple[NetworkPlan, Asked]:
+def plan_for_card(net: str, tiny: bool) -> tuple[NetworkPlan, Constraints]:
     """Plan for the card; the rows were traced beforehand."""
     asked = asked_for(net, GB)
     if tiny:
-        asked = Asked(**{**vars(asked), "patch": (16, 16, 16), "batch": 2, "features": 4})
-    with Needs.kept() as needs:
+        asked = Constraints(**{**vars(asked), "patch": (16, 16, 16), "batch": 2, "features": 4})
+    with MemoryOracle.kept() as needs:
         return plan_network(net, asked, needs, default_workers()), asked
 
 
-def _row(network: NetworkPlan, asked: Asked, name: str, device: torch.device, cohort: Cohort | None, flops: float,
+def _row(network: NetworkPlan, asked: Constraints, name: str, device: torch.device, cohort: Cohort | None, flops: float,
          traffic: float) -> dict:
     planned = network.steps[name]
     step = next(step for step in steps_of(asked) if step.name == name)
@@ -155,7 +155,7 @@ def _row(network: NetworkPlan, asked: Asked, name: str, device: torch.device, co
     return {**cells, "with loader": loaded, "busy %": 100 * seconds / loaded, "peak GiB": peak}
 
 
-def _loop(network: NetworkPlan, asked: Asked, step: Step, planned: StepPlan, device: torch.device) -> tuple[Loop, list]:
+def _loop(network: NetworkPlan, asked: Constraints, step: PlannedStep, planned: StepPlan, device: torch.device) -> tuple[Loop, list]:
     candidate = Candidate(network.network, planned.patch_size, planned.bag, planned.windows)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

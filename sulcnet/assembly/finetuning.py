@@ -19,7 +19,7 @@ from sulcnet.records.plan import NetworkPlan, Plan
 from sulcnet.tasks._family import family_of
 from sulcnet.tasks._task import Layout, Task
 from sulcnet.training.method import Group, Method, Step, Term
-from sulcnet.tuning._tuned import Tuned
+from sulcnet.tuning._tuned import TunedNetwork
 from sulcnet.tuning._tuning import Tuning, TuningOptions
 
 
@@ -49,7 +49,7 @@ class FineTuning(Method):
 
     def __init__(self, model: Model, tuning: Tuning, options: TuningOptions | None = None):
         self.model, self.options = model, options or tuning.Options()
-        self.tuned = Tuned(tuning, model.network, self.options)
+        self.tuned = TunedNetwork(tuning, model.network, self.options)
         if self.options.views and model.network.frozen < len(model.network.encoder_channels):
             raise UsageError("--set views needs a frozen encoder; here some of it learns.", "Leave views away, or lower --top-fraction.")
         self.modules = nn.ModuleDict({"network": model.network, "heads": model.heads})

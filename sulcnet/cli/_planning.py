@@ -11,7 +11,7 @@ from sulcnet.cli._command import Parser, amount, positive
 from sulcnet.options import DEFAULT_PRESET, presets
 
 if TYPE_CHECKING:
-    from sulcnet.planning.planner import Wish
+    from sulcnet.planning.planner import PlanRequest
     from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Plan, StepPlan
 
 DEFAULT_NET = "swin_unetr_24"
@@ -25,7 +25,7 @@ def add_configuration(parser: Parser, known: Sequence[str] | None = ("3d", "2d")
                         help="configuration: 3d, or 2d, which sees one slice at a time (default: 3d)")
 
 
-def add_wish(parser: Parser) -> None:
+def add_plan_request(parser: Parser) -> None:
     """Add what a plan can be asked for."""
     group = parser.group("plan")
     group.add_argument("--net", default=DEFAULT_NET, choices=plugins.names("networks", "NETWORK"), metavar="NET",
@@ -43,13 +43,13 @@ def add_wish(parser: Parser) -> None:
     group.add_argument("--explain", action="store_true", help="print every patch that was tried, with bytes and arithmetic, and what else would fit")
 
 
-def wish_of(args: Namespace) -> Wish:
+def request_of(args: Namespace) -> PlanRequest:
     """Read the flags."""
-    from sulcnet.planning.planner import Wish
+    from sulcnet.planning.planner import PlanRequest
 
     patch = tuple(args.patch) if args.patch else None
     memory = _card() if args.gpu_memory == AUTO else args.gpu_memory
-    return Wish(
+    return PlanRequest(
         args.net, args.features, memory, args.preset, args.configuration, patch, args.batch, args.precision,
         args.slice_axis,
     )

@@ -15,7 +15,7 @@ from sulcnet.cli._command import (
     next_command,
     plans_flag,
 )
-from sulcnet.cli._planning import add_configuration, add_wish, sentence, wish_of
+from sulcnet.cli._planning import add_configuration, add_plan_request, request_of, sentence
 
 HELP = """Plan a dataset for a network: spacing and normalisation from the fingerprint; patch, batch and recomputation from the
 memory, for every pre-training method and tuning strategy by itself. No GPU is needed: whole training steps are run on fake
@@ -31,7 +31,7 @@ def arguments(parser: Parser) -> None:
     add_dataset(parser)
     add_configuration(parser)
     add_plans(parser)
-    add_wish(parser)
+    add_plan_request(parser)
     parser.group("plan").add_argument("--probe", action="store_true", help="run two real steps of everything planned on the GPU, and record what they took")
     add_workers(parser)
     add_quiet(parser)
@@ -44,10 +44,10 @@ def run(args: Namespace) -> str:
     from sulcnet.records.workspace import Workspace
 
     folders = Workspace.find(args.root).dataset(args.dataset, args.plans_name)
-    wish = wish_of(args)
-    plan = plan_dataset(folders, wish, args.workers)
+    request = request_of(args)
+    plan = plan_dataset(folders, request, args.workers)
     if args.probe:
-        plan = probe_plan(folders, plan, wish)
+        plan = probe_plan(folders, plan, request)
     then = next_command(args, "sulcnet_preprocess", "-d", args.dataset, "-c", args.configuration, *plans_flag(args))
     return f"{sentence(plan, args.net, args.explain)}\nPlan: {folders.plans}\nNext: {then}"
 

@@ -17,7 +17,7 @@ from sulcnet.cli._command import (
     plans_flag,
     root_flag,
 )
-from sulcnet.cli._planning import add_configuration, add_wish, sentence, wish_of
+from sulcnet.cli._planning import add_configuration, add_plan_request, request_of, sentence
 
 HELP = """From a raw dataset to prepared cases: verify it, measure it, plan a network for a memory budget, prepare every
 case. Cases that are finished and unchanged are skipped; verifying, measuring and planning are quick and done anew."""
@@ -31,7 +31,7 @@ def arguments(parser: Parser) -> None:
     add_dataset(parser)
     add_configuration(parser)
     add_plans(parser)
-    add_wish(parser)
+    add_plan_request(parser)
     parser.add_argument("--no-verify", action="store_true", help="trust the dataset; errors then show up later")
     add_workers(parser)
     add_overwrite(parser)
@@ -47,12 +47,12 @@ def run(args: Namespace) -> str:
     from sulcnet.records.workspace import Workspace
     from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
-    wish = wish_of(args)
+    request = request_of(args)
     folders = Workspace.find(args.root).dataset(args.dataset, args.plans_name)
     if not args.no_verify:
         verify_dataset(folders, args.workers).raise_if_errors(root_flag(args))
     fingerprint_dataset(folders, args.workers, overwrite=True)
-    plan = plan_dataset(folders, wish, args.workers)
+    plan = plan_dataset(folders, request, args.workers)
     done, before = preprocess_dataset(folders, args.configuration, args.workers, args.overwrite)
     prepared = f"{counted(done, 'case')} prepared, {before} finished before: {folders.prepared(plan.folder)}"
     train = next_command(args, "sulcnet_train", args.dataset, args.configuration, "--net", args.net, *plans_flag(args))

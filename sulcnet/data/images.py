@@ -71,8 +71,8 @@ class ImageSource:
         self.axes, self.label_like, self.ignored = plan.axes, plan.label_like, plan.ignored
         self.patch = thick(network_plan.patch_size, plan.axes, 1)
         seen = network_plan.patch_size, plan.label_like, plan.network_spacing
-        self.mover = Augmenter(spatial(augment), *seen)
-        self.spoiler = None if corruption is None else Augmenter(intensity(corruption), *seen)
+        self.spatial_augmenter = Augmenter(spatial(augment), *seen)
+        self.intensity_augmenter = None if corruption is None else Augmenter(intensity(corruption), *seen)
         self.reader = CaseReader()
 
     def case_of(self, step: int, slot: int, batch: int) -> PreparedCase:
@@ -107,11 +107,11 @@ class ImageSource:
 
     def _view(self, index: int, low: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         folder, case = self.cases[index]
-        draw = self.mover.draw(rng)
-        extra = thick(self.mover.margin(draw), self.axes, 0) // 2
+        draw = self.spatial_augmenter.draw(rng)
+        extra = thick(self.spatial_augmenter.margin(draw), self.axes, 0) // 2
         image, code = self._read(folder, case, low - extra, low + self.patch + extra)
-        image, code = self.mover.apply(flat(image, self.axes), flat(code, self.axes), draw)
-        corrupted = image if self.spoiler is None else self.spoiler.apply(image, None, self.spoiler.draw(rng))[0]
+        image, code = self.spatial_augmenter.apply(flat(image, self.axes), flat(code, self.axes), draw)
+        corrupted = image if self.intensity_augmenter is None else self.intensity_augmenter.apply(image, None, self.intensity_augmenter.draw(rng))[0]
         place = np.stack((low, low + self.patch - 1), axis=1).astype(np.float32)[list(self.axes)]
         label = np.where(code > 0, code - 1, UNKNOWN) if case.has_label else np.full(code.shape, UNKNOWN)
         if self.ignored is not None:

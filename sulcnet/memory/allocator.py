@@ -31,7 +31,7 @@ PRECISION = 200                         # smallest_device looks no closer than t
 Log = Sequence[tuple[int, int]]         # (storage number, bytes): bytes > 0 allocates, -1 frees, 0 takes nothing
 
 
-class OutOfMemory(Exception):
+class DeviceFull(Exception):
     """A replay needs more than its limit, even after it gave back what it could."""
 
 
@@ -50,7 +50,7 @@ def replay(log: Log, limit: int | None = None) -> Held:
         limit: bytes that the driver has to give, without the context and what libraries take for themselves.
 
     Raises:
-        OutOfMemory: the limit is too small.
+        DeviceFull: the limit is too small.
         KeyError: a storage is freed that is not allocated.
     """
     device = _Device(limit)
@@ -86,7 +86,7 @@ def smallest_device(log: Log) -> int:
         middle = (low + high) // 2
         try:
             high = replay(log, middle).reserved                     # never above `middle`; as a limit it changes no decision
-        except OutOfMemory:
+        except DeviceFull:
             low = middle
     return high
 
@@ -114,7 +114,7 @@ class _Device:
         if self.limit is not None and self.reserved + size > self.limit:
             self.reserved -= self._small.trim() + self._large.trim()
             if self.reserved + size > self.limit:
-                raise OutOfMemory(f"{self.reserved} bytes are reserved, {size} more pass the limit of {self.limit}")
+                raise DeviceFull(f"{self.reserved} bytes are reserved, {size} more pass the limit of {self.limit}")
         pool.grow(self._next, size)
         self._next += size + BLOCK                                  # the gap keeps neighbouring segments from merging
         self.reserved += size

@@ -43,7 +43,7 @@ FP32 = (
 ).split()
 
 
-class Trace(NamedTuple):
+class LiveTrace(NamedTuple):
     """What a step held and did.
 
     Attributes:
@@ -166,7 +166,7 @@ class LiveBytes(TorchDispatchMode):
         return sizes
 
 
-def trace(step: Callable[[], None], state: Mapping[str, Iterable[Tensor]]) -> Trace:
+def trace(step: Callable[[], None], state: Mapping[str, Iterable[Tensor]]) -> LiveTrace:
     """Run a whole training step, a run's first one, and tell what a later one holds.
 
     Args:
@@ -182,7 +182,7 @@ def trace(step: Callable[[], None], state: Mapping[str, Iterable[Tensor]]) -> Tr
     return _summed(live, given, began)
 
 
-def _summed(live: LiveBytes, given: dict[int, int], began: int) -> Trace:
+def _summed(live: LiveBytes, given: dict[int, int], began: int) -> LiveTrace:
     """Go through the step's log: peaks, and what was alive at the highest one.
 
     What the step makes and keeps, such as the optimiser's state, is there from the start: later steps begin with it.
@@ -214,7 +214,7 @@ def _summed(live: LiveBytes, given: dict[int, int], began: int) -> Trace:
     parts = Counter()
     for number, size in (alive if rising else at_peak).items():
         parts[live.kinds.get(number) or ("activations" if number in kept else "temporaries")] += size
-    return Trace(peak, ", ".join(filter(None, moment)), dict(parts), phases, live.arithmetic, _settled(live, given, began))
+    return LiveTrace(peak, ", ".join(filter(None, moment)), dict(parts), phases, live.arithmetic, _settled(live, given, began))
 
 
 def _settled(live: LiveBytes, given: dict[int, int], began: int) -> list[tuple[int, int]]:

@@ -1,6 +1,6 @@
 """Fingerprint -> plans.json: every method and strategy of a network, planned against the memory of a GPU.
 
-    plan = plan_dataset(folders, Wish("swin_unetr_24", gpu_gb=11), workers=2)
+    plan = plan_dataset(folders, PlanRequest("swin_unetr_24", gpu_gb=11), workers=2)
 
 What a step needs is looked up in the rows that came with the package, then in those traced here before, and traced on fake
 tensors where nobody asked yet: only then torch is imported, in worker processes where there are any.
@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 from sulcnet import plugins
 from sulcnet.errors import ModelError, SulcnetError
-from sulcnet.memory.needs import Needs, NotTraced
+from sulcnet.memory.oracle import MemoryOracle, NotTraced
 from sulcnet.networks import family
 from sulcnet.parallel import map_cases
-from sulcnet.planning.budget import CONTEXT, Asked, Candidate, Search, Step, card_bytes, question_of
-from sulcnet.planning.planner import Wish, asked_of, make_plan
+from sulcnet.planning.budget import CONTEXT, Candidate, Constraints, PlannedStep, Search, card_bytes, question_of
+from sulcnet.planning.planner import PlanRequest, constraints_of, make_plan
 from sulcnet.records.dataset import DatasetHeader
 from sulcnet.records.fingerprint import Fingerprint
 from sulcnet.records.memory import PREDICT, StepNeed, StepQuestion
@@ -46,7 +46,7 @@ class Planned(NamedTuple):
     traced: dict[StepQuestion, StepNeed]
 
 
-def plan_dataset(folders: DatasetFolders, wish: Wish, workers: int = 1) -> Plan:
+def plan_dataset(folders: DatasetFolders, request: PlanRequest, workers: int = 1) -> Plan:
     """Plan one network; others that were planned before stay in the plan as long as the preparation is the same.
 
     Raises:
@@ -57,11 +57,11 @@ def plan_dataset(folders: DatasetFolders, wish: Wish, workers: int = 1) -> Plan:
                          f"Measure it: sulcnet_extract_fingerprint -d {folders.name}")
     make_writable(folders.preprocessed)
     fingerprint = Fingerprint.load(folders.fingerprint)
-    plan = make_plan(DatasetHeader.read(folders.raw / DATASET_JSON), fingerprint, wish)
-    _check_dimensions(wish.net, len(plan.axes))
-    with Needs.kept() as needs:
-        network = plan_network(wish.net, asked_of(plan, fingerprint, wish, family(wish.net).features), needs, workers)
-    return _keep(folders, plan, wish.net, network)
+    plan = make_plan(DatasetHeader.read(folders.raw / DATASET_JSON), fingerprint, request)
+    _check_dimensions(request.net, len(plan.axes))
+    with MemoryOracle.kept() as oracle:
+        network = plan_network(request.net, constraints_of(plan, fingerprint, request, family(request.net).features), oracle, workers)
+    return _keep(folders, plan, request.net, network)
 
 
 def _keep(folders: DatasetFolders, plan: Plan, net: str, network: NetworkPlan) -> Plan:
@@ -100,7 +100,7 @@ def _networks_of(plan: Plan, plans: dict[str, Plan]) -> dict[str, NetworkPlan]:
     return before.networks if before.preparation_hash() == plan.preparation_hash() else {}
 
 
-def plan_network(net: str, asked: Asked, needs: Needs, workers: int = 1) -> NetworkPlan:
+def plan_network(net: str, constraints: Constraints, oracle: MemoryOracle, workers: int = 1) -> NetworkPlan:
     """Plan every method and strategy of a network.
 
     Args:
@@ -109,24 +109,24 @@ def plan_network(net: str, asked: Asked, needs: Needs, workers: int = 1) -> Netw
     Raises:
         ModelError: `full` does not fit; the smallest budget that would do is named.
     """
-    wanted = steps_of(asked)
+    wanted = steps_of(constraints)
     reference = next(step for name in (REFERENCE, UNLABELLED) for step in wanted if step.name == name)
-    spec = _only_shape(net, asked)
+    spec = _only_shape(net, constraints)
     if spec is None:
-        spec = _settled(_search(net, asked, None, [reference], needs, workers)[reference]).spec
-    found = _search(net, asked, spec, wanted, needs, workers)
+        spec = _settled(_search(net, constraints, None, [reference], oracle, workers)[reference]).spec
+    found = _search(net, constraints, spec, wanted, oracle, workers)
     first = _settled(found[reference]).plan
     steps = {step.name: result.plan for step, result in found.items() if result.plan}
     for step, result in found.items():
         if result.problem:
             log.info("%s is not planned: %s", step.name, result.problem.message)
-    prediction = _search_prediction(asked, spec, steps, needs, workers) if asked.tasks else None
+    prediction = _search_prediction(constraints, spec, steps, oracle, workers) if constraints.tasks else None
     return NetworkPlan(network=spec, **vars(first), steps=steps, prediction=prediction)
 
 
-def _only_shape(net: str, asked: Asked) -> NetworkSpec | None:
+def _only_shape(net: str, constraints: Constraints) -> NetworkSpec | None:
     """Give the network's shape if it does not depend on the patch."""
-    shapes = {family(net).topology(len(asked.median), len(asked.values), asked.features, (side,) * len(asked.median), asked.spacing)
+    shapes = {family(net).topology(len(constraints.median), len(constraints.values), constraints.features, (side,) * len(constraints.median), constraints.spacing)
               for side in (16, 64, 256)}
     return shapes.pop() if len(shapes) == 1 else None
 
@@ -137,7 +137,7 @@ def _settled(result: Planned) -> Planned:
     return result
 
 
-def probe_plan(folders: DatasetFolders, plan: Plan, wish: Wish) -> Plan:
+def probe_plan(folders: DatasetFolders, plan: Plan, request: PlanRequest) -> Plan:
     """Run real steps of everything that is planned on the GPU, and record what they took beside what was foreseen.
 
     Raises:
@@ -146,41 +146,41 @@ def probe_plan(folders: DatasetFolders, plan: Plan, wish: Wish) -> Plan:
     from sulcnet.memory.tracing import run_on_gpu
     from sulcnet.training.device import choose_device
 
-    device, network = choose_device("cuda"), plan.networks[wish.net]
-    asked = asked_of(plan, Fingerprint.load(folders.fingerprint), wish, family(wish.net).features)
+    device, network = choose_device("cuda"), plan.networks[request.net]
+    constraints = constraints_of(plan, Fingerprint.load(folders.fingerprint), request, family(request.net).features)
     steps = dict(network.steps)
-    for step in steps_of(asked):
+    for step in steps_of(constraints):
         if step.name not in steps:
             continue
         planned = steps[step.name]
         candidate = Candidate(network.network, planned.patch_size, planned.bag, planned.windows)
-        taken = run_on_gpu(question_of(asked, step, candidate, planned.batch_size, planned.accumulate, planned.recompute), device).reserved
+        taken = run_on_gpu(question_of(constraints, step, candidate, planned.batch_size, planned.accumulate, planned.recompute), device).reserved
         foreseen = planned.estimate.bytes - CONTEXT
         log.info("%s: %.2f GB taken, %.2f GB foreseen (%+.1f %%)", step.name, taken / 1e9, foreseen / 1e9, 100 * (foreseen / taken - 1))
         steps[step.name] = planned.replace(estimate=planned.estimate.replace(measured=taken))
-    return _keep(folders, plan, wish.net, network.replace(steps=steps))
+    return _keep(folders, plan, request.net, network.replace(steps=steps))
 
 
-def steps_of(asked: Asked) -> list[Step]:
+def steps_of(constraints: Constraints) -> list[PlannedStep]:
     """List what is planned for: every pre-training method, and where something is labelled every tuning strategy."""
     families = [plugins.find("pretraining", name, "METHOD") for name in plugins.names("pretraining", "METHOD")]
-    methods = [Step(family.name, family.views, family.reads_values) for family in families]
-    return [*methods, *(Step(name) for name in plugins.names("tuning", "TUNING") if asked.tasks)]
+    methods = [PlannedStep(family.name, family.views, family.reads_values) for family in families]
+    return [*methods, *(PlannedStep(name) for name in plugins.names("tuning", "TUNING") if constraints.tasks)]
 
 
-def _search(net: str, asked: Asked, spec: NetworkSpec | None, steps: Sequence[Step], needs: Needs, workers: int) -> dict[Step, Planned]:
+def _search(net: str, constraints: Constraints, spec: NetworkSpec | None, steps: Sequence[PlannedStep], oracle: MemoryOracle, workers: int) -> dict[PlannedStep, Planned]:
     """Plan steps from known rows; trace, several at a time, where rows are missing. Steps that hold the same are planned once."""
-    known = needs.known()
+    known = oracle.known()
     found, waiting = {}, []
     for step in dict.fromkeys(step.asked_as for step in steps):
         try:
-            found[step] = _plan_step(net, asked, spec, known, step)
+            found[step] = _plan_step(net, constraints, spec, known, step)
         except NotTraced:
             waiting.append(step)
-    plan = partial(_plan_step, net, asked, spec, needs)
+    plan = partial(_plan_step, net, constraints, spec, oracle)
     for step, result in map_cases(plan, waiting, workers, "trace"):
         found[step] = _planned(result)
-        needs.learn(found[step].traced)
+        oracle.learn(found[step].traced)
     return {step: found[step.asked_as] for step in steps}
 
 
@@ -191,53 +191,53 @@ def _planned(result: Any) -> Any:
     return result
 
 
-def _plan_step(net: str, asked: Asked, spec: NetworkSpec | None, needs: Needs, step: Step) -> Planned:
+def _plan_step(net: str, constraints: Constraints, spec: NetworkSpec | None, oracle: MemoryOracle, step: PlannedStep) -> Planned:
     """Plan one step, often in a process of its own."""
-    needs = replace(needs, traced={})
+    oracle = replace(oracle, traced={})
     try:
-        return Planned(*Search(family(net), asked, step, needs, spec).plan(), None, needs.traced)
+        return Planned(*Search(family(net), constraints, step, oracle, spec).plan(), None, oracle.traced)
     except SulcnetError as problem:     # nothing to adapt, or nothing fits: the other steps can still be planned
-        return Planned(None, None, problem, needs.traced)
+        return Planned(None, None, problem, oracle.traced)
 
 
-def _search_prediction(asked: Asked, spec: NetworkSpec, steps: dict[str, StepPlan], needs: Needs, workers: int) -> PredictionPlan:
+def _search_prediction(constraints: Constraints, spec: NetworkSpec, steps: dict[str, StepPlan], oracle: MemoryOracle, workers: int) -> PredictionPlan:
     """Plan prediction from known rows; trace where rows are missing."""
     try:
-        return _plan_prediction(asked, spec, steps, needs.known())
+        return _plan_prediction(constraints, spec, steps, oracle.known())
     except NotTraced:
-        work = partial(_trace_prediction, asked, spec, steps, needs)
+        work = partial(_trace_prediction, constraints, spec, steps, oracle)
     (_, result), = map_cases(work, [PREDICT], workers, "trace")
     plan, traced = _planned(result)
-    needs.learn(traced)
+    oracle.learn(traced)
     return plan
 
 
 def _trace_prediction(
-    asked: Asked, spec: NetworkSpec, steps: dict[str, StepPlan], needs: Needs, item: str
+    constraints: Constraints, spec: NetworkSpec, steps: dict[str, StepPlan], oracle: MemoryOracle, item: str
 ) -> tuple[PredictionPlan, dict[StepQuestion, StepNeed]]:
     """Plan prediction, often in a process of its own; give the rows that were traced too."""
-    needs = replace(needs, traced={})
-    return _plan_prediction(asked, spec, steps, needs), needs.traced
+    oracle = replace(oracle, traced={})
+    return _plan_prediction(constraints, spec, steps, oracle), oracle.traced
 
 
-def _plan_prediction(asked: Asked, spec: NetworkSpec, steps: dict[str, StepPlan], needs: Needs) -> PredictionPlan:
+def _plan_prediction(constraints: Constraints, spec: NetworkSpec, steps: dict[str, StepPlan], oracle: MemoryOracle) -> PredictionPlan:
     """Plan windows per pass for the largest patch that a strategy has; sums stay on the GPU if the largest case's fit.
 
     Sums are those of a whole volume, also where a window is a piece of a slice.
     """
     patch = max((plan.patch_size for name, plan in steps.items() if name in plugins.names("tuning", "TUNING")), key=prod)
-    voxels = asked.slices * prod(max(size, side) for size, side in zip(asked.largest, patch))
+    voxels = constraints.slices * prod(max(size, side) for size, side in zip(constraints.largest, patch))
     # Of each task per voxel its maps, and their weights.
-    sums = 4 * sum(task.outputs + 1 for task in asked.tasks.values() if task.per == VOXEL) * voxels
+    sums = 4 * sum(task.outputs + 1 for task in constraints.tasks.values() if task.per == VOXEL) * voxels
 
     def estimate(batch: int, more: int) -> MemoryEstimate:
-        need = needs(question_of(asked, Step(PREDICT), Candidate(spec, patch, 1, 1), batch, 1, "none"))
-        return MemoryEstimate("traced", card_bytes(family(spec.name), need, "none", more), asked.budget, need.live + more, need.parts, need.moment, need.arithmetic)
+        need = oracle(question_of(constraints, PlannedStep(PREDICT), Candidate(spec, patch, 1, 1), batch, 1, "none"))
+        return MemoryEstimate("traced", card_bytes(family(spec.name), need, "none", more), constraints.budget, need.live + more, need.parts, need.moment, need.arithmetic)
 
     batch, choices = MOST_WINDOWS, []
     while batch:
         choices += [PredictionPlan(batch, "gpu", estimate(batch, int(sums))), PredictionPlan(batch, "cpu", estimate(batch, 0))]
-        fits = [choice for choice in choices[-2:] if choice.estimate.bytes <= asked.budget]
+        fits = [choice for choice in choices[-2:] if choice.estimate.bytes <= constraints.budget]
         if fits:
             break
         batch //= 2

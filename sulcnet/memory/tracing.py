@@ -24,7 +24,7 @@ from sulcnet.assembly.schedules import schedule_of
 from sulcnet.data._workers import each, tensors
 from sulcnet.data.loader import Batch, Images
 from sulcnet.memory.allocator import smallest_device
-from sulcnet.memory.live_bytes import Trace, cuda_autocast_rules, fake_modules, trace
+from sulcnet.memory.live_bytes import LiveTrace, cuda_autocast_rules, fake_modules, trace
 from sulcnet.options import merged, named, resolve
 from sulcnet.pretraining._pretraining import Pretraining, build_method
 from sulcnet.records.memory import PREDICT, StepNeed, StepQuestion
@@ -63,7 +63,7 @@ def trace_step(question: StepQuestion) -> StepNeed:
     return StepNeed(found.live, smallest_device(found.log), found.moment, found.parts, found.arithmetic)
 
 
-def run_on_tensors(question: StepQuestion, fake: bool = True) -> Trace:
+def run_on_tensors(question: StepQuestion, fake: bool = True) -> LiveTrace:
     """Run whole steps on fake tensors, or on real ones of the CPU, which hold the same."""
     with cuda_autocast_rules():
         modules, method, batches = _built(question)

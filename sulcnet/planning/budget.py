@@ -1,6 +1,6 @@
 """A memory budget -> patch, batch and recomputation of one step: the largest useful patch first, then the preset's batch.
 
-    plan = Search(family, asked, Step("top"), need).plan()
+    plan = Search(family, constraints, PlannedStep("top"), need).plan()
 
     median case 90x190x160 -> 96x192x160 -> 96x160x160 -> 96x160x128 -> ... -> 64x64x64     candidates, large to small
                                   no            no            yes                            one image at a time: fits?
@@ -40,7 +40,7 @@ CHEAP = 0.05                            # more arithmetic than this is not spent
 SAME = {"scratch": "full"}              # a random start holds what a pre-trained one does
 
 
-class Step(NamedTuple):
+class PlannedStep(NamedTuple):
     """A method or strategy; `views` per sample of a pre-training method, 0 for a strategy.
 
     `values`: whether it matters which values label-like channels have.
@@ -51,13 +51,13 @@ class Step(NamedTuple):
     values: bool = False
 
     @property
-    def asked_as(self) -> Step:
+    def asked_as(self) -> PlannedStep:
         """Give the step that holds the same and whose rows are asked for."""
         return self._replace(name=SAME.get(self.name, self.name))
 
 
 @dataclass(frozen=True)
-class Asked:
+class Constraints:
     """What all steps of a plan have in common.
 
     Attributes:
@@ -95,12 +95,12 @@ class Candidate(NamedTuple):
     windows: int
 
 
-def question_of(asked: Asked, step: Step, candidate: Candidate, images: int, accumulate: int, recompute: str) -> StepQuestion:
+def question_of(constraints: Constraints, step: PlannedStep, candidate: Candidate, images: int, accumulate: int, recompute: str) -> StepQuestion:
     """Ask what a step of `accumulate` micro-batches needs, each of so many samples."""
-    tasks = {} if step.views else asked.tasks
-    values = asked.values if step.values else (0,) * len(asked.values)
-    return StepQuestion(step.asked_as.name, identity(asked.preset), candidate.spec, candidate.patch, images,
-                        candidate.windows, candidate.bag, accumulate, tasks, values, asked.precision, recompute)
+    tasks = {} if step.views else constraints.tasks
+    values = constraints.values if step.values else (0,) * len(constraints.values)
+    return StepQuestion(step.asked_as.name, identity(constraints.preset), candidate.spec, candidate.patch, images,
+                        candidate.windows, candidate.bag, accumulate, tasks, values, constraints.precision, recompute)
 
 
 def card_bytes(family: NetworkFamily, need: StepNeed, recompute: str, more: int = 0) -> int:
@@ -117,8 +117,8 @@ class Search:
     """
 
     family: NetworkFamily
-    asked: Asked
-    step: Step
+    constraints: Constraints
+    step: PlannedStep
     need: Need
     spec: NetworkSpec | None = None
     tried: list[str] = field(default_factory=list)
@@ -144,16 +144,16 @@ class Search:
     @cached_property
     def usual(self) -> NetworkOptions:
         """What the preset asks of this network's plan."""
-        return resolve(self.asked.preset, {}, self.family)[0]
+        return resolve(self.constraints.preset, {}, self.family)[0]
 
     @cached_property
     def candidates(self) -> list[Candidate]:
         """List patches, large to small; what the user asked for stands alone."""
-        asked = self.asked
-        if asked.patch:
-            return [self._fit(asked.patch)]
+        constraints = self.constraints
+        if constraints.patch:
+            return [self._fit(constraints.patch)]
         edge = self.usual.patch
-        first = (edge,) * len(asked.median) if edge else tuple(ceil(size) for size in asked.median)
+        first = (edge,) * len(constraints.median) if edge else tuple(ceil(size) for size in constraints.median)
         found = [self._fit(tuple(max(self.family.smallest_patch, size) for size in first))]
         while (smaller := self._shorter(found[-1])) is not None:
             found.append(self._fit(smaller))
@@ -164,7 +164,7 @@ class Search:
     def _fit(self, patch: Sequence[int]) -> Candidate:
         """Choose the network for a patch where it is not settled, and round the patch up to what the network can halve."""
         family = self.family
-        spec = self.spec or family.topology(len(patch), len(self.asked.values), self.asked.features, patch, self.asked.spacing)
+        spec = self.spec or family.topology(len(patch), len(self.constraints.values), self.constraints.features, patch, self.constraints.spacing)
         family.check(spec)
         fitted = family.fitted(spec, patch)
         return Candidate(spec, fitted, *self._windows(fitted))
@@ -173,11 +173,11 @@ class Search:
         """Give (bag, windows) per sample: one where a window covers the median case, else a bag and one for the mask."""
         if self.step.views:
             return 1, self.step.views
-        covered = self.asked.slices == 1 and all(np.array(patch) >= 0.95 * np.array(self.asked.median))
-        asked = {task.per for task in self.asked.tasks.values()}
-        if IMAGE not in asked or covered:
+        covered = self.constraints.slices == 1 and all(np.array(patch) >= 0.95 * np.array(self.constraints.median))
+        kinds = {task.per for task in self.constraints.tasks.values()}
+        if IMAGE not in kinds or covered:
             return 1, 1
-        return BAG, BAG + (VOXEL in asked)
+        return BAG, BAG + (VOXEL in kinds)
 
     def _shorter(self, candidate: Candidate) -> Shape | None:
         """Shorten the axis that covers the largest part of the case, so that the patch keeps the case's aspect.
@@ -190,13 +190,13 @@ class Search:
                     and prod(np.delete(deep, axis)) * (deep[axis] - 1) >= LEAST_DEEP]
         if not possible:
             return None
-        covers = lambda axis: patch[axis] - steps[axis] >= self.asked.region[axis]
-        axis = max(possible, key=lambda axis: (covers(axis), patch[axis] / self.asked.median[axis]))
+        covers = lambda axis: patch[axis] - steps[axis] >= self.constraints.region[axis]
+        axis = max(possible, key=lambda axis: (covers(axis), patch[axis] / self.constraints.median[axis]))
         return tuple(int(size) - int(steps[axis]) * (other == axis) for other, size in enumerate(patch))
 
     def _wanted(self, candidate: Candidate) -> int:
         """Count the samples per step that were asked for, else the preset's."""
-        return self.asked.batch or max(self._least(candidate), self.usual.windows // candidate.windows)
+        return self.constraints.batch or max(self._least(candidate), self.usual.windows // candidate.windows)
 
     def _least(self, candidate: Candidate) -> int:
         """Count the samples below which a step would mean something else.
@@ -229,7 +229,7 @@ class Search:
             alone = self.candidates[low].windows == 1 < self.candidates[-1].windows
             place = low if low == 0 or alone else self._guess(low, high, held)
             held[self._voxels(place)] = self._tried(place, recompute)
-            if held[self._voxels(place)] > self.asked.budget:
+            if held[self._voxels(place)] > self.constraints.budget:
                 low = place + 1
             elif alone:
                 return place
@@ -239,7 +239,7 @@ class Search:
 
     def _guess(self, low: int, high: int, held: dict[int, int]) -> int:
         """Guess which candidate is the first that fits: bytes grow about as voxels do."""
-        voxels = np.interp(self.asked.budget, sorted(held.values()), sorted(held))
+        voxels = np.interp(self.constraints.budget, sorted(held.values()), sorted(held))
         return next((place for place in range(low, high) if self._voxels(place) <= voxels), high - 1)
 
     def _voxels(self, place: int) -> int:
@@ -247,12 +247,12 @@ class Search:
 
     def _fits(self, place: int, recompute: str, images: int | None = None) -> bool:
         """Tell whether so many samples fit, by default the fewest that a step can do with."""
-        return self._tried(place, recompute, images) <= self.asked.budget
+        return self._tried(place, recompute, images) <= self.constraints.budget
 
     def _tried(self, place: int, recompute: str, images: int | None = None) -> int:
         """Give the bytes of a candidate, and write down that it was looked at."""
         candidate = self.candidates[place]
-        images = images or self.asked.batch or self._least(candidate)
+        images = images or self.constraints.batch or self._least(candidate)
         need = self._need(candidate, images, recompute)
         total = self._total(need, recompute)
         self.tried.append(f"{'x'.join(map(str, candidate.patch))}{_also(recompute)}, batch {images} of {candidate.windows}: "
@@ -261,18 +261,18 @@ class Search:
 
     def _batch(self, candidate: Candidate, recompute: str) -> tuple[int, MemoryEstimate]:
         """Find the most samples per micro-batch that fit, dividing those that a step asks for."""
-        wanted, least = self._wanted(candidate), self.asked.batch or self._least(candidate)
+        wanted, least = self._wanted(candidate), self.constraints.batch or self._least(candidate)
         for images in (count for count in range(wanted, least - 1, -1) if wanted % count == 0):
             need = self._need(candidate, images, recompute)
             total = self._total(need, recompute)
-            if total <= self.asked.budget or images == least:
-                return images, MemoryEstimate("traced", total, self.asked.budget, need.live, need.parts, need.moment, need.arithmetic)
+            if total <= self.constraints.budget or images == least:
+                return images, MemoryEstimate("traced", total, self.constraints.budget, need.live, need.parts, need.moment, need.arithmetic)
         raise AssertionError("the least number of samples divides what is wanted")
 
     def _need(self, candidate: Candidate, images: int, recompute: str) -> StepNeed:
         """Ask for a micro-batch of so many samples, as part of the whole step."""
         times = ceil(self._wanted(candidate) / images)
-        need = self.need(question_of(self.asked, self.step, candidate, images, min(times, 2), recompute))
+        need = self.need(question_of(self.constraints, self.step, candidate, images, min(times, 2), recompute))
         # What two micro-batches hold is what more of them hold, but for their inputs, which all lie on the card.
         given = need.parts.get("data", 0)
         more = given // 2 * max(0, times - 2)
@@ -293,32 +293,32 @@ class Search:
         if place == 0:
             return
         larger = self.candidates[place - 1]
-        name, least = "x".join(map(str, larger.patch)), self.asked.batch or self._least(larger)
+        name, least = "x".join(map(str, larger.patch)), self.constraints.batch or self._least(larger)
         # What was tried for this patch tells what it takes plainly; the share that is cheap is alike for all patches.
         usual = self._cheap or "none"
         plain = self._need(larger, least, usual).arithmetic / (1 + self._extra(0, usual))
         for way in self.family.recomputes:
             need = self._need(larger, least, way)
-            if way != recompute and self._total(need, way) <= self.asked.budget:
+            if way != recompute and self._total(need, way) <= self.constraints.budget:
                 yield f"{name} would fit with --set recompute={way}, about {100 * (need.arithmetic / plain - 1):.0f} % more arithmetic"
                 return
         way = usual if recompute == "none" else recompute
         yield f"{name}{_also(way)} needs {self._total(self._need(larger, least, way), way) / 1e9:.1f} GB"
 
     def _reason(self, candidate: Candidate, place: int, recompute: str) -> str:
-        asked, also = self.asked, _also(recompute)
+        constraints, also = self.constraints, _also(recompute)
         if also:
             also += f" at {100 * self._extra(place, recompute):+.0f} % arithmetic"
-        if asked.patch is not None:
-            return ("as asked" if candidate.patch == tuple(asked.patch) else "as asked, rounded up for the network") + also
+        if constraints.patch is not None:
+            return ("as asked" if candidate.patch == tuple(constraints.patch) else "as asked, rounded up for the network") + also
         if place > 0:
-            covers = any(asked.region) and all(np.array(candidate.patch) >= asked.region)
+            covers = any(constraints.region) and all(np.array(candidate.patch) >= constraints.region)
             return f"the largest that fits the budget{', and it covers the region of interest' * covers}{also}"
-        covered = "covers the median case" if asked.slices == 1 else "covers a slice of the median case"
-        return (f"the preset's, {asked.preset}" if self.usual.patch else covered) + also
+        covered = "covers the median case" if constraints.slices == 1 else "covers a slice of the median case"
+        return (f"the preset's, {constraints.preset}" if self.usual.patch else covered) + also
 
     def _limit(self, place: int) -> str:
-        if self.asked.patch is not None:
+        if self.constraints.patch is not None:
             return "the user"
         if place > 0:
             return "memory"
@@ -327,12 +327,12 @@ class Search:
     def _refuse(self) -> None:
         """Say what would do: the smallest candidate in the way that takes least."""
         last = self.candidates[-1]
-        least = self.asked.batch or self._least(last)
+        least = self.constraints.batch or self._least(last)
         totals = {way: self._total(self._need(last, least, way), way) for way in ("none", *self.family.recomputes)}
         way = min(totals, key=totals.get)
         patch, needed = "x".join(map(str, last.patch)), ceil(totals[way] / 1e8) / 10
         raise ModelError(
-            f"{self.family.name} with {self.step.name} does not fit {self.asked.budget / 1e9:g} GB: "
+            f"{self.family.name} with {self.step.name} does not fit {self.constraints.budget / 1e9:g} GB: "
             f"patch {patch}{_also(way)} needs {needed:g} GB.",
             f"Plan with --gpu-memory {needed:g}, or a smaller network (--net, --features).",
         )

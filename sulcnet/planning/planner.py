@@ -1,7 +1,7 @@
 """Fingerprint -> plan: spacing, normalisation, and what every step of a network is planned for.
 
-    plan = make_plan(header, fingerprint, Wish(net="resenc_unet", features=16, gpu_gb=8.0))
-    asked = asked_of(plan, fingerprint, wish, features=16)     # budget.Search plans each method and strategy for it
+    plan = make_plan(header, fingerprint, PlanRequest(net="resenc_unet", features=16, gpu_gb=8.0))
+    constraints = constraints_of(plan, fingerprint, request, features=16)     # budget.Search plans each method and strategy for it
 
 A 2-D plan prepares volumes as a 3-D one does, and so shares its cases; a network then sees one slice at a time.
 """
@@ -15,7 +15,7 @@ from math import ceil
 import numpy as np
 
 from sulcnet.errors import ModelError, UsageError
-from sulcnet.planning.budget import Asked
+from sulcnet.planning.budget import Constraints
 from sulcnet.planning.normalisation import choose
 from sulcnet.records.dataset import DatasetHeader
 from sulcnet.records.fingerprint import CaseFacts, Fingerprint
@@ -27,7 +27,7 @@ TWO_D = "2d"                            # the configuration of slices
 
 
 @dataclass(frozen=True)
-class Wish:
+class PlanRequest:
     """What the user asked of the plan.
 
     `patch` has a number per axis that the network sees; `slice_axis` is for 2d alone.
@@ -56,7 +56,7 @@ class Wish:
                              f"Plan slices with -c {TWO_D}, or leave it out.")
 
 
-def make_plan(header: DatasetHeader, fingerprint: Fingerprint, wish: Wish) -> Plan:
+def make_plan(header: DatasetHeader, fingerprint: Fingerprint, request: PlanRequest) -> Plan:
     """Plan one configuration: everything that preparation depends on, and the axis of slices; networks follow.
 
     Raises:
@@ -64,13 +64,13 @@ def make_plan(header: DatasetHeader, fingerprint: Fingerprint, wish: Wish) -> Pl
     """
     spacing = target_spacing(fingerprint)
     flat = _flat_axis(fingerprint)
-    if flat is not None and wish.configuration != TWO_D:
+    if flat is not None and request.configuration != TWO_D:
         raise ModelError(f"The images of {fingerprint.dataset} are flat: one voxel along an axis.",
                          f"Plan them with -c {TWO_D}.")
     return Plan(
         dataset=fingerprint.dataset,
-        configuration=wish.configuration,
-        preset=wish.preset,
+        configuration=request.configuration,
+        preset=request.preset,
         channels=header.channel_names,
         labels={"background": 0, **{name: value for name, value in header.labels.items() if value != 0}},
         tasks=tasks_of(header),
@@ -80,7 +80,7 @@ def make_plan(header: DatasetHeader, fingerprint: Fingerprint, wish: Wish) -> Pl
         normalisation=tuple(choose(channel) for channel in fingerprint.channels),
         networks={},
         regions_class_order=header.regions_class_order,
-        slice_axis=_slice_axis(wish, flat, spacing) if wish.configuration == TWO_D else None,
+        slice_axis=_slice_axis(request, flat, spacing) if request.configuration == TWO_D else None,
     )
 
 
@@ -90,31 +90,31 @@ def _flat_axis(fingerprint: Fingerprint) -> int | None:
     return int(flat.argmax()) if flat.any() else None
 
 
-def _slice_axis(wish: Wish, flat: int | None, spacing: Sequence[float]) -> int:
+def _slice_axis(request: PlanRequest, flat: int | None, spacing: Sequence[float]) -> int:
     """Choose the axis across slices: the user's, that along which images are flat, the coarsest, the first."""
-    if wish.slice_axis is not None:
-        return wish.slice_axis
+    if request.slice_axis is not None:
+        return request.slice_axis
     if flat is not None:
         return flat
     return int(np.round(np.array(spacing) / min(spacing), 2).argmax())      # headers are not exact
 
 
-def asked_of(plan: Plan, fingerprint: Fingerprint, wish: Wish, features: int) -> Asked:
+def constraints_of(plan: Plan, fingerprint: Fingerprint, request: PlanRequest, features: int) -> Constraints:
     """Gather what the memory of every step depends on; `features` are the network's own where the user named none."""
     shapes, axes = resampled_shapes(fingerprint, plan.spacing), list(plan.axes)
-    return Asked(
+    return Constraints(
         preset=plan.preset,
-        budget=int(wish.gpu_gb * 1e9),
+        budget=int(request.gpu_gb * 1e9),
         median=tuple(np.median(shapes[:, axes], axis=0).tolist()),
         largest=tuple(shapes[:, axes].max(axis=0).tolist()),
         region=region_of_interest(fingerprint, plan),
         spacing=plan.network_spacing,
         tasks=traced_as(plan.tasks),
         values=tuple(len(channel.values) for channel in plan.normalisation),
-        features=wish.features or features,
-        precision=wish.precision,
-        patch=wish.patch,
-        batch=wish.batch,
+        features=request.features or features,
+        precision=request.precision,
+        patch=request.patch,
+        batch=request.batch,
         slices=1 if plan.slice_axis is None else ceil(shapes[:, plan.slice_axis].max()),
     )
 

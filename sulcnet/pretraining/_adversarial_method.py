@@ -19,7 +19,7 @@ from sulcnet.data.loader import Images
 from sulcnet.losses import Ratio
 from sulcnet.losses.adversarial import adaptive_weight, critic_accuracy, critic_loss, generator_loss
 from sulcnet.networks.critic import Critic
-from sulcnet.pretraining._image import image_terms, spoil
+from sulcnet.pretraining._image import corrupt, image_terms
 from sulcnet.pretraining._pretraining import Pretraining, total
 from sulcnet.training.method import Group, Step, Term
 
@@ -42,7 +42,7 @@ class Adversarial(Pretraining):
 
     def corruption(self) -> AugmentOptions | None:
         """Corrupt as `recon` does, so that the critic is the only difference."""
-        return spoil(self.options.corruption)
+        return corrupt(self.options.corruption)
 
     def steps(self, batch: Images) -> Iterator[Step]:
         output = self.reconstruct(batch.corrupted)

@@ -19,7 +19,7 @@ from sulcnet.data.augment_options import AugmentOptions
 from sulcnet.data.loader import Images
 from sulcnet.losses import Ratio
 from sulcnet.pretraining._contrast import ImageContrast, PatchContrast
-from sulcnet.pretraining._image import LIGHT, image_terms, spoil
+from sulcnet.pretraining._image import LIGHT, corrupt, image_terms
 from sulcnet.pretraining._pretraining import Pretraining, total
 from sulcnet.training.method import Group, Step, Term
 
@@ -48,7 +48,7 @@ class Views(Pretraining):
 
     def corruption(self) -> AugmentOptions | None:
         """Spoil each view by itself."""
-        return spoil(self.options.corruption, KINDS)
+        return corrupt(self.options.corruption, KINDS)
 
     def steps(self, batch: Images) -> Iterator[Step]:
         if self.progress is None or self.progress.step % self.cycle == 0:

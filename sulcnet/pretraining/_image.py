@@ -25,7 +25,7 @@ def image_terms(output: Tensor, batch: Images, loss: str) -> dict[str, Term]:
     return {"loss/ssim": Term(0.5, structure), "loss/l1": Term(0.5, l1(output, batch.image, batch.inside))}
 
 
-def spoil(share: float, kinds: tuple[str, ...] = LIGHT) -> AugmentOptions | None:
+def corrupt(share: float, kinds: tuple[str, ...] = LIGHT) -> AugmentOptions | None:
     """Choose how inputs are corrupted: this share of channels gets each kind; of these a label-like one gets noise alone."""
     chosen = {f"{kind}_probability": share for kind in kinds}
     return AugmentOptions.off().replace(**chosen, noise_on_label_like=True) if share else None

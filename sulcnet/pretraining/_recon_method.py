@@ -11,7 +11,7 @@ from sulcnet.data.augment_options import AugmentOptions
 from sulcnet.data.loader import Images
 from sulcnet.losses import Ratio
 from sulcnet.losses.ssim import ssim, to_unit
-from sulcnet.pretraining._image import image_terms, spoil
+from sulcnet.pretraining._image import corrupt, image_terms
 from sulcnet.pretraining._pretraining import Pretraining, total
 from sulcnet.training.method import Step, Term
 
@@ -25,7 +25,7 @@ class Recon(Pretraining):
 
     def corruption(self) -> AugmentOptions | None:
         """Choose noise, blur, gamma and a bias field; of these a label-like channel gets noise alone."""
-        return spoil(self.options.corruption)
+        return corrupt(self.options.corruption)
 
     def steps(self, batch: Images) -> Iterator[Step]:
         yield Step("network", self.terms(self.reconstruct(batch.corrupted), batch))

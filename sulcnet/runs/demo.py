@@ -15,7 +15,7 @@ from sulcnet.io import read_image, read_label
 from sulcnet.memory.planning import plan_dataset
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
-from sulcnet.planning.planner import Wish
+from sulcnet.planning.planner import PlanRequest
 from sulcnet.prediction.scoring import score_run
 from sulcnet.preprocessing.verify import verify_dataset
 from sulcnet.records.dataset import Case, Dataset
@@ -63,7 +63,7 @@ def demonstrate(
     log.info("verify, fingerprint, plan, preprocess")
     verify_dataset(folders, workers).raise_if_errors()
     fingerprint_dataset(folders, workers, overwrite=True)
-    plan = plan_dataset(folders, Wish(net=NET, features=FEATURES), workers)
+    plan = plan_dataset(folders, PlanRequest(net=NET, features=FEATURES), workers)
     preprocess_dataset(folders, plan.configuration, workers, overwrite=False)
     spec = RunSpec(TRAIN, (NAME,), plan.configuration, network=NET, seed=seed, epochs=epochs, settings=SETTINGS)
     run = execute(workspace, spec, Execution(device), Drawing(picture))

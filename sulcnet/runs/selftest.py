@@ -29,7 +29,7 @@ from sulcnet.memory.tracing import take_step
 from sulcnet.networks import family
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
-from sulcnet.planning.planner import Wish
+from sulcnet.planning.planner import PlanRequest
 from sulcnet.prediction.scoring import score_run
 from sulcnet.preprocessing.verify import verify_dataset
 from sulcnet.records.dataset import Classification, Dataset, DatasetHeader
@@ -149,7 +149,7 @@ def _measure(folders: DatasetFolders) -> str:
 
 
 def _plan(folders: DatasetFolders) -> str:
-    plan = plan_dataset(folders, Wish(NET, FEATURES, gpu_gb=2, patch=(PATCH,) * 3, batch=2), WORKERS)
+    plan = plan_dataset(folders, PlanRequest(NET, FEATURES, gpu_gb=2, patch=(PATCH,) * 3, batch=2), WORKERS)
     return f"{len(plan.networks[NET].steps)} methods and strategies"
 
 

@@ -1,6 +1,6 @@
 """A network under a tuning strategy: what is frozen, what learns, and how much that is.
 
-    tuned = Tuned(plugins.find("tuning", "top", "TUNING"), network, options)
+    tuned = TunedNetwork(plugins.find("tuning", "top", "TUNING"), network, options)
     features = tuned(image)                      # frozen stages run without gradient, in eval mode
     tuned.share().sentence()                     # what learns
 """
@@ -29,7 +29,7 @@ class Share(NamedTuple):
         return f"learns: {named}; {self.tensors} tensors, {self.elements:,} of {self.total:,} parameters ({100 * self.elements / self.total:.2f} %)"
 
 
-class Tuned:
+class TunedNetwork:
     """A network under a strategy: frozen parameters ask for no gradient, frozen stages stay in eval mode."""
 
     def __init__(self, tuning: Tuning, network: Network, options: TuningOptions):

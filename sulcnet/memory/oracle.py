@@ -1,6 +1,6 @@
 """What a step needs: looked up in the rows that came with the package, then in those of this machine, else traced and kept.
 
-    with Needs.kept() as needs:             # what was traced stays, for the next plan
+    with MemoryOracle.kept() as oracle:            # what was traced stays, for the next plan
         needs(question)                     # StepNeed; the first question that no row answers imports torch
 """
 
@@ -34,7 +34,7 @@ class NotTraced(Exception):
 
 
 @dataclass
-class Needs:
+class MemoryOracle:
     """Answers, and what had to be traced for them.
 
     Attributes:
@@ -47,7 +47,7 @@ class Needs:
 
     @classmethod
     @contextmanager
-    def kept(cls) -> Iterator[Needs]:
+    def kept(cls) -> Iterator[MemoryOracle]:
         """Read the tables; at the end of the block, whatever came of it, add what was traced to the rows of this machine."""
         shipped, own = memory_tables()
         needs = cls({**MemoryTable.load(shipped, origin()).rows, **MemoryTable.load(own, origin()).rows})
@@ -66,7 +66,7 @@ class Needs:
             raise ModelError(need.refused)
         return need
 
-    def known(self) -> Needs:
+    def known(self) -> MemoryOracle:
         """Give the same answers, without tracing."""
         return replace(self, may_trace=False)
 
