@@ -19,6 +19,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
@@ -146,10 +147,8 @@ class _Worker:
 
     def give(self, item: Any) -> None:
         self.item, self.busy, self.memory = item, True, peak_memory(self.process.pid)
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):   # it died while idle: `take` finds the pipe ended
             self.pipe.send((item,))
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it died while idle: `take` finds the pipe ended
 
     def watch(self) -> None:
         self.memory = max(self.memory, peak_memory(self.process.pid))

@@ -28,7 +28,10 @@ def asked(gb: float, median=(90.0, 190.0, 160.0), preset="sulcnet", classes=0, r
     return Constraints(preset, int(gb * 1e9), median, median, region, (1.0, 1.0, 1.0), asked_tasks(2, classes), (0,), 24, **more)
 
 
-def plan(gb: float, net: str = "swin_unetr_24", step: PlannedStep = PlannedStep("full"), **more):
+FULL = PlannedStep("full")
+
+
+def plan(gb: float, net: str = "swin_unetr_24", step: PlannedStep = FULL, **more):
     return Search(family(net), asked(gb, **more), step, need).plan()[1]
 
 

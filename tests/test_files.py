@@ -281,10 +281,11 @@ def test_so_do_they_where_the_file_system_has_no_locks(tmp_path):
 def test_waiting_is_said_and_ends_with_who_holds_it(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(locks, "SILENCE", 0.1)
     monkeypatch.setattr(files, "PATIENCE", 0.4)
+    caplog.set_level("INFO", "sulcnet")
     with held("locked", tmp_path / "plans.json") as process:
-        with caplog.at_level("INFO", "sulcnet"), pytest.raises(EnvironmentFault, match=f"process {process.pid} on .* since "):
-            with locked(tmp_path / "plans.json"):
-                pass
+        told = pytest.raises(EnvironmentFault, match=f"process {process.pid} on .* since ")
+        with told, locked(tmp_path / "plans.json"):
+            pass
     assert caplog.text.count(f"waiting for {tmp_path / 'plans.json'}, in use by process {process.pid}") == 1
     assert EnvironmentFault.exit_code == 3
 

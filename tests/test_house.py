@@ -231,9 +231,9 @@ def documented(source: Source) -> Iterator[tuple[int, str]]:
         yield 1, "module without docstring"
     for node in source.tree.body:
         told = source.room == "cli" and getattr(node, "name", "") in ("arguments", "run")
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_") and not told:
-            if ast.get_docstring(node) is None:
-                yield node.lineno, f"{node.name} without docstring"
+        public = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_") and not told
+        if public and ast.get_docstring(node) is None:
+            yield node.lineno, f"{node.name} without docstring"
 
 
 def known_room(source: Source) -> Iterator[tuple[int, str]]:

@@ -48,7 +48,7 @@ def test_a_file_gets_every_line_even_when_quiet_and_the_warnings_of_libraries(tm
     log.start(quiet=True)
     with log.to_file(tmp_path / "lines"):
         logging.getLogger("sulcnet.x").info("epoch 1")
-        warnings.warn("old function")
+        warnings.warn("old function", stacklevel=1)
     logging.getLogger("sulcnet.x").info("after")
     lines = (tmp_path / "lines").read_text()
     assert " INFO    epoch 1\n" in lines and "old function" in lines and "after" not in lines

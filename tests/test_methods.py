@@ -24,9 +24,10 @@ from sulcnet.memory.live_bytes import fake_modules
 from sulcnet.networks import build, family
 from sulcnet.options import resolve
 from sulcnet.phantoms.cohort import draw_cohort
-from sulcnet.pretraining._contrast import NOBODY, Queue
+from sulcnet.pretraining._contrast import Queue
 from sulcnet.pretraining._pretraining import Pretraining, build_method
 from sulcnet.records.experiment import Schedule
+from sulcnet.records.labels import UNKNOWN
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
 from sulcnet.records.workspace import EXPORT, METRICS, RunFolder, Workspace
 from sulcnet.training import loop as training
@@ -405,7 +406,7 @@ def test_the_queue_turns_and_holds_the_newest():
 def test_earlier_embeddings_of_the_same_case_and_empty_slots_are_no_negatives():
     method = method_of("contrastive", queue=4)
     contrast, batch = method.contrast, batch_of(method)      # cases 0, 0, 1, 1
-    contrast.queue.case[:] = torch.tensor([0, 1, 7, NOBODY])
+    contrast.queue.case[:] = torch.tensor([0, 1, 7, UNKNOWN])
     assert contrast.negatives(batch.case, batch.place, contrast.queue).tolist() == [
         [False, True, False, True, False, True, True, False], [True, False, True, False, True, False, True, False],
         [False, True, False, True, False, True, True, False], [True, False, True, False, True, False, True, False]]
@@ -434,7 +435,7 @@ def test_average_and_queue_move_once_per_step_and_the_queue_holds_the_second_vie
     method.after_step("network")
     torch.testing.assert_close(kept[name], before + 0.25)
     assert contrast.queue.next == 2 and torch.equal(contrast.queue.embedding[:2], expected)
-    assert contrast.queue.case[:3].tolist() == [0, 1, NOBODY] and torch.equal(contrast.queue.place[:2], batch.place[1::2])
+    assert contrast.queue.case[:3].tolist() == [0, 1, UNKNOWN] and torch.equal(contrast.queue.place[:2], batch.place[1::2])
     assert not any(p.requires_grad for p in contrast.average.parameters())
     before = kept[name].clone()
     method.progress = Progress(schedule_of("sulcnet"), step=1)          # every other step fills the queue; the average always moves
@@ -457,7 +458,7 @@ def test_the_average_makes_the_positive_as_it_made_the_queue():
     with torch.no_grad():
         a, b = contrast.project(method.network(batch.corrupted).encoder[-1]).view(-1, 2, 128).unbind(1)
     allowed = torch.tensor([[False, True], [True, False]])
-    earlier = torch.cat((allowed, (contrast.queue.case != NOBODY).expand(2, -1)), dim=1)
+    earlier = torch.cat((allowed, (contrast.queue.case != UNKNOWN).expand(2, -1)), dim=1)
     parts = nt_xent(a, b, 0.2), info_nce(a, keys, 0.2, contrast.queue.embedding, earlier)
     assert loss.numerator.item() == pytest.approx(sum(part.numerator.item() for part in parts), rel=0.02) and loss.denominator == 6
     method.progress = Progress(schedule_of("sulcnet"), step=1)          # the other kind of step: views of the batch alone

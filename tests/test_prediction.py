@@ -49,7 +49,7 @@ def test_windows_cover_every_voxel_and_stay_inside(shape, window):
     padded = tuple(map(max, shape, window))
     count = np.zeros(padded, int)
     for corner in window_corners(padded, window):
-        assert all(0 <= low and low + size <= full for low, size, full in zip(corner, window, padded))
+        assert all(low >= 0 and low + size <= full for low, size, full in zip(corner, window, padded))
         count[tuple(slice(low, low + size) for low, size in zip(corner, window))] += 1
     assert count.min() >= 1
 

@@ -291,7 +291,10 @@ def plan_of(normalisation: Normalisation, net: str = "resenc_unet", preset: str 
                 (normalisation,), {net: network})
 
 
-def method_of(name: str, normalisation: Normalisation = Normalisation("zscore"), net: str = "resenc_unet", preset: str = "sulcnet", **given):
+ZSCORE = Normalisation("zscore")
+
+
+def method_of(name: str, normalisation: Normalisation = ZSCORE, net: str = "resenc_unet", preset: str = "sulcnet", **given):
     torch.manual_seed(0)
     kind, plan = plugins.find("pretraining", name, "METHOD"), plan_of(normalisation, net)
     return build_method(kind, plan, plan.network(None), *options.resolve(preset, given, kind))

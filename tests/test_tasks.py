@@ -25,12 +25,13 @@ from sulcnet.evaluation.segmentation import score_masks
 from sulcnet.evaluation.tables import read_results
 from sulcnet.geometry.canonical import to_input_grid, to_plan
 from sulcnet.io.store import read_array
-from sulcnet.losses.segmentation import IGNORED, dice, dice_ce, region_dice, region_dice_ce
+from sulcnet.losses.segmentation import dice, dice_ce, region_dice, region_dice_ce
 from sulcnet.networks import family
 from sulcnet.networks.heads import SegmentationHead
 from sulcnet.prediction.evaluate import table_paths
 from sulcnet.prediction.model import load_model
 from sulcnet.records.dataset import DatasetHeader
+from sulcnet.records.labels import UNKNOWN
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Plan, load_plan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.workspace import RunFolder
@@ -240,12 +241,12 @@ def drawn(seed: int = 0, items: int = 3) -> tuple[torch.Tensor, torch.Tensor, to
 def test_regions_are_problems_of_their_own(compare, alone):
     """A sigmoid is a softmax against a background of zero."""
     logits, target, labelled = drawn()
-    target[0, 0] = IGNORED
+    target[0, 0] = UNKNOWN
     regions = [(1, 2, 3), (2, 3)]
     expected = []
     for number, values in enumerate(regions):
         pair = torch.stack((torch.zeros_like(logits[:, 0]), logits[:, number]), dim=1)
-        here = torch.where(target == IGNORED, IGNORED, torch.isin(target, torch.tensor(values)).long())
+        here = torch.where(target == UNKNOWN, UNKNOWN, torch.isin(target, torch.tensor(values)).long())
         expected.append(alone(pair, here, labelled).value())
     found = compare(logits, target, labelled, regions)
     assert found.denominator == 2 and found.value().item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-6)
@@ -415,7 +416,7 @@ def test_augmentation_keeps_what_is_ignored_and_a_step_learns_nothing_from_it():
     logits = method.logits(batch)
     target = batch.targets["segmentation"]
     (task,) = method.model.tasks
-    expected = dice_ce(logits["segmentation"], torch.where(target == 2, IGNORED, target), batch.known["segmentation"])
+    expected = dice_ce(logits["segmentation"], torch.where(target == 2, UNKNOWN, target), batch.known["segmentation"])
     assert torch.equal(task.loss(logits["segmentation"], batch).value(), expected.value())
 
 

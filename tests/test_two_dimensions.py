@@ -333,10 +333,10 @@ def test_a_stack_of_one_slice_trains_to_the_bits_of_the_flat_image(twins, tmp_pa
     region, results = learn_region(found["flat"][1], plan.structures), []
     for name, (folder, cases) in found.items():
         torch.manual_seed(0)
-        method = FineTuning(Model(plan, plan.network(None), {}), plugins.find("tuning", "scratch", "TUNING"), "sulcnet")
+        method = FineTuning(Model(plan, plan.network(None), {}), plugins.find("tuning", "scratch", "TUNING"))
         source = PatchSource(folder, cases, plan, plan.network(None), region, 0, AugmentOptions())
         (tmp_path / name).mkdir()
-        results.append(trained(plan, tmp_path / name, lambda step: batches(source, 2, step, 0), method))
+        results.append(trained(plan, tmp_path / name, lambda step, source=source: batches(source, 2, step, 0), method))
     (one, losses), (two, others) = results
     assert same(one, two) and losses == others and losses[0] > 0
 
@@ -348,11 +348,11 @@ def test_a_stack_of_one_slice_pretrains_to_the_bits_of_the_flat_image(twins, nam
     for kind_of, (folder, cases) in found.items():
         torch.manual_seed(0)
         kind = plugins.find("pretraining", name, "METHOD")
-        method = build_method(kind, plan, plan.network(None), kind.Options(), "sulcnet")
+        method = build_method(kind, plan, plan.network(None), kind.Options())
         located, shape = [(folder, case) for case in cases], dict(views=method.views, overlap=method.overlap)
         source = ImageSource(located, plan, plan.network(None), 0, method.augment(), method.corruption(), **shape)
         (tmp_path / kind_of).mkdir()
-        results.append(trained(plan, tmp_path / kind_of, lambda step: image_batches(source, 2, step, 0), method))
+        results.append(trained(plan, tmp_path / kind_of, lambda step, source=source: image_batches(source, 2, step, 0), method))
     (one, losses), (two, others) = results
     assert same(one, two) and losses == others
 

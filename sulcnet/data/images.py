@@ -27,10 +27,10 @@ from sulcnet.data.augment import Augmenter, AugmentOptions
 from sulcnet.data.cut import CaseReader, flat, thick
 from sulcnet.data.patches import corner, in_rounds
 from sulcnet.errors import DataError
+from sulcnet.records.labels import UNKNOWN
 from sulcnet.records.plan import NetworkPlan, Plan
 from sulcnet.records.prepared import PreparedCase
 
-UNKNOWN = -1
 SPATIAL = ("rotation_probability", "scale_probability", "elastic_probability")
 RIM = 2                                 # voxels around a label-like structure that count as foreground
 

@@ -19,12 +19,11 @@ import numpy as np
 from sulcnet.data.augment import AugmentOptions, build_augmenter
 from sulcnet.data.cut import CaseReader, flat, thick
 from sulcnet.data.region import Region, smallest_structure
-from sulcnet.records.labels import key_of
+from sulcnet.records.labels import UNKNOWN, key_of
 from sulcnet.records.plan import NetworkPlan, Plan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.tasks import IMAGE
 
-MISSING = -1
 IN_REGION = 2 / 3                       # share of bag windows drawn where the structure occurs; the others anywhere
 AT_STRUCTURE = 1 / 2                    # share of other windows centred on a voxel of a structure of this case
 ON_SMALLEST = 1 / 2                     # of these, the share that takes the smallest structure
@@ -99,7 +98,7 @@ class PatchSource:
         targets, known = {}, {}
         for name, task in self.tasks.items():
             of_image = task.per == IMAGE
-            targets[name] = np.array([case.targets.get(name, MISSING)]) if of_image else label
+            targets[name] = np.array([case.targets.get(name, UNKNOWN)]) if of_image else label
             is_known = [name in case.targets] if of_image else [case.has_label] * self.windows
             known[name] = np.array(is_known, np.float32)
         return Sample(image, place, targets, known)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from sulcnet.errors import DataError
+from sulcnet.records.labels import UNKNOWN
 
-UNKNOWN = -1
 HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "kappa")
 
 
@@ -122,7 +122,7 @@ def _checked(probabilities, truth, classes) -> tuple[np.ndarray, np.ndarray]:
         )
     if not np.isfinite(probabilities).all():
         raise DataError("Class probabilities hold NaN or infinity", "Predict again: a diverged training does this.")
-    if truth.dtype.kind not in "iu" or (truth.size and not (UNKNOWN <= truth.min() and truth.max() < len(classes))):
+    if truth.dtype.kind not in "iu" or (truth.size and not (truth.min() >= UNKNOWN and truth.max() < len(classes))):
         raise DataError(
             f"True classes are {np.unique(truth).tolist()}, expected integers in 0..{len(classes) - 1}",
             f"The classes are {', '.join(classes)}; {UNKNOWN} stands for an unknown one.",

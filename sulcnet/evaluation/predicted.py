@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sulcnet.errors import DataError
-from sulcnet.records.dataset import UNKNOWN
+from sulcnet.records.dataset import UNKNOWN_WORDS
 
 Probabilities = dict[str, tuple[float, ...]]
 CASE_COLUMN = "case_id"
@@ -73,7 +73,7 @@ def _probabilities(path: Path, rows: Mapping[str, tuple[int, dict[str, str]]], c
     found: Probabilities = {}
     for case, (number, row) in rows.items():
         values = [(row[column] or "").strip() for column in columns]
-        if not any(value.lower() in UNKNOWN for value in values):
+        if not any(value.lower() in UNKNOWN_WORDS for value in values):
             found[case] = tuple(_number(value, path, number) for value in values)
     return found
 

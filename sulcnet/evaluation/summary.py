@@ -7,9 +7,10 @@ import numpy as np
 
 from sulcnet.errors import DataError
 from sulcnet.evaluation.cases import CaseResult
-from sulcnet.evaluation.classification import HEADLINES, UNKNOWN, headline_scores, score_classes
+from sulcnet.evaluation.classification import HEADLINES, headline_scores, score_classes
 from sulcnet.evaluation.segmentation import DISTANCES, OVERLAPS, STATUSES, VOLUMES
 from sulcnet.evaluation.statistics import DRAWS, LEVEL, Interval, bootstrap_interval
+from sulcnet.records.labels import UNKNOWN
 
 SCHEMA = 1
 

@@ -6,8 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sulcnet.losses._ratio import Ratio
-
-MISSING = -1
+from sulcnet.records.labels import UNKNOWN
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Ratio:
@@ -17,5 +16,5 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Ratio:
         logits: (B, K), any floating type; computed in fp32.
         target: (B,) int64, -1 where the class is unknown: never a class, exactly no gradient.
     """
-    loss = functional.cross_entropy(logits.float(), target, ignore_index=MISSING, reduction="sum")
-    return Ratio(loss, (target != MISSING).sum().to(loss.dtype))
+    loss = functional.cross_entropy(logits.float(), target, ignore_index=UNKNOWN, reduction="sum")
+    return Ratio(loss, (target != UNKNOWN).sum().to(loss.dtype))

@@ -24,8 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sulcnet.losses._ratio import Ratio
-
-UNKNOWN = -1
+from sulcnet.records.labels import UNKNOWN
 
 
 def nt_xent(a: Tensor, b: Tensor, temperature: float, negatives: Tensor | None = None) -> Ratio:

@@ -7,8 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sulcnet.losses._ratio import Ratio
-
-MISSING = -1
+from sulcnet.records.labels import UNKNOWN
 
 
 def l1(x: Tensor, y: Tensor, weight: Tensor | None = None) -> Ratio:
@@ -34,8 +33,8 @@ def value_cross_entropy(logits: Tensor, codes: Tensor, weight: Tensor | None = N
         codes: (B, ...) int64, which of the V values the voxel has; -1 counts for nothing.
         weight: (B, 1, ...) of each voxel; without it every voxel counts 1.
     """
-    entropy = functional.cross_entropy(logits.float(), codes, ignore_index=MISSING, reduction="none")[:, None]
-    known = (codes != MISSING)[:, None].to(entropy.dtype)
+    entropy = functional.cross_entropy(logits.float(), codes, ignore_index=UNKNOWN, reduction="none")[:, None]
+    known = (codes != UNKNOWN)[:, None].to(entropy.dtype)
     return _weighted(entropy, known if weight is None else weight * known)
 
 

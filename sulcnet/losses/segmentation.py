@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from sulcnet.losses._ratio import Ratio
+from sulcnet.records.labels import UNKNOWN
 
-IGNORED = -1
 SMOOTH = 1.0                                                 # voxels
 
 
@@ -42,8 +42,8 @@ def dice_ce(logits: Tensor, target: Tensor, labelled: Tensor) -> Ratio:
         labelled: (B,) float, 1 where an item has a label map, 0 where it has none (whatever `target` holds there).
     """
     log_probability, target = _masked(logits, target, labelled)
-    voxels = (target != IGNORED).sum().clamp_min(1)
-    entropy = functional.nll_loss(log_probability, target, ignore_index=IGNORED, reduction="sum") / voxels
+    voxels = (target != UNKNOWN).sum().clamp_min(1)
+    entropy = functional.nll_loss(log_probability, target, ignore_index=UNKNOWN, reduction="sum") / voxels
     return _per_item(_dice(log_probability, target) + entropy, labelled)
 
 
@@ -88,16 +88,16 @@ def _region(logits: Tensor, target: Tensor, valid: Tensor, values: Sequence[int]
 
 def _valid(target: Tensor, labelled: Tensor) -> Tensor:
     """Tell which voxels count."""
-    return (labelled.view(-1, *[1] * (target.ndim - 1)) > 0) & (target != IGNORED)
+    return (labelled.view(-1, *[1] * (target.ndim - 1)) > 0) & (target != UNKNOWN)
 
 
 def _masked(logits: Tensor, target: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
     """Give log-probabilities in fp32, once for both terms, and a target that is -1 in items without labels."""
-    return functional.log_softmax(logits.float(), dim=1), torch.where(_valid(target, labelled), target, IGNORED)
+    return functional.log_softmax(logits.float(), dim=1), torch.where(_valid(target, labelled), target, UNKNOWN)
 
 
 def _dice(log_probability: Tensor, target: Tensor) -> Tensor:
-    probability, valid = log_probability.exp(), target != IGNORED
+    probability, valid = log_probability.exp(), target != UNKNOWN
     scores = []
     for label in range(1, probability.shape[1]):
         # Class by class: a one-hot volume of all classes would be written and read once more.

@@ -20,7 +20,7 @@ from sulcnet.preprocessing.case_checks import CaseCheck, check_case
 from sulcnet.preprocessing.integrity import Problem, Report, format_report, problem, worst_first
 from sulcnet.records import workspace as names
 from sulcnet.records.dataset import (
-    UNKNOWN,
+    UNKNOWN_WORDS,
     Case,
     Dataset,
     DatasetHeader,
@@ -178,7 +178,7 @@ def _undeclared_subjects(dataset: Dataset, rows: Mapping[str, Mapping[str, str]]
     """Find a column of people that dataset.json does not name; it matters where somebody has two cases."""
     mine = [rows[case.id] for case in dataset.cases if case.id in rows]
     for column in SUBJECT_COLUMNS:
-        people = Counter(row[column] for row in mine if row.get(column, "").lower() not in UNKNOWN)
+        people = Counter(row[column] for row in mine if row.get(column, "").lower() not in UNKNOWN_WORDS)
         repeated = [person for person, times in people.items() if times > 1]
         if repeated:
             also = f" and {counted(len(repeated) - 1, 'other')}" if repeated[1:] else ""

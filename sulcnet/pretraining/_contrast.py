@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from sulcnet.data.loader import Images
 from sulcnet.losses import Ratio
 from sulcnet.losses.contrast import (
-    UNKNOWN,
     alignment,
     dense_nt_xent,
     info_nce,
@@ -28,8 +27,7 @@ from sulcnet.losses.contrast import (
 )
 from sulcnet.networks._network import Features, Network
 from sulcnet.networks.heads import DenseProjectionHead, ProjectionHead, class_stage
-
-NOBODY = -1                             # case of an empty slot
+from sulcnet.records.labels import UNKNOWN
 
 
 class ImageContrast(nn.Module):
@@ -79,7 +77,7 @@ class ImageContrast(nn.Module):
         """Tell what may be a negative of what, (2N, 2N + Q): first views, second views, queue."""
         case, place = torch.cat((case[0::2], case[1::2])), torch.cat((place[0::2], place[1::2]))
         others, places = (case, place) if queue is None else (torch.cat((case, queue.case)), torch.cat((place, queue.place)))
-        allowed = (case[:, None] != others) & (others != NOBODY)
+        allowed = (case[:, None] != others) & (others != UNKNOWN)
         return allowed & same_place(place, places) if self.here else allowed
 
     @torch.no_grad()
@@ -174,7 +172,7 @@ class Queue(nn.Module):
     def __init__(self, size: int, width: int, ndim: int):
         super().__init__()
         self.register_buffer("embedding", torch.zeros(size, width))
-        self.register_buffer("case", torch.full((size,), NOBODY))
+        self.register_buffer("case", torch.full((size,), UNKNOWN))
         self.register_buffer("place", torch.zeros(size, ndim, 2))
         self.register_buffer("next", torch.zeros((), dtype=torch.int64))
 

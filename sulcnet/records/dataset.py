@@ -19,7 +19,7 @@ from sulcnet.records import workspace as names
 from sulcnet.records._record import Record, read_json
 from sulcnet.records.labels import Labelled, Labels, label_problems
 
-UNKNOWN = ("", "n/a", "na", "nan", "unknown")
+UNKNOWN_WORDS = ("", "n/a", "na", "nan", "unknown")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Classification(Record):
         if len(set(self.classes)) < len(self.classes):
             yield "classes", "a class is listed twice"
         for name in self.classes:
-            if name.lower() in UNKNOWN:
+            if name.lower() in UNKNOWN_WORDS:
                 yield "classes", f"'{name}' means unknown in a table and cannot be a class"
 
 
@@ -198,7 +198,7 @@ def describe_case(
     about = header.participants or Participants()
     given = {part: row.get(column or "", "") for part, column in
              (("subject", about.subject), ("domain", about.domain), ("hemisphere", about.hemisphere))}
-    given = {part: "" if value.lower() in UNKNOWN else value for part, value in given.items()}
+    given = {part: "" if value.lower() in UNKNOWN_WORDS else value for part, value in given.items()}
     given["subject"] = given["subject"] or key
     # A link to a label that was not fetched is a label: reading it must fail, not make the case an unlabelled one.
     there = label.exists() or label.is_symlink()
@@ -251,14 +251,14 @@ def _target(row: Mapping[str, str], header: DatasetHeader) -> int | None:
     if header.classification is None:
         return None
     value = row.get(header.classification.target, "")
-    return None if value.lower() in UNKNOWN else header.classification.classes.index(value)
+    return None if value.lower() in UNKNOWN_WORDS else header.classification.classes.index(value)
 
 
 def _unknown_class(row: Mapping[str, str], header: DatasetHeader) -> Iterator[str]:
     if header.classification is None:
         return
     value = row.get(header.classification.target, "")
-    if value.lower() not in UNKNOWN and value not in header.classification.classes:
+    if value.lower() not in UNKNOWN_WORDS and value not in header.classification.classes:
         yield f"unknown class '{value}' (allowed: {', '.join(header.classification.classes)}, n/a)"
 
 

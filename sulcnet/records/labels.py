@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 IGNORE = "ignore"
+UNKNOWN = -1                            # the label, class or case that nobody told
 
 Labels = dict[str, int | tuple[int, ...]]
 

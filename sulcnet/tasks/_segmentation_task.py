@@ -12,9 +12,10 @@ from sulcnet.data.loader import Batch
 from sulcnet.geometry.canonical import to_input_grid
 from sulcnet.io import write_map, write_mask
 from sulcnet.losses import Ratio
-from sulcnet.losses.segmentation import IGNORED, dice, dice_ce, has_value, region_dice, region_dice_ce
+from sulcnet.losses.segmentation import dice, dice_ce, has_value, region_dice, region_dice_ce
 from sulcnet.networks._network import Network
 from sulcnet.networks.heads import SegmentationHead
+from sulcnet.records.labels import UNKNOWN
 from sulcnet.tasks._task import Layout, Output
 from sulcnet.tasks._voxel_task import VoxelTask
 
@@ -55,7 +56,7 @@ class Segmentation(VoxelTask):
     def counts(self, logits: Tensor, batch: Batch, layout: Layout) -> np.ndarray:
         """Count per structure (both, predicted, referred) voxels over labelled items, (K, 3)."""
         target, predicted = self._target(batch), self._mask(logits)
-        here = (batch.known[self.name] > 0).view(-1, *[1] * (target.ndim - 1)) & (target != IGNORED)
+        here = (batch.known[self.name] > 0).view(-1, *[1] * (target.ndim - 1)) & (target != UNKNOWN)
         rows = []
         for values in self.structures.values():
             found, true = has_value(predicted, values) & here, has_value(target, values) & here
@@ -82,7 +83,7 @@ class Segmentation(VoxelTask):
     def _target(self, batch: Batch) -> Tensor:
         """Give the mask with -1 where a voxel counts for nothing."""
         target, ignored = batch.targets[self.name], self.spec.own["ignored"]
-        return target if ignored is None else torch.where(target == ignored, IGNORED, target)
+        return target if ignored is None else torch.where(target == ignored, UNKNOWN, target)
 
     def _mask(self, logits: Tensor) -> Tensor:
         """Give the values that a mask would have."""
