@@ -24,7 +24,10 @@ from sulcnet.records.run import Execution, RunSpec
 from sulcnet.records.workspace import EXPORT, LABELS, PARTICIPANTS, Workspace
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
-DATASET, KEPT, EPOCHS = "Dataset906_FewLabels", 10, 15             # one training phantom in KEPT has its labels
+# one training phantom in KEPT has its labels
+DATASET = "Dataset906_FewLabels"
+KEPT = 10
+EPOCHS = 15
 SCRATCH = "scratch"
 
 

@@ -25,7 +25,9 @@ from sulcnet.records.workspace import METRICS, Workspace
 from sulcnet.runs.execute import execute
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
-PHANTOMS, PATCHES = 40, 60              # an epoch is this many patches here, and 4 validation cases
+# an epoch is this many patches here, and 4 validation cases
+PHANTOMS = 40
+PATCHES = 60
 METHODS = {"recon": (), "mae": (), "diffusion": (), "adversarial": (), "contrastive": (), "contrastive_patch": ()}
 
 

@@ -102,7 +102,8 @@ def batch_of(patch: int, images: int) -> Batch:
     generator = torch.Generator().manual_seed(0)
     shape = (images, patch, patch, patch)
     place = torch.tensor([[-1.0, 1.0]] * 3).expand(images, -1, -1).clone()
-    image, label = torch.randn(images, 1, *shape[1:], generator=generator), torch.randint(0, CLASSES, shape, generator=generator)
+    image = torch.randn(images, 1, *shape[1:], generator=generator)
+    label = torch.randint(0, CLASSES, shape, generator=generator)
     return Batch(image, place, {"segmentation": label}, {"segmentation": torch.ones(images)})
 
 

@@ -158,7 +158,8 @@ class TestSpace:
         matrix = _spatial.matrix_of((10, 5, -8), 1.0, (True, False, False), (1, 1, 1))
         mirrored = _spatial.matrix_of((10, 5, -8), 1.0, (False,) * 3, (1, 1, 1))
         augmenter = Augmenter(OFF, PATCH, (False,))
-        one, two = augmenter.apply(image, label, plain(matrix)), augmenter.apply(image, label, plain(mirrored))
+        one = augmenter.apply(image, label, plain(matrix))
+        two = augmenter.apply(image, label, plain(mirrored))
         assert np.allclose(one[0], two[0][:, ::-1], atol=1e-5) and np.array_equal(one[1], two[1][::-1])
 
     def test_elastic_does_not_fold(self):
@@ -191,7 +192,8 @@ class TestLabels:
         assert set(np.unique(mask)) <= set(np.unique(label)) and mask.dtype == np.int16
 
     def test_outside_is_background_and_the_chosen_label(self):
-        image, label = np.full((1, 16, 16, 16), 2.0, np.float32), np.ones((16, 16, 16), np.int16)
+        image = np.full((1, 16, 16, 16), 2.0, np.float32)
+        label = np.ones((16, 16, 16), np.int16)
         augmenter = Augmenter(OFF, (16, 16, 16), (False,), background=(-7.0,), outside_label=-1)
         new, mask = augmenter.apply(image, label, turned((0, 0, 0), scale=0.5))
         assert new[0, 0, 0, 0] == -7 and mask[0, 0, 0] == -1 and new[0, 8, 8, 8] == 2 and mask[8, 8, 8] == 1
@@ -206,7 +208,8 @@ class TestLabels:
         def offsets(size):
             return np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in size], indexing="ij"))
 
-        label, true = sheet(offsets(shape)).astype(np.uint8), sheet(np.tensordot(matrix, offsets(patch), 1))
+        label = sheet(offsets(shape)).astype(np.uint8)
+        true = sheet(np.tensordot(matrix, offsets(patch), 1))
         mask = Augmenter(OFF, patch, (False,)).apply(label[None].astype(np.float32), label, plain(matrix))[1]
         grid = _spatial.reading_grid(matrix, patch, shape, None)
         nearest = _spatial.sample(label[None], grid, "nearest")[0]
@@ -274,7 +277,8 @@ class TestIntensity:
 
     def test_matrices_per_axis_are_the_triple_sum(self):
         rng = np.random.default_rng(0)
-        array, matrices = rng.standard_normal((3, 4, 5), dtype=np.float32), [rng.standard_normal((2, n)) for n in (3, 4, 5)]
+        array = rng.standard_normal((3, 4, 5), dtype=np.float32)
+        matrices = [rng.standard_normal((2, n)) for n in (3, 4, 5)]
         expected = np.einsum("ax,by,cz,xyz->abc", *matrices, array)
         assert np.allclose(_separable.along_axes(array, matrices), expected, atol=1e-5)
 
@@ -299,7 +303,8 @@ class TestDraws:
         for _ in range(3):
             two.draw(np.random.default_rng(99))  # what was drawn before leaves no trace
         np.random.seed(1)
-        a, b = one.draw(np.random.default_rng((1, 2, 3))), two.draw(np.random.default_rng((1, 2, 3)))
+        a = one.draw(np.random.default_rng((1, 2, 3)))
+        b = two.draw(np.random.default_rng((1, 2, 3)))
         assert a == b
         assert all(np.array_equal(x, y) for x, y in zip(one.apply(image, label, a), two.apply(image, label, b)))
 
@@ -356,7 +361,8 @@ class TestMargin:
         augmenter = Augmenter(ALL, PATCH, (False,))
         draw = augmenter.draw(np.random.default_rng(4))
         where = tuple(slice(30 - (p + m) // 2, 30 + (p + m) // 2) for p, m in zip(PATCH, augmenter.margin(draw)))
-        one, two = augmenter.apply(image, label, draw), augmenter.apply(image[(slice(None), *where)], label[where], draw)
+        one = augmenter.apply(image, label, draw)
+        two = augmenter.apply(image[(slice(None), *where)], label[where], draw)
         assert np.array_equal(one[0], two[0]) and np.array_equal(one[1], two[1])
 
 

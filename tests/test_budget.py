@@ -97,7 +97,8 @@ def test_a_dear_recomputation_is_taken_where_nothing_fits_without():
 
 
 def test_a_batch_that_does_not_fit_is_accumulated():
-    whole, half = plan(80, "resenc_unet", patch=(96, 96, 96)), plan(16, "resenc_unet", patch=(96, 96, 96))
+    whole = plan(80, "resenc_unet", patch=(96, 96, 96))
+    half = plan(16, "resenc_unet", patch=(96, 96, 96))
     assert (whole.batch_size, whole.accumulate) == (4, 1)
     assert (half.batch_size, half.accumulate) == (2, 2)
     least = plan(8.5, "resenc_unet", patch=(96, 96, 96))

@@ -114,7 +114,8 @@ def test_the_joint_loss_is_85_to_15_and_one_task_alone_takes_all():
 
 def test_a_missing_label_gives_no_gradient_and_never_becomes_a_class():
     plan = plan_of("resenc_unet")
-    method, batch = method_of(plan, "resenc_unet", "scratch", "sulcnet"), batch_of(plan, "resenc_unet")
+    method = method_of(plan, "resenc_unet", "scratch", "sulcnet")
+    batch = batch_of(plan, "resenc_unet")
     known = {"segmentation": torch.zeros(WINDOWS), "classification": torch.zeros(1)}
     unknown = batch._replace(known=known, targets={**batch.targets, "classification": torch.tensor([-1])})
     total(next(method.steps(unknown))).backward()
@@ -126,7 +127,8 @@ def test_a_missing_label_gives_no_gradient_and_never_becomes_a_class():
 def test_the_class_sees_only_the_bag():
     """The window after the bag is centred on the case's own structures: the class head must not read it."""
     plan = plan_of("resenc_unet")
-    method, batch = method_of(plan, "resenc_unet", "scratch", "sulcnet"), batch_of(plan, "resenc_unet")
+    method = method_of(plan, "resenc_unet", "scratch", "sulcnet")
+    batch = batch_of(plan, "resenc_unet")
     method.model.eval()
     changed = batch.image.clone()
     changed[-1] += 5

@@ -51,7 +51,8 @@ def test_a_draw_holds_whole_subjects_and_as_many_as_there_are():
 def test_the_order_of_the_cases_does_not_matter():
     values, subjects = np.random.default_rng(2).normal(size=30), np.arange(30) // 2
     shuffled = np.random.default_rng(3).permutation(30)
-    first, second = bootstrap_interval(values, subjects), bootstrap_interval(values[shuffled], subjects[shuffled])
+    first = bootstrap_interval(values, subjects)
+    second = bootstrap_interval(values[shuffled], subjects[shuffled])
     assert (first.low, first.high) == pytest.approx((second.low, second.high))
 
 
@@ -135,7 +136,8 @@ def test_signed_rank_equals_the_enumeration_of_all_signs():
 
 
 def test_signed_rank_takes_infinite_distances_and_equal_pairs():
-    first, second = [1.0, 2.0, 3.0, math.inf, math.inf, 4.0], [2.0, 4.0, 6.0, 5.0, math.inf, 4.0]
+    first = [1.0, 2.0, 3.0, math.inf, math.inf, 4.0]
+    second = [2.0, 4.0, 6.0, 5.0, math.inf, 4.0]
     assert signed_rank(first, second) == pytest.approx(slow_signed_rank(np.array([-1.0, -2.0, -3.0, 9.0])))
     assert signed_rank([1.0, math.inf], [1.0, math.inf]) == 1
 

@@ -272,7 +272,8 @@ def test_processes_that_count_together_lose_no_number(tmp_path):
 
 
 def test_so_do_they_where_the_file_system_has_no_locks(tmp_path):
-    path, refusing = tmp_path / "count", "import filelock, os\ndef refuse(*_, **__):\n    raise OSError(37, 'ENOLCK')\n"
+    path = tmp_path / "count"
+    refusing = "import filelock, os\ndef refuse(*_, **__):\n    raise OSError(37, 'ENOLCK')\n"
     processes = [child(f"{refusing}filelock.lock_descriptor = refuse\n{ADD}", path, 20) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0], processes[0].stderr.read()
     assert path.read_text() == "40" and [file.name for file in tmp_path.iterdir()] == ["count"]
@@ -304,7 +305,8 @@ def test_a_second_writer_of_a_folder_is_refused_at_once_and_told_who_holds_it(tm
 
 
 def test_taken_over_the_old_holder_can_no_longer_write_there(tmp_path):
-    run, code = tmp_path / "run", """
+    run = tmp_path / "run"
+    code = """
 import sys
 from pathlib import Path
 from sulcnet.files import claimed, replacing
@@ -431,7 +433,10 @@ def test_a_case_that_is_being_prepared_anew_is_there_at_any_moment(tmp_path, mon
     """From before the images are read to the moment when the arrays are written; then a reader waits."""
     _, folders = prepared_cohort(tmp_path, 6)
     plan, case = load_plan(folders.plans, "3d"), Dataset.open(folders.raw).cases[0]
-    folder, found, arrays, write = folders.prepared("3d"), [], prepare.prepare_arrays, prepare.write_array
+    folder = folders.prepared("3d")
+    found = []
+    arrays = prepare.prepare_arrays
+    write = prepare.write_array
     reading = threading.Thread(target=lambda: found.append(prepare.read_prepared(folder, case.id)))
 
     def written(path, data):
@@ -500,7 +505,9 @@ run = train(workspace, folders, pretrain="recon", tune=TUNED[me % len(TUNED)], f
 score_run(folders, run, "cpu", "fp32")
 print(json.dumps({"run": str(run.path), "rows": [row.to_json() for row in traced]}))
 """
-NETS, TUNED, FOLDS = ("resenc_unet", "unet_bn", "dd_unet"), ("full", "top", "decoder", "convlora"), ("holdout", "0")
+NETS = ("resenc_unet", "unet_bn", "dd_unet")
+TUNED = ("full", "top", "decoder", "convlora")
+FOLDS = ("holdout", "0")
 
 
 @pytest.mark.parametrize("count", [3, pytest.param(8, marks=pytest.mark.slow)])

@@ -61,7 +61,9 @@ def test_an_untrained_film_changes_nothing_and_no_name(name, ndim):
 @every
 def test_folded_equals_unfolded_in_training_and_evaluation(name, ndim):
     """In fp64: norms over the two voxels of these tiny bottlenecks magnify the rounding of fp32 by 100."""
-    model, x, other = network(name, ndim).double(), image(name, ndim).double(), network(name, ndim, seed=3).double()
+    model = network(name, ndim).double()
+    x = image(name, ndim).double()
+    other = network(name, ndim, seed=3).double()
     film = trained(model).double()
     folded = fold(model, film, 50.0)
     attach_constants(other, folded.constants)
@@ -94,7 +96,9 @@ def test_constants_travel_in_the_network_s_own_state():
     model = network("swin_unetr_12", 2)
     folded = fold(model, trained(model), 50.0)
     attach_constants(model, folded.constants)
-    saved, other, x = model.state_dict(), network("swin_unetr_12", 2, seed=3), image("swin_unetr_12", 2)
+    saved = model.state_dict()
+    other = network("swin_unetr_12", 2, seed=3)
+    x = image("swin_unetr_12", 2)
     attach_constants(other, {key: value for key, value in saved.items() if key.startswith("film.")})
     assert set(folded.constants) < set(saved)
     other.load_state_dict(saved)

@@ -41,7 +41,8 @@ def test_dense_heads_keep_the_grid(ndim):
 def test_projections_have_length_one_also_under_autocast(ndim):
     features = torch.randn(2, 6, *(4, 5, 6)[:ndim])
     torch.manual_seed(0)
-    image, dense = ProjectionHead(6, hidden=16, out=8).eval(), DenseProjectionHead(6, ndim, hidden=16, out=8)
+    image = ProjectionHead(6, hidden=16, out=8).eval()
+    dense = DenseProjectionHead(6, ndim, hidden=16, out=8)
     assert image(features).shape == (2, 8) and dense(features).shape == (2, 8, *features.shape[2:])
     with torch.autocast("cpu", torch.bfloat16):
         for projected in (image(features), dense(features)):
@@ -49,7 +50,9 @@ def test_projections_have_length_one_also_under_autocast(ndim):
 
 
 def test_the_dense_projection_is_the_plain_one_at_each_voxel():
-    plain, dense, features = ProjectionHead(6, 16, 8).eval(), DenseProjectionHead(6, 3, 16, 8), torch.randn(2, 6, 3, 3, 3)
+    plain = ProjectionHead(6, 16, 8).eval()
+    dense = DenseProjectionHead(6, 3, 16, 8)
+    features = torch.randn(2, 6, 3, 3, 3)
     for ours, theirs in zip(dense.parameters(), plain.parameters()):
         ours.data = theirs.data.view_as(ours)
     assert torch.allclose(dense(features)[..., 1, 0, 2], plain(features[..., 1:2, 0:1, 2:3]), atol=1e-3)

@@ -11,7 +11,8 @@ from sulcnet import log
 
 @pytest.fixture(autouse=True)
 def _as_before():
-    package, levels = logging.getLogger("sulcnet"), (log._terminal.level, logging.getLogger("sulcnet").level)
+    package = logging.getLogger("sulcnet")
+    levels = (log._terminal.level, logging.getLogger("sulcnet").level)
     yield
     log._terminal.setLevel(levels[0])
     package.setLevel(levels[1])

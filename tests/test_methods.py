@@ -99,7 +99,8 @@ def batch_of(method: Pretraining, seed: int = 0, samples: int = 2) -> Images:
 def drawn(method: Pretraining, first: int = 0) -> Iterator[Images]:
     """What a run's own source draws of phantoms, for as many dimensions as the method's network has."""
     place, cases, plan = prepared_phantoms(len(method.plan.axes))
-    located, shape = [(place, case) for case in cases], dict(views=method.views, overlap=method.overlap)
+    located = [(place, case) for case in cases]
+    shape = dict(views=method.views, overlap=method.overlap)
     source = ImageSource(located, plan, method.network_plan, 0, method.augment(), method.corruption(), **shape)
     return (batch.to(torch.device("cpu")) for batch in image_batches(source, 2, first, workers=0))
 
@@ -386,7 +387,9 @@ def test_the_critic_learns_to_tell_and_is_not_exported(phantoms):
 
 
 def test_views_are_crops_in_sulcnet_and_one_moved_patch_in_paper():
-    ours, paper, patch = method_of("contrastive"), method_of("contrastive", preset="paper"), method_of("contrastive_patch")
+    ours = method_of("contrastive")
+    paper = method_of("contrastive", preset="paper")
+    patch = method_of("contrastive_patch")
     assert (ours.views, ours.overlap, paper.overlap) == (2, 0.5, 1.0)
     assert ours.augment().rotation_probability > 0 and paper.augment().rotation_probability == 0.5 and patch.augment() is None
     assert ours.corruption().brightness_probability == 0.5 and ours.corruption().rotation_probability == 0

@@ -80,7 +80,8 @@ def test_stages_hold_every_parameter_once_and_in_execution_order(name, ndim):
 def test_a_training_step_runs_on_fake_tensors(name, ndim):
     spec, patch = tiny(name, ndim)
     mode = FakeTensorMode()
-    network, head = faked(mode, build(spec)), faked(mode, SegmentationHead(spec.features, 3, ndim))
+    network = faked(mode, build(spec))
+    head = faked(mode, SegmentationHead(spec.features, 3, ndim))
     with mode:
         logits = head(network(torch.randn(2, 2, *patch)).decoder[-1])
         dice_ce(logits, torch.zeros(2, *patch, dtype=torch.long), torch.ones(2)).value().backward()

@@ -63,7 +63,8 @@ def test_windows_stay_inside_and_label_follows_image(prepared):
     drawn = source(prepared, augment=AugmentOptions.off())
     for index, case in enumerate(cases):
         sample = drawn.fixed(index)
-        image, label = read_array(folder / f"{case.id}.b2nd"), read_array(folder / f"{case.id}_seg.b2nd")
+        image = read_array(folder / f"{case.id}.b2nd")
+        label = read_array(folder / f"{case.id}_seg.b2nd")
         for window in range(len(sample.image)):
             low = np.round((sample.place[window, :, 0] + 1) / 2 * (np.array(case.shape) - 1)).astype(int)
             box = tuple(slice(a, a + b) for a, b in zip(low, drawn.patch))

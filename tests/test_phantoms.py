@@ -171,14 +171,17 @@ def test_sessions_share_the_folds_and_nothing_else():
 def folds_alone(image: np.ndarray) -> np.ndarray:
     """Keep what is as fine as a fold, so that the outline and the bias field do not decide what looks alike."""
     brain, scaled = (image > 0).astype(np.float32), image / np.percentile(image, 95)
-    smooth, broad, share = gaussian_filter(scaled, 1.5), gaussian_filter(scaled, 5), gaussian_filter(brain, 5)
+    smooth = gaussian_filter(scaled, 1.5)
+    broad = gaussian_filter(scaled, 5)
+    share = gaussian_filter(brain, 5)
     return ((smooth - broad / np.maximum(share, 0.1) * gaussian_filter(brain, 1.5)) * brain).ravel()
 
 
 def test_a_split_that_parts_the_sessions_of_a_subject_leaks():
     """A nearest neighbour finds the other session and looks nearly perfect, until the split is by subject."""
     scans = list(draw_cohort(SEED, 60, sessions=2, **COARSE))
-    truth, likeness = classes(scans), np.corrcoef(np.stack([folds_alone(one.image) for one in scans]))
+    truth = classes(scans)
+    likeness = np.corrcoef(np.stack([folds_alone(one.image) for one in scans]))
     np.fill_diagonal(likeness, -1)
     leaking = np.mean(truth[likeness.argmax(1)] == truth)
     for first in range(0, len(scans), 2):

@@ -316,7 +316,8 @@ LABELS_OF = Normalisation("labels", maximum=2.0, values=(0.0, 0.5, 1.0))
 @pytest.mark.parametrize("name", ["recon", "mae"])
 @pytest.mark.parametrize("labels", [False, True])
 def test_a_step_runs_on_fake_tensors(name, preset, labels):
-    method, batch = method_of(name, LABELS_OF if labels else Normalisation("zscore"), preset=preset), images(labels)
+    method = method_of(name, LABELS_OF if labels else Normalisation("zscore"), preset=preset)
+    batch = images(labels)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         fake_modules(method.modules, mode)
         for step in method.steps(Images(*(mode.from_tensor(part) for part in batch))):

@@ -23,7 +23,9 @@ from sulcnet.losses.contrast import (
 from sulcnet.losses.diffusion import Noise, v_loss
 from sulcnet.losses.reconstruction import l1, value_cross_entropy
 
-SULCNET, PAPER = ("linear", 1e-4, 2e-2), ("scaled_linear", 5e-3, 2e-2)          # the presets' schedules of noise
+# the presets' schedules of noise
+SULCNET = ("linear", 1e-4, 2e-2)
+PAPER = ("scaled_linear", 5e-3, 2e-2)
 
 
 def value(ratio):
@@ -71,7 +73,8 @@ def test_both_sides_equal_the_equations_of_the_paper():
 
 
 def test_the_hinge_leaves_right_logits_alone():
-    real, fake = torch.tensor([2.0, -0.5], requires_grad=True), torch.tensor([-1.5, 0.5], requires_grad=True)
+    real = torch.tensor([2.0, -0.5], requires_grad=True)
+    fake = torch.tensor([-1.5, 0.5], requires_grad=True)
     ratio = critic_loss(real, fake, "hinge")
     ratio.value().backward()
     assert value(ratio) == pytest.approx((0 + 1.5 + 0 + 1.5) / 4)
@@ -253,7 +256,8 @@ def test_matching_places_read_the_same_voxels_of_the_volume_in_both_views(size, 
     assert read[0].shape == (1, ndim, *[4] * ndim)
     # At half resolution the outermost half voxel is extended flat.
     assert torch.allclose(*read, atol=1e-4 if reduction == 1 else 0.5)
-    first, last = torch.maximum(*[p[0, :, 0] for p in places]), torch.minimum(*[p[0, :, 1] for p in places])
+    first = torch.maximum(*[p[0, :, 0] for p in places])
+    last = torch.minimum(*[p[0, :, 1] for p in places])
     assert (read[0][0].flatten(1).amin(1) >= first - 1e-4).all() and (read[0][0].flatten(1).amax(1) <= last + 1e-4).all()
 
 
@@ -332,7 +336,9 @@ def test_a_drawing_goes_from_pure_noise_to_the_image_in_25_steps(noise):
 
 
 def test_v_loss_weighs_items_and_counts_foreground():
-    prediction, target, inside = torch.randn(2, 3, 4), torch.randn(2, 3, 4), torch.tensor([[[1.0, 1, 0, 0]], [[1, 0, 0, 0]]])
+    prediction = torch.randn(2, 3, 4)
+    target = torch.randn(2, 3, 4)
+    inside = torch.tensor([[[1.0, 1, 0, 0]], [[1, 0, 0, 0]]])
     square = (prediction - target).square().mean(1)
     expected = (0.5 * square[0, :2].sum() + 2 * square[1, 0]) / 3
     assert value(v_loss(prediction, target, torch.tensor([0.5, 2.0]), inside)) == pytest.approx(expected.item(), rel=1e-6)
@@ -343,10 +349,13 @@ def test_v_loss_weighs_items_and_counts_foreground():
 def test_noise_is_that_of_monai_s_schedulers(numbers, schedule):
     """MONAI counts levels from 0, its first is our t = 1; its sampler is given our levels."""
     schedulers = pytest.importorskip("monai.networks.schedulers")
-    noise, words = Noise(*numbers), {"beta_start": numbers[1], "beta_end": numbers[2], "schedule": schedule}
+    noise = Noise(*numbers)
+    words = {"beta_start": numbers[1], "beta_end": numbers[2], "schedule": schedule}
     theirs = schedulers.DDIMScheduler(1000, clip_sample=False, prediction_type="v_prediction", set_alpha_to_one=True, **words)
     assert torch.allclose(noise.alpha_bar[1:], theirs.alphas_cumprod, rtol=1e-4, atol=1e-7)
-    x0, epsilon, t = torch.randn(5, 1, 4, 4), torch.randn(5, 1, 4, 4), torch.tensor([1, 10, 250, 600, 900])
+    x0 = torch.randn(5, 1, 4, 4)
+    epsilon = torch.randn(5, 1, 4, 4)
+    t = torch.tensor([1, 10, 250, 600, 900])
     noisy, v = noise.add(x0, epsilon, t), noise.v_target(x0, epsilon, t)
     assert torch.allclose(noisy, theirs.add_noise(x0, epsilon, t - 1), atol=1e-4)
     assert torch.allclose(v, theirs.get_velocity(x0, epsilon, t - 1), atol=1e-4)

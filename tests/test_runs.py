@@ -160,7 +160,8 @@ def test_pooled_and_alone_stand_side_by_side(fresh):
     other = workspace.folders("Dataset902_Other")
     if not other.raw.exists():
         shutil.copytree(folders.raw, other.raw)
-    alone, pooled = pretrain(workspace, [folders], "recon", epochs=1), pretrain(workspace, [folders, other], "recon", epochs=1)
+    alone = pretrain(workspace, [folders], "recon", epochs=1)
+    pooled = pretrain(workspace, [folders, other], "recon", epochs=1)
     assert alone.path.name == "holdout__sulcnet__seed0__epochs1" and pooled.path.name == "holdout__sulcnet__seed0__pool902__epochs1"
 
 

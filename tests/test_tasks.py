@@ -177,7 +177,8 @@ def test_a_third_task_in_one_file_trains_predicts_and_is_scored(root, tmp_path, 
 
 
 def test_tasks_come_in_a_stated_order_and_names_change_no_row():
-    one, two = asked_tasks(2, 3), asked_tasks(labels={"background": 0, "a": 1, "b": 2}, classes=3)
+    one = asked_tasks(2, 3)
+    two = asked_tasks(labels={"background": 0, "a": 1, "b": 2}, classes=3)
     assert list(one) == ["segmentation", "classification"] and one != two
     assert [family_of(name).traced(spec) for name, spec in one.items()] == [family_of(name).traced(spec) for name, spec in two.items()]
 

@@ -163,7 +163,8 @@ def test_a_damaged_table_is_said_and_an_absent_one_is_not(tmp_path, caplog):
 
 
 def test_rows_may_be_of_several_versions_of_a_library(tmp_path):
-    table, path = MemoryTable({question("top"): trace_step(question("top"))}), tmp_path / "memory.json"
+    table = MemoryTable({question("top"): trace_step(question("top"))})
+    path = tmp_path / "memory.json"
     table.save(path, {**origin(), "torch": ["1.2", "1.3"]})
     assert MemoryTable.load(path, {**origin(), "torch": "1.3"}).rows == table.rows
     assert MemoryTable.load(path, {**origin(), "torch": "1.4"}).rows == {}

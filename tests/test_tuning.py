@@ -166,7 +166,8 @@ def test_swin_unetr_is_monai_s_in_every_mode(ndim):
     torch.manual_seed(0)
     network = build(family("swin_unetr_12").topology(ndim, 1, 12, shape, (1.0,) * ndim)).eval()
     torch.manual_seed(0)
-    theirs, seen = SwinUNETR(in_channels=1, out_channels=1, feature_size=12, spatial_dims=ndim).eval(), []
+    theirs = SwinUNETR(in_channels=1, out_channels=1, feature_size=12, spatial_dims=ndim).eval()
+    seen = []
     theirs.decoder1.register_forward_hook(lambda *call: seen.append(call[-1]))
     image = torch.randn(1, 1, *shape)
     theirs(image)
@@ -288,7 +289,8 @@ def test_an_update_is_a_branch_of_two_layers(layer):
         branch = image @ update.A.T @ update.B.T
         assert sum(p.numel() for p in update.parameters()) == rank * (6 + 10)
     else:
-        first, second = copy.deepcopy(layer), getattr(nn, f"Conv{ndim}d")(rank * groups, 6, 1, groups=groups, bias=False)
+        first = copy.deepcopy(layer)
+        second = getattr(nn, f"Conv{ndim}d")(rank * groups, 6, 1, groups=groups, bias=False)
         first.weight, first.bias = nn.Parameter(update.A.detach().clone()), None
         second.weight = nn.Parameter(update.B.detach().reshape(second.weight.shape))
         branch = second(first(image))

@@ -140,7 +140,8 @@ def test_the_class_of_a_volume_is_told_from_several_slices_and_that_of_a_flat_im
         return StepNeed(1, 1, "", {}, 1)
 
     for shape, drawn in (((20, 34, 60), (4, 5)), ((20, 34, 1), (1, 1))):
-        facts, wish = fingerprint(shape=shape), PlanRequest("resenc_unet", 4, configuration="2d", slice_axis=2)
+        facts = fingerprint(shape=shape)
+        wish = PlanRequest("resenc_unet", 4, configuration="2d", slice_axis=2)
         asked = constraints_of(make_plan(header(), facts, wish), facts, wish, 4)
         step = Search(family("resenc_unet"), asked, PlannedStep("full"), need).plan()[1]
         assert (step.bag, step.windows) == drawn and step.patch_size == (20, 40)
@@ -304,7 +305,8 @@ def twins(tmp_path_factory):
 
 def _repeated(place, case, folder, times):
     """Write the slice with most label, so many times."""
-    image, label = read_array(place / f"{case.id}.b2nd"), read_array(place / f"{case.id}_seg.b2nd")
+    image = read_array(place / f"{case.id}.b2nd")
+    label = read_array(place / f"{case.id}_seg.b2nd")
     number = int((label > 0).sum((0, 1)).argmax())
     image, label = image[..., [number] * times], label[..., [number] * times]
     write_array(folder / f"{case.id}.b2nd", image)
@@ -349,7 +351,8 @@ def test_a_stack_of_one_slice_pretrains_to_the_bits_of_the_flat_image(twins, nam
         torch.manual_seed(0)
         kind = plugins.find("pretraining", name, "METHOD")
         method = build_method(kind, plan, plan.network(None), kind.Options())
-        located, shape = [(folder, case) for case in cases], dict(views=method.views, overlap=method.overlap)
+        located = [(folder, case) for case in cases]
+        shape = dict(views=method.views, overlap=method.overlap)
         source = ImageSource(located, plan, plan.network(None), 0, method.augment(), method.corruption(), **shape)
         (tmp_path / kind_of).mkdir()
         results.append(trained(plan, tmp_path / kind_of, lambda step, source=source: image_batches(source, 2, step, 0), method))

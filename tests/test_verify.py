@@ -517,7 +517,8 @@ DAMAGED_LABELS = {
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", [*DAMAGED, *DAMAGED_LABELS])
 def test_damaged_files_are_found(root, name):
-    damaged, good = real_data("nasty") / "damaged" / name, real_data("hippocampus") / "Dataset004_Hippocampus"
+    damaged = real_data("nasty") / "damaged" / name
+    good = real_data("hippocampus") / "Dataset004_Hippocampus"
     raw = Raw(root / "Dataset001_Nasty", {"channel_names": ["MRI"], "labels": {"background": 0, "a": 1, "p": 2}})
     (raw.folder / "imagesTr").mkdir(parents=True)
     (raw.folder / "labelsTr").mkdir()

@@ -32,7 +32,10 @@ def schedule_of(
 
 def unplanned(network_plan: NetworkPlan, options: NetworkOptions, views: int) -> NetworkPlan:
     """Give the plan of a pre-training that was not planned: patch and views per step are the preset's, else the plan's."""
-    spec, patch, images = network_plan.network, network_plan.patch_size, network_plan.batch_size * network_plan.windows
+    spec = network_plan.network
+    patch = network_plan.patch_size
+    images = network_plan.batch_size * network_plan.windows
     if options.patch:
-        patch, images = family(spec.name).fitted(spec, (options.patch,) * spec.ndim), options.windows
+        patch = family(spec.name).fitted(spec, (options.patch,) * spec.ndim)
+        images = options.windows
     return network_plan.replace(patch_size=patch, batch_size=max(1, images // views), accumulate=1)

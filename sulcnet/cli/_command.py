@@ -112,7 +112,11 @@ class Command:
         name: str = "",
         again: str = AGAIN,
     ):
-        self.help, self.arguments, self.run, self.examples, self.again = help, arguments, run, examples, again
+        self.help = help
+        self.arguments = arguments
+        self.run = run
+        self.examples = examples
+        self.again = again
         self.name = name or "sulcnet_" + run.__module__.rpartition(".")[2].rstrip("_")
 
     def __call__(self, argv: Sequence[str] | None = None) -> int:

@@ -46,7 +46,8 @@ def run(args: Namespace) -> str:
     spec = asked(args, workspace)
     folder = execute(workspace, spec, execution_of(args), Drawing(training_curves, reconstruction_montage))
     first, fold = args.dataset.split(",")[0], () if spec.fold == HOLDOUT else (spec.fold,)
-    net, seed = (("--net", args.net) if args.net else ()), (("--seed", args.seed) if args.seed else ())
+    net = ("--net", args.net) if args.net else ()
+    seed = ("--seed", args.seed) if args.seed else ()
     words = ("sulcnet_train", first, args.configuration, *fold, "--pretrain", args.method, *net, *seed, *plans_flag(args))
     return f"Weights: {folder / EXPORT}\nPictures: {folder / PICTURES}\nNext: {next_command(args, *words)}"
 

@@ -55,12 +55,17 @@ class PatchSource:
         self, folder: Path, cases: Sequence[PreparedCase], plan: Plan, network: NetworkPlan, region: Region | None,
         seed: int = 0, augment: AugmentOptions | None = None, balanced: bool = True, views: int = 0,
     ):
-        self.folder, self.cases, self.region, self.seed, self.views = folder, list(cases), region, seed, views
+        self.folder = folder
+        self.cases = list(cases)
+        self.region = region
+        self.seed = seed
+        self.views = views
         self.axes, self.bag, self.windows = plan.axes, network.bag, network.windows
         self.patch = thick(network.patch_size, plan.axes, 1)
         options = augment or AugmentOptions.off()
         self.augmenter = build_augmenter(options, network.patch_size, plan.label_like, plan.network_spacing)
-        self.tasks, self.of_images = plan.tasks, any(task.per == IMAGE for task in plan.tasks.values())
+        self.tasks = plan.tasks
+        self.of_images = any(task.per == IMAGE for task in plan.tasks.values())
         smallest = smallest_structure(cases, plan.structures)
         self.values = [key_of(values) for values in plan.structures.values()]
         self.smallest = None if smallest is None else key_of(plan.structures[smallest])
@@ -111,7 +116,8 @@ class PatchSource:
     def _window(self, case: PreparedCase, rng: np.random.Generator, number: int) -> tuple[np.ndarray, ...]:
         centre = self._centre(case, rng, in_bag=number < self.bag)
         draw = self.augmenter.draw(rng)
-        low, margin = corner(centre, self.patch, case.shape), thick(self.augmenter.margin(draw), self.axes, 0)
+        low = corner(centre, self.patch, case.shape)
+        margin = thick(self.augmenter.margin(draw), self.axes, 0)
         image, label = self.reader.read(self.folder, case, low - margin // 2, low - margin // 2 + self.patch + margin)
         label = np.zeros(image.shape[1:], np.int16) if label is None else label
         image, label = self.augmenter.apply(flat(image, self.axes), flat(label, self.axes), draw)

@@ -124,7 +124,8 @@ def mcnemar(first_correct, second_correct) -> float:
     """Return the two-sided p of McNemar's exact test: binomial, on the cases that just one of the two got right."""
     from scipy.stats import binomtest
 
-    first, second = np.asarray(first_correct, dtype=bool), np.asarray(second_correct, dtype=bool)
+    first = np.asarray(first_correct, dtype=bool)
+    second = np.asarray(second_correct, dtype=bool)
     _check((first, second), first)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     discordant = only_first + only_second

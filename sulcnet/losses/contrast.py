@@ -131,7 +131,8 @@ def same_place(place: Tensor, others: Tensor, share: float = 0.5) -> Tensor:
     Returns:
         (N, M) Boolean; a mask for `nt_xent` when N runs over a and b, M over a, b and the queue.
     """
-    first, last = torch.maximum(place[:, None, :, 0], others[..., 0]), torch.minimum(place[:, None, :, 1], others[..., 1])
+    first = torch.maximum(place[:, None, :, 0], others[..., 0])
+    last = torch.minimum(place[:, None, :, 1], others[..., 1])
     size, other_size = (one[..., 1] - one[..., 0] + 1 for one in (place, others))
     return (last - first + 1 >= share * torch.minimum(size[:, None], other_size)).all(dim=-1)
 
@@ -154,7 +155,8 @@ def matching_places(place_a: Tensor, place_b: Tensor, most: int) -> tuple[Tensor
     """
     ndim = place_a.shape[1]
     points = max(1, int(most ** (1 / ndim) + 1e-9))
-    first, last = torch.maximum(place_a[..., 0], place_b[..., 0]), torch.minimum(place_a[..., 1], place_b[..., 1])
+    first = torch.maximum(place_a[..., 0], place_b[..., 0])
+    last = torch.minimum(place_a[..., 1], place_b[..., 1])
     along = (torch.arange(points, device=place_a.device) + 0.5) / points
     lattice = torch.stack(torch.meshgrid(*[along] * ndim, indexing="ij"), dim=-1)              # (k, ..., k, ndim)
     first, last = (one.view(-1, *[1] * ndim, ndim) for one in (first, last))

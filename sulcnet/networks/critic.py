@@ -26,7 +26,8 @@ class Critic(nn.Module):
     def __init__(self, ndim: int, in_channels: int, features: int = 16, spectral: bool = True):
         super().__init__()
         bound = spectral_norm if spectral else lambda module: module
-        convolution, widths = layer("Conv", ndim), (in_channels, features, 2 * features, 4 * features)
+        convolution = layer("Conv", ndim)
+        widths = (in_channels, features, 2 * features, 4 * features)
         strided = (bound(convolution(inputs, width, 4, stride=2, padding=1)) for inputs, width in zip(widths, widths[1:]))
         parts = [part for one in strided for part in (one, nn.LeakyReLU(SLOPE, inplace=True))]
         self.layers = nn.Sequential(*parts, bound(convolution(widths[-1], 1, 3, padding=1)))

@@ -116,7 +116,8 @@ def fold(network: nn.Module, film: Film | None, time: float) -> FoldedState:
     vectors, found = film.at(time), norms(network)
     for name, (factor, shift) in vectors.items():
         if getattr(found[name], "weight", None) is None or getattr(found[name], "bias", None) is None:
-            folded.constants[f"{FILM}.{name}.scale"], folded.constants[f"{FILM}.{name}.shift"] = factor, shift
+            folded.constants[f"{FILM}.{name}.scale"] = factor
+            folded.constants[f"{FILM}.{name}.shift"] = shift
             continue
         folded.state_dict[f"{name}.weight"] *= factor
         folded.state_dict[f"{name}.bias"] *= factor

@@ -194,7 +194,9 @@ class _GatedScore(nn.Module):
 
     def __init__(self, width: int, heads: int = 1):
         super().__init__()
-        self.signal, self.gate, self.score = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, heads, bias=False)
+        self.signal = nn.Linear(width, width)
+        self.gate = nn.Linear(width, width)
+        self.score = nn.Linear(width, heads, bias=False)
 
     def forward(self, vectors: Tensor) -> Tensor:
         return self.score(self.signal(vectors).tanh() * self.gate(vectors).sigmoid())

@@ -261,7 +261,8 @@ class Search:
 
     def _batch(self, candidate: Candidate, recompute: str) -> tuple[int, MemoryEstimate]:
         """Find the most samples per micro-batch that fit, dividing those that a step asks for."""
-        wanted, least = self._wanted(candidate), self.constraints.batch or self._least(candidate)
+        wanted = self._wanted(candidate)
+        least = self.constraints.batch or self._least(candidate)
         for images in (count for count in range(wanted, least - 1, -1) if wanted % count == 0):
             need = self._need(candidate, images, recompute)
             total = self._total(need, recompute)
@@ -293,7 +294,8 @@ class Search:
         if place == 0:
             return
         larger = self.candidates[place - 1]
-        name, least = "x".join(map(str, larger.patch)), self.constraints.batch or self._least(larger)
+        name = "x".join(map(str, larger.patch))
+        least = self.constraints.batch or self._least(larger)
         # What was tried for this patch tells what it takes plainly; the share that is cheap is alike for all patches.
         usual = self._cheap or "none"
         plain = self._need(larger, least, usual).arithmetic / (1 + self._extra(0, usual))

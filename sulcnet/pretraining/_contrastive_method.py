@@ -66,7 +66,8 @@ class Views(Pretraining):
         """Score a validation batch; negatives are validation images alone."""
         features = self.network(batch.corrupted)
         output = self.head(features.decoder[-1])
-        found, drawn = self.contrast.watch(features, batch), total(image_terms(output, batch, self.options.loss), batch)
+        found = self.contrast.watch(features, batch)
+        drawn = total(image_terms(output, batch, self.options.loss), batch)
         # Both are counted once per view.
         loss = Ratio(self.options.weight * found["contrast"].numerator + drawn.numerator, drawn.denominator)
         return {"loss": loss, **self.image_scores(output, batch), **found}

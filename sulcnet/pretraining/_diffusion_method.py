@@ -45,7 +45,8 @@ class Diffusion(Pretraining):
         return {"network": [*super().parts()["network"], *film]}
 
     def steps(self, batch: Images) -> Iterator[Step]:
-        t, epsilon = self.noise.draw(len(batch.image), batch.image.device), torch.randn_like(batch.image)
+        t = self.noise.draw(len(batch.image), batch.image.device)
+        epsilon = torch.randn_like(batch.image)
         answer = self.answer(self.noise.add(batch.image, epsilon, t), t)
         weight = self.noise.min_snr_weight(t)
         yield Step("network", {"loss/denoising": Term(1.0, self.error(answer, batch, epsilon, t, weight))})

@@ -58,7 +58,8 @@ class Mae(Pretraining):
             drawn = torch.cat([answer[:, self.head.columns[channel]] for channel in smooth], dim=1)
             terms["loss/l1"] = Term(len(smooth) * share, l1(drawn, batch.image[:, smooth], weight))
         for channel in self.head.stepped:
-            logits, codes = answer[:, self.head.columns[channel]], self.head.codes(batch.image, channel)
+            logits = answer[:, self.head.columns[channel]]
+            codes = self.head.codes(batch.image, channel)
             terms[f"loss/values_{channel}"] = Term(share, value_cross_entropy(logits, codes, weight))
         return terms
 

@@ -167,7 +167,8 @@ def _require_first_channel(folder: Path, header: DatasetHeader) -> None:
     if not files:
         raise DataError(f"{folder} holds no image named CASE_0000{ending}.",
                         "Name images CASE_0000 (case, channel) as nnU-Net does, or correct file_ending in dataset.json.")
-    cases, labels = {name[:-5] for name in files if name.endswith("_0000")}, set(label_files(folder.parent / names.LABELS, ending))
+    cases = {name[:-5] for name in files if name.endswith("_0000")}
+    labels = set(label_files(folder.parent / names.LABELS, ending))
     if not cases or (labels & set(files) and not labels & cases):       # phantom_0000 may be a whole name, as its label shows
         rename = f"Rename CASE{ending} to CASE_0000{ending}, for example {files[0]}{ending} to {files[0]}_0000{ending}."
         count = f"Count channels from 0: CASE_0000{ending}, CASE_0001{ending}, ..."

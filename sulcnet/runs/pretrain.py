@@ -118,7 +118,11 @@ def _schedule(job: Job, parts: Parts) -> Schedule:
 
 
 def _stage(job: Job, parts: Parts, schedule: Schedule) -> Stage:
-    method, pool, times, curves, montage = parts.method, parts.pool, schedule.accumulate, job.drawing.curves, job.drawing.montage
+    method = parts.method
+    pool = parts.pool
+    times = schedule.accumulate
+    curves = job.drawing.curves
+    montage = job.drawing.montage
     source = _source(job, parts, pool.training, method.augment())
     watched = _source(job, parts, pool.watched) if pool.watched else None
     if watched is None:

@@ -169,7 +169,8 @@ def _predict(workspace: Workspace, folders: DatasetFolders, device: str) -> str:
     score_run(folders, run, device, "auto")
     dataset, masks = Dataset.open(folders.raw), sorted((run / TEST).glob("*.nii.gz"))
     for path in masks:
-        mask, image = read_label(path), read_image(dataset.case(path.name.removesuffix(".nii.gz")).images[0])
+        mask = read_label(path)
+        image = read_image(dataset.case(path.name.removesuffix(".nii.gz")).images[0])
         if mask.data.shape != image.data.shape or not np.array_equal(mask.affine, image.affine):
             raise ModelError(f"{path.name} does not lie on the grid of its image.")
     if not masks:

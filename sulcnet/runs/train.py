@@ -116,7 +116,9 @@ class Train(RunKind):
         self, job: Job, method: FineTuning, cases: Cases, network_plan: NetworkPlan, schedule: Schedule
     ) -> Stage:
         own: TuningOptions = job.options[0]
-        prepared, images, seed = job.dataset.prepared(job.plan.folder), network_plan.batch_size, job.spec.seed
+        prepared = job.dataset.prepared(job.plan.folder)
+        images = network_plan.batch_size
+        seed = job.spec.seed
         source = PatchSource(prepared, cases.training, job.plan, network_plan, cases.region, seed, own, views=own.views)
         fixed = PatchSource(prepared, cases.watched, job.plan, network_plan, cases.region, seed, balanced=False)
         times, workers = schedule.accumulate, job.execution.workers

@@ -35,7 +35,8 @@ class SegmentationScorer(Scorer):
         folder, ending = evaluated.predictions, evaluated.header.file_ending
         pairs = [Pair(case, folder / f"{case}{ending}", path) for case, path in sorted(evaluated.references.items())]
         self.pairs = [pair for pair in pairs if pair.prediction.exists()]
-        self.asked, self.predicted = {pair.id for pair in pairs}, {pair.id for pair in self.pairs}
+        self.asked = {pair.id for pair in pairs}
+        self.predicted = {pair.id for pair in self.pairs}
         self.summary = {"tolerance_mm": evaluated.tolerance} if pairs else {}
 
     def scores(self, workers: int) -> dict[str, dict[str, Any]]:

@@ -136,7 +136,9 @@ class Loop:
                 optimiser.load_state_dict(state["optimisers"][part])
             self.sums = {name: tuple(part.to(self.device) for part in pair) for name, pair in state["sums"].items()}
             self.progress.step, self.progress.elapsed = state["step"], state["elapsed"]
-            self.best, self.since_best, self.rows = state["best"], state["since_best"], state["rows"]
+            self.best = state["best"]
+            self.since_best = state["since_best"]
+            self.rows = state["rows"]
             self.epoch_began = state["epoch_began"]
         except (KeyError, RuntimeError, ValueError) as problem:
             first = str(problem).split("\n")[0]
