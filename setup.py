@@ -10,12 +10,18 @@ HERE = Path(__file__).parent
 
 def version() -> str:
     """Read the version without importing the package, whose dependencies may not be there yet."""
-    return re.search(r'^__version__ = "(.+)"', (HERE / "sulcnet/__init__.py").read_text(), re.MULTILINE)[1]
+    return re.search(
+        r'^__version__ = "(.+)"', (HERE / "sulcnet/__init__.py").read_text(), re.MULTILINE
+    )[1]
 
 
 def commands() -> list[str]:
     """Name one console script per file: `cli/import_.py` (a Python keyword) becomes `sulcnet_import`."""
-    files = sorted(path.stem for path in (HERE / "sulcnet/cli").glob("*.py") if not path.stem.startswith("_"))
+    files = sorted(
+        path.stem
+        for path in (HERE / "sulcnet/cli").glob("*.py")
+        if not path.stem.startswith("_")
+    )
     return [f"sulcnet_{name.rstrip('_')} = sulcnet.cli.{name}:COMMAND" for name in files]
 
 
@@ -25,8 +31,12 @@ def beside() -> list[tuple[str, list[str]]]:
     wanted = {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "constraints.txt"}
     found = []
     for folder, pattern in folders.items():
-        files = sorted(path.relative_to(HERE).as_posix() for path in HERE.glob(pattern) if path.is_file())
-        found.append((f"share/sulcnet/{folder}", [file for file in files if folder or file in wanted]))
+        files = sorted(
+            path.relative_to(HERE).as_posix() for path in HERE.glob(pattern) if path.is_file()
+        )
+        found.append(
+            (f"share/sulcnet/{folder}", [file for file in files if folder or file in wanted])
+        )
     return found
 
 
@@ -38,7 +48,16 @@ setup(
     long_description_content_type="text/markdown",
     author="sulcnet developers",
     license="Apache-2.0",
-    keywords=["MRI", "brain", "cortex", "sulcus", "cortical folding", "segmentation", "classification", "pre-training"],
+    keywords=[
+        "MRI",
+        "brain",
+        "cortex",
+        "sulcus",
+        "cortical folding",
+        "segmentation",
+        "classification",
+        "pre-training",
+    ],
     classifiers=[
         "Development Status :: 4 - Beta",
         "Environment :: Console",
@@ -49,7 +68,9 @@ setup(
         "Topic :: Scientific/Engineering :: Image Processing",
         "Topic :: Scientific/Engineering :: Medical Science Apps.",
     ],
-    package_dir={"": "."},  # an editable install is then a plain path, not a finder that slows every start
+    package_dir={
+        "": "."
+    },  # an editable install is then a plain path, not a finder that slows every start
     packages=find_packages(include=["sulcnet", "sulcnet.*"]),
     package_data={"sulcnet": ["**/*.json", "**/*.tsv", "**/*.html", "**/*.css"]},
     data_files=beside(),
@@ -71,7 +92,14 @@ setup(
         "nvidia-ml-py",
     ],
     extras_require={
-        "test": ["pytest", "pytest-xdist", "scikit-learn", "pandas", "ruff", "setuptools"],  # oracles, lint, packaging
+        "test": [
+            "pytest",
+            "pytest-xdist",
+            "scikit-learn",
+            "pandas",
+            "ruff",
+            "setuptools",
+        ],  # oracles, lint, packaging
     },
     entry_points={"console_scripts": commands()},
 )

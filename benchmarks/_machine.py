@@ -1,6 +1,6 @@
 """Print what every table of docs/benchmarks.md must stand under: date, machine, versions.
 
-    python benchmarks/_machine.py
+python benchmarks/_machine.py
 """
 
 import datetime
@@ -23,8 +23,13 @@ def graphics() -> str:
     """Name the GPUs and their memory."""
     import torch
 
-    cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
-    return "; ".join(f"{card.name}, {card.total_memory / 2**30:.0f} GiB" for card in cards) or "no GPU"
+    cards = [
+        torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())
+    ]
+    return (
+        "; ".join(f"{card.name}, {card.total_memory / 2**30:.0f} GiB" for card in cards)
+        or "no GPU"
+    )
 
 
 def facts() -> dict[str, str]:
@@ -33,7 +38,8 @@ def facts() -> dict[str, str]:
 
     versions = [f"{name} {version(name)}" for name in ("torch", "monai", "numpy")]
     return {
-        "date": str(datetime.date.today()), "machine": f"{processor()}; {graphics()}",
+        "date": str(datetime.date.today()),
+        "machine": f"{processor()}; {graphics()}",
         "versions": f"Python {platform.python_version()}, sulcnet {__version__}, {', '.join(versions)}",
     }
 

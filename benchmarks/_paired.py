@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from _machine import main as describe_machine
 
-Found = tuple[np.ndarray, ...]               # columns over test cases, of one run
+Found = tuple[np.ndarray, ...]  # columns over test cases, of one run
 DRAWS = 2000
 
 
@@ -27,32 +27,61 @@ class Paired(NamedTuple):
 
     def cells(self) -> list[str]:
         """Give mean, difference, both intervals as texts."""
-        return [f"{self.own:.3f}", f"{self.difference:+.3f}", *(f"[{low:+.3f}, {high:+.3f}]" for low, high in (self.cases, self.seeds))]
+        return [
+            f"{self.own:.3f}",
+            f"{self.difference:+.3f}",
+            *(f"[{low:+.3f}, {high:+.3f}]" for low, high in (self.cases, self.seeds)),
+        ]
 
 
 def balanced(found: Found) -> float:
     """Balanced accuracy of (truth, predicted)."""
     truth, predicted = found[-2:]
-    return float(np.mean([np.mean(predicted[truth == name] == name) for name in np.unique(truth)]))
+    return float(
+        np.mean([np.mean(predicted[truth == name] == name) for name in np.unique(truth)])
+    )
 
 
-def compare(own: Sequence[Found], other: Sequence[Found], measure: Callable[[Found], float] = balanced) -> Paired:
+def compare(
+    own: Sequence[Found], other: Sequence[Found], measure: Callable[[Found], float] = balanced
+) -> Paired:
     """Compare two arms, seed by seed; the same cases are drawn for every seed."""
     from scipy.stats import t
 
     each = [measure(a) - measure(b) for a, b in zip(own, other)]
     rng, count = np.random.default_rng(0), len(own[0][0])
     picks = [rng.integers(count, size=count) for _ in range(DRAWS)]
-    draws = [np.mean([measure(_pick(a, some)) - measure(_pick(b, some)) for a, b in zip(own, other)]) for some in picks]
+    draws = [
+        np.mean([measure(_pick(a, some)) - measure(_pick(b, some)) for a, b in zip(own, other)])
+        for some in picks
+    ]
     low, high = np.percentile(draws, [2.5, 97.5])
     mean, seeds = float(np.mean(each)), len(each)
-    half = t.ppf(0.975, seeds - 1) * np.std(each, ddof=1) / seeds**0.5 if seeds > 1 else float("nan")
-    return Paired(float(np.mean([measure(a) for a in own])), mean, (low, high), (mean - half, mean + half), each)
+    half = (
+        t.ppf(0.975, seeds - 1) * np.std(each, ddof=1) / seeds**0.5
+        if seeds > 1
+        else float("nan")
+    )
+    return Paired(
+        float(np.mean([measure(a) for a in own])),
+        mean,
+        (low, high),
+        (mean - half, mean + half),
+        each,
+    )
 
 
 def study(
-    script: str, told: str, folder: str, epochs: int, arms: Sequence[str], baseline: str, prepare: Callable[[Path], None],
-    one: Callable[[Path, str, int, int], None], report: Callable[[Path, list[str], int], None], known: Sequence[str] | None = None,
+    script: str,
+    told: str,
+    folder: str,
+    epochs: int,
+    arms: Sequence[str],
+    baseline: str,
+    prepare: Callable[[Path], None],
+    one: Callable[[Path, str, int, int], None],
+    report: Callable[[Path, list[str], int], None],
+    known: Sequence[str] | None = None,
 ) -> None:
     """Read the flags of a study, run every arm with every seed in a process of its own, some at a time, and report.
 
@@ -66,20 +95,43 @@ def study(
     """
     parser = argparse.ArgumentParser(description=told.split("\n")[0])
     parser.add_argument("--root", type=Path, default=Path(tempfile.gettempdir()) / folder)
-    parser.add_argument("--methods", nargs="+", default=list(arms), choices=known, help=f"what is compared with {baseline}")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=list(arms),
+        choices=known,
+        help=f"what is compared with {baseline}",
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--one", nargs=2, metavar=("ARM", "SEED"), help="one run (what the script starts)")
+    parser.add_argument(
+        "--one", nargs=2, metavar=("ARM", "SEED"), help="one run (what the script starts)"
+    )
     args = parser.parse_args()
     if args.one:
         return one(args.root, args.one[0], int(args.one[1]), args.epochs)
     describe_machine()
     prepare(args.root)
-    command = [sys.executable, script, "--root", str(args.root), "--epochs", str(args.epochs), "--one"]
+    command = [
+        sys.executable,
+        script,
+        "--root",
+        str(args.root),
+        "--epochs",
+        str(args.epochs),
+        "--one",
+    ]
     runs = [(arm, str(seed)) for seed in range(args.seeds) for arm in (baseline, *args.methods)]
     with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda run: subprocess.run([*command, *run], check=True, stdout=subprocess.DEVNULL), runs))
+        list(
+            pool.map(
+                lambda run: subprocess.run(
+                    [*command, *run], check=True, stdout=subprocess.DEVNULL
+                ),
+                runs,
+            )
+        )
     report(args.root, args.methods, args.seeds)
 
 

@@ -25,7 +25,11 @@ PATCHES = ((40, 56, 40), (64, 64, 64), (96, 96, 96))
 
 def every_transform() -> AugmentOptions:
     """Switch everything on but the deformation, which nnU-Net leaves off too."""
-    probabilities = {field.name: 1.0 for field in fields(AugmentOptions) if field.name.endswith("probability")}
+    probabilities = {
+        field.name: 1.0
+        for field in fields(AugmentOptions)
+        if field.name.endswith("probability")
+    }
     return replace(AugmentOptions(), **probabilities | {"elastic_probability": 0.0})
 
 
@@ -34,7 +38,10 @@ def ours(options, patch, image, label):
 
     def step(index):
         draw = augmenter.draw(np.random.default_rng((0, index)))
-        where = tuple(slice((s - p - m) // 2, (s - p - m) // 2 + p + m) for s, p, m in zip(label.shape, patch, augmenter.margin(draw)))
+        where = tuple(
+            slice((s - p - m) // 2, (s - p - m) // 2 + p + m)
+            for s, p, m in zip(label.shape, patch, augmenter.margin(draw))
+        )
         augmenter.apply(image[(slice(None), *where)], label[where], draw)
 
     return step
@@ -104,14 +111,20 @@ def as_trained(patch, image, label, rounds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--samples", type=int, default=7)
     samples = parser.parse_args().samples
     torch.set_num_threads(1)
-    print("| patch | as trained: sulcnet | nnunet | ratio | all on: sulcnet | MONAI | batchgenerators |")
+    print(
+        "| patch | as trained: sulcnet | nnunet | ratio | all on: sulcnet | MONAI | batchgenerators |"
+    )
     print("|---|---|---|---|---|---|---|")
     for patch in PATCHES:
-        noise = np.random.default_rng(0).standard_normal([2 * size + 60 for size in patch])     # larger than any crop
+        noise = np.random.default_rng(0).standard_normal(
+            [2 * size + 60 for size in patch]
+        )  # larger than any crop
         image = gaussian_filter(noise, 2).astype(np.float32)[None] * 8
         label = np.digitize(image[0], [0.5, 1]).astype(np.int16)
         trained = as_trained(patch, image, label, samples)
@@ -119,8 +132,11 @@ def main():
                  "batchgenerators": of_batchgenerators(patch, image, label)}  # fmt: skip
         times = milliseconds(steps, samples)
         size = "x".join(map(str, patch))
-        print(f"| {size} | {trained[0]:.1f} | {trained[1]:.1f} | {trained[2]:.1f} | "
-              f"{times['ours']:.1f} | {times['monai']:.1f} | {times['batchgenerators']:.1f} |", flush=True)
+        print(
+            f"| {size} | {trained[0]:.1f} | {trained[1]:.1f} | {trained[2]:.1f} | "
+            f"{times['ours']:.1f} | {times['monai']:.1f} | {times['batchgenerators']:.1f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

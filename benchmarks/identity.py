@@ -43,16 +43,22 @@ REFERENCE = Path(__file__).with_suffix(".json")
 STEPS, PRESETS = 3, ("sulcnet", "paper")
 NAME = "Dataset901_Tiny"
 PATCH = (16, 16, 16)
-NETWORKS = ("resenc_unet", "dd_unet")                  # dd_unet has the linear layers that lora adapts
+NETWORKS = ("resenc_unet", "dd_unet")  # dd_unet has the linear layers that lora adapts
 HERE = Execution("cpu", "fp32", threads=1)
 
 
 def main() -> int:
     """Run the cases, compare, and say what differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name holds this")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="cases whose name holds this"
+    )
     parser.add_argument("--demo", action="store_true", help="two epochs of the demo too")
-    parser.add_argument("--write", action="store_true", help="keep what is found as the reference")
+    parser.add_argument(
+        "--write", action="store_true", help="keep what is found as the reference"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     found = {}
@@ -84,7 +90,11 @@ def of_network(net: str, root: Path, only: str) -> Iterator[tuple[str, str]]:
         if only and only not in f"{net} {method}":
             continue
         for preset in PRESETS:
-            run = execute(workspace, RunSpec("pretrain", (NAME,), pretrain=method, preset=preset, network=net), HERE)
+            run = execute(
+                workspace,
+                RunSpec("pretrain", (NAME,), pretrain=method, preset=preset, network=net),
+                HERE,
+            )
             yield f"{net} {method} {preset}", digest(run, "final")
         yield from tuned(workspace, folders, net, method, only)
 
@@ -95,7 +105,9 @@ def of_the_paper(root: Path, only: str) -> Iterator[tuple[str, str]]:
     yield from tuned(workspace, folders, "unet_bn", "none", only)
     yield from tuned(workspace, folders, "unet_bn", "recon", only)
     if only in "unet_bn contrastive_patch":
-        run = execute(workspace, RunSpec("pretrain", (NAME,), pretrain="contrastive_patch"), HERE)
+        run = execute(
+            workspace, RunSpec("pretrain", (NAME,), pretrain="contrastive_patch"), HERE
+        )
         yield "unet_bn contrastive_patch", digest(run, "final")
 
 
@@ -104,9 +116,23 @@ def tuned(workspace, folders, net: str, start: str, only: str) -> Iterator[tuple
     for tune in plugins.names("tuning", "TUNING"):
         starts = plugins.find("tuning", tune, "TUNING").pretrained
         name = f"{net} {start} {tune}"
-        if starts != (start != "none") or (tune == "lora" and net != "dd_unet") or only not in name:
+        if (
+            starts != (start != "none")
+            or (tune == "lora" and net != "dd_unet")
+            or only not in name
+        ):
             continue
-        yield name, digest(execute(workspace, RunSpec("train", (NAME,), network=net, pretrain=start, tune=tune), HERE), "final")
+        yield (
+            name,
+            digest(
+                execute(
+                    workspace,
+                    RunSpec("train", (NAME,), network=net, pretrain=start, tune=tune),
+                    HERE,
+                ),
+                "final",
+            ),
+        )
 
 
 def of_demo(root: Path) -> Iterator[tuple[str, str]]:
@@ -114,14 +140,19 @@ def of_demo(root: Path) -> Iterator[tuple[str, str]]:
     demo.execute = lambda workspace, spec, how, drawing: execute(workspace, spec, HERE)
     done = demo.demonstrate(root, 2, "cpu", 0, 0, None)
     yield "demo weights", digest(done.run, "final")
-    yield "demo predictions", hashlib.sha256((done.run / TEST / PREDICTIONS).read_bytes()).hexdigest()[:16]
+    yield (
+        "demo predictions",
+        hashlib.sha256((done.run / TEST / PREDICTIONS).read_bytes()).hexdigest()[:16],
+    )
 
 
 def prepared(root: Path, net: str, **asked):
     """Draw, plan and prepare twelve small phantoms."""
     workspace = Workspace.find(root)
     folders = workspace.folders(NAME)
-    write_dataset(folders.raw, draw_cohort(7, 12, shape=(24, 34, 29), spacing=2.4), shares=(0.5, 0.25))
+    write_dataset(
+        folders.raw, draw_cohort(7, 12, shape=(24, 34, 29), spacing=2.4), shares=(0.5, 0.25)
+    )
     fingerprint_dataset(folders, workers=1, overwrite=False)
     plan_dataset(folders, PlanRequest(net=net, features=4, patch=PATCH, **asked))
     preprocess_dataset(folders, "3d", workers=1, overwrite=False)
@@ -136,31 +167,46 @@ def shorten() -> None:
 
 def short(schedule_of):
     """Wrap what makes a schedule, so that its epoch has three steps."""
-    return lambda *args, **asked: dataclasses.replace(schedule_of(*args, **asked), epochs=1, steps_per_epoch=STEPS)
+    return lambda *args, **asked: dataclasses.replace(
+        schedule_of(*args, **asked), epochs=1, steps_per_epoch=STEPS
+    )
 
 
 def digest(run: RunFolder, which: str) -> str:
     """Hash the values of a checkpoint's tensors, whatever they are called."""
     tensors = checkpoint.load(run.checkpoint(which))["modules"].values()
-    parts = sorted(hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest() for tensor in tensors)
+    parts = sorted(
+        hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest() for tensor in tensors
+    )
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
 
 def write(found: dict[str, str]) -> int:
     """Keep the hashes with the machine they hold on."""
-    machine = {"processor": processor(), "torch": torch.__version__, "python": platform.python_version()}
-    REFERENCE.write_text(json.dumps({"machine": machine, "hashes": found, "exceptions": {}}, indent=1) + "\n")
+    machine = {
+        "processor": processor(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    REFERENCE.write_text(
+        json.dumps({"machine": machine, "hashes": found, "exceptions": {}}, indent=1) + "\n"
+    )
     return 0
 
 
 def compare(found: dict[str, str]) -> int:
     """Print what differs from the reference; give the exit status."""
     kept = json.loads(REFERENCE.read_text())
-    expected = {**kept["hashes"], **{name: one["now"] for name, one in kept["exceptions"].items()}}
+    expected = {
+        **kept["hashes"],
+        **{name: one["now"] for name, one in kept["exceptions"].items()},
+    }
     differ = [name for name, value in found.items() if expected.get(name) not in (None, value)]
     new = [name for name in found if name not in expected]
     excepted = [name for name in found if name in kept["exceptions"]]
-    print(f"\n{len(found)} cases: {len(differ)} differ, {len(new)} are not in the reference, {len(excepted)} are exceptions")
+    print(
+        f"\n{len(found)} cases: {len(differ)} differ, {len(new)} are not in the reference, {len(excepted)} are exceptions"
+    )
     for name in differ:
         print(f"DIFFERS  {name}: expected {expected[name]}, found {found[name]}")
     for name in excepted:
@@ -170,8 +216,13 @@ def compare(found: dict[str, str]) -> int:
 
 def processor() -> str:
     """Name the processor, as Linux tells it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    lines = (
+        Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    )
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
 
 
 if __name__ == "__main__":

@@ -35,14 +35,23 @@ def prepare(root: Path) -> None:
     """The probe's cohort without most training labels, planned as the probe planned it."""
     folders = Workspace.find(root).folders(DATASET)
     total = sum(COHORT)
-    splits = write_dataset(folders.raw, draw_cohort(12, total, shape=SHAPE, spacing=SPACING), shares=(COHORT[0] / total, COHORT[1] / total))
+    splits = write_dataset(
+        folders.raw,
+        draw_cohort(12, total, shape=SHAPE, spacing=SPACING),
+        shares=(COHORT[0] / total, COHORT[1] / total),
+    )
     table = folders.raw / PARTICIPANTS
     rows = list(csv.DictReader(table.open(), delimiter="\t"))
     by_class: dict[str, list[str]] = {}
     classes = {row["case_id"]: row["pcs"] for row in rows}
     for case in splits.part("holdout").train:
         by_class.setdefault(classes[case], []).append(case)
-    lost = {case for cases in by_class.values() for number, case in enumerate(cases) if number % KEPT}
+    lost = {
+        case
+        for cases in by_class.values()
+        for number, case in enumerate(cases)
+        if number % KEPT
+    }
     for row in rows:
         if row["case_id"] in lost:
             row["pcs"] = ""
@@ -65,10 +74,27 @@ def one(root: Path, arm: str, seed: int, epochs: int) -> None:
     workspace = Workspace(shared.raw, shared.preprocessed, root / f"labels_{arm}", "benchmark")
     folders = workspace.folders(DATASET)
     method, _, rate = arm.partition("@")
-    start = next((root / f"results_{method}" / PROBED).glob(f"pretrain/*/*seed{seed}*/{EXPORT}")) if arm != SCRATCH else "none"
+    start = (
+        next((root / f"results_{method}" / PROBED).glob(f"pretrain/*/*seed{seed}*/{EXPORT}"))
+        if arm != SCRATCH
+        else "none"
+    )
     tune, settings = SCRATCH if arm == SCRATCH else "full", (f"rate={rate}",) if rate else ()
-    spec = RunSpec("train", (DATASET,), pretrain=str(start), tune=tune, seed=seed, epochs=epochs, settings=settings)
-    score_run(folders, execute(workspace, spec, Execution("cpu", threads=1, overwrite=True)), "cpu", "auto")
+    spec = RunSpec(
+        "train",
+        (DATASET,),
+        pretrain=str(start),
+        tune=tune,
+        seed=seed,
+        epochs=epochs,
+        settings=settings,
+    )
+    score_run(
+        folders,
+        execute(workspace, spec, Execution("cpu", threads=1, overwrite=True)),
+        "cpu",
+        "auto",
+    )
 
 
 def scores(root: Path, arm: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -84,19 +110,41 @@ def read_scores(run: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for row in read("cases.tsv"):
         if row["dice"] not in ("", "nan"):
             dice.setdefault(row["case_id"], []).append(float(row["dice"]))
-    return (np.array([np.mean(dice[row["case_id"]]) for row in classes]), np.array([row["truth"] for row in classes]),
-            np.array([row["predicted"] for row in classes]))
+    return (
+        np.array([np.mean(dice[row["case_id"]]) for row in classes]),
+        np.array([row["truth"] for row in classes]),
+        np.array([row["predicted"] for row in classes]),
+    )
 
 
 def report(root: Path, methods: list[str], seeds: int) -> None:
     """Print means, and paired differences to scratch with their intervals."""
-    found = {arm: [scores(root, arm, seed) for seed in range(seeds)] for arm in (SCRATCH, *methods)}
-    for name, measure in (("Dice", lambda one: float(one[0].mean())), ("balanced accuracy", balanced)):
-        print(f"\n| start | {name} | difference to scratch | 95 % over phantoms | 95 % over seeds |\n|---|---|---|---|---|")
+    found = {
+        arm: [scores(root, arm, seed) for seed in range(seeds)] for arm in (SCRATCH, *methods)
+    }
+    for name, measure in (
+        ("Dice", lambda one: float(one[0].mean())),
+        ("balanced accuracy", balanced),
+    ):
+        print(
+            f"\n| start | {name} | difference to scratch | 95 % over phantoms | 95 % over seeds |\n|---|---|---|---|---|"
+        )
         print(f"| scratch | {np.mean([measure(one) for one in found[SCRATCH]]):.3f} | | | |")
         for method in methods:
-            print(f"| {method} | {' | '.join(compare(found[method], found[SCRATCH], measure).cells())} |")
+            print(
+                f"| {method} | {' | '.join(compare(found[method], found[SCRATCH], measure).cells())} |"
+            )
 
 
 if __name__ == "__main__":
-    study(__file__, __doc__, "sulcnet_probe", EPOCHS, ["mae", "mae@0.001"], SCRATCH, prepare, one, report)
+    study(
+        __file__,
+        __doc__,
+        "sulcnet_probe",
+        EPOCHS,
+        ["mae", "mae@0.001"],
+        SCRATCH,
+        prepare,
+        one,
+        report,
+    )

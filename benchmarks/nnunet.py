@@ -43,7 +43,18 @@ def train(root: Path, number: str, arm: str, seed: int, epochs: int) -> None:
         if not (own / part).exists():
             (own / part).symlink_to(root / part)
     length = ("--epochs", str(epochs), "--seed", str(seed), "--overwrite")
-    command("train", number, "3d", "--root", str(own), *NETWORK, *length, *MACHINE, "--set", f"augmentation={arm}")
+    command(
+        "train",
+        number,
+        "3d",
+        "--root",
+        str(own),
+        *NETWORK,
+        *length,
+        *MACHINE,
+        "--set",
+        f"augmentation={arm}",
+    )
 
 
 def scores(root: Path, dataset: str, arm: str, seed: int) -> Found:
@@ -63,9 +74,15 @@ def mean(found: Found) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=SHARED / "hippocampus", help="holds a raw DatasetNNN_Name")
-    parser.add_argument("--root", type=Path, default=Path(tempfile.gettempdir()) / "sulcnet_nnunet")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, default=SHARED / "hippocampus", help="holds a raw DatasetNNN_Name"
+    )
+    parser.add_argument(
+        "--root", type=Path, default=Path(tempfile.gettempdir()) / "sulcnet_nnunet"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--jobs", type=int, default=1)
@@ -74,7 +91,7 @@ def main() -> None:
         return print(f"No images at {args.data}: nothing is compared.")
     describe_machine()
     (raw,) = args.data.resolve().glob("Dataset*")
-    number = raw.name[len("Dataset"):][:3]
+    number = raw.name[len("Dataset") :][:3]
     (args.root / "raw").mkdir(parents=True, exist_ok=True)
     if not (args.root / "raw" / raw.name).exists():
         (args.root / "raw" / raw.name).symlink_to(raw)
@@ -85,12 +102,16 @@ def main() -> None:
         list(pool.map(lambda run: train(args.root, number, *run, args.epochs), runs))
     seeds = range(args.seeds)
     own, nnunet = ([scores(args.root, raw.name, arm, seed) for seed in seeds] for arm in ARMS)
-    print("| augmentation | Dice | difference to sulcnet's | 95 % over persons | 95 % over seeds |")
+    print(
+        "| augmentation | Dice | difference to sulcnet's | 95 % over persons | 95 % over seeds |"
+    )
     print("|---|---|---|---|---|")
     print(f"| sulcnet | {np.mean([mean(one) for one in own]):.3f} | | | |")
     found = compare(nnunet, own, mean)
     print(f"| nnunet | {' | '.join(found.cells())} |")
-    print(f"\n{len(own[0][0])} persons; by seed: {', '.join(f'{one:+.3f}' for one in found.each)}")
+    print(
+        f"\n{len(own[0][0])} persons; by seed: {', '.join(f'{one:+.3f}' for one in found.each)}"
+    )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,14 @@ from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 # an epoch is this many patches here, and 4 validation cases
 PHANTOMS = 40
 PATCHES = 60
-METHODS = {"recon": (), "mae": (), "diffusion": (), "adversarial": (), "contrastive": (), "contrastive_patch": ()}
+METHODS = {
+    "recon": (),
+    "mae": (),
+    "diffusion": (),
+    "adversarial": (),
+    "contrastive": (),
+    "contrastive_patch": (),
+}
 
 
 def prepare(root: Path, net: str, features: int, patch: int) -> tuple[Workspace, list]:
@@ -42,11 +49,19 @@ def prepare(root: Path, net: str, features: int, patch: int) -> tuple[Workspace,
     return workspace, [folders]
 
 
-def epoch(workspace: Workspace, folders: list, method: str, args: argparse.Namespace) -> tuple[float, int | None]:
+def epoch(
+    workspace: Workspace, folders: list, method: str, args: argparse.Namespace
+) -> tuple[float, int | None]:
     """Give seconds of a warm epoch, and its peak of allocated bytes."""
     names = tuple(folder.name for folder in folders)
-    spec = RunSpec("pretrain", names, pretrain=method.split(",")[0], settings=METHODS[method], epochs=2)
-    run = execute(workspace, spec, Execution(args.device, workers=args.workers, threads=args.threads, overwrite=True))
+    spec = RunSpec(
+        "pretrain", names, pretrain=method.split(",")[0], settings=METHODS[method], epochs=2
+    )
+    run = execute(
+        workspace,
+        spec,
+        Execution(args.device, workers=args.workers, threads=args.threads, overwrite=True),
+    )
     row = json.loads((run / METRICS).read_text().splitlines()[-1])
     return row["seconds"], row["peak_bytes"]
 
@@ -65,15 +80,22 @@ def main() -> None:
     schedules.EPOCH_PATCHES = PATCHES
     with tempfile.TemporaryDirectory() as root:
         workspace, folders = prepare(Path(root), args.net, args.features, args.patch)
-        rounds = [{method: epoch(workspace, folders, method, args) for method in METHODS} for _ in range(args.rounds)]
+        rounds = [
+            {method: epoch(workspace, folders, method, args) for method in METHODS}
+            for _ in range(args.rounds)
+        ]
     print(f"{args.net}, {args.features} features, {args.patch}^3, {args.rounds} rounds\n")
-    print("| method | seconds per epoch | ratio to recon | peak GPU memory |\n|---|---|---|---|")
+    print(
+        "| method | seconds per epoch | ratio to recon | peak GPU memory |\n|---|---|---|---|"
+    )
     for method in METHODS:
         seconds = median(found[method][0] for found in rounds)
         ratios = [found[method][0] / found["recon"][0] for found in rounds]
         peak = rounds[-1][method][1]
         memory = f"{peak / 2**20:.0f} MiB" if peak else "no GPU"
-        print(f"| {method} | {seconds:.1f} | {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | {memory} |")
+        print(
+            f"| {method} | {seconds:.1f} | {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | {memory} |"
+        )
 
 
 if __name__ == "__main__":

@@ -50,14 +50,19 @@ def main() -> None:
     losses = contestants()
     if args.without_monai:
         losses.pop("MONAI `SSIMLoss`")
-    print("| forward + backward, ms | " + " | ".join(f"{size}^3" for size in args.sizes) + " |\n|---|" + "---|" * len(args.sizes))
+    print(
+        "| forward + backward, ms | "
+        + " | ".join(f"{size}^3" for size in args.sizes)
+        + " |\n|---|"
+        + "---|" * len(args.sizes)
+    )
     images = [torch.rand(2, 1, 1, size, size, size, device=args.device) for size in args.sizes]
     taken = {name: [[] for _ in images] for name in losses}
     for repeat in range(args.repeats + 1):
         for name, loss in losses.items():
             for pair, times in zip(images, taken[name]):
                 spent = milliseconds(loss, *(one.clone() for one in pair))
-                times += [spent] if repeat else []           # the first one warms up
+                times += [spent] if repeat else []  # the first one warms up
     for name, columns in taken.items():
         print(f"| {name} | " + " | ".join(f"{median(times):.1f}" for times in columns) + " |")
 

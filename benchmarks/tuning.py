@@ -51,10 +51,25 @@ ROWS: dict[str, tuple[str, dict, bool] | None] = {
 
 def plan_of(patch: int) -> Plan:
     """Two structures, no class."""
-    spec = plugins.find("networks", "swin_unetr_24", "NETWORK").topology(3, 1, FEATURES, (patch,) * 3, (1.0,) * 3)
-    network = NetworkPlan((patch,) * 3, 1, 1, 1, MemoryEstimate("none", 1, 2), "benchmark", network=spec)
-    return Plan("Dataset905_Tuning", "3d", "sulcnet", ("T1w",), LABELS, tasks_of(DatasetHeader(("T1w",), LABELS)), ".nii.gz", (1.0,) * 3,
-                (patch,) * 3, (Normalisation("zscore"),), {"swin_unetr_24": network})
+    spec = plugins.find("networks", "swin_unetr_24", "NETWORK").topology(
+        3, 1, FEATURES, (patch,) * 3, (1.0,) * 3
+    )
+    network = NetworkPlan(
+        (patch,) * 3, 1, 1, 1, MemoryEstimate("none", 1, 2), "benchmark", network=spec
+    )
+    return Plan(
+        "Dataset905_Tuning",
+        "3d",
+        "sulcnet",
+        ("T1w",),
+        LABELS,
+        tasks_of(DatasetHeader(("T1w",), LABELS)),
+        ".nii.gz",
+        (1.0,) * 3,
+        (patch,) * 3,
+        (Normalisation("zscore"),),
+        {"swin_unetr_24": network},
+    )
 
 
 class Peer:
@@ -62,7 +77,9 @@ class Peer:
 
     def __init__(self):
         torch.manual_seed(0)
-        self.modules = nn.ModuleDict({"network": SwinUNETR(in_channels=1, out_channels=CLASSES, feature_size=FEATURES)})
+        self.modules = nn.ModuleDict(
+            {"network": SwinUNETR(in_channels=1, out_channels=CLASSES, feature_size=FEATURES)}
+        )
 
     def parameters(self) -> list[nn.Parameter]:
         return list(self.modules.parameters())
@@ -71,7 +88,9 @@ class Peer:
         self.modules.train()
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        return dice_ce(self.modules["network"](batch.image), batch.label, batch.labelled).value()
+        return dice_ce(
+            self.modules["network"](batch.image), batch.label, batch.labelled
+        ).value()
 
 
 class Ours:
@@ -80,11 +99,18 @@ class Ours:
     def __init__(self, patch: int, strategy: str, options: dict):
         torch.manual_seed(0)
         plan, tuning = plan_of(patch), plugins.find("tuning", strategy, "TUNING")
-        self.method = FineTuning(Model(plan, plan.network(None), {}), tuning, tuning.Options(**options))
+        self.method = FineTuning(
+            Model(plan, plan.network(None), {}), tuning, tuning.Options(**options)
+        )
         self.modules = self.method.modules
 
     def parameters(self) -> list[nn.Parameter]:
-        return [p for groups in self.method.parts().values() for group in groups for p in group.parameters]
+        return [
+            p
+            for groups in self.method.parts().values()
+            for group in groups
+            for p in group.parameters
+        ]
 
     def train(self) -> None:
         self.method.train()
@@ -107,7 +133,9 @@ def batch_of(patch: int, images: int) -> Batch:
     return Batch(image, place, {"segmentation": label}, {"segmentation": torch.ones(images)})
 
 
-def stepper(side: Peer | Ours, batch: Batch, device: torch.device, precision: str) -> Callable[[], None]:
+def stepper(
+    side: Peer | Ours, batch: Batch, device: torch.device, precision: str
+) -> Callable[[], None]:
     """One whole step, as the loop does it."""
     optimiser = torch.optim.AdamW(side.parameters(), 1e-4, foreach=True)
 
@@ -127,7 +155,10 @@ def begun(side: Ours, batch: Batch, device: torch.device, precision: str) -> Bat
     """The batch as the cache gives it."""
     side.modules.eval()
     with autocast(device, precision):
-        return batch._replace(begun=begin_rounded(side.method.model.network, batch.image), image=batch.image[:, :0])
+        return batch._replace(
+            begun=begin_rounded(side.method.model.network, batch.image),
+            image=batch.image[:, :0],
+        )
 
 
 def live_bytes(row: str, patch: int, images: int) -> int:
@@ -140,7 +171,14 @@ def live_bytes(row: str, patch: int, images: int) -> int:
             batch = begun(side, batch, cpu, "bf16")
         given = tensors(batch)
         step = stepper(side, batch, cpu, "bf16")
-        return trace(step, {"parameters": side.modules.parameters(), "buffers": side.modules.buffers(), "data": given}).live
+        return trace(
+            step,
+            {
+                "parameters": side.modules.parameters(),
+                "buffers": side.modules.buffers(),
+                "data": given,
+            },
+        ).live
 
 
 def measured_bytes(row: str, patch: int, images: int, device: torch.device) -> int:
@@ -157,7 +195,9 @@ def measured_bytes(row: str, patch: int, images: int, device: torch.device) -> i
     return torch.cuda.max_memory_allocated()
 
 
-def seconds(rows: list[str], patch: int, images: int, rounds: int, device: torch.device, precision: str) -> list[dict[str, float]]:
+def seconds(
+    rows: list[str], patch: int, images: int, rounds: int, device: torch.device, precision: str
+) -> list[dict[str, float]]:
     """Time one step of each row in turn; a round of warming up is not counted."""
     steps = {}
     for row in rows:
@@ -181,8 +221,19 @@ def seconds(rows: list[str], patch: int, images: int, rounds: int, device: torch
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--time", type=int, default=64, help="patch whose step is timed")
-    parser.add_argument("--memory", type=int, default=96, help="patch whose bytes are counted; 0 leaves them out")
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), help="the first one is what the others are held against")
+    parser.add_argument(
+        "--memory",
+        type=int,
+        default=96,
+        help="patch whose bytes are counted; 0 leaves them out",
+    )
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        default=list(ROWS),
+        choices=list(ROWS),
+        help="the first one is what the others are held against",
+    )
     parser.add_argument("--images", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
@@ -195,14 +246,37 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     first = args.rows[0]
     sizes = {row: live_bytes(row, args.memory, 2) for row in args.rows} if args.memory else {}
-    measured = {row: measured_bytes(row, args.memory, 2, device) for row in args.rows} if args.memory and device.type == "cuda" else {}
-    times = seconds(args.rows, args.time, args.images, args.rounds, device, args.precision) if args.time else []
-    print(f"step at {args.time}^3, batch {args.images}, {args.precision}, {torch.get_num_threads()} threads, {args.rounds} rounds; "
-          f"live bytes at {args.memory}^3, batch 2, bf16 rules\n")
-    print("| swin_unetr_24 | seconds | ratio | MiB | ratio | measured MiB |\n|---|---|---|---|---|---|")
+    measured = (
+        {row: measured_bytes(row, args.memory, 2, device) for row in args.rows}
+        if args.memory and device.type == "cuda"
+        else {}
+    )
+    times = (
+        seconds(args.rows, args.time, args.images, args.rounds, device, args.precision)
+        if args.time
+        else []
+    )
+    print(
+        f"step at {args.time}^3, batch {args.images}, {args.precision}, {torch.get_num_threads()} threads, {args.rounds} rounds; "
+        f"live bytes at {args.memory}^3, batch 2, bf16 rules\n"
+    )
+    print(
+        "| swin_unetr_24 | seconds | ratio | MiB | ratio | measured MiB |\n|---|---|---|---|---|---|"
+    )
     for row in args.rows:
-        cells = [f"{median(r[row] for r in times):.2f}", f"{median(r[row] / r[first] for r in times):.2f}"] if times else ["", ""]
-        cells += [f"{sizes[row] / 2**20:.0f}", f"{sizes[row] / sizes[first]:.2f}"] if sizes else ["", ""]
+        cells = (
+            [
+                f"{median(r[row] for r in times):.2f}",
+                f"{median(r[row] / r[first] for r in times):.2f}",
+            ]
+            if times
+            else ["", ""]
+        )
+        cells += (
+            [f"{sizes[row] / 2**20:.0f}", f"{sizes[row] / sizes[first]:.2f}"]
+            if sizes
+            else ["", ""]
+        )
         cells += [f"{measured[row] / 2**20:.0f}" if measured else "no GPU"]
         print(f"| {row} | {' | '.join(cells)} |", flush=True)
 

@@ -73,7 +73,10 @@ def main() -> None:
     print("| two workers for | first use, s | again, s |\n|---|---|---|")
     for row in ROWS:
         command = [sys.executable, __file__, "--one", row]
-        rounds = [subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() for _ in range(args.rounds)]
+        rounds = [
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+            for _ in range(args.rounds)
+        ]
         first, again = (median(float(times[place]) for times in rounds) for place in (0, 1))
         print(f"| {row} | {first:.2f} | {again:.3f} |", flush=True)
 

@@ -1,13 +1,13 @@
 """Write files: never half of one, never two writers at once; where the system refuses, two lines say why.
 
-    with replacing(path) as beside:         # a reader, and a kill, find the old file or the new one
-        beside.write_text(text)
-    with writing(path):                     # for files that grow
-        ...
-    with locked(path):                      # read, change and write a file that other processes change too
-        ...
-    with claimed(folder):                   # one writer for hours; a second one is refused at once
-        ...
+with replacing(path) as beside:         # a reader, and a kill, find the old file or the new one
+    beside.write_text(text)
+with writing(path):                     # for files that grow
+    ...
+with locked(path):                      # read, change and write a file that other processes change too
+    ...
+with claimed(folder):                   # one writer for hours; a second one is refused at once
+    ...
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from sulcnet.locks import Lock
 DENIED = (errno.EACCES, errno.EPERM)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (*DENIED, *FULL, errno.EROFS)
-ALMOST_NOTHING = 16e6                   # bytes free on a disk that a library failed to write to: it was full
+ALMOST_NOTHING = 16e6  # bytes free on a disk that a library failed to write to: it was full
 ELSEWHERE = "choose another --root or output folder."
-PARTIAL = ".partial-"                   # and a random part: a folder of what is not finished
-ORPHANED = 3600.0                       # seconds after which nobody is still writing such a folder
-PATIENCE = 600.0                        # seconds that a file's lock is waited for
+PARTIAL = ".partial-"  # and a random part: a folder of what is not finished
+ORPHANED = 3600.0  # seconds after which nobody is still writing such a folder
+PATIENCE = 600.0  # seconds that a file's lock is waited for
 
 _looked_through: set[Path] = set()
 _claims: list[Lock] = []
@@ -48,7 +48,7 @@ def replacing(path: Path, *foreign: type[Exception]) -> Iterator[Path]:
     """
     beside = path.with_name(PARTIAL + os.urandom(8).hex())
     try:
-        with writing(path, *foreign):                       # inside: it looks at a disk that is still full
+        with writing(path, *foreign):  # inside: it looks at a disk that is still full
             path.parent.mkdir(parents=True, exist_ok=True)
             _remove_orphans(path.parent)
             beside.mkdir()
@@ -99,8 +99,10 @@ def locked(path: Path) -> Iterator[None]:
     with writing(path):
         holder = lock.wait(PATIENCE)
     if holder is not None:
-        raise EnvironmentFault(f"{path} is locked by {holder}, which {PATIENCE / 60:.0f} minutes did not change.",
-                               f"See what that process does; if it is gone, remove {lock.file}.")
+        raise EnvironmentFault(
+            f"{path} is locked by {holder}, which {PATIENCE / 60:.0f} minutes did not change.",
+            f"See what that process does; if it is gone, remove {lock.file}.",
+        )
     try:
         yield
     finally:
@@ -133,11 +135,13 @@ def claimed(folder: Path, take_over: bool = False, patience: float = 0.0) -> Ite
     with writing(folder):
         holder = lock.wait(patience, take_over)
     if holder is not None:
-        raise ModelError(f"{folder} is in use: {holder} writes into it.",
-                         "Wait until it ends. If that process is gone for certain, break its lock with --take-over.")
+        raise ModelError(
+            f"{folder} is in use: {holder} writes into it.",
+            "Wait until it ends. If that process is gone for certain, break its lock with --take-over.",
+        )
     _claims.append(lock)
     try:
-        for orphan in folder.rglob(f"{PARTIAL}*"):          # nobody else writes here
+        for orphan in folder.rglob(f"{PARTIAL}*"):  # nobody else writes here
             shutil.rmtree(orphan, ignore_errors=True)
         yield
     finally:
@@ -180,9 +184,14 @@ def _denied(path: Path) -> tuple[str, str]:
     whose = "it" if there == path.absolute() else there
     told = f" (this process is user {user}, {whose} belongs to user {found.st_uid})"
     if found.st_uid == 0:
-        return told, ("Docker makes a missing -v folder as root's: make it before (mkdir), and add "
-                      f"--user $(id -u):$(id -g); or {ELSEWHERE}")
-    return told, f"Run as its owner (in a container: --user {found.st_uid}:{found.st_gid}), or {ELSEWHERE}"
+        return told, (
+            "Docker makes a missing -v folder as root's: make it before (mkdir), and add "
+            f"--user $(id -u):$(id -g); or {ELSEWHERE}"
+        )
+    return (
+        told,
+        f"Run as its owner (in a container: --user {found.st_uid}:{found.st_gid}), or {ELSEWHERE}",
+    )
 
 
 def _there(path: Path) -> Path:
@@ -197,7 +206,7 @@ def _move(beside: Path, path: Path) -> None:
     for file in (*others, beside / path.name):
         _settle(file, os.O_RDWR)
         file.replace(path.parent / file.name)
-    with suppress(OSError):                                 # some systems cannot do so for a folder
+    with suppress(OSError):  # some systems cannot do so for a folder
         _settle(path.parent, os.O_RDONLY)
 
 
@@ -225,5 +234,7 @@ def _require_claim(path: Path) -> None:
     """Refuse to write into a folder that was claimed here and is another process's now."""
     for claim in _claims:
         if Path(os.path.abspath(path)).is_relative_to(claim.path) and not claim.held():
-            raise ModelError(f"{claim.path} was taken over: {claim.holder() or 'its lock was removed'}.",
-                             "This process stops, so that the other one's files stay whole.")
+            raise ModelError(
+                f"{claim.path} was taken over: {claim.holder() or 'its lock was removed'}.",
+                "This process stops, so that the other one's files stay whole.",
+            )

@@ -15,8 +15,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path("/")                        # a test puts another tree in its place
-V2 = "cgroup2"                          # its type in the table of mounts; that of version 1 is `cgroup`
+ROOT = Path("/")  # a test puts another tree in its place
+V2 = "cgroup2"  # its type in the table of mounts; that of version 1 is `cgroup`
 
 
 def machine_cores() -> int:
@@ -29,7 +29,9 @@ def cores() -> int:
 
     Part of a core counts as one: with 1.5 cores two threads use all of them, one thread leaves a third idle.
     """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine_cores()
+    allowed = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine_cores()
+    )
     return max(1, math.ceil(min([allowed, *_quotas()])))
 
 
@@ -53,14 +55,18 @@ def _quotas() -> Iterator[float]:
     for folder in _groups("cpu"):
         quota, period = (_words(folder / "cpu.max") + ["", ""])[:2]
         if not quota:
-            quota, period = (" ".join(_words(folder / f"cpu.cfs_{name}_us")) for name in ("quota", "period"))
-        if quota.isdecimal() and period.isdecimal():            # "max" and -1 are no limit
+            quota, period = (
+                " ".join(_words(folder / f"cpu.cfs_{name}_us")) for name in ("quota", "period")
+            )
+        if quota.isdecimal() and period.isdecimal():  # "max" and -1 are no limit
             yield int(quota) / int(period)
 
 
 def _numbers(controller: str, *files: str) -> Iterator[int]:
     for folder in _groups(controller):
-        yield from (int(word) for file in files for word in _words(folder / file) if word.isdecimal())
+        yield from (
+            int(word) for file in files for word in _words(folder / file) if word.isdecimal()
+        )
 
 
 def _groups(controller: str) -> Iterator[Path]:

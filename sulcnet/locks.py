@@ -24,11 +24,11 @@ from socket import gethostname
 
 log = logging.getLogger("sulcnet")
 
-TOUCH, GONE = 30.0, 300.0               # seconds between two signs of life, and without one
-UNSAID = 10.0                           # seconds in which a new holder has written who it is
-SETTLE = 1.0                            # seconds in which two who break one lock at once see each other
-MOST = 4096                             # bytes of a lock's file
-SILENCE = 5.0                           # seconds of waiting before it is said
+TOUCH, GONE = 30.0, 300.0  # seconds between two signs of life, and without one
+UNSAID = 10.0  # seconds in which a new holder has written who it is
+SETTLE = 1.0  # seconds in which two who break one lock at once see each other
+MOST = 4096  # bytes of a lock's file
+SILENCE = 5.0  # seconds of waiting before it is said
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -42,7 +42,7 @@ class Holder:
     pid: int
     since: str
     token: str
-    kernel: bool                        # it keeps a lock of the operating system
+    kernel: bool  # it keeps a lock of the operating system
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since}"
@@ -59,7 +59,7 @@ class Lock:
         self.file = self.path.with_name(f".{self.path.name}.lock")
         self.token, self.handle = os.urandom(8).hex(), -1
         self.over = threading.Event()
-        self.made: list[Path] = []      # folders that were not there before
+        self.made: list[Path] = []  # folders that were not there before
 
     def wait(self, patience: float, break_it: bool = False) -> Holder | None:
         """Take the lock and give None; after so many seconds of trying [s] give who holds it."""
@@ -98,7 +98,7 @@ class Lock:
             if self.held():
                 self._remove()
         self._close()
-        with suppress(OSError):         # where nothing was written
+        with suppress(OSError):  # where nothing was written
             for folder in self.made:
                 folder.rmdir()
 
@@ -138,8 +138,10 @@ class Lock:
             with suppress(FileExistsError, FileNotFoundError):
                 self.handle = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
                 return True
-            with suppress(FileNotFoundError):               # given back in between
-                mine = os.access(self.file, os.W_OK)        # another user's can be read, and perhaps removed
+            with suppress(FileNotFoundError):  # given back in between
+                mine = os.access(
+                    self.file, os.W_OK
+                )  # another user's can be read, and perhaps removed
                 self.handle = os.open(self.file, os.O_RDWR if mine else os.O_RDONLY)
                 return False
 
@@ -153,7 +155,7 @@ class Lock:
         """Whether a holder is gone: on this machine its OS lock tells, else its last sign of life."""
         if holder.kernel and holder.machine == _machine() and free is not None:
             return free
-        dying = holder == UNKNOWN and free is not False     # killed before it could say who it is
+        dying = holder == UNKNOWN and free is not False  # killed before it could say who it is
         return self._age() > (UNSAID if dying else GONE)
 
     def _age(self) -> float:
@@ -193,7 +195,7 @@ class Lock:
 
     def _remove(self) -> None:
         """Remove the file while its OS lock is kept, so that who waits for this very file sees that it is gone."""
-        if os.name == "nt":                                 # which removes no open file
+        if os.name == "nt":  # which removes no open file
             self._close()
         with suppress(FileNotFoundError):
             self.file.unlink()

@@ -114,7 +114,9 @@ def counted(number: int, noun: str) -> str:
 
 def listed(names: Sequence[str], most: int = 8) -> str:
     """Name the first few, and count the others."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(names[:most]) + (
+        f" and {len(names) - most} more" if len(names) > most else ""
+    )
 
 
 def _append(path: Path) -> logging.Handler:

@@ -35,9 +35,9 @@ O = TypeVar("O", bound="Options")
 
 DEFAULT_PRESET = "sulcnet"
 EXPORTS = {"networks": "NETWORK", "pretraining": "METHOD", "tuning": "TUNING", "tasks": "TASK"}
-WIDTH = 100         # characters of a line of the list in an error
+WIDTH = 100  # characters of a line of the list in an error
 NO_BREAK = "\N{NO-BREAK SPACE}"
-INDENT = " " * 7    # below what stands behind " next: "
+INDENT = " " * 7  # below what stands behind " next: "
 WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
@@ -70,12 +70,21 @@ class Limits(NamedTuple):
 
 
 def option(
-    default: Any, meaning: str, *, at_least: float | None = None, above: float | None = None,
-    at_most: float | None = None, below: float | None = None, among: Sequence[Any] = (), **presets: Any,
+    default: Any,
+    meaning: str,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+    among: Sequence[Any] = (),
+    **presets: Any,
 ) -> Any:
     """Declare an option: its default, its meaning (shown by --help), what it may be, and what presets take instead."""
     limits = Limits(at_least, above, at_most, below, tuple(among))
-    return field(default=default, metadata={"help": meaning, "limits": limits, "presets": presets})
+    return field(
+        default=default, metadata={"help": meaning, "limits": limits, "presets": presets}
+    )
 
 
 @dataclass(frozen=True)
@@ -104,12 +113,21 @@ class Options:
 
     def to_json(self) -> dict[str, Any]:
         """Give the values by name; pairs as lists."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
 
     @classmethod
     def of(cls: type[O], values: Mapping[str, Any]) -> O:
         """Take what a mapping says of these options, as values, as lists or as the texts of `--set`."""
-        return cls(**{name: _typed(hint, values[name]) for name, hint in _hints(cls).items() if name in values})
+        return cls(
+            **{
+                name: _typed(hint, values[name])
+                for name, hint in _hints(cls).items()
+                if name in values
+            }
+        )
 
 
 class Family:
@@ -135,7 +153,9 @@ class Row(NamedTuple):
     meaning: str
 
 
-def resolve(preset: str, settings: Sequence[str] | Mapping[str, Any], *families: Family, **flags: Any) -> list[Any]:
+def resolve(
+    preset: str, settings: Sequence[str] | Mapping[str, Any], *families: Family, **flags: Any
+) -> list[Any]:
     """Give the options of each family: the preset's values, and over them what was set.
 
     Args:
@@ -160,7 +180,9 @@ def resolve(preset: str, settings: Sequence[str] | Mapping[str, Any], *families:
         except UsageError as error:
             wrong += error.wrong
     if wrong:
-        raise UsageError(f"Wrong --set: {'; '.join(dict.fromkeys(wrong))}.", _advice(listed, unknown))
+        raise UsageError(
+            f"Wrong --set: {'; '.join(dict.fromkeys(wrong))}.", _advice(listed, unknown)
+        )
     return found
 
 
@@ -169,8 +191,16 @@ def table(family: Family) -> list[Row]:
     rows, known = [], [name for name in presets() if name != DEFAULT_PRESET]
     for item in fields(family.Options):
         others = {name: _of_preset(family, item.name, name) for name in known}
-        differ = "; ".join(f"{name}: {value}" for name, value in others.items() if value != item.default)
-        rows.append(Row(item.name, item.default, item.metadata["help"] + (f" ({differ})" if differ else "")))
+        differ = "; ".join(
+            f"{name}: {value}" for name, value in others.items() if value != item.default
+        )
+        rows.append(
+            Row(
+                item.name,
+                item.default,
+                item.metadata["help"] + (f" ({differ})" if differ else ""),
+            )
+        )
     return rows
 
 
@@ -197,7 +227,9 @@ def merged(options: Sequence[Options]) -> dict[str, Any]:
 
 def _usual(family: Family, preset: str) -> dict[str, Any]:
     """Give the preset's values, which are right."""
-    usual = {item.name: _of_preset(family, item.name, preset) for item in fields(family.Options)}
+    usual = {
+        item.name: _of_preset(family, item.name, preset) for item in fields(family.Options)
+    }
     try:
         family.Options.of(usual)
     except UsageError as error:
@@ -242,7 +274,9 @@ def _check(name: str, preset: Preset) -> None:
     for key, values in preset.values.items():
         folder, _, file = key.partition("/")
         if folder not in EXPORTS:
-            raise UsageError(f"The preset {name} speaks of '{folder}'.", f"Known: {', '.join(EXPORTS)}.")
+            raise UsageError(
+                f"The preset {name} speaks of '{folder}'.", f"Known: {', '.join(EXPORTS)}."
+            )
         files = [file] if file else plugins.names(folder, EXPORTS[folder])
         families = [plugins.find(folder, each, EXPORTS[folder]) for each in files]
         known = {item.name: "" for family in families for item in fields(family.Options)}
@@ -274,10 +308,20 @@ def _advice(listed: Mapping[str, str], unknown: Sequence[str]) -> str:
     near = {key: difflib.get_close_matches(key, listed, n=1) for key in unknown}
     meant = ", ".join(dict.fromkeys(name for names in near.values() for name in names))
     if all(near.values()):
-        return (f"Did you mean {meant}? " if meant else "") + "--help lists all options with their meanings."
-    whole = [text.replace(" ", NO_BREAK) for text in listed.values()]            # (0.7, 1.4) stays on one line
-    every = textwrap.fill(", ".join(whole) or "none", WIDTH, initial_indent=INDENT, subsequent_indent=INDENT,
-                          break_long_words=False, break_on_hyphens=False).replace(NO_BREAK, " ")
+        return (
+            f"Did you mean {meant}? " if meant else ""
+        ) + "--help lists all options with their meanings."
+    whole = [
+        text.replace(" ", NO_BREAK) for text in listed.values()
+    ]  # (0.7, 1.4) stays on one line
+    every = textwrap.fill(
+        ", ".join(whole) or "none",
+        WIDTH,
+        initial_indent=INDENT,
+        subsequent_indent=INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ).replace(NO_BREAK, " ")
     known = f"Known:\n{every}" if "\n" in every else f"Known: {every.strip()}."
     return f"Did you mean {meant}? {known}" if meant else known
 
@@ -307,7 +351,10 @@ def _wrong_values(options: Options) -> list[str]:
     for item in fields(options):
         value, limits = getattr(options, item.name), item.metadata["limits"]
         hint = _hints(type(options))[item.name]
-        if not (_is(hint, value) and all(map(limits.allow, value if isinstance(value, tuple) else (value,)))):
+        if not (
+            _is(hint, value)
+            and all(map(limits.allow, value if isinstance(value, tuple) else (value,)))
+        ):
             wrong.append(f"{item.name}: expected {_expected(hint, limits)}, found {value!r}")
     return wrong
 
@@ -315,7 +362,11 @@ def _wrong_values(options: Options) -> list[str]:
 def _is(hint: Any, value: Any) -> bool:
     """Tell whether a value is of a type; numbers are finite, and a pair is a range: (least, most)."""
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return (
+            isinstance(value, (int, float))
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+        )
     if typing.get_origin(hint) is not tuple:
         return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
     inner, *rest = typing.get_args(hint)
@@ -330,5 +381,9 @@ def _expected(hint: Any, limits: Limits) -> str:
         return str(limits)
     if hint in NAMES:
         return f"{NAMES[hint]} {limits}".strip()
-    several = "whole numbers such as (0, 1)" if Ellipsis in typing.get_args(hint) else "two numbers (least, most)"
+    several = (
+        "whole numbers such as (0, 1)"
+        if Ellipsis in typing.get_args(hint)
+        else "two numbers (least, most)"
+    )
     return f"{several}, each {limits}"

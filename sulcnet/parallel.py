@@ -60,7 +60,9 @@ class WorkerLost(OutOfMemory):
 def default_workers(most: int = 8) -> int:
     """Count the cores this process may use, at most 8 (more workers wait for the disk) and one per GB of its memory."""
     memory = limits.memory()
-    return min(limits.cores(), most, most if memory is None else max(1, int(memory / WORKER_MEMORY)))
+    return min(
+        limits.cores(), most, most if memory is None else max(1, int(memory / WORKER_MEMORY))
+    )
 
 
 def map_cases(
@@ -86,12 +88,16 @@ def map_cases(
     yield from progress(outcomes, len(items), label)
 
 
-def _in_process(function: Callable[[I], R], items: list[I]) -> Iterator[tuple[I, R | Exception]]:
+def _in_process(
+    function: Callable[[I], R], items: list[I]
+) -> Iterator[tuple[I, R | Exception]]:
     for item in items:
         yield item, unpacked(item, *attempt(function, item))
 
 
-def _in_workers(function: Callable[[I], R], items: list[I], count: int) -> Iterator[tuple[I, R | Exception]]:
+def _in_workers(
+    function: Callable[[I], R], items: list[I], count: int
+) -> Iterator[tuple[I, R | Exception]]:
     lost = []
     for item, outcome in _crew(function, items, count):
         if isinstance(outcome, WorkerLost):
@@ -102,7 +108,9 @@ def _in_workers(function: Callable[[I], R], items: list[I], count: int) -> Itera
     yield from _crew(function, lost, 1)
 
 
-def _crew(function: Callable[[I], R], items: list[I], count: int) -> Iterator[tuple[I, R | Exception]]:
+def _crew(
+    function: Callable[[I], R], items: list[I], count: int
+) -> Iterator[tuple[I, R | Exception]]:
     """Share the items out; a worker that dies is not replaced, so that the others have its memory."""
     waiting, crew = deque(items), []
     try:
@@ -128,7 +136,10 @@ def _started(function: Callable[[I], R], items: list[I], count: int) -> list[_Wo
 
 def _ready(crew: list[_Worker]) -> list[_Worker]:
     busy = [worker for worker in crew if worker.busy]
-    wait([worker.pipe for worker in busy] + [worker.process.sentinel for worker in busy], timeout=POLL)
+    wait(
+        [worker.pipe for worker in busy] + [worker.process.sentinel for worker in busy],
+        timeout=POLL,
+    )
     for worker in busy:
         worker.watch()
     return [worker for worker in busy if worker.pipe.poll() or not worker.process.is_alive()]
@@ -147,7 +158,9 @@ class _Worker:
 
     def give(self, item: Any) -> None:
         self.item, self.busy, self.memory = item, True, peak_memory(self.process.pid)
-        with suppress(BrokenPipeError, ConnectionResetError):   # it died while idle: `take` finds the pipe ended
+        with suppress(
+            BrokenPipeError, ConnectionResetError
+        ):  # it died while idle: `take` finds the pipe ended
             self.pipe.send((item,))
 
     def watch(self) -> None:
@@ -188,7 +201,9 @@ class _Worker:
 
 def _work(around: Surroundings, sent: bytes, pipe: Connection) -> None:
     """Live in the worker process: take an item, send its outcome, until told to leave."""
-    settle(around, ignored=[signal.SIGINT])  # Ctrl-C reaches the whole group; the parent decides
+    settle(
+        around, ignored=[signal.SIGINT]
+    )  # Ctrl-C reaches the whole group; the parent decides
     function = _received(sent)
     if "torch" in sys.modules:  # the workers are the parallelism
         sys.modules["torch"].set_num_threads(1)
@@ -239,9 +254,15 @@ def unpacked(item: Any, kind: str, value: Any, trace: str) -> Any:
     if kind == "done":
         return value
     if kind == "memory":
-        value = WorkerLost(f"Memory ran out on '{case_id(item)}': {value}.", "Use fewer --workers or more memory.")
+        value = WorkerLost(
+            f"Memory ran out on '{case_id(item)}': {value}.",
+            "Use fewer --workers or more memory.",
+        )
     elif kind == "failed":
-        value = CaseFailed(f"'{case_id(item)}': {value}", "Run again with --debug for the traceback and report it.")
+        value = CaseFailed(
+            f"'{case_id(item)}': {value}",
+            "Run again with --debug for the traceback and report it.",
+        )
     value.trace = trace
     log.debug("'%s'\n%s", case_id(item), trace)
     return value

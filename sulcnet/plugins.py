@@ -44,7 +44,9 @@ def find(folder: str, name: str, export: str) -> Any:
         if path.stem.rstrip("_") == name and _exports(path, export):
             found = getattr(_module(folder, path), export)
             if hasattr(found, "folder"):
-                vars(found).update(folder=folder, name=name)    # of frozen ones too: nobody has seen it without
+                vars(found).update(
+                    folder=folder, name=name
+                )  # of frozen ones too: nobody has seen it without
             return found
     known = ", ".join(names(folder, export))
     raise UsageError(f"There is no {export.lower()} named '{name}'.", f"Known: {known}.")
@@ -60,7 +62,12 @@ def summary(folder: str, name: str) -> str:
 
 def _files(folder: str) -> list[Path]:
     roots = [PACKAGE, *_extra]
-    return [path for root in roots for path in sorted((root / folder).glob("*.py")) if not path.name.startswith("_")]
+    return [
+        path
+        for root in roots
+        for path in sorted((root / folder).glob("*.py"))
+        if not path.name.startswith("_")
+    ]
 
 
 def _exports(path: Path, export: str) -> bool:
@@ -72,7 +79,9 @@ def _assigned(path: Path, changed: int) -> set[str]:
     """Give the names that a file assigns, as it was when it was last changed."""
     found = set()
     for node in ast.parse(path.read_text()).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        )
         found |= {target.id for target in targets if isinstance(target, ast.Name)}
     return found
 
@@ -84,7 +93,9 @@ def _module(folder: str, path: Path) -> Any:
     if name in sys.modules and sys.modules[name].__file__ == str(path):
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)      # dataclasses look their module up
+    module = sys.modules[name] = importlib.util.module_from_spec(
+        spec
+    )  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
     except BaseException:

@@ -34,12 +34,16 @@ from typing import Any, NamedTuple
 from sulcnet import log, plugins
 from sulcnet.errors import EnvironmentFault
 
-SERVED = sys.platform.startswith("linux")       # macOS libraries do not survive a fork, Windows has none
+SERVED = sys.platform.startswith(
+    "linux"
+)  # macOS libraries do not survive a fork, Windows has none
 CONTEXT = multiprocessing.get_context("forkserver" if SERVED else "spawn")
-STOPS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
-HEAVY = "torch"                                 # imported by the server only where its caller has done so too
-KILLED = -9                                     # exit code of a process that SIGKILL ended
-ORPHANED = 1                                    # exit code of a worker whose parent is gone
+STOPS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
+)
+HEAVY = "torch"  # imported by the server only where its caller has done so too
+KILLED = -9  # exit code of a process that SIGKILL ended
+ORPHANED = 1  # exit code of a worker whose parent is gone
 
 logger = logging.getLogger(__name__)
 
@@ -86,10 +90,12 @@ def ready(*modules: str) -> None:
         return
     try:
         with _blocked(STOPS):
-            resource_tracker.ensure_running()   # by itself, since it lets signals through when it is done
+            resource_tracker.ensure_running()  # by itself, since it lets signals through when it is done
         # It lives as long as any worker: a signal to the whole process group may not end it. Workers unblock.
         with _blocked(STOPS), _at_home():
-            forkserver.set_forkserver_preload([*modules, *([HEAVY] if HEAVY in sys.modules else [])])
+            forkserver.set_forkserver_preload(
+                [*modules, *([HEAVY] if HEAVY in sys.modules else [])]
+            )
             forkserver.ensure_running()
     except OSError as problem:
         raise _fault(problem) from problem

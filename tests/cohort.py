@@ -26,9 +26,18 @@ KEPT = TemporaryDirectory(prefix="sulcnet_tests_")
 
 def asked_tasks(structures: int = 2, classes: int = 3, **labels) -> dict[str, TaskSpec]:
     """Give what a dataset of so many structures and classes asks."""
-    names = {"background": 0, **{f"structure {value}": value for value in range(1, structures + 1)}}
-    about = Classification("class", tuple(f"class {number}" for number in range(classes))) if classes else None
-    return tasks_of(DatasetHeader(("image",), **{"labels": names, **labels}, classification=about))
+    names = {
+        "background": 0,
+        **{f"structure {value}": value for value in range(1, structures + 1)},
+    }
+    about = (
+        Classification("class", tuple(f"class {number}" for number in range(classes)))
+        if classes
+        else None
+    )
+    return tasks_of(
+        DatasetHeader(("image",), **{"labels": names, **labels}, classification=about)
+    )
 
 
 def raw_cohort(root: Path, count: int = 12, **options) -> tuple[Workspace, DatasetFolders]:
@@ -44,7 +53,9 @@ def phantom_plan(root: Path, count: int = 4, **wishes) -> tuple[Path, list[Prepa
     """Prepare a phantom dataset without planning a network; give its folder, its cases and its plan."""
     _, folders = raw_cohort(root, count)
     fingerprint = fingerprint_dataset(folders, workers=1, overwrite=False)
-    plan = make_plan(DatasetHeader.read(folders.raw / DATASET_JSON), fingerprint, PlanRequest(**wishes))
+    plan = make_plan(
+        DatasetHeader.read(folders.raw / DATASET_JSON), fingerprint, PlanRequest(**wishes)
+    )
     save_plan(folders.plans, plan)
     preprocess_dataset(folders, plan.configuration, workers=1, overwrite=False)
     place = folders.prepared(plan.folder)
@@ -57,7 +68,14 @@ def prepared_phantoms(ndim: int) -> tuple[Path, list[PreparedCase], Plan]:
     return phantom_plan(Path(KEPT.name) / f"{ndim}d", configuration=f"{ndim}d")
 
 
-def prepared_cohort(root: Path, count: int = 12, net: str = "resenc_unet", features: int = 4, modality: str = "t1", **wishes) -> tuple[Workspace, DatasetFolders]:
+def prepared_cohort(
+    root: Path,
+    count: int = 12,
+    net: str = "resenc_unet",
+    features: int = 4,
+    modality: str = "t1",
+    **wishes,
+) -> tuple[Workspace, DatasetFolders]:
     """Write, plan and prepare a phantom dataset under `root`."""
     workspace, folders = raw_cohort(root, count, modality=modality)
     fingerprint_dataset(folders, workers=1, overwrite=False)
@@ -68,13 +86,21 @@ def prepared_cohort(root: Path, count: int = 12, net: str = "resenc_unet", featu
 
 def train(workspace: Workspace, folders: DatasetFolders, **asked) -> RunFolder:
     """Fine-tune on the CPU, in one thread and fp32; `asked` fills RunSpec, Execution and Drawing."""
-    return perform(workspace, RunSpec(TRAIN, (folders.name,), plans_name=folders.plans_name), asked)
+    return perform(
+        workspace, RunSpec(TRAIN, (folders.name,), plans_name=folders.plans_name), asked
+    )
 
 
-def pretrain(workspace: Workspace, folders: Sequence[DatasetFolders], method: str, **asked) -> RunFolder:
+def pretrain(
+    workspace: Workspace, folders: Sequence[DatasetFolders], method: str, **asked
+) -> RunFolder:
     """Pre-train likewise, on one dataset or several."""
     names = tuple(folder.name for folder in folders)
-    return perform(workspace, RunSpec(PRETRAIN, names, plans_name=folders[0].plans_name, pretrain=method), asked)
+    return perform(
+        workspace,
+        RunSpec(PRETRAIN, names, plans_name=folders[0].plans_name, pretrain=method),
+        asked,
+    )
 
 
 def perform(workspace: Workspace, spec: RunSpec, asked: dict) -> RunFolder:
@@ -83,6 +109,9 @@ def perform(workspace: Workspace, spec: RunSpec, asked: dict) -> RunFolder:
     from sulcnet.runs.execute import execute
 
     asked = {"device": "cpu", "precision": "fp32", "threads": 1, **asked}
-    own = [{field.name: asked.pop(field.name) for field in fields(kind) if field.name in asked} for kind in (RunSpec, Execution, Drawing)]
+    own = [
+        {field.name: asked.pop(field.name) for field in fields(kind) if field.name in asked}
+        for kind in (RunSpec, Execution, Drawing)
+    ]
     assert not asked, asked
     return execute(workspace, spec.replace(**own[0]), Execution(**own[1]), Drawing(**own[2]))

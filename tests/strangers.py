@@ -30,7 +30,12 @@ exec "$@"
 @functools.cache
 def _works(*prefix: str, code: str = "") -> bool:
     try:
-        return subprocess.run([*prefix, sys.executable, "-c", code], capture_output=True, timeout=60).returncode == 0
+        return (
+            subprocess.run(
+                [*prefix, sys.executable, "-c", code], capture_output=True, timeout=60
+            ).returncode
+            == 0
+        )
     except OSError:
         return False
 
@@ -58,7 +63,9 @@ def other_user() -> list[str] | None:
 
 def read_only(folder) -> list[str] | None:
     """Begin a command line that sees this folder read-only."""
-    return [*MOUNTS, READ_ONLY, str(folder)] if _works(*MOUNTS, READ_ONLY, str(folder)) else None
+    return (
+        [*MOUNTS, READ_ONLY, str(folder)] if _works(*MOUNTS, READ_ONLY, str(folder)) else None
+    )
 
 
 def full(folder) -> list[str] | None:

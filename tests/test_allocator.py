@@ -23,18 +23,21 @@ def freed(*numbers: int) -> Log:
 # ---------------------------------------------------------------------------------------------------------- known answers
 
 
-@pytest.mark.parametrize("size, allocated, reserved", [
-    (1, 512, 2 * MIB),
-    (512, 512, 2 * MIB),
-    (513, 1024, 2 * MIB),
-    (MIB, MIB, 2 * MIB),                                    # the largest of the small pool
-    (MIB + 1, MIB + 512, 20 * MIB),                         # the smallest of the large pool
-    (10 * MIB - 512, 10 * MIB - 512, 20 * MIB),
-    (10 * MIB - 511, 10 * MIB, 10 * MIB),                   # the rounded size decides
-    (10 * MIB, 10 * MIB, 10 * MIB),                         # the smallest with a segment of its own
-    (11 * MIB, 12 * MIB, 12 * MIB),                         # 2 MiB multiples; a rest of 1 MiB is not cut off
-    (30 * MIB + 1, 30 * MIB + 512, 32 * MIB),
-])
+@pytest.mark.parametrize(
+    "size, allocated, reserved",
+    [
+        (1, 512, 2 * MIB),
+        (512, 512, 2 * MIB),
+        (513, 1024, 2 * MIB),
+        (MIB, MIB, 2 * MIB),  # the largest of the small pool
+        (MIB + 1, MIB + 512, 20 * MIB),  # the smallest of the large pool
+        (10 * MIB - 512, 10 * MIB - 512, 20 * MIB),
+        (10 * MIB - 511, 10 * MIB, 10 * MIB),  # the rounded size decides
+        (10 * MIB, 10 * MIB, 10 * MIB),  # the smallest with a segment of its own
+        (11 * MIB, 12 * MIB, 12 * MIB),  # 2 MiB multiples; a rest of 1 MiB is not cut off
+        (30 * MIB + 1, 30 * MIB + 512, 32 * MIB),
+    ],
+)
 def test_a_size_rounds_up_and_takes_its_segment(size, allocated, reserved):
     assert replay([(7, size)]) == Held(allocated, reserved)
 
@@ -97,13 +100,15 @@ def test_of_equal_blocks_the_lowest_is_taken():
 
     The next one goes into A, so B is whole once its other block is freed, and can be given back for a large segment.
     """
-    log = [*numbered(*[MIB] * 4), *freed(3, 0), (4, MIB)]   # A: 4, 1    B: 2, free
+    log = [*numbered(*[MIB] * 4), *freed(3, 0), (4, MIB)]  # A: 4, 1    B: 2, free
     assert replay([*log, *freed(2), (5, 2 * MIB)], limit=22 * MIB).reserved == 22 * MIB
-    with pytest.raises(DeviceFull):                        # had it gone into B, this would free all of A
+    with pytest.raises(DeviceFull):  # had it gone into B, this would free all of A
         replay([*log, *freed(1), (5, 2 * MIB)], limit=22 * MIB)
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1)])
+@pytest.mark.parametrize(
+    "order", [(0, 1, 2), (2, 1, 0), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1)]
+)
 def test_free_neighbours_merge_whatever_comes_first(order):
     log = [*numbered(5 * MIB, 5 * MIB, 5 * MIB, 5 * MIB), *freed(*order)]
     assert replay([*log, (9, 15 * MIB)]).reserved == 20 * MIB
@@ -124,7 +129,9 @@ def test_segments_do_not_merge():
 def test_whole_segments_of_both_pools_are_given_back_before_giving_up():
     log = [*numbered(10 * MIB, MIB), *freed(0, 1), (2, 20 * MIB)]
     assert replay(log) == Held(20 * MIB, 32 * MIB)
-    assert replay(log, limit=31 * MIB) == replay(log, limit=20 * MIB) == Held(20 * MIB, 20 * MIB)
+    assert (
+        replay(log, limit=31 * MIB) == replay(log, limit=20 * MIB) == Held(20 * MIB, 20 * MIB)
+    )
     with pytest.raises(DeviceFull):
         replay(log, limit=20 * MIB - 1)
 
@@ -166,7 +173,11 @@ class Twin:
         if not self.place(number, size, small):
             new = 2097152 if small else 20971520 if size < 10485760 else size + -size % 2097152
             if self.limit is not None and self.held() + new > self.limit:
-                self.segments = [one for one in self.segments if any(holder is not None for _, holder in one[1])]
+                self.segments = [
+                    one
+                    for one in self.segments
+                    if any(holder is not None for _, holder in one[1])
+                ]
             if self.limit is not None and self.held() + new > self.limit:
                 raise DeviceFull
             self.segments.append([small, [[new, None]]])
@@ -177,13 +188,20 @@ class Twin:
         found = None
         for kind, blocks in self.segments:
             for position, (room, holder) in enumerate(blocks):
-                if kind == small and holder is None and room >= size and (found is None or room < found[0]):
+                if (
+                    kind == small
+                    and holder is None
+                    and room >= size
+                    and (found is None or room < found[0])
+                ):
                     found = room, blocks, position
         if found is None:
             return False
         room, blocks, position = found
         cut = room - size >= 512 if small else room - size > 1048576
-        blocks[position:position + 1] = [[size, number], [room - size, None]] if cut else [[room, number]]
+        blocks[position : position + 1] = (
+            [[size, number], [room - size, None]] if cut else [[room, number]]
+        )
         return True
 
     def free(self, number: int) -> None:
@@ -203,7 +221,14 @@ class Twin:
 
     def note(self) -> None:
         self.reserved.append(self.held())
-        self.allocated.append(sum(size for _, blocks in self.segments for size, holder in blocks if holder is not None))
+        self.allocated.append(
+            sum(
+                size
+                for _, blocks in self.segments
+                for size, holder in blocks
+                if holder is not None
+            )
+        )
 
 
 def slow_replay(log: Log, limit: int | None = None) -> Held:
@@ -223,7 +248,20 @@ def outcome(run, log: Log, limit: int | None) -> Held | str:
         return "out of memory"
 
 
-EDGES = [512, 1024, MIB - 512, MIB, MIB + 512, 2 * MIB, 9 * MIB, 10 * MIB - 512, 10 * MIB, 11 * MIB, 12 * MIB, 20 * MIB]
+EDGES = [
+    512,
+    1024,
+    MIB - 512,
+    MIB,
+    MIB + 512,
+    2 * MIB,
+    9 * MIB,
+    10 * MIB - 512,
+    10 * MIB,
+    11 * MIB,
+    12 * MIB,
+    20 * MIB,
+]
 
 
 def random_log(seed: int, events: int = 60) -> Log:
@@ -235,7 +273,11 @@ def random_log(seed: int, events: int = 60) -> Log:
         if alive and draw.random() < 0.5:
             log.append((alive.pop(draw.randrange(len(alive))), FREE))
         else:
-            size = int(2 ** draw.uniform(low, high)) if draw.random() < 0.6 else draw.choice(EDGES) + draw.choice((-1, 0, 1))
+            size = (
+                int(2 ** draw.uniform(low, high))
+                if draw.random() < 0.6
+                else draw.choice(EDGES) + draw.choice((-1, 0, 1))
+            )
             log.append((number, draw.choice((size, size, size, size, size, 0))))
             alive.append(number)
     return log
@@ -259,7 +301,7 @@ def test_the_slow_twin_agrees_under_limits():
         assert found == outcome(slow_replay, log, limit)
         seen["out of memory"] += found == "out of memory"
         seen["tidied up"] += found not in ("out of memory", peaks)
-    assert min(seen.values()) > 30                          # both ways were gone often
+    assert min(seen.values()) > 30  # both ways were gone often
 
 
 # ------------------------------------------------------------------------------------------------------------- properties
@@ -286,8 +328,8 @@ def test_the_smallest_device_survives_and_a_smaller_one_does_not():
     for log in random_logs(150, events=200):
         peaks, least = replay(log), smallest_device(log)
         assert peaks.allocated <= least <= peaks.reserved
-        assert replay(log, least).reserved == least         # survives, and needs all of it
-        smaller = least - max(least // 50, 2 * MIB)         # segments come in steps of 2 MiB
+        assert replay(log, least).reserved == least  # survives, and needs all of it
+        smaller = least - max(least // 50, 2 * MIB)  # segments come in steps of 2 MiB
         if smaller > peaks.allocated:
             assert outcome(replay, log, smaller) == "out of memory"
             between += least < peaks.reserved

@@ -21,8 +21,15 @@ PACKAGE = Path(__file__).parents[1] / "sulcnet"
 FILES = sorted(file.stem for file in (PACKAGE / "cli").glob("[a-z]*.py"))
 HEAVY = {"torch", "numpy", "pandas", "scipy", "monai", "matplotlib", "nibabel", "SimpleITK"}
 commands = pytest.mark.parametrize("file", FILES)
-Many = make_dataclass("Many", [("rate", float, 0.5), ("noise", int, 1), *[(f"long_name_number_{n}", tuple, (n, 0)) for n in range(12)]],
-                      frozen=True)
+Many = make_dataclass(
+    "Many",
+    [
+        ("rate", float, 0.5),
+        ("noise", int, 1),
+        *[(f"long_name_number_{n}", tuple, (n, 0)) for n in range(12)],
+    ],
+    frozen=True,
+)
 
 
 def script(file: str) -> list[str]:
@@ -30,12 +37,18 @@ def script(file: str) -> list[str]:
     try:
         version("sulcnet")
     except PackageNotFoundError:
-        return [sys.executable, "-c", f"import sys; from sulcnet.cli.{file} import COMMAND; sys.exit(COMMAND())"]
+        return [
+            sys.executable,
+            "-c",
+            f"import sys; from sulcnet.cli.{file} import COMMAND; sys.exit(COMMAND())",
+        ]
     return [str(Path(sys.executable).parent / f"sulcnet_{file.rstrip('_')}")]
 
 
 def call(*command: str) -> subprocess.CompletedProcess:
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=PACKAGE.parent)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, cwd=PACKAGE.parent
+    )
 
 
 def seconds(*command: str) -> float:
@@ -72,7 +85,10 @@ def test_a_mistyped_flag_is_refused_in_two_lines(file):
     done = call(*script(file), "--debgu")
     lines = done.stderr.splitlines()
     assert (done.returncode, done.stdout, len(lines)) == (2, "", 2)
-    assert lines[0] == "error: There is no flag '--debgu'; did you mean --debug?" and "--help" in lines[1]
+    assert (
+        lines[0] == "error: There is no flag '--debgu'; did you mean --debug?"
+        and "--help" in lines[1]
+    )
 
 
 @commands
@@ -87,8 +103,11 @@ def test_the_readme_lists_the_command(file):
 
 
 def test_installed_commands_are_the_files_of_the_folder():
-    installed = {point.value.partition(":")[0] for point in entry_points(group="console_scripts")
-                 if point.value.startswith("sulcnet.")}
+    installed = {
+        point.value.partition(":")[0]
+        for point in entry_points(group="console_scripts")
+        if point.value.startswith("sulcnet.")
+    }
     if not installed:
         pytest.skip("sulcnet is not installed")
     assert installed == {f"sulcnet.cli.{file}" for file in FILES}
@@ -116,12 +135,28 @@ def raising(error: BaseException):
 @pytest.mark.parametrize(
     "error, code, lines",
     [
-        (DataError("a.nii is broken.", "Repair it."), 4, ["error: a.nii is broken.", " next: Repair it."]),
+        (
+            DataError("a.nii is broken.", "Repair it."),
+            4,
+            ["error: a.nii is broken.", " next: Repair it."],
+        ),
         (PartlyDone("1 of 3 cases failed."), 7, ["error: 1 of 3 cases failed."]),
         (KeyboardInterrupt(), 130, ["error: Interrupted from the keyboard."]),
-        (MemoryError("Unable to allocate 9 GiB"), 6, ["error: Memory ran out: Unable to allocate 9 GiB.", " next: Use fewer"]),
-        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory."), 6, ["error: Memory ran out: CUDA out of"]),
-        (ValueError("two\nlines"), 1, ["error: ValueError: two lines", " next: Run again with --debug"]),
+        (
+            MemoryError("Unable to allocate 9 GiB"),
+            6,
+            ["error: Memory ran out: Unable to allocate 9 GiB.", " next: Use fewer"],
+        ),
+        (
+            type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory."),
+            6,
+            ["error: Memory ran out: CUDA out of"],
+        ),
+        (
+            ValueError("two\nlines"),
+            1,
+            ["error: ValueError: two lines", " next: Run again with --debug"],
+        ),
     ],
 )
 def test_errors_are_two_lines_and_an_exit_code(error, code, lines, capsys):
@@ -159,12 +194,22 @@ def test_sigterm_is_two_lines_and_130_and_ends_the_workers(tmp_path, workers):
     marks = tmp_path / "marks"
     marks.mkdir()
     (tmp_path / "sleeper.py").write_text(ENDLESS.format(folder=str(marks), workers=workers))
-    with subprocess.Popen([sys.executable, tmp_path / "sleeper.py"], stderr=subprocess.PIPE, text=True,
-                          env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)}, start_new_session=True) as process:
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "sleeper.py"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+        start_new_session=True,
+    ) as process:
         until(lambda: len(list(marks.iterdir())) >= max(1, workers))
-        os.killpg(process.pid, signal.SIGTERM)      # as a job scheduler does it: parent and workers alike
+        os.killpg(
+            process.pid, signal.SIGTERM
+        )  # as a job scheduler does it: parent and workers alike
         said = process.communicate(timeout=30)[1]
-    assert (process.returncode, said) == (130, "error: Interrupted by SIGTERM.\n next: Run it with --c.\n")
+    assert (process.returncode, said) == (
+        130,
+        "error: Interrupted by SIGTERM.\n next: Run it with --c.\n",
+    )
     until(lambda: not group_lives(process.pid))
 
 
@@ -202,25 +247,42 @@ def test_handlers_are_as_before_when_a_command_is_done():
     before = signal.getsignal(signal.SIGTERM)
     assert made(raising(Terminated()))([]) == 130
     assert signal.getsignal(signal.SIGTERM) is before
-    with ThreadPoolExecutor(1) as pool:             # a thread may set no handler, and needs none
+    with ThreadPoolExecutor(1) as pool:  # a thread may set no handler, and needs none
         assert pool.submit(made(lambda _: None), []).result() == 0
 
 
-@pytest.mark.parametrize("argv, said", [
-    ([], "Next: sulcnet_plan -d 1"), (["--root", "my study"], "Next: sulcnet_plan -d 1 --root 'my study'"),
-])
+@pytest.mark.parametrize(
+    "argv, said",
+    [
+        ([], "Next: sulcnet_plan -d 1"),
+        (["--root", "my study"], "Next: sulcnet_plan -d 1 --root 'my study'"),
+    ],
+)
 def test_the_next_command_keeps_the_root(argv, said, capsys):
-    command = made(lambda args: f"Next: {next_command(args, 'sulcnet_plan', '-d', 1)}", _command.add_root)
+    command = made(
+        lambda args: f"Next: {next_command(args, 'sulcnet_plan', '-d', 1)}", _command.add_root
+    )
     assert command(argv) == 0 and capsys.readouterr().out.strip() == said
 
 
-@pytest.mark.parametrize("argv, hint, said", [
-    (["--root", "a"], "Plan it: sulcnet_plan -d 1", "Plan it: sulcnet_plan -d 1 (and --root a)"),
-    (["--root=a b"], "Plan it: sulcnet_plan -d 1", "Plan it: sulcnet_plan -d 1 (and --root 'a b')"),
-    ([], "Plan it: sulcnet_plan -d 1", "Plan it: sulcnet_plan -d 1"),
-    (["--root", "a"], "See sulcnet_plan -d 1 --root a", "See sulcnet_plan -d 1 --root a"),
-    (["--root", "a"], "Repair the image.", "Repair the image."),
-])
+@pytest.mark.parametrize(
+    "argv, hint, said",
+    [
+        (
+            ["--root", "a"],
+            "Plan it: sulcnet_plan -d 1",
+            "Plan it: sulcnet_plan -d 1 (and --root a)",
+        ),
+        (
+            ["--root=a b"],
+            "Plan it: sulcnet_plan -d 1",
+            "Plan it: sulcnet_plan -d 1 (and --root 'a b')",
+        ),
+        ([], "Plan it: sulcnet_plan -d 1", "Plan it: sulcnet_plan -d 1"),
+        (["--root", "a"], "See sulcnet_plan -d 1 --root a", "See sulcnet_plan -d 1 --root a"),
+        (["--root", "a"], "Repair the image.", "Repair the image."),
+    ],
+)
 def test_a_command_in_a_hint_is_given_the_root_too(argv, hint, said, capsys):
     assert made(raising(DataError("Wrong.", hint)), _command.add_root)(argv) == 4
     assert capsys.readouterr().err.splitlines()[1] == f" next: {said}"
@@ -243,7 +305,10 @@ def test_help_lists_the_options_that_set_changes():
     text = " ".join(call(*script("train"), "--help").stdout.split())
     rows = options.table(plugins.find("tuning", "lora", "TUNING"))
     assert all(f" {row.name}={row.default} ".replace("= ", "= ") in text for row in rows)
-    assert "rank=8 rank of the updates (paper: 4) (lora)" in text and "rank=8 rank of the updates (paper: 2) (convlora)" in text
+    assert (
+        "rank=8 rank of the updates (paper: 4) (lora)" in text
+        and "rank=8 rank of the updates (paper: 2) (convlora)" in text
+    )
     assert "segmentation_loss=dice+ce" in text and "(paper: dice)" in text
 
 
@@ -252,7 +317,10 @@ def test_debug_adds_the_traceback(capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("argv, flag", [(["-chkk", "best"], "-chk"), (["--sead", "1"], "--seed"), (["--see=1"], "--seed")])
+@pytest.mark.parametrize(
+    "argv, flag",
+    [(["-chkk", "best"], "-chk"), (["--sead", "1"], "--seed"), (["--see=1"], "--seed")],
+)
 def test_near_misses_are_refused_with_the_flag_that_was_meant(argv, flag, capsys):
     assert made(lambda _: None, _command.add_seed)(argv) == 2
     assert f"did you mean {flag}?" in capsys.readouterr().err
@@ -266,11 +334,20 @@ def test_closing_lines_are_printed_unless_quiet_or_json(capsys):
 
 
 def test_shared_flags_have_their_defaults_and_check_their_values(capsys):
-    shared = [getattr(_command, name) for name in dir(_command) if name.startswith("add_") and name != "add_dataset"]
+    shared = [
+        getattr(_command, name)
+        for name in dir(_command)
+        if name.startswith("add_") and name != "add_dataset"
+    ]
     seen = []
     command = made(seen.append, *shared)
     assert command(["--set", "a=1", "--set", "b=-2", "--seed", "3", "--device", "cuda:1"]) == 0
-    assert (seen[0].set, seen[0].seed, seen[0].device, seen[0].root) == (["a=1", "b=-2"], 3, "cuda:1", None)
+    assert (seen[0].set, seen[0].seed, seen[0].device, seen[0].root) == (
+        ["a=1", "b=-2"],
+        3,
+        "cuda:1",
+        None,
+    )
     assert 1 <= seen[0].workers <= 8
     for wrong in (["--device", "gpu"], ["-np", "0"], ["--seed", "-1"], ["--workers", "many"]):
         assert command(wrong) == 2
@@ -283,8 +360,12 @@ def test_a_reader_that_leaves_early_is_no_error():
         "def run(_):\n    for n in range(100000): print(n)\n"
         "raise SystemExit(Command('Print.', lambda parser: None, run, name='sulcnet_print')([]))"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          cwd=PACKAGE.parent) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=PACKAGE.parent,
+    ) as process:
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b"" and process.wait() == _command.BROKEN_PIPE

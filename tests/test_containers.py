@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 ENTRY = ROOT / "containers/entrypoint.sh"
 # HOME: Apptainer brings the user's own. NVIDIA_*: read by Docker's runtime; Apptainer has --nv.
 DOCKER_ONLY = {"HOME", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
-APPTAINER_ONLY = {"PYTHONPATH", "PYTHONHOME"}           # Docker brings nothing of the host
+APPTAINER_ONLY = {"PYTHONPATH", "PYTHONHOME"}  # Docker brings nothing of the host
 
 
 def joined(text: str) -> list[str]:
@@ -32,12 +32,20 @@ DOCKERFILE = joined((ROOT / "Dockerfile").read_text())
 
 def docker_variables() -> dict[str, str]:
     text = " ".join(line for line in DOCKERFILE if line.startswith("ENV "))
-    return {name: value for name, value in re.findall(r"(\w+)=(\S+)", text) if not name.startswith("PIP_")}
+    return {
+        name: value
+        for name, value in re.findall(r"(\w+)=(\S+)", text)
+        if not name.startswith("PIP_")
+    }
 
 
 def docker_sources() -> set[str]:
     """What the build copies from the checkout, not from another stage."""
-    copies = [line.split()[1:-1] for line in DOCKERFILE if line.startswith("COPY ") and "--from" not in line]
+    copies = [
+        line.split()[1:-1]
+        for line in DOCKERFILE
+        if line.startswith("COPY ") and "--from" not in line
+    ]
     return {source for sources in copies for source in sources}
 
 
@@ -50,14 +58,18 @@ def programs(tmp_path) -> Path:
     """A folder of commands, each of which prints its name and words, and ends with 7."""
     for name in ("sulcnet_info", "sulcnet_predict", "sulcnet_train", "other"):
         program = tmp_path / name
-        program.write_text(f'#!/bin/sh\necho {name}\nfor word in "$@"; do echo "[$word]"; done\nexit 7\n')
+        program.write_text(
+            f'#!/bin/sh\necho {name}\nfor word in "$@"; do echo "[$word]"; done\nexit 7\n'
+        )
         program.chmod(0o755)
     return tmp_path
 
 
 def enter(programs: Path, *words: str) -> subprocess.CompletedProcess:
     env = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
-    return subprocess.run(["sh", ENTRY, *words], capture_output=True, text=True, env=env, timeout=20)
+    return subprocess.run(
+        ["sh", ENTRY, *words], capture_output=True, text=True, env=env, timeout=20
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,7 +83,9 @@ def enter(programs: Path, *words: str) -> subprocess.CompletedProcess:
         (["other", "predict", "*"], ["other", "[predict]", "[*]"]),
     ],
 )
-def test_the_entry_point_finds_the_command_and_hands_on_words_and_code(programs, words, printed):
+def test_the_entry_point_finds_the_command_and_hands_on_words_and_code(
+    programs, words, printed
+):
     done = enter(programs, *words)
     assert done.stdout.splitlines() == printed
     assert done.returncode == 7
@@ -80,7 +94,9 @@ def test_the_entry_point_finds_the_command_and_hands_on_words_and_code(programs,
 def test_the_command_takes_the_place_of_the_entry_point():
     """Otherwise a signal to the container's first process would not reach it."""
     words = ["sh", ENTRY, "sh", "-c", "echo $$; read wait"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert int(process.stdout.readline()) == process.pid
         process.stdin.close()
 
@@ -94,10 +110,14 @@ def test_an_unknown_word_is_two_lines_that_list_the_commands(programs):
 
 
 def test_what_may_travel_is_what_the_dockerfile_copies():
-    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if not line.startswith("#")
+    ]
     assert lines[0] == "*", "without it, everything in the checkout travels"
     assert {line[1:] for line in lines if line.startswith("!")} == docker_sources()
-    assert "**/__pycache__" in lines[lines.index("!sulcnet"):], "the last match decides"
+    assert "**/__pycache__" in lines[lines.index("!sulcnet") :], "the last match decides"
 
 
 def test_both_recipes_copy_the_same_and_it_exists():
@@ -115,7 +135,9 @@ def test_a_user_without_a_name_gets_one_in_both():
     """Without them Python asks the password database, which does not know such a user."""
     assert {"USER", "LOGNAME"} <= set(docker_variables())
     run = "set -eu; " + section("environment") + 'echo "$USER $LOGNAME"'
-    done = subprocess.run(["sh", "-c", run], capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
+    done = subprocess.run(
+        ["sh", "-c", run], capture_output=True, text=True, env={"PATH": os.environ["PATH"]}
+    )
     assert done.stdout.split() == ["sulcnet", "sulcnet"]
 
 
@@ -143,7 +165,9 @@ def test_both_recipes_install_by_the_same_two_steps_and_start_the_same_entry_poi
 
 def test_both_recipes_take_the_same_arguments_and_carry_the_same_labels():
     arguments = set(re.findall(r"(\w+)=", section("arguments")))
-    assert arguments == {line.split()[1].split("=")[0] for line in DOCKERFILE if line.startswith("ARG ")}
+    assert arguments == {
+        line.split()[1].split("=")[0] for line in DOCKERFILE if line.startswith("ARG ")
+    }
     assert set(re.findall(r"org\.\S+", section("labels"))) == docker_labels()
 
 
@@ -162,7 +186,9 @@ def test_the_slurm_job_hands_on_the_signal_and_goes_back_into_the_queue(tmp_path
         (tmp_path / name).chmod(0o755)
     slurm = {"HOME": "/home", "SLURM_JOB_ID": "5", "SLURM_RESTART_COUNT": "1"}
     env = {**slurm, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
-    with subprocess.Popen(["bash", "-c", script], stdout=subprocess.PIPE, text=True, env=env) as job:
+    with subprocess.Popen(
+        ["bash", "-c", script], stdout=subprocess.PIPE, text=True, env=env
+    ) as job:
         assert job.stdout.readline().split()[-2:] == ["200", "--c"]
         job.terminate()
         assert job.stdout.read() == "requeue 5\n"
@@ -172,8 +198,13 @@ def test_the_slurm_job_hands_on_the_signal_and_goes_back_into_the_queue(tmp_path
 def test_without_an_engine_the_container_test_says_what_to_install(tmp_path):
     for tool in ("bash", "env", "dirname", "mktemp", "realpath", "rm", "mkdir", "chmod", "id"):
         (tmp_path / tool).symlink_to(shutil.which(tool))
-    done = subprocess.run([ROOT / "containers/test.sh"], capture_output=True, text=True, timeout=30,
-                          env={"PATH": str(tmp_path), "TMPDIR": str(tmp_path)})
+    done = subprocess.run(
+        [ROOT / "containers/test.sh"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={"PATH": str(tmp_path), "TMPDIR": str(tmp_path)},
+    )
     assert done.returncode == 3
     error, hint = done.stderr.splitlines()
     assert error.startswith("error: ") and "neither Docker nor Podman" in error

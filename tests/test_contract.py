@@ -17,26 +17,41 @@ from sulcnet.options import merged, resolve
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Plan
 
 NETWORKS, TUNINGS = plugins.names("networks", "NETWORK"), plugins.names("tuning", "TUNING")
-SMALL = {"swin_unetr_24": (12, (64, 32, 32)), "swin_unetr_12": (12, (64, 32, 32)), "resenc_unet": (4, (16, 16, 16)), "unet_bn": (4, (16, 16, 16)), "dd_unet": (4, (16, 16, 16))}
-WITH_LINEARS = ("swin_unetr_12", "swin_unetr_24", "dd_unet")          # what lora can adapt
+SMALL = {
+    "swin_unetr_24": (12, (64, 32, 32)),
+    "swin_unetr_12": (12, (64, 32, 32)),
+    "resenc_unet": (4, (16, 16, 16)),
+    "unet_bn": (4, (16, 16, 16)),
+    "dd_unet": (4, (16, 16, 16)),
+}
+WITH_LINEARS = ("swin_unetr_12", "swin_unetr_24", "dd_unet")  # what lora can adapt
 BAG, WINDOWS, IMAGES = 1, 2, 1
 
 
 def plan_of(net: str, ndim: int = 3, classes: bool = True, structures: bool = True) -> Plan:
     _, _, plan = prepared_phantoms(ndim)
     features, patch = SMALL[net]
-    spec = plugins.find("networks", net, "NETWORK").topology(ndim, 1, features, patch[:ndim], plan.network_spacing)
-    network = NetworkPlan(patch[:ndim], IMAGES, BAG, WINDOWS, MemoryEstimate("none", 1, 2), "test", network=spec)
+    spec = plugins.find("networks", net, "NETWORK").topology(
+        ndim, 1, features, patch[:ndim], plan.network_spacing
+    )
+    network = NetworkPlan(
+        patch[:ndim], IMAGES, BAG, WINDOWS, MemoryEstimate("none", 1, 2), "test", network=spec
+    )
     asked = {"segmentation": structures, "classification": classes}
-    return plan.replace(networks={net: network}, labels=plan.labels if structures else {"background": 0},
-                        tasks={name: task for name, task in plan.tasks.items() if asked[name]})
+    return plan.replace(
+        networks={net: network},
+        labels=plan.labels if structures else {"background": 0},
+        tasks={name: task for name, task in plan.tasks.items() if asked[name]},
+    )
 
 
 def batch_of(plan: Plan, net: str) -> Batch:
     """What a run's own source draws."""
     place, cases, _ = prepared_phantoms(len(plan.axes))
     region = learn_region(cases, plan.structures)
-    source = PatchSource(place, cases, plan, plan.networks[net], region, augment=AugmentOptions())
+    source = PatchSource(
+        place, cases, plan, plan.networks[net], region, augment=AugmentOptions()
+    )
     return next(batches(source, IMAGES, 0, workers=0)).to(torch.device("cpu"))
 
 
@@ -56,9 +71,24 @@ def combinations() -> list:
 
     At this size swin_unetr_24 is swin_unetr_12: all but one of its steps are left to `make contract`.
     """
-    presets = {tune: ("sulcnet", "paper") if tune == "scratch" else ("sulcnet",) for tune in TUNINGS}
-    found = [(net, tune, preset) for net in NETWORKS for tune in TUNINGS for preset in presets[tune] if tune != "lora" or net in WITH_LINEARS]
-    return [pytest.param(*one, marks=[pytest.mark.contract] * (one[0] == "swin_unetr_24" and one[1:] != ("full", "sulcnet"))) for one in found]
+    presets = {
+        tune: ("sulcnet", "paper") if tune == "scratch" else ("sulcnet",) for tune in TUNINGS
+    }
+    found = [
+        (net, tune, preset)
+        for net in NETWORKS
+        for tune in TUNINGS
+        for preset in presets[tune]
+        if tune != "lora" or net in WITH_LINEARS
+    ]
+    return [
+        pytest.param(
+            *one,
+            marks=[pytest.mark.contract]
+            * (one[0] == "swin_unetr_24" and one[1:] != ("full", "sulcnet")),
+        )
+        for one in found
+    ]
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -90,8 +120,14 @@ def test_three_steps_change_every_part_and_lower_the_loss(net, ndim):
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
-    still = [name for name, value in method.modules.named_parameters() if torch.equal(value, before[name])]
-    alone = ["heads.classification.attention.score.weight"]              # the bag is one window: nothing competes with it
+    still = [
+        name
+        for name, value in method.modules.named_parameters()
+        if torch.equal(value, before[name])
+    ]
+    alone = [
+        "heads.classification.attention.score.weight"
+    ]  # the bag is one window: nothing competes with it
     assert still == alone, still
 
 
@@ -99,7 +135,12 @@ def test_three_steps_change_every_part_and_lower_the_loss(net, ndim):
 def test_groups_hold_every_trainable_parameter_once(net):
     """A head that is left out of the optimiser would silently never learn."""
     method = method_of(plan_of(net), net, "scratch", "sulcnet")
-    listed = [id(p) for groups in method.parts().values() for group in groups for p in group.parameters]
+    listed = [
+        id(p)
+        for groups in method.parts().values()
+        for group in groups
+        for p in group.parameters
+    ]
     assert sorted(listed) == sorted(id(p) for p in method.modules.parameters())
     rates = method.options.rates()
     assert {group.rate for groups in method.parts().values() for group in groups} <= set(rates)
@@ -108,8 +149,12 @@ def test_groups_hold_every_trainable_parameter_once(net):
 def test_the_joint_loss_is_85_to_15_and_one_task_alone_takes_all():
     both = method_of(plan_of("resenc_unet"), "resenc_unet", "scratch", "sulcnet")
     assert both.weights == {"segmentation": 0.85, "classification": 0.15}
-    assert method_of(plan_of("resenc_unet", classes=False), "resenc_unet", "scratch", "sulcnet").weights == {"segmentation": 1.0}
-    assert method_of(plan_of("resenc_unet", structures=False), "resenc_unet", "scratch", "sulcnet").weights == {"classification": 1.0}
+    assert method_of(
+        plan_of("resenc_unet", classes=False), "resenc_unet", "scratch", "sulcnet"
+    ).weights == {"segmentation": 1.0}
+    assert method_of(
+        plan_of("resenc_unet", structures=False), "resenc_unet", "scratch", "sulcnet"
+    ).weights == {"classification": 1.0}
 
 
 def test_a_missing_label_gives_no_gradient_and_never_becomes_a_class():
@@ -117,10 +162,17 @@ def test_a_missing_label_gives_no_gradient_and_never_becomes_a_class():
     method = method_of(plan, "resenc_unet", "scratch", "sulcnet")
     batch = batch_of(plan, "resenc_unet")
     known = {"segmentation": torch.zeros(WINDOWS), "classification": torch.zeros(1)}
-    unknown = batch._replace(known=known, targets={**batch.targets, "classification": torch.tensor([-1])})
+    unknown = batch._replace(
+        known=known, targets={**batch.targets, "classification": torch.tensor([-1])}
+    )
     total(next(method.steps(unknown))).backward()
     assert all(p.grad is None or p.grad.abs().max() == 0 for p in method.modules.parameters())
-    other = unknown._replace(targets={**unknown.targets, "segmentation": torch.zeros_like(batch.targets["segmentation"])})
+    other = unknown._replace(
+        targets={
+            **unknown.targets,
+            "segmentation": torch.zeros_like(batch.targets["segmentation"]),
+        }
+    )
     assert torch.equal(total(next(method.steps(unknown))), total(next(method.steps(other))))
 
 

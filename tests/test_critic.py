@@ -36,14 +36,20 @@ def test_spectral_norm_bounds_the_weights_once_it_has_converged():
         torch.nn.init.normal_(layer.parametrizations.weight.original, std=3.0)
     for _ in range(60):
         judge(torch.zeros(1, 1, 8, 8, 8))
-    largest = [torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() for layer in judge.eval().layers[::2]]
+    largest = [
+        torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item()
+        for layer in judge.eval().layers[::2]
+    ]
     assert largest == pytest.approx([1.0] * 4, rel=1e-2)
 
 
 @spectral
 def test_a_real_and_a_fake_pass_may_share_one_backward(spectral):
     judge = critic(spectral=spectral).train()
-    loss = judge(torch.randn(1, 1, 16, 16, 16)).mean() - judge(torch.randn(1, 1, 16, 16, 16)).mean()
+    loss = (
+        judge(torch.randn(1, 1, 16, 16, 16)).mean()
+        - judge(torch.randn(1, 1, 16, 16, 16)).mean()
+    )
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in judge.parameters())
 

@@ -16,7 +16,12 @@ explained = (EXAMPLES / "README.md").read_text()
 
 def keys(block: dict, prefix: str = "") -> list[str]:
     """Flatten to `classification.target`; the free names inside channel_names and labels are values, not keys."""
-    nested = [keys(block[key], f"{key}.") if key in ("classification", "participants") else [prefix + key] for key in block]
+    nested = [
+        keys(block[key], f"{key}.")
+        if key in ("classification", "participants")
+        else [prefix + key]
+        for key in block
+    ]
     return [key for part in nested for key in part]
 
 
@@ -34,8 +39,13 @@ def test_every_key_and_file_is_explained(file):
 
 
 def test_regions_and_what_is_ignored_are_shown():
-    regions, ignoring = (DatasetHeader.read(EXAMPLES / f"{name}.json") for name in ("regions", "ignore"))
-    assert regions.structures == {"skeleton": (1, 2), "PCS": (2,)} and regions.regions_class_order == (1, 2)
+    regions, ignoring = (
+        DatasetHeader.read(EXAMPLES / f"{name}.json") for name in ("regions", "ignore")
+    )
+    assert regions.structures == {
+        "skeleton": (1, 2),
+        "PCS": (2,),
+    } and regions.regions_class_order == (1, 2)
     assert ignoring.ignored == 3 and list(ignoring.structures) == ["anterior", "posterior"]
 
 
@@ -47,5 +57,7 @@ def test_the_table_fits_the_example_it_belongs_to():
 def test_every_key_that_the_reader_knows_is_explained():
     header = DatasetHeader.read(EXAMPLES / "pcs.json")
     for block in ("classification", "participants"):
-        assert not [key for key in vars(getattr(header, block)) if f"`{block}.{key}`" not in explained]
+        assert not [
+            key for key in vars(getattr(header, block)) if f"`{block}.{key}`" not in explained
+        ]
     assert (EXAMPLES / workspace.PARTICIPANTS).exists()

@@ -36,12 +36,21 @@ def last(model, x):
 def test_weights_and_values_are_monai_s_up_to_the_output_convolution(ndim):
     monai = pytest.importorskip("monai.networks.nets")
     theirs = monai.DiffusionModelUNet(
-        spatial_dims=ndim, in_channels=2, out_channels=1, num_res_blocks=2, channels=(32, 32, 64),
-        attention_levels=(False, False, True), num_head_channels=64, norm_num_groups=32,
+        spatial_dims=ndim,
+        in_channels=2,
+        out_channels=1,
+        num_res_blocks=2,
+        channels=(32, 32, 64),
+        attention_levels=(False, False, True),
+        num_head_channels=64,
+        norm_num_groups=32,
     )
     ours = network(ndim, features=32)
     theirs.load_state_dict(ours.state_dict(), strict=False)
-    assert set(theirs.state_dict()) - set(ours.state_dict()) == {"out.2.conv.weight", "out.2.conv.bias"}
+    assert set(theirs.state_dict()) - set(ours.state_dict()) == {
+        "out.2.conv.weight",
+        "out.2.conv.bias",
+    }
     assert set(ours.state_dict()) <= set(theirs.state_dict())
     before_out, time = [], torch.tensor([3.0, 700.0])
     theirs.out[2].register_forward_pre_hook(lambda _, inputs: before_out.append(inputs[0]))
@@ -55,8 +64,14 @@ def test_a_fresh_network_is_drawn_as_monai_draws_it():
     monai = pytest.importorskip("monai.networks.nets")
     torch.manual_seed(0)
     theirs = monai.DiffusionModelUNet(
-        spatial_dims=2, in_channels=1, out_channels=3, num_res_blocks=2, channels=(32, 32, 64),
-        attention_levels=(False, False, True), num_head_channels=64, norm_num_groups=32,
+        spatial_dims=2,
+        in_channels=1,
+        out_channels=3,
+        num_res_blocks=2,
+        channels=(32, 32, 64),
+        attention_levels=(False, False, True),
+        num_head_channels=64,
+        norm_num_groups=32,
     ).state_dict()
     torch.manual_seed(0)
     ours = build(NetworkSpec("dd_unet", 2, 1, 32)).state_dict()
@@ -68,7 +83,15 @@ def test_a_stage_s_feature_holds_what_the_decoder_reads_at_that_resolution():
     features = made(image())
     assert [one.shape[1] for one in features.encoder] == [24, 24, 32 + 8, 16]
     assert [one.shape[2] for one in features.encoder] == [16, 8, 4, 4]
-    assert [stage.name for stage in made.stages()] == ["down0", "down1", "down2", "middle", "up0", "up1", "up2"]
+    assert [stage.name for stage in made.stages()] == [
+        "down0",
+        "down1",
+        "down2",
+        "middle",
+        "up0",
+        "up1",
+        "up2",
+    ]
 
 
 def test_time_is_zero_unless_set():
@@ -77,7 +100,9 @@ def test_time_is_zero_unless_set():
     made.set_time(torch.zeros(2))
     assert torch.allclose(last(made, x), plain, atol=1e-5)
     made.set_time(torch.tensor([0.0, 300.0]))
-    assert torch.allclose(last(made, x)[0], plain[0], atol=1e-5) and not torch.allclose(last(made, x)[1], plain[1], atol=1e-3)
+    assert torch.allclose(last(made, x)[0], plain[0], atol=1e-5) and not torch.allclose(
+        last(made, x)[1], plain[1], atol=1e-3
+    )
     made.set_time(None)
     assert torch.equal(last(made, x), plain)
 
@@ -125,18 +150,25 @@ def test_recomputed_stages_give_the_same_gradients():
     for made.recompute in ("none", "stages"):
         made.zero_grad()
         last = made(x).decoder[-1]
-        made.set_time(torch.tensor([700.0, 5.0]))             # of the next pass: this one's is embedded already
+        made.set_time(
+            torch.tensor([700.0, 5.0])
+        )  # of the next pass: this one's is embedded already
         last.square().mean().backward()
         made.set_time(torch.tensor([3.0, 40.0]))
         gradients.append([p.grad.clone() for p in made.parameters()])
     assert all(torch.equal(one, two) for one, two in zip(*gradients))
-    assert any(name.startswith("time_embed") and p.grad.abs().max() > 0 for name, p in made.named_parameters())
+    assert any(
+        name.startswith("time_embed") and p.grad.abs().max() > 0
+        for name, p in made.named_parameters()
+    )
 
 
 def test_attention_needs_memory_like_the_voxels_not_like_their_square():
     """No matrix of scores, positions by positions, may be among what backward keeps: at 64^3 it takes 67 MB per head."""
     made, sizes = network(features=4), []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.shape) or t, lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: sizes.append(t.shape) or t, lambda t: t
+    ):
         made(torch.randn(1, 2, 32, 32, 32))
     assert not [shape for shape in sizes if shape[-2:] == (512, 512)]
 

@@ -19,18 +19,22 @@ SHAPE = (8, 7, 6)
 AFFINE = np.diag([-1.0, 1.0, 2.0, 1.0])
 CLASSES = ["absent", "present"]
 HEADER = {
-    "channel_names": {"0": "T1w"}, "labels": {"background": 0, "PCS": 1}, "file_ending": ".nii.gz",
-    "classification": {"target": "pcs", "classes": CLASSES}, "participants": {"subject": "subject", "domain": "site"},
+    "channel_names": {"0": "T1w"},
+    "labels": {"background": 0, "PCS": 1},
+    "file_ending": ".nii.gz",
+    "classification": {"target": "pcs", "classes": CLASSES},
+    "participants": {"subject": "subject", "domain": "site"},
 }
 TABLE = "case_id\tsubject\tsite\tpcs\na\ts1\there\tabsent\nb\ts1\there\tpresent\nc\ts2\tthere\tn/a\n"
 PREDICTED = "case_id\themisphere\tclass\tp_absent\tp_present\tqc_flag\n" + "".join(
-    f"{case}\tL\tx\t{p}\t{1 - p}\tok\n" for case, p in (("a", 0.75), ("b", 0.25), ("c", 0.5)))
+    f"{case}\tL\tx\t{p}\t{1 - p}\tok\n" for case, p in (("a", 0.75), ("b", 0.25), ("c", 0.5))
+)
 
 
 def mask(path, first=2, affine=AFFINE, shape=SHAPE, value=1):
     """Write a cube of 3 x 3 x 3 voxels that starts at voxel `first` along x."""
     data = np.zeros(shape, np.uint8)
-    data[first: first + 3, 2:5, 1:4] = value
+    data[first : first + 3, 2:5, 1:4] = value
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(data, affine), path)
 
@@ -48,7 +52,16 @@ def place(root):
     return root
 
 
-ARGUMENTS = ["-p", "predictions", "-r", "sulcnet_data/raw/Dataset001_Tiny/labelsTs", "-o", "scores", "-np", "1"]
+ARGUMENTS = [
+    "-p",
+    "predictions",
+    "-r",
+    "sulcnet_data/raw/Dataset001_Tiny/labelsTs",
+    "-o",
+    "scores",
+    "-np",
+    "1",
+]
 
 
 def summary_of(place) -> dict:
@@ -61,9 +74,15 @@ def test_known_scores_of_masks_and_classes(place, capsys):
     assert summary["structures"]["PCS"]["dice"]["mean"] == pytest.approx((1 + 18 / 27 + 1) / 3)
     assert summary["structures"]["PCS"]["hausdorff"]["mean"] == pytest.approx(1 / 3)
     assert summary["classification"]["accuracy"]["estimate"] == 1
-    assert (summary["classification"]["n"], summary["classification"]["unknown"], summary["subjects"]) == (2, 1, 2)
+    assert (
+        summary["classification"]["n"],
+        summary["classification"]["unknown"],
+        summary["subjects"],
+    ) == (2, 1, 2)
     out = capsys.readouterr().out
-    assert "PCS" in out and out.strip().endswith("Tables: cases.tsv, classes.tsv, summary.json in scores")
+    assert "PCS" in out and out.strip().endswith(
+        "Tables: cases.tsv, classes.tsv, summary.json in scores"
+    )
 
 
 def test_the_tables_hold_subject_domain_and_true_class(place):
@@ -71,13 +90,19 @@ def test_the_tables_hold_subject_domain_and_true_class(place):
     results, classes = read_results(table_paths(place / "scores"))
     assert classes == tuple(CLASSES)
     assert [(r.case_id, r.subject, r.domain, r.known_truth) for r in results] == [
-        ("a", "s1", "here", 0), ("b", "s1", "here", 1), ("c", "s2", "there", None)]
+        ("a", "s1", "here", 0),
+        ("b", "s1", "here", 1),
+        ("c", "s2", "there", None),
+    ]
     assert [r.probabilities for r in results] == [(0.75, 0.25), (0.25, 0.75), (0.5, 0.5)]
 
 
 def test_the_dataset_beside_the_references_is_the_default(place):
     assert COMMAND(ARGUMENTS) == 0
-    assert COMMAND([*ARGUMENTS, "--dataset-json", "sulcnet_data/raw/Dataset001_Tiny/dataset.json"]) == 0
+    assert (
+        COMMAND([*ARGUMENTS, "--dataset-json", "sulcnet_data/raw/Dataset001_Tiny/dataset.json"])
+        == 0
+    )
 
 
 def test_two_workers_score_the_same(place):
@@ -90,7 +115,9 @@ def test_two_workers_score_the_same(place):
 def test_the_tolerance_reaches_the_surface_dice(place):
     COMMAND([*ARGUMENTS, "--tolerance", "0"])
     strict = summary_of(place)
-    assert strict["tolerance_mm"] == 0 and strict["structures"]["PCS"]["surface_dice"]["mean"] < 1
+    assert (
+        strict["tolerance_mm"] == 0 and strict["structures"]["PCS"]["surface_dice"]["mean"] < 1
+    )
     COMMAND([*ARGUMENTS, "--tolerance", "1"])
     assert summary_of(place)["structures"]["PCS"]["surface_dice"]["mean"] == 1
 
@@ -106,9 +133,19 @@ def test_the_api_of_the_training_command(tmp_path):
     mask(tmp_path / "validation/a.nii.gz")
     header = DatasetHeader.parse({**HEADER, "classification": None}, "test")
     about = {"a": Case("a", (), subject="s")}
-    summary = evaluate_folder(tmp_path / "validation", {"a": tmp_path / "labels/a.nii.gz"}, header, about, tmp_path / "validation")
-    assert summary["structures"]["PCS"]["dice"]["mean"] == 1 and summary["classification"] is None
-    assert (tmp_path / "validation/cases.tsv").exists() and not (tmp_path / "validation/classes.tsv").exists()
+    summary = evaluate_folder(
+        tmp_path / "validation",
+        {"a": tmp_path / "labels/a.nii.gz"},
+        header,
+        about,
+        tmp_path / "validation",
+    )
+    assert (
+        summary["structures"]["PCS"]["dice"]["mean"] == 1 and summary["classification"] is None
+    )
+    assert (tmp_path / "validation/cases.tsv").exists() and not (
+        tmp_path / "validation/classes.tsv"
+    ).exists()
 
 
 # ---- missing -------------------------------------------------------------------------------------------------------
@@ -136,21 +173,28 @@ def test_allowed_missing_masks_are_counted(place, capsys):
 
 
 def test_a_failed_row_of_a_case_with_a_known_class_is_missing_too(place, capsys):
-    (place / "predictions/predictions.tsv").write_text(PREDICTED.replace("b\tL\tx\t0.25\t0.75", "b\tL\tn/a\tn/a\tn/a"))
+    (place / "predictions/predictions.tsv").write_text(
+        PREDICTED.replace("b\tL\tx\t0.25\t0.75", "b\tL\tn/a\tn/a\tn/a")
+    )
     assert "missing in predictions: b." in refused(ARGUMENTS, capsys)
     assert COMMAND([*ARGUMENTS, "--allow-missing"]) == 0
     assert summary_of(place)["classification"]["without_prediction"] == 1
 
 
 def test_a_case_of_unknown_class_needs_no_class(place):
-    (place / "predictions/predictions.tsv").write_text("".join(PREDICTED.splitlines(keepends=True)[:3]))
+    (place / "predictions/predictions.tsv").write_text(
+        "".join(PREDICTED.splitlines(keepends=True)[:3])
+    )
     assert COMMAND(ARGUMENTS) == 0
 
 
 def test_masks_from_elsewhere_need_no_table(place):
     (place / "predictions/predictions.tsv").unlink()
     assert COMMAND(ARGUMENTS) == 0
-    assert summary_of(place)["classification"] is None and not (place / "scores/classes.tsv").exists()
+    assert (
+        summary_of(place)["classification"] is None
+        and not (place / "scores/classes.tsv").exists()
+    )
 
 
 def test_a_dataset_of_classes_alone_needs_no_references(place):
@@ -158,7 +202,11 @@ def test_a_dataset_of_classes_alone_needs_no_references(place):
     (raw / "dataset.json").write_text(json.dumps({**HEADER, "labels": {"background": 0}}))
     assert COMMAND(["-p", "predictions", "-o", "scores", "-d", "1"]) == 0
     summary = summary_of(place)
-    assert summary["cases"] == 2 and summary["structures"] == {} and summary["classification"]["n"] == 2
+    assert (
+        summary["cases"] == 2
+        and summary["structures"] == {}
+        and summary["classification"]["n"] == 2
+    )
 
 
 # ---- wrong files ---------------------------------------------------------------------------------------------------
@@ -167,7 +215,10 @@ def test_a_dataset_of_classes_alone_needs_no_references(place):
 def test_another_grid_names_both_files(place, capsys):
     mask(place / "predictions/b.nii.gz", affine=np.diag([1.0, 1.0, 2.0, 1.0]))
     line = refused(ARGUMENTS, capsys)
-    assert "predictions/b.nii.gz does not lie on the grid of " in line and "labelsTs/b.nii.gz" in line
+    assert (
+        "predictions/b.nii.gz does not lie on the grid of " in line
+        and "labelsTs/b.nii.gz" in line
+    )
     assert "affine 14.00 mm off" in line
 
 
@@ -184,7 +235,9 @@ def test_several_bad_cases_are_gathered(place, capsys):
 
 def test_an_undeclared_value_names_the_file(place, capsys):
     mask(place / "predictions/b.nii.gz", value=7)
-    assert "predictions/b.nii.gz against" in (line := refused(ARGUMENTS, capsys)) and "[7]" in line
+    assert (
+        "predictions/b.nii.gz against" in (line := refused(ARGUMENTS, capsys)) and "[7]" in line
+    )
 
 
 def test_a_broken_prediction_names_the_file(place, capsys):
@@ -198,20 +251,35 @@ def test_an_empty_reference_folder(place, capsys):
     assert "holds no mask named CASE.nii.gz" in refused(ARGUMENTS, capsys)
 
 
-@pytest.mark.parametrize("arguments, code, said", [
-    (["-p", "predictions", "-o", "scores"], 2, "No dataset.json is named"),
-    (["-p", "predictions", "-o", "scores", "-d", "1"], 2, "No reference masks are given"),
-    (["-p", "predictions", "-r", "predictions", "-o", "scores"], 2, "none beside predictions"),
-    (["-p", "predictions", "-r", "nowhere", "-o", "scores"], 2, "-r: nowhere does not exist"),
-    (["-p", "nowhere", "-r", "predictions", "-o", "scores"], 2, "-p: nowhere does not exist"),
-    ([*ARGUMENTS, "-d", "9"], 4, "no dataset '9'"),
-    ([*ARGUMENTS, "-d", "1", "--dataset-json", "x"], 2, "named twice"),
-    ([*ARGUMENTS, "--dataset-json", "x"], 2, "x does not exist"),
-    ([*ARGUMENTS, "--tolerance", "-1"], 2, "millimetres"),
-    ([*ARGUMENTS, "--tolerance", "nan"], 2, "millimetres"),
-    ([*ARGUMENTS, "--allow-mising"], 2, "did you mean --allow-missing"),
-    (ARGUMENTS[2:], 2, "-p"),
-])
+@pytest.mark.parametrize(
+    "arguments, code, said",
+    [
+        (["-p", "predictions", "-o", "scores"], 2, "No dataset.json is named"),
+        (["-p", "predictions", "-o", "scores", "-d", "1"], 2, "No reference masks are given"),
+        (
+            ["-p", "predictions", "-r", "predictions", "-o", "scores"],
+            2,
+            "none beside predictions",
+        ),
+        (
+            ["-p", "predictions", "-r", "nowhere", "-o", "scores"],
+            2,
+            "-r: nowhere does not exist",
+        ),
+        (
+            ["-p", "nowhere", "-r", "predictions", "-o", "scores"],
+            2,
+            "-p: nowhere does not exist",
+        ),
+        ([*ARGUMENTS, "-d", "9"], 4, "no dataset '9'"),
+        ([*ARGUMENTS, "-d", "1", "--dataset-json", "x"], 2, "named twice"),
+        ([*ARGUMENTS, "--dataset-json", "x"], 2, "x does not exist"),
+        ([*ARGUMENTS, "--tolerance", "-1"], 2, "millimetres"),
+        ([*ARGUMENTS, "--tolerance", "nan"], 2, "millimetres"),
+        ([*ARGUMENTS, "--allow-mising"], 2, "did you mean --allow-missing"),
+        (ARGUMENTS[2:], 2, "-p"),
+    ],
+)
 def test_wrong_use_is_two_lines(place, capsys, arguments, code, said):
     assert said in refused(arguments, capsys, code)
 
@@ -226,7 +294,9 @@ def read(tmp_path, text):
 
 
 def test_extra_columns_are_left_alone_and_the_order_is_the_datasets(tmp_path):
-    assert read(tmp_path, "case_id\tp_present\tp_other\tp_absent\na\t0.25\t9\t0.75\n") == {"a": (0.75, 0.25)}
+    assert read(tmp_path, "case_id\tp_present\tp_other\tp_absent\na\t0.25\t9\t0.75\n") == {
+        "a": (0.75, 0.25)
+    }
 
 
 def test_a_table_without_class_columns_says_nothing_about_classes(tmp_path):
@@ -234,15 +304,18 @@ def test_a_table_without_class_columns_says_nothing_about_classes(tmp_path):
     assert read_predictions_table(tmp_path / "none.tsv", CLASSES) is None
 
 
-@pytest.mark.parametrize("text, said", [
-    ("case_id\tp_absent\na\t1\n", "lacks the columns p_present"),
-    ("name\tp_absent\tp_present\n", "first column is 'name', expected case_id"),
-    ("", "first column is ''"),
-    ("case_id\tp_absent\tp_present\na\t1\t0\na\t1\t0\n", "line 3: case 'a' appears twice"),
-    ("case_id\tp_absent\tp_present\na\tx\t0\n", "line 2: 'x' is not a probability"),
-    ("case_id\tp_absent\tp_present\na\tinf\t0\n", "line 2: 'inf' is not a probability"),
-    ("case_id\tp_absent\tp_present\na\t7.5\t0\n", "line 2: '7.5' is not a probability"),
-])
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("case_id\tp_absent\na\t1\n", "lacks the columns p_present"),
+        ("name\tp_absent\tp_present\n", "first column is 'name', expected case_id"),
+        ("", "first column is ''"),
+        ("case_id\tp_absent\tp_present\na\t1\t0\na\t1\t0\n", "line 3: case 'a' appears twice"),
+        ("case_id\tp_absent\tp_present\na\tx\t0\n", "line 2: 'x' is not a probability"),
+        ("case_id\tp_absent\tp_present\na\tinf\t0\n", "line 2: 'inf' is not a probability"),
+        ("case_id\tp_absent\tp_present\na\t7.5\t0\n", "line 2: '7.5' is not a probability"),
+    ],
+)
 def test_a_wrong_table_is_named_with_the_line(tmp_path, text, said):
     with pytest.raises(DataError) as caught:
         read(tmp_path, text)
@@ -257,7 +330,25 @@ def test_references_against_themselves_are_perfect(root):
     for path in sorted((dataset / "labelsTr").iterdir())[:8]:
         shutil.copy(path, root / "predictions")
         shutil.copy(path, root / "references")
-    assert COMMAND(["-p", "predictions", "-r", "references", "-o", "s", "--dataset-json", str(dataset / "dataset.json"), "-np", "1"]) == 0
+    assert (
+        COMMAND(
+            [
+                "-p",
+                "predictions",
+                "-r",
+                "references",
+                "-o",
+                "s",
+                "--dataset-json",
+                str(dataset / "dataset.json"),
+                "-np",
+                "1",
+            ]
+        )
+        == 0
+    )
     summary = read_summary(table_paths(root / "s"))
     assert summary["cases"] == 8 and summary["subjects"] < 8
-    assert all(summary["structures"][name]["dice"]["mean"] == 1 for name in ("Anterior", "Posterior"))
+    assert all(
+        summary["structures"][name]["dice"]["mean"] == 1 for name in ("Anterior", "Posterior")
+    )

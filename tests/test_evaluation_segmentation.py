@@ -26,7 +26,8 @@ def slow_surface(mask):
             for step in (-1, 1)
         ]
         outside = [
-            any(not 0 <= v < n for v, n in zip(near, mask.shape, strict=True)) or not mask[near] for near in neighbours
+            any(not 0 <= v < n for v, n in zip(near, mask.shape, strict=True)) or not mask[near]
+            for near in neighbours
         ]
         if mask[voxel] and any(outside):
             found.append(voxel)
@@ -71,9 +72,13 @@ def slow_scores(prediction, reference, spacing, tolerance):
 def test_scores_equal_the_slow_twin(spacing, seed):
     random = np.random.default_rng(seed)
     shape = random.integers(3, 8, size=len(spacing))
-    prediction, reference = (random.random(shape) < share for share in random.uniform(0.1, 0.95, size=2))
+    prediction, reference = (
+        random.random(shape) < share for share in random.uniform(0.1, 0.95, size=2)
+    )
     prediction[0], reference[-1] = True, True  # never empty, and cut by the border of the image
-    score = score_masks(prediction.astype(int), reference.astype(int), spacing, LABELS, tolerance_mm=0.9)["PCS"]
+    score = score_masks(
+        prediction.astype(int), reference.astype(int), spacing, LABELS, tolerance_mm=0.9
+    )["PCS"]
     assert score.pop("status") == "both"
     assert score == pytest.approx(slow_scores(prediction, reference, spacing, 0.9), rel=1e-12)
     assert score.keys() == set(METRICS)
@@ -97,7 +102,11 @@ def test_masks_far_apart_know_their_distance():
     masks = np.zeros((2, 90, 190, 160), np.uint8)
     masks[0, 1, 2, 3], masks[1, 81, 152, 133] = 1, 1
     score = score_masks(*masks, (1, 1, 1), PCS)["PCS"]
-    assert score["hausdorff"] == score["assd"] == pytest.approx(math.dist((1, 2, 3), (81, 152, 133)))
+    assert (
+        score["hausdorff"]
+        == score["assd"]
+        == pytest.approx(math.dist((1, 2, 3), (81, 152, 133)))
+    )
     assert score["dice"] == score["surface_dice"] == 0
 
 
@@ -131,7 +140,10 @@ def test_empty_masks_count_and_never_drop_out(shape):
     assert all(agreed[key] == 1 for key in OVERLAPS)
     assert all(agreed[key] == 0 for key in METRICS if key not in OVERLAPS)
 
-    for status, pair in {"prediction_empty": (empty, full), "reference_empty": (full, empty)}.items():
+    for status, pair in {
+        "prediction_empty": (empty, full),
+        "reference_empty": (full, empty),
+    }.items():
         score = score_masks(*pair, spacing, LABELS)["PCS"]
         assert score["status"] == status
         assert all(score[key] == 0 for key in OVERLAPS)
@@ -161,8 +173,18 @@ def test_the_inputs_are_left_alone():
         (np.zeros((3, 3)), np.zeros((3, 3), int), (1, 1), "prediction holds float64"),
         (np.zeros((3, 3), int), np.zeros((3, 3), int), (1, 1, 1), "spacing"),
         (np.zeros((3, 3), int), np.zeros((3, 3), int), (1, 0), "spacing"),
-        (np.full((3, 3), 7), np.zeros((3, 3), int), (1, 1), "prediction holds label values [7]"),
-        (np.zeros((3, 3), int), np.full((3, 3), -1), (1, 1), "reference holds label values [-1]"),
+        (
+            np.full((3, 3), 7),
+            np.zeros((3, 3), int),
+            (1, 1),
+            "prediction holds label values [7]",
+        ),
+        (
+            np.zeros((3, 3), int),
+            np.full((3, 3), -1),
+            (1, 1),
+            "reference holds label values [-1]",
+        ),
         (np.full((3, 3), 2**31), np.zeros((3, 3), int), (1, 1), "2147483648"),
     ],
 )
@@ -197,12 +219,18 @@ def test_monai_agrees(spacing):
         pair = [torch.from_numpy(mask)[None, None] for mask in masks]
         theirs = {
             "dice": metrics.compute_dice(*pair),
-            "hausdorff": metrics.compute_hausdorff_distance(*pair, include_background=True, spacing=spacing),
-            "hd95": metrics.compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=spacing),
+            "hausdorff": metrics.compute_hausdorff_distance(
+                *pair, include_background=True, spacing=spacing
+            ),
+            "hd95": metrics.compute_hausdorff_distance(
+                *pair, include_background=True, percentile=95, spacing=spacing
+            ),
             "assd": metrics.compute_average_surface_distance(
                 *pair, include_background=True, symmetric=True, spacing=spacing
             ),
-            "surface_dice": metrics.compute_surface_dice(*pair, [1.0], include_background=True, spacing=spacing),
+            "surface_dice": metrics.compute_surface_dice(
+                *pair, [1.0], include_background=True, spacing=spacing
+            ),
         }
         for name, value in theirs.items():
             assert ours[name] == pytest.approx(float(value), abs=1e-4), name
@@ -216,7 +244,9 @@ def test_a_flat_image_is_scored_in_its_plane(axis):
     prediction = np.roll(reference, 2, 0)
     plane = score_masks(prediction, reference, (1.0, 2.0), PCS)["PCS"]
     spacing = np.insert([1.0, 2.0], axis, 3.0)
-    found = score_masks(np.expand_dims(prediction, axis), np.expand_dims(reference, axis), spacing, PCS)["PCS"]
+    found = score_masks(
+        np.expand_dims(prediction, axis), np.expand_dims(reference, axis), spacing, PCS
+    )["PCS"]
     kept = (*OVERLAPS, *DISTANCES, "status")
     assert {name: found[name] for name in kept} == {name: plane[name] for name in kept}
     assert found["volume_reference_mm3"] == 3 * plane["volume_reference_mm3"] == 64 * 6
@@ -228,4 +258,6 @@ def test_a_sheet_one_voxel_thick_in_a_volume_is_all_surface():
     holed = sheet.copy()
     holed[4:8, 4:8, 1] = 0
     found = score_masks(holed, sheet, (1, 1, 1), PCS)["PCS"]
-    assert found["hausdorff"] == 2 and found["surface_dice"] == pytest.approx((48 + 48 + 12) / (64 + 48))
+    assert found["hausdorff"] == 2 and found["surface_dice"] == pytest.approx(
+        (48 + 48 + 12) / (64 + 48)
+    )

@@ -20,7 +20,9 @@ from sulcnet.evaluation.statistics import (
 
 def test_the_interval_covers_a_known_mean_about_as_often_as_it_says():
     random = np.random.default_rng(0)
-    intervals = [bootstrap_interval(random.normal(3.0, 2.0, 40), n=300, seed=i) for i in range(300)]
+    intervals = [
+        bootstrap_interval(random.normal(3.0, 2.0, 40), n=300, seed=i) for i in range(300)
+    ]
     covered = np.mean([interval.low <= 3.0 <= interval.high for interval in intervals])
     assert 0.89 <= covered <= 0.98
     width = np.mean([interval.high - interval.low for interval in intervals])
@@ -33,7 +35,9 @@ def test_copies_of_a_subject_do_not_narrow_the_interval():
     copied, subjects = np.repeat(values, 5), np.repeat(np.arange(20), 5)
     together = bootstrap_interval(copied, subjects)
     apart = bootstrap_interval(copied)
-    assert (together.estimate, together.low, together.high) == pytest.approx((alone.estimate, alone.low, alone.high))
+    assert (together.estimate, together.low, together.high) == pytest.approx(
+        (alone.estimate, alone.low, alone.high)
+    )
     assert together.high - together.low > 1.8 * (apart.high - apart.low)
     assert together.n == 100 and alone.n == 20
 
@@ -44,7 +48,9 @@ def test_a_draw_holds_whole_subjects_and_as_many_as_there_are():
     for draw in subject_draws(subjects, n=200, seed=0):
         counts = [sorted(draw.tolist()).count(case) for case in range(len(subjects))]
         times = {name: {counts[case] for case in indices} for name, indices in cases.items()}
-        assert all(len(t) == 1 for t in times.values())  # all the cases of a subject, equally often
+        assert all(
+            len(t) == 1 for t in times.values()
+        )  # all the cases of a subject, equally often
         assert sum(t.pop() for t in times.values()) == 4
 
 
@@ -67,7 +73,10 @@ def test_a_statistic_may_take_several_arrays_and_return_several_values():
     both = bootstrap_interval((truth, predicted, values), statistic=accuracy_and_mean)
     alone = bootstrap_interval((truth, predicted), statistic=lambda t, p: (t == p).mean())
     mean = bootstrap_interval(values)
-    assert (both.low[0], both.high[0]) == (alone.low, alone.high)  # the same seed draws the same subjects
+    assert (both.low[0], both.high[0]) == (
+        alone.low,
+        alone.high,
+    )  # the same seed draws the same subjects
     assert (both.low[1], both.high[1]) == (mean.low, mean.high)
 
 
@@ -117,7 +126,9 @@ def test_pairing_removes_what_the_pairs_share():
     interval = paired_difference(first, second, subjects)
     assert 0.9 < interval.low < interval.estimate < interval.high < 1.1
     reverse = paired_difference(second, first, subjects)
-    assert (reverse.low, reverse.high) == pytest.approx((-interval.high, -interval.low), abs=1e-3)
+    assert (reverse.low, reverse.high) == pytest.approx(
+        (-interval.high, -interval.low), abs=1e-3
+    )
 
 
 def slow_signed_rank(differences):
@@ -138,7 +149,9 @@ def test_signed_rank_equals_the_enumeration_of_all_signs():
 def test_signed_rank_takes_infinite_distances_and_equal_pairs():
     first = [1.0, 2.0, 3.0, math.inf, math.inf, 4.0]
     second = [2.0, 4.0, 6.0, 5.0, math.inf, 4.0]
-    assert signed_rank(first, second) == pytest.approx(slow_signed_rank(np.array([-1.0, -2.0, -3.0, 9.0])))
+    assert signed_rank(first, second) == pytest.approx(
+        slow_signed_rank(np.array([-1.0, -2.0, -3.0, 9.0]))
+    )
     assert signed_rank([1.0, math.inf], [1.0, math.inf]) == 1
 
 
@@ -146,10 +159,14 @@ def test_signed_rank_averages_the_cases_of_a_subject():
     random = np.random.default_rng(8)
     first, second = random.normal(0.3, 1, 8), random.normal(size=8)
     subjects = np.repeat([f"s{i}" for i in range(8)], 2)
-    assert signed_rank(np.repeat(first, 2), np.repeat(second, 2), subjects) == signed_rank(first, second)
+    assert signed_rank(np.repeat(first, 2), np.repeat(second, 2), subjects) == signed_rank(
+        first, second
+    )
 
 
-@pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (5, 0), (3, 3), (8, 2), (1, 9)])
+@pytest.mark.parametrize(
+    ("only_first", "only_second"), [(0, 0), (5, 0), (3, 3), (8, 2), (1, 9)]
+)
 def test_mcnemar_equals_the_binomial_sum(only_first, only_second):
     first = [True] * only_first + [False] * only_second + [True, False] * 10
     second = [False] * only_first + [True] * only_second + [True, False] * 10

@@ -64,8 +64,15 @@ def test_counts_and_missing_predictions(results):
 
 def test_empty_masks_count_in_means_and_medians(results):
     block = summarise(results)["structures"]["PCS"]
-    assert block["status"] == {"both": 2, "both_empty": 1, "prediction_empty": 1, "reference_empty": 1}
-    assert block["dice"]["n"] == 5 and block["dice"]["mean"] == pytest.approx((1 + 1 + 0 + 0 + 1) / 5)
+    assert block["status"] == {
+        "both": 2,
+        "both_empty": 1,
+        "prediction_empty": 1,
+        "reference_empty": 1,
+    }
+    assert block["dice"]["n"] == 5 and block["dice"]["mean"] == pytest.approx(
+        (1 + 1 + 0 + 0 + 1) / 5
+    )
     assert block["hd95"]["n"] == 5 and block["hd95"]["median"] == 0  # 0 0 0 inf inf
     assert block["hd95"]["n_both"] == 2 and block["hd95"]["mean"] == 0
     present = block["dice_where_present"]
@@ -76,14 +83,25 @@ def test_the_mean_dice_is_that_of_the_cells(results):
     summary = summarise(results)
     cells = [[s["dice"] for s in r.structures.values()] for r in results if r.structures]
     assert summary["mean_dice"]["mean"] == pytest.approx(np.mean(cells))
-    assert summary["mean_dice"]["low"] <= summary["mean_dice"]["mean"] <= summary["mean_dice"]["high"]
+    assert (
+        summary["mean_dice"]["low"]
+        <= summary["mean_dice"]["mean"]
+        <= summary["mean_dice"]["high"]
+    )
     assert summary["dice_where_present"]["n"] == 5  # the skeleton is in every reference
 
 
 def test_an_infinite_median_is_the_word_inf(results):
     missed = [replace(r, structures=scores(prediction_has=False)) for r in results[:4]]
     block = summarise(missed)["structures"]["PCS"]
-    assert block["hd95"] == {"median": "inf", "n": 4, "mean": None, "low": None, "high": None, "n_both": 0}
+    assert block["hd95"] == {
+        "median": "inf",
+        "n": 4,
+        "mean": None,
+        "low": None,
+        "high": None,
+        "n_both": 0,
+    }
     assert "inf" in format_summary(summarise(missed))
 
 
@@ -95,7 +113,9 @@ def floats(value):
     return [value] if isinstance(value, float) else []
 
 
-@pytest.mark.parametrize("chosen", [slice(0, 0), slice(0, 1), slice(4, 5), slice(5, 6), slice(6, 7), slice(None)])
+@pytest.mark.parametrize(
+    "chosen", [slice(0, 0), slice(0, 1), slice(4, 5), slice(5, 6), slice(6, 7), slice(None)]
+)
 def test_any_sample_gives_strict_json_and_a_table(results, paths, chosen):
     summary = summarise(results[chosen], CLASSES, ordered=True)
     write_tables(paths, results[chosen], summary, CLASSES)
@@ -129,22 +149,36 @@ def test_the_tables_have_a_row_per_case_and_structure_and_the_words_of_pandas(re
     pandas = pytest.importorskip("pandas")
     write_tables(paths, results, summarise(results, CLASSES), CLASSES)
     cases = pandas.read_csv(paths.cases, sep="\t")
-    assert list(cases.columns) == ["case_id", "subject", "domain", "structure", "status", *METRICS]
+    assert list(cases.columns) == [
+        "case_id",
+        "subject",
+        "domain",
+        "structure",
+        "status",
+        *METRICS,
+    ]
     assert len(cases) == 5 * 2 + 2 and set(cases.case_id) == {r.case_id for r in results}
     assert math.isinf(cases.hd95.max())
     classes = pandas.read_csv(paths.classes, sep="\t").set_index("case_id")
     assert len(classes) == 7
     assert classes.loc["a_R", ["truth", "predicted"]].tolist() == ["present", "prominent"]
     assert classes.loc["a_R", "p_prominent"] == 0.6
-    assert str(classes.loc["a_L", "correct"]) == "True" and pandas.isna(classes.loc["b_R", "correct"])
+    assert str(classes.loc["a_L", "correct"]) == "True" and pandas.isna(
+        classes.loc["b_R", "correct"]
+    )
 
 
 def test_intervals_are_drawn_over_subjects(results):
     spread = np.random.default_rng(0).uniform(size=12)
     structures = [{"PCS": scores()["PCS"] | {"dice": dice}} for dice in spread]
-    single = [CaseResult(f"case{i}", f"subject{i:02}", "", s, None, None) for i, s in enumerate(structures)]
+    single = [
+        CaseResult(f"case{i}", f"subject{i:02}", "", s, None, None)
+        for i, s in enumerate(structures)
+    ]
     copies = [replace(r, case_id=f"{r.case_id}_{k}") for r in single for k in range(4)]
-    first, second = (summarise(sample)["structures"]["PCS"]["dice"] for sample in (single, copies))
+    first, second = (
+        summarise(sample)["structures"]["PCS"]["dice"] for sample in (single, copies)
+    )
     assert second["n"] == 4 * first["n"]
     assert (second["low"], second["high"]) == pytest.approx((first["low"], first["high"]))
 
@@ -162,7 +196,12 @@ def test_the_printed_table(results):
 
 @pytest.mark.parametrize("subjects, warned", [(1, False), (2, True), (9, True), (10, False)])
 def test_intervals_over_few_subjects_are_said_not_to_be_reliable(subjects, warned):
-    summary = summarise([CaseResult(f"case{i}", f"subject{i}", "", scores(), None, None) for i in range(subjects)])
+    summary = summarise(
+        [
+            CaseResult(f"case{i}", f"subject{i}", "", scores(), None, None)
+            for i in range(subjects)
+        ]
+    )
     assert ("not reliable" in format_summary(summary)) == warned
 
 

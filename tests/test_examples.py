@@ -25,14 +25,27 @@ import sulcnet
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(sulcnet.__path__, "sulcnet."))
 FOREIGN = (
-    str, list, dict, Path, np, np.ndarray, np.random, torch, torch.Tensor, torch.nn.Module,
-    ArgumentParser, multiprocessing,
+    str,
+    list,
+    dict,
+    Path,
+    np,
+    np.ndarray,
+    np.random,
+    torch,
+    torch.Tensor,
+    torch.nn.Module,
+    ArgumentParser,
+    multiprocessing,
 )
 
 
 def blocks(docstring: str) -> list[str]:
     """Give the indented parts, each without its indent."""
-    lines = [line if line.startswith("    ") or not line.strip() else None for line in docstring.splitlines()]
+    lines = [
+        line if line.startswith("    ") or not line.strip() else None
+        for line in docstring.splitlines()
+    ]
     found, block = [], []
     for line in [*lines, None]:
         if line is not None:
@@ -91,8 +104,11 @@ class Example:
             if isinstance(node, ast.Call):
                 found += [f"{ast.unparse(node)}: {what}" for what in self.refusals(node)]
             bases = node.bases if isinstance(node, ast.ClassDef) else []
-            found += [f"class {node.name}: no {base.id}" for base in bases
-                      if isinstance(base, ast.Name) and not self.known(base.id)]
+            found += [
+                f"class {node.name}: no {base.id}"
+                for base in bases
+                if isinstance(base, ast.Name) and not self.known(base.id)
+            ]
         return found
 
     def known(self, name: str) -> list:
@@ -112,8 +128,14 @@ class Example:
         thing = candidates[0] if len(candidates) == 1 else None
         thing = getattr(thing, "__func__", thing)
         if inspect.isfunction(thing):
-            thing = vars(importlib.import_module(thing.__module__)).get(thing.__annotations__.get("return"))
-        return thing if isinstance(thing, type) and thing.__module__.startswith("sulcnet") else None
+            thing = vars(importlib.import_module(thing.__module__)).get(
+                thing.__annotations__.get("return")
+            )
+        return (
+            thing
+            if isinstance(thing, type) and thing.__module__.startswith("sulcnet")
+            else None
+        )
 
     def called(self, func: ast.expr) -> list:
         """Give what a call may mean."""
@@ -141,13 +163,19 @@ class Example:
             places = FOREIGN if kind is None else (kind,)
             fields = getattr(kind, "__annotations__", {})
             if name not in fields and not any(hasattr(place, name) for place in places):
-                yield f"nothing has .{name}" if kind is None else f"{kind.__name__} has no .{name}"
+                yield (
+                    f"nothing has .{name}"
+                    if kind is None
+                    else f"{kind.__name__} has no .{name}"
+                )
 
 
 def _refusal(thing: object, call: ast.Call) -> str:
     """Say why this callable does not take these arguments; nothing where it does, or where that cannot be known."""
     given = [*call.args, *(keyword.value for keyword in call.keywords)]
-    if any(isinstance(one, ast.Starred) or getattr(one, "value", 0) is Ellipsis for one in given):
+    if any(
+        isinstance(one, ast.Starred) or getattr(one, "value", 0) is Ellipsis for one in given
+    ):
         return ""
     function = getattr(thing, "__func__", thing)
     in_class = inspect.isfunction(function) and "." in function.__qualname__
@@ -157,7 +185,11 @@ def _refusal(thing: object, call: ast.Call) -> str:
     except (TypeError, ValueError):
         return ""
     try:
-        signature.bind(*([None] if is_method else []), *call.args, **{keyword.arg: 0 for keyword in call.keywords})
+        signature.bind(
+            *([None] if is_method else []),
+            *call.args,
+            **{keyword.arg: 0 for keyword in call.keywords},
+        )
     except TypeError as problem:
         return f"{problem} of {signature}"
     return ""
@@ -169,15 +201,18 @@ def test_examples_call_what_is_there(name):
     assert not Example(module, module.__doc__ or "").wrong()
 
 
-@pytest.mark.parametrize("example, word", [
-    ("source = PatchSource(folder, cases)", "missing a required argument: 'plan'"),
-    ("source.sample(step=17)", "missing a required argument: 'slot'"),
-    ("image = read_image(path, colour=3)", "unexpected keyword"),
-    ("tuned = TunedNetwork(a, b, c)\n    tuned.share().lines()", "Share has no .lines"),
-    ("x = NoSuchThing()", "there is no NoSuchThing"),
-    ("class A(NoOptions):\n        number: int = 3", "no NoOptions"),
-    ("a drawing ---> of something\n    plugins.find(one)", "missing a required argument"),
-])
+@pytest.mark.parametrize(
+    "example, word",
+    [
+        ("source = PatchSource(folder, cases)", "missing a required argument: 'plan'"),
+        ("source.sample(step=17)", "missing a required argument: 'slot'"),
+        ("image = read_image(path, colour=3)", "unexpected keyword"),
+        ("tuned = TunedNetwork(a, b, c)\n    tuned.share().lines()", "Share has no .lines"),
+        ("x = NoSuchThing()", "there is no NoSuchThing"),
+        ("class A(NoOptions):\n        number: int = 3", "no NoOptions"),
+        ("a drawing ---> of something\n    plugins.find(one)", "missing a required argument"),
+    ],
+)
 def test_a_wrong_example_is_seen(example, word):
     module = importlib.import_module("sulcnet.data.patches")
     text = f"Title.\n\n    {example}\n\nText, such as read_image(1, 2, 3), is not looked at.\n"

@@ -35,14 +35,23 @@ from sulcnet.records.workspace import EXPERIMENT, EXPORT, METRICS, RunFolder, Wo
 from sulcnet.training import checkpoint
 
 HERE = Path(__file__).parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(sulcnet.__file__).parents[1]), str(HERE)])}
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join([str(Path(sulcnet.__file__).parents[1]), str(HERE)]),
+}
 ELSEWHERE = Holder("node7", "another kernel", 1, "2026-01-01 00:00:00", "0" * 16, True)
 
 
 def child(code: str, *arguments: object, **variables: str) -> subprocess.Popen:
     """Start Python beside this process."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**ENVIRONMENT, **variables})
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**ENVIRONMENT, **variables},
+    )
 
 
 def wait_for(path: Path) -> None:
@@ -74,7 +83,9 @@ def test_a_copy_does_not_inherit_that_its_source_is_read_only(tmp_path):
     (tmp_path / "a").write_text("a")
     (tmp_path / "a").chmod(0o444)
     copy(tmp_path / "a", tmp_path / "b")
-    assert (tmp_path / "b").read_text() == "a" and os.stat(tmp_path / "b").st_mode & stat.S_IWUSR
+    assert (tmp_path / "b").read_text() == "a" and os.stat(
+        tmp_path / "b"
+    ).st_mode & stat.S_IWUSR
 
 
 def test_two_writers_of_one_file_never_meet_and_the_last_wins(tmp_path):
@@ -83,7 +94,9 @@ def test_two_writers_of_one_file_never_meet_and_the_last_wins(tmp_path):
         assert one != two
         one.write_text("one")
         two.write_text("two")
-    assert path.read_text() == "one" and [file.name for file in path.parent.iterdir()] == ["a.json"]
+    assert path.read_text() == "one" and [file.name for file in path.parent.iterdir()] == [
+        "a.json"
+    ]
 
 
 def test_a_failed_block_leaves_the_old_file_alone(tmp_path):
@@ -96,8 +109,12 @@ def test_a_failed_block_leaves_the_old_file_alone(tmp_path):
 
 def test_file_and_folder_are_on_the_disk_before_and_after_the_rename(tmp_path, monkeypatch):
     done, rename, settle = [], Path.replace, files._settle
-    monkeypatch.setattr(Path, "replace", lambda self, to: done.append("rename") or rename(self, to))
-    monkeypatch.setattr(files, "_settle", lambda path, flags: done.append(path.name) or settle(path, flags))
+    monkeypatch.setattr(
+        Path, "replace", lambda self, to: done.append("rename") or rename(self, to)
+    )
+    monkeypatch.setattr(
+        files, "_settle", lambda path, flags: done.append(path.name) or settle(path, flags)
+    )
     with replacing(tmp_path / "a") as beside:
         beside.write_text("a")
         (beside.parent / "other").write_text("b")
@@ -106,9 +123,14 @@ def test_file_and_folder_are_on_the_disk_before_and_after_the_rename(tmp_path, m
 
 def test_a_full_disk_is_looked_at_before_what_was_written_is_removed(tmp_path, monkeypatch):
     """Libraries do not say that a disk is full; half a checkpoint gone, it no longer is."""
-    usage = type("Usage", (), {"free": property(lambda self: 0 if list(tmp_path.iterdir()) else 10**9)})
+    usage = type(
+        "Usage", (), {"free": property(lambda self: 0 if list(tmp_path.iterdir()) else 10**9)}
+    )
     monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage())
-    with pytest.raises(EnvironmentFault, match="No space left"), replacing(tmp_path / "a.pth", RuntimeError) as beside:
+    with (
+        pytest.raises(EnvironmentFault, match="No space left"),
+        replacing(tmp_path / "a.pth", RuntimeError) as beside,
+    ):
         beside.write_text("half")
         raise RuntimeError("unexpected pos")
 
@@ -123,7 +145,9 @@ with replacing(Path(sys.argv[1])) as beside:
 """
 
 
-def test_what_killed_writers_leave_goes_with_the_next_write_unless_it_may_still_be_written(tmp_path):
+def test_what_killed_writers_leave_goes_with_the_next_write_unless_it_may_still_be_written(
+    tmp_path,
+):
     path = tmp_path / "checkpoint.pth"
     for _ in range(3):
         assert child(KILLED_WRITER, path).wait() == -signal.SIGKILL
@@ -152,13 +176,23 @@ def test_in_a_claimed_folder_nobody_else_writes_so_that_no_orphan_stays(tmp_path
 def saved(path: Path) -> tuple[float, int, int]:
     """Give the tensor, the facts that belong to it, and those of the readable copy."""
     tensors, facts = checkpoint.read(path)
-    return tensors["a"].item(), facts["step"], json.loads(path.with_suffix(".json").read_text())["step"]
+    return (
+        tensors["a"].item(),
+        facts["step"],
+        json.loads(path.with_suffix(".json").read_text())["step"],
+    )
 
 
 @pytest.mark.parametrize("first", [True, False])
 def test_a_kill_at_any_moment_leaves_tensors_with_their_own_facts(tmp_path, monkeypatch, first):
     """Killed before each step in turn that changes what is on the disk."""
-    steps = [(os, "mkdir"), (torch, "save"), (Path, "write_text"), (files, "_settle"), (Path, "replace")]
+    steps = [
+        (os, "mkdir"),
+        (torch, "save"),
+        (Path, "write_text"),
+        (files, "_settle"),
+        (Path, "replace"),
+    ]
     for moment in range(12):
         path = tmp_path / str(moment) / "export.pth"
         if not first:
@@ -167,12 +201,16 @@ def test_a_kill_at_any_moment_leaves_tensors_with_their_own_facts(tmp_path, monk
         with monkeypatch.context() as patch:
             for place, name in steps:
                 patch.setattr(place, name, killing_at(moment, passed, getattr(place, name)))
-            patch.setattr(files.shutil, "rmtree", lambda *_, **__: None)       # a killed process cleans nothing up
+            patch.setattr(
+                files.shutil, "rmtree", lambda *_, **__: None
+            )  # a killed process cleans nothing up
             with contextlib.suppress(KeyboardInterrupt):
                 checkpoint.save(path, {"a": torch.tensor(2.0)}, {"step": 2})
         if path.exists():
             value, step, copied = saved(path)
-            assert value == step and (not first or copied == step)              # no first save without its copy
+            assert value == step and (
+                not first or copied == step
+            )  # no first save without its copy
             checkpoint.renew_copy(path)
             assert saved(path) == (value, step, step)
         else:
@@ -184,6 +222,7 @@ def test_a_kill_at_any_moment_leaves_tensors_with_their_own_facts(tmp_path, monk
 
 def killing_at(moment: int, passed: list, step):
     """Wrap a step so that the process ends before the one of this number."""
+
     def wrapped(*arguments, **named):
         if len(passed) == moment:
             passed.append("killed")
@@ -207,7 +246,9 @@ def test_the_facts_inside_count_not_those_of_the_copy(tmp_path):
     path = tmp_path / "a.pth"
     checkpoint.save(path, {"a": torch.ones(1)}, {"step": 3, "keys": {"a": ["b", None]}})
     path.with_suffix(".json").write_text('{"step": 4}')
-    assert checkpoint.read(path)[1] == {"step": 3, "keys": {"a": ["b", None]}} and set(checkpoint.load(path)) == {"a"}
+    assert checkpoint.read(path)[1] == {"step": 3, "keys": {"a": ["b", None]}} and set(
+        checkpoint.load(path)
+    ) == {"a"}
 
 
 # ---- locks ----
@@ -249,6 +290,7 @@ def held(kind: str, path: Path):
 
 def no_os_locks(monkeypatch, code: int) -> None:
     """Make the file system refuse locks, as some network ones do."""
+
     def refuse(*_, **__):
         raise OSError(code, os.strerror(code))
 
@@ -268,13 +310,17 @@ def test_processes_that_count_together_lose_no_number(tmp_path):
     path = tmp_path / "new" / "count"
     processes = [child(ADD, path, 40) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0], processes[0].stderr.read()
-    assert path.read_text() == "120" and [file.name for file in path.parent.iterdir()] == ["count"]
+    assert path.read_text() == "120" and [file.name for file in path.parent.iterdir()] == [
+        "count"
+    ]
 
 
 def test_so_do_they_where_the_file_system_has_no_locks(tmp_path):
     path = tmp_path / "count"
     refusing = "import filelock, os\ndef refuse(*_, **__):\n    raise OSError(37, 'ENOLCK')\n"
-    processes = [child(f"{refusing}filelock.lock_descriptor = refuse\n{ADD}", path, 20) for _ in range(2)]
+    processes = [
+        child(f"{refusing}filelock.lock_descriptor = refuse\n{ADD}", path, 20) for _ in range(2)
+    ]
     assert [process.wait() for process in processes] == [0, 0], processes[0].stderr.read()
     assert path.read_text() == "40" and [file.name for file in tmp_path.iterdir()] == ["count"]
 
@@ -287,18 +333,32 @@ def test_waiting_is_said_and_ends_with_who_holds_it(tmp_path, monkeypatch, caplo
         told = pytest.raises(EnvironmentFault, match=f"process {process.pid} on .* since ")
         with told, locked(tmp_path / "plans.json"):
             pass
-    assert caplog.text.count(f"waiting for {tmp_path / 'plans.json'}, in use by process {process.pid}") == 1
+    assert (
+        caplog.text.count(
+            f"waiting for {tmp_path / 'plans.json'}, in use by process {process.pid}"
+        )
+        == 1
+    )
     assert EnvironmentFault.exit_code == 3
 
 
 def test_a_second_writer_of_a_folder_is_refused_at_once_and_told_who_holds_it(tmp_path):
     with held("claimed", tmp_path / "run") as process:
         began = time.monotonic()
-        with pytest.raises(ModelError, match=f"run is in use: process {process.pid} on .* since ") as caught, claimed(tmp_path / "run"):
+        with (
+            pytest.raises(
+                ModelError, match=f"run is in use: process {process.pid} on .* since "
+            ) as caught,
+            claimed(tmp_path / "run"),
+        ):
             pass
-        assert time.monotonic() - began < 2 and "--take-over" in caught.value.hint and caught.value.exit_code == 5
-    with claimed(tmp_path / "run"):                         # its holder was killed, and is in nobody's way
-        with claimed(tmp_path / "run"):                     # scoring, within a training
+        assert (
+            time.monotonic() - began < 2
+            and "--take-over" in caught.value.hint
+            and caught.value.exit_code == 5
+        )
+    with claimed(tmp_path / "run"):  # its holder was killed, and is in nobody's way
+        with claimed(tmp_path / "run"):  # scoring, within a training
             pass
         assert Lock(tmp_path / "run").file.exists()
     assert not list(tmp_path.iterdir())
@@ -317,28 +377,44 @@ with claimed(Path(sys.argv[1]), take_over=True):
     with claimed(run):
         with replacing(run / "mine") as beside:
             beside.write_text("mine")
-        other = subprocess.Popen([sys.executable, "-c", code, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                 env=ENVIRONMENT)
+        other = subprocess.Popen(
+            [sys.executable, "-c", code, str(run)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+        )
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(ModelError, match=f"was taken over: process {other.pid} on"), replacing(run / "mine") as beside:
+        with (
+            pytest.raises(ModelError, match=f"was taken over: process {other.pid} on"),
+            replacing(run / "mine") as beside,
+        ):
             beside.write_text("again")
         with replacing(tmp_path / "elsewhere") as beside:
             beside.write_text("free")
-    assert Lock(run).holder().pid == other.pid              # leaving does not give back what is another one's
+    assert (
+        Lock(run).holder().pid == other.pid
+    )  # leaving does not give back what is another one's
     other.communicate()
     assert other.returncode == 0 and Lock(run).holder() is None
 
 
 @pytest.mark.parametrize("code", [0, errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 @pytest.mark.parametrize(("age", "free"), [(10, False), (200, False), (400, True)])
-def test_another_host_is_gone_after_five_minutes_without_a_touch(tmp_path, monkeypatch, code, age, free):
+def test_another_host_is_gone_after_five_minutes_without_a_touch(
+    tmp_path, monkeypatch, code, age, free
+):
     """So is one on this machine that keeps no lock of the operating system."""
     if code:
         no_os_locks(monkeypatch, code)
     here = replace(ELSEWHERE, machine=locks._machine(), kernel=False)
     for name, holder in (("far", ELSEWHERE), ("near", here)):
         left_behind(tmp_path / name, holder, age)
-        expected = contextlib.nullcontext() if free else pytest.raises(ModelError, match="process 1 on node7, since 2026-01-01")
+        expected = (
+            contextlib.nullcontext()
+            if free
+            else pytest.raises(ModelError, match="process 1 on node7, since 2026-01-01")
+        )
         with expected, claimed(tmp_path / name):
             assert Lock(tmp_path / name).holder().pid == os.getpid()
         with claimed(tmp_path / name, take_over=True):
@@ -352,7 +428,9 @@ def test_a_process_number_or_a_host_name_alone_tells_nothing(tmp_path):
     left_behind(tmp_path / "run", twin, 10)
     with pytest.raises(ModelError), claimed(tmp_path / "run"):
         pass
-    left_behind(tmp_path / "run", replace(ELSEWHERE, machine=locks._machine()), 0)      # this kernel's lock is free
+    left_behind(
+        tmp_path / "run", replace(ELSEWHERE, machine=locks._machine()), 0
+    )  # this kernel's lock is free
     with claimed(tmp_path / "run"):
         pass
 
@@ -397,7 +475,9 @@ def test_a_holder_shows_that_it_lives(tmp_path, monkeypatch):
 def test_what_is_old_is_told_by_the_clock_of_the_file_server(tmp_path, monkeypatch):
     left_behind(tmp_path / "run", ELSEWHERE, 10)
     clock = time.time
-    monkeypatch.setattr(time, "time", lambda: clock() + 3600)          # this host's clock is an hour ahead
+    monkeypatch.setattr(
+        time, "time", lambda: clock() + 3600
+    )  # this host's clock is an hour ahead
     with pytest.raises(ModelError), claimed(tmp_path / "run"):
         pass
 
@@ -405,7 +485,11 @@ def test_what_is_old_is_told_by_the_clock_of_the_file_server(tmp_path, monkeypat
 def test_of_two_who_break_a_lock_at_once_the_first_sees_the_second(tmp_path, monkeypatch):
     left_behind(tmp_path / "run", ELSEWHERE, 400)
     monkeypatch.setattr(locks, "SETTLE", 0.0)
-    monkeypatch.setattr(locks.time, "sleep", lambda seconds: left_behind(tmp_path / "run", replace(ELSEWHERE, host="node8"), 0))
+    monkeypatch.setattr(
+        locks.time,
+        "sleep",
+        lambda seconds: left_behind(tmp_path / "run", replace(ELSEWHERE, host="node8"), 0),
+    )
     with pytest.raises(ModelError, match="process 1 on node8"), claimed(tmp_path / "run"):
         pass
 
@@ -423,10 +507,14 @@ def test_what_several_processes_change_is_written_under_its_lock(tmp_path, monke
     monkeypatch.setattr(files, "_move", watched)
     _, folders = prepared_cohort(tmp_path, 6)
     spec = load_plan(folders.plans, "3d").networks["resenc_unet"].network
-    question = StepQuestion("top", "sulcnet", spec, (16,) * 3, 1, 1, 1, 1, 1, 1, (0,), "fp32", "none")
+    question = StepQuestion(
+        "top", "sulcnet", spec, (16,) * 3, 1, 1, 1, 1, 1, 1, (0,), "fp32", "none"
+    )
     oracle._keep({question: StepNeed(1, 1, "", {}, 1)}, tmp_path / "memory.json")
     cases = {file.name for file in folders.prepared("3d").glob("*.json")}
-    assert len(cases) == 6 and all(held_at[name] for name in {"plans.json", "splits.json", "memory.json", *cases})
+    assert len(cases) == 6 and all(
+        held_at[name] for name in {"plans.json", "splits.json", "memory.json", *cases}
+    )
 
 
 def test_a_case_that_is_being_prepared_anew_is_there_at_any_moment(tmp_path, monkeypatch):
@@ -437,7 +525,9 @@ def test_a_case_that_is_being_prepared_anew_is_there_at_any_moment(tmp_path, mon
     found = []
     arrays = prepare.prepare_arrays
     write = prepare.write_array
-    reading = threading.Thread(target=lambda: found.append(prepare.read_prepared(folder, case.id)))
+    reading = threading.Thread(
+        target=lambda: found.append(prepare.read_prepared(folder, case.id))
+    )
 
     def written(path, data):
         if not reading.ident:
@@ -446,7 +536,11 @@ def test_a_case_that_is_being_prepared_anew_is_there_at_any_moment(tmp_path, mon
             time.sleep(0.3)
         write(path, data)
 
-    monkeypatch.setattr(prepare, "prepare_arrays", lambda *given: found.append(prepare.read_prepared(folder, case.id)) or arrays(*given))
+    monkeypatch.setattr(
+        prepare,
+        "prepare_arrays",
+        lambda *given: found.append(prepare.read_prepared(folder, case.id)) or arrays(*given),
+    )
     monkeypatch.setattr(prepare, "write_array", written)
     assert prepare.prepare_case(plan, folder, True, case)
     reading.join(60)
@@ -459,7 +553,9 @@ def test_a_case_that_another_process_prepared_meanwhile_is_left_as_it_is(tmp_pat
     facts, arrays = folders.prepared("3d") / f"{case.id}.json", prepare.prepare_arrays
     text, sources = facts.read_text(), PreparedCase.load(facts).sources
     facts.unlink()
-    monkeypatch.setattr(prepare, "prepare_arrays", lambda *given: facts.write_text(text) and arrays(*given))
+    monkeypatch.setattr(
+        prepare, "prepare_arrays", lambda *given: facts.write_text(text) and arrays(*given)
+    )
     monkeypatch.setattr(prepare, "write_array", None)
     assert not prepare.prepare_case(plan, facts.parent, False, case)
     assert facts.read_text() == text and PreparedCase.load(facts).sources == sources
@@ -517,22 +613,38 @@ def test_processes_that_work_on_one_root_lose_nothing(tmp_path, count):
     workspace, folders = raw_cohort(tmp_path)
     cache = tmp_path / "cache"
     code = f"NETS, TUNED, FOLDS = {NETS}, {TUNED}, {FOLDS}\n{WORK}"
-    processes = [child(code, tmp_path, me, count, SULCNET_CACHE=str(cache)) for me in range(count)]
+    processes = [
+        child(code, tmp_path, me, count, SULCNET_CACHE=str(cache)) for me in range(count)
+    ]
     outputs = [process.communicate() for process in processes]
-    assert [process.returncode for process in processes] == [0] * count, "\n".join(error[-2000:] for _, error in outputs)
+    assert [process.returncode for process in processes] == [0] * count, "\n".join(
+        error[-2000:] for _, error in outputs
+    )
     found = [json.loads(output) for output, _ in outputs]
     rows = MemoryTable.load(cache / "memory.json", origin()).rows
     traced = {json.dumps(row, sort_keys=True) for one in found for row in one["rows"]}
-    assert traced and traced == {json.dumps(question.to_json(), sort_keys=True) for question in rows}
-    planned = [net for seen in folders.planned() for net in load_plan(seen.plans, "3d").networks]
+    assert traced and traced == {
+        json.dumps(question.to_json(), sort_keys=True) for question in rows
+    }
+    planned = [
+        net for seen in folders.planned() for net in load_plan(seen.plans, "3d").networks
+    ]
     assert sorted(planned) == sorted(NETS[me % len(NETS)] for me in range(count))
     assert len(list(folders.prepared("3d").glob("*.json"))) == 12
     runs = [RunFolder(Path(one["run"])) for one in found]
-    assert len({run.path for run in runs}) == count and all(run.checkpoint("final").exists() for run in runs)
+    assert len({run.path for run in runs}) == count and all(
+        run.checkpoint("final").exists() for run in runs
+    )
     exports = list(folders.results.rglob(EXPORT))
-    assert len(exports) == -(-count // len(TUNED))                              # one pre-training of each fold, whole
-    assert all(len((export.parent / METRICS).read_text().splitlines()) == 2 for export in exports)
-    assert not [path for path in tmp_path.rglob(".*") if path.name.startswith((".partial", ".lock")) or path.name.endswith(".lock")]
+    assert len(exports) == -(-count // len(TUNED))  # one pre-training of each fold, whole
+    assert all(
+        len((export.parent / METRICS).read_text().splitlines()) == 2 for export in exports
+    )
+    assert not [
+        path
+        for path in tmp_path.rglob(".*")
+        if path.name.startswith((".partial", ".lock")) or path.name.endswith(".lock")
+    ]
 
 
 COMMANDS = """
@@ -571,7 +683,13 @@ def train_here(study: Path, *words: str) -> int:
 
 
 def run_of(study: Path, kind: str, **asked) -> RunFolder:
-    spec = RunSpec(kind, (NAME,), network="resenc_unet", preset="sulcnet", tune="scratch" if kind == "train" else "")
+    spec = RunSpec(
+        kind,
+        (NAME,),
+        network="resenc_unet",
+        preset="sulcnet",
+        tune="scratch" if kind == "train" else "",
+    )
     return spec.replace(**asked).folder(Workspace.find(study))
 
 
@@ -582,10 +700,17 @@ def test_the_same_training_twice_is_refused_with_exit_code_5_and_loses_nothing(s
     for again in ((), ("--overwrite",), ("--c",)):
         assert train_here(study, "--name", "mine", *again) == 5
         error = capsys.readouterr().err
-        assert f"is in use: process {first.pid} on " in error and "--take-over" in error and len(error.strip().splitlines()) == 2
+        assert (
+            f"is in use: process {first.pid} on " in error
+            and "--take-over" in error
+            and len(error.strip().splitlines()) == 2
+        )
     first.terminate()
     assert first.wait() == 130, first.stderr.read()
-    assert train_here(study, "--name", "mine", "--overwrite") == 0 and run.checkpoint("final").exists()
+    assert (
+        train_here(study, "--name", "mine", "--overwrite") == 0
+        and run.checkpoint("final").exists()
+    )
 
 
 def test_a_training_waits_for_the_pre_training_of_another_process_and_uses_it(study, capsys):
@@ -595,7 +720,10 @@ def test_a_training_waits_for_the_pre_training_of_another_process_and_uses_it(st
     assert train_here(study, "--pretrain", "recon") == 0
     error = capsys.readouterr().err
     assert making.wait() == 0, making.stderr.read()
-    assert "another process has just made it" in error and f"waiting for {run.path}, in use by process {making.pid}" in error
+    assert (
+        "another process has just made it" in error
+        and f"waiting for {run.path}, in use by process {making.pid}" in error
+    )
     assert json.loads((run / EXPERIMENT).read_text())["schedule"]["minutes"] == 0.1
 
 
@@ -603,12 +731,16 @@ def test_a_training_goes_on_with_a_pre_training_whose_process_was_killed(study, 
     run = run_of(study, "pretrain", pretrain="recon", seed=1, epochs=12)
     making = beside(study, "pretrain", NAME, "3d", "recon", "--seed", "1", "--epochs", "12")
     wait_for(run.checkpoint("last"))
-    making.send_signal(signal.SIGSTOP)                      # alive, and with its lock, but at nothing
+    making.send_signal(signal.SIGSTOP)  # alive, and with its lock, but at nothing
     killing = threading.Timer(1.0, making.kill)
     killing.start()
     assert train_here(study, "--pretrain", "recon", "--seed", "1") == 0
     error = capsys.readouterr().err
-    assert making.wait() == -signal.SIGKILL and "continuing at step" in error and (run / EXPORT).exists()
+    assert (
+        making.wait() == -signal.SIGKILL
+        and "continuing at step" in error
+        and (run / EXPORT).exists()
+    )
     assert f"waiting for {run.path}, in use by process {making.pid}" in error
 
 
@@ -616,5 +748,11 @@ def test_the_command_line_takes_over(study, capsys):
     run = run_of(study, "train", seed=2, epochs=1)
     left_behind(run.path, ELSEWHERE, 10)
     assert train_here(study, "--seed", "2") == 5
-    assert "in use: process 1 on node7, since 2026-01-01 00:00:00 writes into it" in capsys.readouterr().err
-    assert train_here(study, "--seed", "2", "--take-over") == 0 and run.checkpoint("final").exists()
+    assert (
+        "in use: process 1 on node7, since 2026-01-01 00:00:00 writes into it"
+        in capsys.readouterr().err
+    )
+    assert (
+        train_here(study, "--seed", "2", "--take-over") == 0
+        and run.checkpoint("final").exists()
+    )

@@ -10,8 +10,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from sulcnet.networks import build, family
 from sulcnet.networks.film import Film, attach_constants, fold, norms, sinusoid
 
-TINY = {"swin_unetr_12": (12, (64, 32, 32)), "resenc_unet": (4, (16, 16, 16)), "unet_bn": (4, (16, 16, 16))}
-every = pytest.mark.parametrize("name, ndim", [(name, ndim) for name in TINY for ndim in (2, 3)])
+TINY = {
+    "swin_unetr_12": (12, (64, 32, 32)),
+    "resenc_unet": (4, (16, 16, 16)),
+    "unet_bn": (4, (16, 16, 16)),
+}
+every = pytest.mark.parametrize(
+    "name, ndim", [(name, ndim) for name in TINY for ndim in (2, 3)]
+)
 
 
 def network(name, ndim, seed=0):
@@ -40,7 +46,10 @@ def features(model, x):
 
 
 def near(ours, theirs):
-    return all(torch.allclose(one, two, atol=1e-5 * max(1, two.abs().max().item())) for one, two in zip(ours, theirs))
+    return all(
+        torch.allclose(one, two, atol=1e-5 * max(1, two.abs().max().item()))
+        for one, two in zip(ours, theirs)
+    )
 
 
 def equal(ours, theirs):
@@ -84,12 +93,16 @@ def test_folded_equals_unfolded_in_single_precision():
     assert near(features(other, x), features(model, x))
 
 
-@pytest.mark.parametrize("name, kept", [("swin_unetr_12", True), ("resenc_unet", False), ("unet_bn", False)])
+@pytest.mark.parametrize(
+    "name, kept", [("swin_unetr_12", True), ("resenc_unet", False), ("unet_bn", False)]
+)
 def test_only_norms_without_weights_leave_constants(name, kept):
     model = network(name, 2)
     constants = fold(model, trained(model), 50.0).constants
     bare = {norm for norm, module in norms(model).items() if module.weight is None}
-    assert {key.removeprefix("film.").rpartition(".")[0] for key in constants} == bare and bool(bare) == kept
+    assert {key.removeprefix("film.").rpartition(".")[0] for key in constants} == bare and bool(
+        bare
+    ) == kept
 
 
 def test_constants_travel_in_the_network_s_own_state():
@@ -99,10 +112,15 @@ def test_constants_travel_in_the_network_s_own_state():
     saved = model.state_dict()
     other = network("swin_unetr_12", 2, seed=3)
     x = image("swin_unetr_12", 2)
-    attach_constants(other, {key: value for key, value in saved.items() if key.startswith("film.")})
+    attach_constants(
+        other, {key: value for key, value in saved.items() if key.startswith("film.")}
+    )
     assert set(folded.constants) < set(saved)
     other.load_state_dict(saved)
-    assert torch.equal(saved["film.encoder1.layer.norm1.scale"], folded.constants["film.encoder1.layer.norm1.scale"])
+    assert torch.equal(
+        saved["film.encoder1.layer.norm1.scale"],
+        folded.constants["film.encoder1.layer.norm1.scale"],
+    )
     model.eval(), other.eval()
     attached = copy.deepcopy(other)
     assert len(list(other.parameters())) == len(list(network("swin_unetr_12", 2).parameters()))
@@ -111,8 +129,13 @@ def test_constants_travel_in_the_network_s_own_state():
 
 def test_constants_of_another_network_are_refused():
     model = network("unet_bn", 2)
-    with pytest.raises(ValueError, match=r"film\.stem\.norm: expected a norm of 3 channels, found None"):
-        attach_constants(model, {"film.stem.norm.scale": torch.ones(3), "film.stem.norm.shift": torch.ones(3)})
+    with pytest.raises(
+        ValueError, match=r"film\.stem\.norm: expected a norm of 3 channels, found None"
+    ):
+        attach_constants(
+            model,
+            {"film.stem.norm.scale": torch.ones(3), "film.stem.norm.shift": torch.ones(3)},
+        )
 
 
 def test_folding_leaves_network_and_film_as_they_were():
@@ -131,7 +154,10 @@ def test_each_image_has_its_own_time():
     both = features(model, x)
     for index, time in enumerate((10.0, 800.0)):
         film.set_time(torch.tensor([time]))
-        assert near([one[0] for one in features(model, x[index : index + 1])], [one[index] for one in both])
+        assert near(
+            [one[0] for one in features(model, x[index : index + 1])],
+            [one[index] for one in both],
+        )
 
 
 def test_a_film_without_a_time_leaves_the_network_as_it_found_it():
@@ -143,11 +169,13 @@ def test_a_film_without_a_time_leaves_the_network_as_it_found_it():
     assert equal(features(model, x), plain)
 
 
-@pytest.mark.parametrize("norm", [nn.BatchNorm2d(6), nn.InstanceNorm2d(6), nn.GroupNorm(2, 6), nn.LayerNorm(6)])
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm2d(6), nn.InstanceNorm2d(6), nn.GroupNorm(2, 6), nn.LayerNorm(6)]
+)
 def test_every_kind_of_norm_is_scaled_and_shifted_along_its_channels(norm):
     model = nn.Sequential(norm)
     film, last = trained(model), isinstance(norm, nn.LayerNorm)
-    x = torch.randn(3, 6, 6, 6)                               # equal axes: the wrong one would go unnoticed by shapes
+    x = torch.randn(3, 6, 6, 6)  # equal axes: the wrong one would go unnoticed by shapes
     plain = norm(x)
     film.set_time(torch.tensor([5.0]))
     factor, shift = film.at(5.0)["0"]
@@ -192,7 +220,10 @@ def test_scales_are_made_in_fp32_under_autocast_and_keep_the_norm_s_type():
     with torch.autocast("cpu", torch.bfloat16):
         without = model(torch.randn(1, 1, 8, 8))
         plain.set_time(torch.tensor([5.0]))
-        assert plain._moment.dtype == torch.float32 and model(torch.randn(1, 1, 8, 8)).dtype == without.dtype
+        assert (
+            plain._moment.dtype == torch.float32
+            and model(torch.randn(1, 1, 8, 8)).dtype == without.dtype
+        )
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -202,7 +233,9 @@ def test_a_step_runs_on_fake_tensors(name):
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         for module in (*model.modules(), *film.modules()):
             for key, value in module._parameters.items():
-                module._parameters[key] = None if value is None else nn.Parameter(mode.from_tensor(value.detach()))
+                module._parameters[key] = (
+                    None if value is None else nn.Parameter(mode.from_tensor(value.detach()))
+                )
             for key, value in module._buffers.items():
                 module._buffers[key] = None if value is None else mode.from_tensor(value)
         film.set_time(torch.tensor([5.0, 600.0]))

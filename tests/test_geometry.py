@@ -26,7 +26,11 @@ from sulcnet.geometry.resample import (
 from sulcnet.records.trace import Crop, Orient, Resample, Trace
 
 SHAPE = (6, 5, 4)
-TURNS = list(itertools.product(itertools.permutations(range(3)), itertools.product((False, True), repeat=3)))
+TURNS = list(
+    itertools.product(
+        itertools.permutations(range(3)), itertools.product((False, True), repeat=3)
+    )
+)
 
 
 def noise(*shape):
@@ -84,7 +88,10 @@ def test_orient_slow_twin_every_value_keeps_its_place_in_the_world():
         affine, data = stored_affine(axes, flips), noise(*SHAPE)
         step = nearest_ras(affine, SHAPE)
         turned, turned_affine = orient(data, step), orient_affine(affine, SHAPE, step)
-        places = {tuple(np.round(affine @ (*index, 1), 6)): data[index] for index in np.ndindex(data.shape)}
+        places = {
+            tuple(np.round(affine @ (*index, 1), 6)): data[index]
+            for index in np.ndindex(data.shape)
+        }
         for index in np.ndindex(turned.shape):
             assert places[tuple(np.round(turned_affine @ (*index, 1), 6))] == turned[index]
 
@@ -92,7 +99,9 @@ def test_orient_slow_twin_every_value_keeps_its_place_in_the_world():
 def test_oblique_and_sheared_affines_turn_as_in_nibabel():
     rng = np.random.default_rng(3)
     for axes, flips in TURNS:
-        tilt = Rotation.from_rotvec(np.deg2rad(rng.uniform(0, 30)) * _unit(rng.normal(size=3))).as_matrix()
+        tilt = Rotation.from_rotvec(
+            np.deg2rad(rng.uniform(0, 30)) * _unit(rng.normal(size=3))
+        ).as_matrix()
         affine = stored_affine(axes, flips, spacing=rng.uniform(0.5, 4, 3))
         affine[:3, :3] = tilt @ affine[:3, :3] @ (np.eye(3) + rng.uniform(-0.05, 0.05, (3, 3)))
         step = nearest_ras(affine, SHAPE)
@@ -148,7 +157,9 @@ def test_crop_round_trip_and_fill():
     back = uncrop(crop(data, step), step, fill=-1)
     outside = np.ones(SHAPE, bool)
     outside[1:4, 0:5, 2:3] = False
-    assert np.array_equal(back[:, ~outside], data[:, ~outside]) and (back[:, outside] == -1).all()
+    assert (
+        np.array_equal(back[:, ~outside], data[:, ~outside]) and (back[:, outside] == -1).all()
+    )
     assert np.array_equal(crop_affine(np.eye(4), step) @ (0, 0, 0, 1), (1, 0, 2, 1))
 
 
@@ -160,7 +171,10 @@ def test_crop_round_trip_and_fill():
 def test_resample_is_scipy_s_zoom(target, order):
     data = noise(2, 10, 12, 14)
     zoom = [new / old for new, old in zip(target, data.shape[1:])]
-    slow = [ndimage.zoom(one.astype(float), zoom, order=order, mode="nearest", grid_mode=True) for one in data]
+    slow = [
+        ndimage.zoom(one.astype(float), zoom, order=order, mode="nearest", grid_mode=True)
+        for one in data
+    ]
     slow = [np.clip(zoomed, one.min(), one.max()) for zoomed, one in zip(slow, data)]
     assert np.abs(resample_image(data, target, order) - slow).max() < 2e-5
 
@@ -183,10 +197,15 @@ def test_a_ramp_stays_a_ramp_away_from_the_borders(order, target):
 
 
 def test_a_smooth_image_survives_the_way_there_and_back():
-    x, y, z = np.meshgrid(*[(np.arange(size) + 0.5) / size for size in (32, 30, 28)], indexing="ij")
+    x, y, z = np.meshgrid(
+        *[(np.arange(size) + 0.5) / size for size in (32, 30, 28)], indexing="ij"
+    )
     smooth = (np.cos(2 * np.pi * x) * np.cos(np.pi * y) + z)[None].astype(np.float32)
     back = resample_image(resample_image(smooth, (40, 37, 35)), (32, 30, 28))
-    assert np.abs(back - smooth).max() < 0.01 and np.abs(back - smooth)[:, 6:-6, 6:-6, 6:-6].max() < 2e-4
+    assert (
+        np.abs(back - smooth).max() < 0.01
+        and np.abs(back - smooth)[:, 6:-6, 6:-6, 6:-6].max() < 2e-4
+    )
 
 
 def test_values_stay_in_the_input_s_range_per_channel():
@@ -215,9 +234,14 @@ def test_label_slow_twin():
     rng = np.random.default_rng(0)
     label = ndimage.zoom(rng.integers(0, 5, (4, 4, 4)), 3.3, order=0).astype(np.int16)
     for target in ((9, 17, 13), (20, 20, 20), (7, 13, 5)):
-        shares = [resample_image((label == value)[None].astype(np.float32), target, 1)[0] for value in range(5)]
+        shares = [
+            resample_image((label == value)[None].astype(np.float32), target, 1)[0]
+            for value in range(5)
+        ]
         shares = np.round(np.stack(shares), 5)  # equal shares are ties
-        ranked = np.concatenate([shares[1:][::-1], shares[:1]])  # highest class first, background last
+        ranked = np.concatenate(
+            [shares[1:][::-1], shares[:1]]
+        )  # highest class first, background last
         slow = np.array([4, 3, 2, 1, 0])[np.argmax(ranked, axis=0)]
         found = resample_label(label, target)
         assert found.dtype == label.dtype and np.array_equal(found, slow)
@@ -270,8 +294,12 @@ def padded(label):
 def test_without_a_change_of_spacing_a_mask_comes_back_bit_for_bit(axes, flips, maps):
     label = padded(two_classes((14, 12, 10)))
     affine = stored_affine(axes, flips)
-    spacing = np.linalg.norm(orient_affine(affine, label.shape, nearest_ras(affine, label.shape))[:3, :3], axis=0)
-    _, prepared, trace = to_plan((label > 0)[None] * noise(1, *label.shape), affine, spacing, label)
+    spacing = np.linalg.norm(
+        orient_affine(affine, label.shape, nearest_ras(affine, label.shape))[:3, :3], axis=0
+    )
+    _, prepared, trace = to_plan(
+        (label > 0)[None] * noise(1, *label.shape), affine, spacing, label
+    )
     mask, full = to_input_grid(one_hot(prepared), trace, maps)
     assert mask.dtype == np.uint8 and np.array_equal(mask, label)
     assert (full is None) if not maps else np.array_equal(full, one_hot(label))
@@ -282,9 +310,13 @@ def test_without_a_change_of_spacing_a_mask_comes_back_bit_for_bit(axes, flips, 
 def test_with_a_change_of_spacing_a_mask_comes_back_nearly(spacing, soft):
     label = padded(two_classes((68, 64, 60)))
     data = np.where(label > 0, 1 + noise(*label.shape), 0)[None]
-    _, prepared, trace = to_plan(data, stored_affine((1, 0, 2), (True, False, True), (1, 1, 1)), spacing, label)
+    _, prepared, trace = to_plan(
+        data, stored_affine((1, 0, 2), (True, False, True), (1, 1, 1)), spacing, label
+    )
     inside = crop(orient(one_hot(label), trace.orient), trace.crop)
-    probabilities = resample_probabilities(inside, trace.prepared_shape) if soft else one_hot(prepared)
+    probabilities = (
+        resample_probabilities(inside, trace.prepared_shape) if soft else one_hot(prepared)
+    )
     mask, full = to_input_grid(probabilities, trace, maps=True)
     assert all(dice(mask == value, label == value) > 0.98 for value in (1, 2))
     assert np.array_equal(to_input_grid(probabilities, trace)[0], mask)
@@ -303,7 +335,9 @@ def test_prepared_millimetres_are_the_input_s():
     """A bright blob lies at the same place in mm before and after."""
     shape = (40, 36, 30)
     affine = stored_affine((2, 0, 1), (True, False, True), (0.9, 1.0, 1.4))
-    affine[:3, :3] = Rotation.from_euler("xyz", (8, -5, 11), degrees=True).as_matrix() @ affine[:3, :3]
+    affine[:3, :3] = (
+        Rotation.from_euler("xyz", (8, -5, 11), degrees=True).as_matrix() @ affine[:3, :3]
+    )
     blob = ndimage.gaussian_filter(ball(shape, (0.4, 0.6, 0.5), 0.1).astype(np.float32), 2)
     blob[blob < 1e-4] = 0
     prepared, _, trace = to_plan(blob[None], affine, (0.7, 0.8, 1.9))
@@ -315,7 +349,9 @@ def test_prepared_millimetres_are_the_input_s():
 def test_channels_resample_in_their_own_way():
     codes = np.random.default_rng(0).choice([0, 100, 200], SHAPE).astype(np.float32)
     both = np.stack([codes, codes])
-    prepared, _, _ = to_plan(both, np.eye(4), (0.7, 0.7, 0.7), label_like=(True, False), box="whole")
+    prepared, _, _ = to_plan(
+        both, np.eye(4), (0.7, 0.7, 0.7), label_like=(True, False), box="whole"
+    )
     assert set(np.unique(prepared[0])) == {0, 100, 200} and len(np.unique(prepared[1])) > 3
 
 
@@ -326,13 +362,17 @@ def test_outside_the_box_is_background_with_certainty():
     probabilities = np.zeros((2, *trace.prepared_shape), np.float32)
     probabilities[1] = 1
     mask, full = to_input_grid(probabilities, trace, maps=True)
-    assert np.array_equal(mask, data[0]) and np.array_equal(full, np.stack([1 - data[0], data[0]]))
+    assert np.array_equal(mask, data[0]) and np.array_equal(
+        full, np.stack([1 - data[0], data[0]])
+    )
 
 
 def test_flat_images_go_the_same_way():
     data = np.pad(1 + noise(1, 12, 10, 1), ((0, 0), (2, 1), (0, 3), (0, 0)))
     label = (data[0] > 1.5).astype(np.uint8)
-    prepared, small, trace = to_plan(data, stored_affine((0, 1, 2), (True, True, False), (1, 1, 5)), (0.5, 0.5), label)
+    prepared, small, trace = to_plan(
+        data, stored_affine((0, 1, 2), (True, True, False), (1, 1, 5)), (0.5, 0.5), label
+    )
     assert prepared.shape == (1, 24, 20, 1) and small.shape == (24, 20, 1)
     mask, _ = to_input_grid(one_hot(small, 2), trace)
     assert mask.shape == label.shape and dice(mask > 0, label > 0) > 0.9
@@ -404,14 +444,21 @@ def ras48():
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", NAMES48)
-def test_one_brain_in_all_48_orientations_becomes_one_array_and_goes_back(ras48, name, tmp_path):
+def test_one_brain_in_all_48_orientations_becomes_one_array_and_goes_back(
+    ras48, name, tmp_path
+):
     reference, codes = ras48
     image = io.read_image(real_data("nasty") / "orientations48" / f"{name}.nii.gz")
     assert "".join(codes(image.affine)) == name
     spacing = reference.spacing
     prepared, _, trace = to_plan(image.data[None], image.affine, spacing, box="whole")
     assert np.array_equal(prepared[0], reference.data)
-    assert io.farthest_corner_mm(reference.shape, np.array(trace.prepared_affine), reference.affine) < 1e-3
+    assert (
+        io.farthest_corner_mm(
+            reference.shape, np.array(trace.prepared_affine), reference.affine
+        )
+        < 1e-3
+    )
     canonical = nib.as_closest_canonical(nib.Nifti1Image(image.data, image.affine))
     assert np.array_equal(prepared[0], canonical.get_fdata(dtype=np.float32))
 
@@ -428,7 +475,9 @@ def test_one_brain_in_all_48_orientations_becomes_one_array_and_goes_back(ras48,
 def test_a_real_label_comes_back_from_another_spacing():
     folder = real_data("hippocampus")
     label_path = sorted(folder.rglob("labelsTr/*.nii.gz"))[0]
-    image = io.read_image(label_path.parents[1] / "imagesTr" / label_path.name.replace(".nii.gz", "_0000.nii.gz"))
+    image = io.read_image(
+        label_path.parents[1] / "imagesTr" / label_path.name.replace(".nii.gz", "_0000.nii.gz")
+    )
     label = io.read_label(label_path).data
     for spacing in ((0.5, 0.5, 0.5), (0.8, 1.0, 0.6)):
         _, prepared, trace = to_plan(image.data[None], image.affine, spacing, label)
@@ -440,6 +489,8 @@ def test_a_real_label_comes_back_from_another_spacing():
 def test_left_and_right_storage_of_one_brain_agree():
     folder = real_data("nasty") / "odd_headers"
     both = [io.read_image(folder / name) for name in ("mniLR.nii.gz", "mniRL.nii.gz")]
-    arrays = [to_plan(image.data[None], image.affine, (2, 2, 2), box="whole")[0] for image in both]
+    arrays = [
+        to_plan(image.data[None], image.affine, (2, 2, 2), box="whole")[0] for image in both
+    ]
     assert np.corrcoef(arrays[0].ravel(), arrays[1].ravel())[0, 1] > 0.999
     assert np.corrcoef(arrays[0].ravel(), arrays[1][:, ::-1].ravel())[0, 1] < 0.999

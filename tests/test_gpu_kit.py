@@ -25,12 +25,28 @@ from pack import MOST, NEEDED, _copy, _pinned, check_size  # noqa: E402
 def kit(tmp_path):
     """Run gpu.sh with these arguments, in tiny, on the CPU, where `ABSENT` cannot be imported."""
     (tmp_path / "blocked").mkdir()
-    (tmp_path / "blocked/sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({ABSENT}))\n")
+    (tmp_path / "blocked/sitecustomize.py").write_text(
+        f"import sys\nsys.modules.update(dict.fromkeys({ABSENT}))\n"
+    )
 
     def run(*arguments, limit=500, most="1"):
-        env = {**os.environ, "PYTHON": sys.executable, "SULCNET_TABLES": str(tmp_path / "tables"), "PYTHONPATH": str(tmp_path / "blocked"),
-               "SULCNET_PACK": str(tmp_path / "pack")}
-        command = ["sh", str(ROOT / "benchmarks/gpu.sh"), *arguments, "--device", "cpu", "--tiny", "--most", most]
+        env = {
+            **os.environ,
+            "PYTHON": sys.executable,
+            "SULCNET_TABLES": str(tmp_path / "tables"),
+            "PYTHONPATH": str(tmp_path / "blocked"),
+            "SULCNET_PACK": str(tmp_path / "pack"),
+        }
+        command = [
+            "sh",
+            str(ROOT / "benchmarks/gpu.sh"),
+            *arguments,
+            "--device",
+            "cpu",
+            "--tiny",
+            "--most",
+            most,
+        ]
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=limit)
 
     return run
@@ -40,10 +56,15 @@ def rows(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "rows.tsv").open(), delimiter="\t"))
 
 
-@pytest.mark.parametrize("part, expected", [
-    ("memory", {"live", "allocated", "foreseen", "reserved", "survives"}), ("convolutions", {"tensors", "workspace"}),
-    ("speed", {"seconds", "of bf16 %", "of copying %", "with loader", "busy %"}), ("out_of_memory", {"exit code", "last lines"}),
-])
+@pytest.mark.parametrize(
+    "part, expected",
+    [
+        ("memory", {"live", "allocated", "foreseen", "reserved", "survives"}),
+        ("convolutions", {"tensors", "workspace"}),
+        ("speed", {"seconds", "of bf16 %", "of copying %", "with loader", "busy %"}),
+        ("out_of_memory", {"exit code", "last lines"}),
+    ],
+)
 def test_a_part_writes_its_rows(kit, tmp_path, part, expected):
     ended = kit(part)
     assert ended.returncode == 0 and "ended with" not in ended.stdout, ended.stderr
@@ -59,7 +80,10 @@ def test_what_is_cut_off_keeps_the_rows_that_were_found(tmp_path):
         "import sys, time; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from _tables import Tables\n"
         "tables = Tables(Path(sys.argv[2]), 'slow'); tables.begin('Slow', 'row', 'a'); tables.row('first', {'a': 1.5}); time.sleep(600)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(ROOT / "benchmarks/gpu"), str(tmp_path / "tables")], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(ROOT / "benchmarks/gpu"), str(tmp_path / "tables")],
+        stdout=subprocess.DEVNULL,
+    )
     try:
         end = time.monotonic() + 30
         while not (tmp_path / "tables/rows.tsv").exists() or not rows(tmp_path / "tables"):
@@ -68,7 +92,9 @@ def test_what_is_cut_off_keeps_the_rows_that_were_found(tmp_path):
     finally:
         process.kill()
         process.wait()
-    assert rows(tmp_path / "tables") == [{"part": "slow", "row": "first", "column": "a", "value": "1.5"}]
+    assert rows(tmp_path / "tables") == [
+        {"part": "slow", "row": "first", "column": "a", "value": "1.5"}
+    ]
     assert "| first | 1.5 |" in (tmp_path / "tables/tables.md").read_text()
 
 
@@ -98,17 +124,27 @@ def test_a_share_of_a_dataset_keeps_labels_and_rows(tmp_path, monkeypatch):
     _copy(source, tmp_path / "copy")
     assert (tmp_path / "copy/dataset.json").read_text() == '{"numTraining": 2}'
     assert (tmp_path / "copy/participants.tsv").read_text() == "case_id\tsex\na\tF\nb\tM\n"
-    assert sorted(path.name for path in (tmp_path / "copy").rglob("*.gz")) == ["a.nii.gz", "a_0000.nii.gz", "b.nii.gz", "b_0000.nii.gz"]
+    assert sorted(path.name for path in (tmp_path / "copy").rglob("*.gz")) == [
+        "a.nii.gz",
+        "a_0000.nii.gz",
+        "b.nii.gz",
+        "b_0000.nii.gz",
+    ]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks/gpu/measured").glob("*.tsv")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "benchmarks/gpu/measured").glob("*.tsv")), ids=lambda path: path.stem
+)
 def test_the_planner_allows_for_what_was_measured(path):
     """Every step that a GPU ran would have run with what the planner asks for."""
     rows = allowances.read(path)
     found = allowances.overheads(rows)
     assert len([row for row in rows.values() if "foreseen" in row]) >= 40
     for (network, recompute), overhead in found.items():
-        assert overhead <= family(network).overhead(recompute) < max(1.0, overhead) + 0.02, (network, recompute)
+        assert overhead <= family(network).overhead(recompute) < max(1.0, overhead) + 0.02, (
+            network,
+            recompute,
+        )
     context = float(rows["context after all of these"]["MiB"]) + allowances.CUBLAS
     assert context * 2**20 <= CONTEXT < 1.01 * context * 2**20
 
@@ -126,4 +162,6 @@ def test_the_self_test_and_the_demo_run_as_parts(kit, tmp_path):
         assert "ended with" not in kit(part).stdout
     found = rows(tmp_path / "tables")
     assert not [row for row in found if row["value"].startswith("FAILED")]
-    assert [row["value"] for row in found if row["part"] == "demo" and row["column"] == "exit code"] == ["0"]
+    assert [
+        row["value"] for row in found if row["part"] == "demo" and row["column"] == "exit code"
+    ] == ["0"]

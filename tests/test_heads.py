@@ -21,7 +21,9 @@ from sulcnet.networks.heads import (
 def head(pooling="attention", **more):
     torch.manual_seed(0)
     made = ClassHead((6, 10), classes=3, ndim=3, width=8, pooling=pooling, **more).eval()
-    torch.nn.init.normal_(made.attention.score.weight)             # zero before training: every window weighs the same
+    torch.nn.init.normal_(
+        made.attention.score.weight
+    )  # zero before training: every window weighs the same
     return made
 
 
@@ -43,7 +45,11 @@ def test_projections_have_length_one_also_under_autocast(ndim):
     torch.manual_seed(0)
     image = ProjectionHead(6, hidden=16, out=8).eval()
     dense = DenseProjectionHead(6, ndim, hidden=16, out=8)
-    assert image(features).shape == (2, 8) and dense(features).shape == (2, 8, *features.shape[2:])
+    assert image(features).shape == (2, 8) and dense(features).shape == (
+        2,
+        8,
+        *features.shape[2:],
+    )
     with torch.autocast("cpu", torch.bfloat16):
         for projected in (image(features), dense(features)):
             assert torch.allclose(projected.norm(dim=1), torch.ones(()), atol=1e-6)
@@ -55,14 +61,18 @@ def test_the_dense_projection_is_the_plain_one_at_each_voxel():
     features = torch.randn(2, 6, 3, 3, 3)
     for ours, theirs in zip(dense.parameters(), plain.parameters()):
         ours.data = theirs.data.view_as(ours)
-    assert torch.allclose(dense(features)[..., 1, 0, 2], plain(features[..., 1:2, 0:1, 2:3]), atol=1e-3)
+    assert torch.allclose(
+        dense(features)[..., 1, 0, 2], plain(features[..., 1:2, 0:1, 2:3]), atol=1e-3
+    )
 
 
 def test_segmentation_starts_from_mostly_background():
     head = SegmentationHead(16, 4, 3)
     head.logits.weight.data.zero_()
     probability = head(torch.randn(1, 16, 4, 4, 4)).softmax(1)
-    assert torch.allclose(probability[:, 0], torch.tensor(0.9)) and torch.allclose(probability[:, 1:], torch.tensor(0.1 / 3))
+    assert torch.allclose(probability[:, 0], torch.tensor(0.9)) and torch.allclose(
+        probability[:, 1:], torch.tensor(0.1 / 3)
+    )
 
 
 @pytest.mark.parametrize("name, ndim", [("resenc_unet", 3), ("unet_bn", 2)])
@@ -92,31 +102,43 @@ def slow_attention(attention, everything):
         pooled = []
         for reader, features in zip(attention.readers, everything):
             seen = [reader.project(position) for position in features[window].flatten(1).T]
-            shares = torch.stack([plain_score(reader.attention, one) for one in seen]).softmax(0)
+            shares = torch.stack([plain_score(reader.attention, one) for one in seen]).softmax(
+                0
+            )
             pooled.append(sum(share * one for share, one in zip(shares, seen)))
         vectors.append(attention.summary(attention.standardise(torch.cat(pooled)[None])[0]))
     chosen = []
-    for part in range(HEADS):                                # each softmax weighs its own quarter of the vectors
-        shares = torch.stack([plain_score(attention.attention, one, part) for one in vectors]).softmax(0)
-        chosen.append(sum(share * one.chunk(HEADS)[part] for share, one in zip(shares, vectors)))
+    for part in range(HEADS):  # each softmax weighs its own quarter of the vectors
+        shares = torch.stack(
+            [plain_score(attention.attention, one, part) for one in vectors]
+        ).softmax(0)
+        chosen.append(
+            sum(share * one.chunk(HEADS)[part] for share, one in zip(shares, vectors))
+        )
     return attention.answer(torch.cat(chosen))[None]
 
 
 def plain_score(gated, vector, part=0):
-    return gated.score.weight[part] @ (gated.signal(vector).tanh() * gated.gate(vector).sigmoid())
+    return gated.score.weight[part] @ (
+        gated.signal(vector).tanh() * gated.gate(vector).sigmoid()
+    )
 
 
 def test_attention_is_over_positions_then_over_windows_in_value_and_gradient():
     attention, everything = head(), maps(4)
     found = [attention(everything, bag=4), slow_attention(attention, everything)]
     assert torch.allclose(*found, atol=1e-6)
-    gradients = [torch.autograd.grad(logits[0, 1], list(attention.parameters())) for logits in found]
+    gradients = [
+        torch.autograd.grad(logits[0, 1], list(attention.parameters())) for logits in found
+    ]
     assert all(torch.allclose(fast, slow, atol=1e-6) for fast, slow in zip(*gradients))
 
 
 def test_attention_begins_as_the_mean_of_logits():
     torch.manual_seed(0)
-    attention, mean = (ClassHead((6, 10), 3, 3, pooling=pooling).eval() for pooling in ("attention", "mean"))
+    attention, mean = (
+        ClassHead((6, 10), 3, 3, pooling=pooling).eval() for pooling in ("attention", "mean")
+    )
     mean.load_state_dict(attention.state_dict())
     assert torch.allclose(attention(maps(4), bag=4), mean(maps(4), bag=4), atol=1e-6)
 
@@ -124,8 +146,13 @@ def test_attention_begins_as_the_mean_of_logits():
 @pytest.mark.parametrize("pooling", ["attention", "mean"])
 def test_streamed_windows_give_what_all_at_once_give(pooling):
     one_head, everything = head(pooling), maps(5)
-    pieces = [one_head.evidence([part[low:high] for part in everything]) for low, high in ((0, 2), (2, 3), (3, 5))]
-    assert torch.allclose(one_head.conclude(pieces, bag=5), one_head(everything, bag=5), atol=1e-6)
+    pieces = [
+        one_head.evidence([part[low:high] for part in everything])
+        for low, high in ((0, 2), (2, 3), (3, 5))
+    ]
+    assert torch.allclose(
+        one_head.conclude(pieces, bag=5), one_head(everything, bag=5), atol=1e-6
+    )
 
 
 def test_order_of_windows_does_not_matter_but_their_image_does():
@@ -133,7 +160,9 @@ def test_order_of_windows_does_not_matter_but_their_image_does():
     logits = attention(everything, bag=2)
     within = attention([part[[1, 0, 2, 3]] for part in everything], bag=2)
     across = attention([part[[2, 1, 0, 3]] for part in everything], bag=2)
-    assert torch.allclose(logits, within, atol=1e-6) and not torch.allclose(logits, across, atol=1e-3)
+    assert torch.allclose(logits, within, atol=1e-6) and not torch.allclose(
+        logits, across, atol=1e-3
+    )
 
 
 def test_large_scores_do_not_overflow():
@@ -161,7 +190,9 @@ def test_positions_tell_equal_windows_apart():
 def test_the_class_head_trains_on_fake_tensors(pooling):
     with FakeTensorMode():
         logits = head(pooling, positions=True)(maps(4), 2, torch.zeros(4, 3, 16, 16, 16))
-        cross_entropy(logits, torch.zeros(2, dtype=torch.long), torch.ones(3)).value().backward()
+        cross_entropy(
+            logits, torch.zeros(2, dtype=torch.long), torch.ones(3)
+        ).value().backward()
     assert logits.shape == (2, 3)
 
 

@@ -25,18 +25,62 @@ FLOORS = {
     3: {"planning", "preprocessing", "data", "evaluation", "phantoms"},
     2: {"io", "geometry", "networks", "losses"},
     1: {"records", "presets"},
-    0: {"errors", "files", "limits", "locks", "log", "options", "plugins", "processes", "parallel"},
+    0: {
+        "errors",
+        "files",
+        "limits",
+        "locks",
+        "log",
+        "options",
+        "plugins",
+        "processes",
+        "parallel",
+    },
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
-NO_TORCH = FLOORS[0] | {"records", "presets", "io", "geometry", "planning", "preprocessing", "evaluation", "phantoms", "cli"}
+NO_TORCH = FLOORS[0] | {
+    "records",
+    "presets",
+    "io",
+    "geometry",
+    "planning",
+    "preprocessing",
+    "evaluation",
+    "phantoms",
+    "cli",
+}
 # They write: files.py and locks.py of themselves, the readers under the name that io/files.py gives them.
 WRITERS = {"files.py", "locks.py", "io/mgh.py", "io/nifti.py", "io/simpleitk.py"}
 SAFE = ("replacing", "writing")
 # Methods and functions that write or move a file, whosever they are.
 WRITING = {
-    "write_text", "write_bytes", "touch", "rename", "os.replace", "os.truncate", "shutil.move", "shutil.copy", "copy2",
-    "copyfile", "copytree", "tofile", "to_filename", "savefig", "imsave", "WriteImage", "FileHandler", "torch.save",
-    "np.save", "np.savez", "np.savetxt", "nib.save", "json.dump", "pickle.dump", "to_csv", "symlink_to", "hardlink_to",
+    "write_text",
+    "write_bytes",
+    "touch",
+    "rename",
+    "os.replace",
+    "os.truncate",
+    "shutil.move",
+    "shutil.copy",
+    "copy2",
+    "copyfile",
+    "copytree",
+    "tofile",
+    "to_filename",
+    "savefig",
+    "imsave",
+    "WriteImage",
+    "FileHandler",
+    "torch.save",
+    "np.save",
+    "np.savez",
+    "np.savetxt",
+    "nib.save",
+    "json.dump",
+    "pickle.dump",
+    "to_csv",
+    "symlink_to",
+    "hardlink_to",
 }
 # Every name that workspace.py declares, but not its ordinary words ("test"), which mean other things elsewhere.
 FILE_NAMES = {
@@ -82,13 +126,22 @@ def at_import(tree: ast.Module) -> Iterator[ast.AST]:
     while waiting:
         node = waiting.pop()
         yield node
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and "TYPE_CHECKING" not in ast.dump(node)[:60]:
-            waiting += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+        if (
+            not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+            and "TYPE_CHECKING" not in ast.dump(node)[:60]
+        ):
+            waiting += [
+                child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)
+            ]
 
 
 def calls(tree: ast.AST, name: str) -> Iterator[ast.Call]:
     """Yield calls of `name`, written as `print` or `torch.load`."""
-    return (node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == name)
+    return (
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == name
+    )
 
 
 def downward(source: Source) -> Iterator[tuple[int, str]]:
@@ -97,15 +150,26 @@ def downward(source: Source) -> Iterator[tuple[int, str]]:
         target = (name.split(".") + [""])[1] if name.split(".")[0] == "sulcnet" else ""
         if name.startswith("."):
             yield line, "relative import"
-        elif target in FLOOR and target != source.room and FLOOR[target] >= max(FLOOR.get(source.room, 99), 1):
-            yield line, f"{source.room} (floor {FLOOR[source.room]}) imports {target} (floor {FLOOR[target]})"
+        elif (
+            target in FLOOR
+            and target != source.room
+            and FLOOR[target] >= max(FLOOR.get(source.room, 99), 1)
+        ):
+            yield (
+                line,
+                f"{source.room} (floor {FLOOR[source.room]}) imports {target} (floor {FLOOR[target]})",
+            )
 
 
 def no_siblings(source: Source) -> Iterator[tuple[int, str]]:
     """A method, strategy or task imports no other one; what they share lies in `_*.py` or below."""
     for line, name in imports(source.tree):
         parts = name.split(".")
-        if source.room in FLOORS[5] and parts[:2] == ["sulcnet", source.room] and not parts[2].startswith("_"):
+        if (
+            source.room in FLOORS[5]
+            and parts[:2] == ["sulcnet", source.room]
+            and not parts[2].startswith("_")
+        ):
             yield line, f"imports its sibling {parts[2]}"
 
 
@@ -114,7 +178,9 @@ def only_in(where: Callable[[Source], bool], *modules: str):
 
     def rule(source: Source) -> Iterator[tuple[int, str]]:
         for line, name in imports(source.tree):
-            if not where(source) and any(name == module or name.startswith(module + ".") for module in modules):
+            if not where(source) and any(
+                name == module or name.startswith(module + ".") for module in modules
+            ):
                 yield line, f"imports {name}"
 
     return rule
@@ -133,7 +199,11 @@ def only_workspace(source: Source) -> Iterator[tuple[int, str]]:
             yield node.lineno, ast.unparse(node)
         if isinstance(node, ast.Constant) and node.value in FILE_NAMES:
             yield node.lineno, f"the file name {node.value!r}"
-    yield from ((line, name) for line, name in imports(source.tree) if name in ("os.environ", "os.getenv"))
+    yield from (
+        (line, name)
+        for line, name in imports(source.tree)
+        if name in ("os.environ", "os.getenv")
+    )
 
 
 def only_cli_talks(source: Source) -> Iterator[tuple[int, str]]:
@@ -141,24 +211,35 @@ def only_cli_talks(source: Source) -> Iterator[tuple[int, str]]:
     if source.room == "cli":
         return
     yield from ((call.lineno, "print") for call in calls(source.tree, "print"))
-    yield from ((node.lineno, "sys.argv") for node in ast.walk(source.tree)
-                if isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.argv")
+    yield from (
+        (node.lineno, "sys.argv")
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.argv"
+    )
 
 
 def writes(call: ast.Call) -> bool:
     """Tell whether a call writes or moves a file: by its name, by a mode for writing, or as `path.replace(other)`."""
     name = ast.unparse(call.func)
     method = name.rpartition(".")[2]
-    if name in WRITING - {"write_text"} or (method in WRITING and name != method):      # write_text(path, text) is ours
+    if name in WRITING - {"write_text"} or (
+        method in WRITING and name != method
+    ):  # write_text(path, text) is ours
         return True
-    if method == "replace":                     # a text's takes two arguments, a record's keywords
+    if method == "replace":  # a text's takes two arguments, a record's keywords
         return name != method and len(call.args) == 1 and not call.keywords
     if name == "os.open":
         return any(flag in ast.unparse(call) for flag in ("O_CREAT", "O_TRUNC", "O_APPEND"))
     given = [*call.args[:2], *(key.value for key in call.keywords if key.arg == "mode")]
-    modes = [each.value for each in given if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    modes = [
+        each.value
+        for each in given
+        if isinstance(each, ast.Constant) and isinstance(each.value, str)
+    ]
     creates = any(key.arg == "urlpath" for key in call.keywords)
-    return creates or (method == "open" and any(len(mode) <= 3 and set(mode) & set("wax+") for mode in modes))
+    return creates or (
+        method == "open" and any(len(mode) <= 3 and set(mode) & set("wax+") for mode in modes)
+    )
 
 
 def written_safely(source: Source) -> Iterator[tuple[int, str]]:
@@ -168,8 +249,11 @@ def written_safely(source: Source) -> Iterator[tuple[int, str]]:
     safe = set()
     for block in ast.walk(source.tree):
         if isinstance(block, ast.With):
-            entered = [ast.unparse(item.context_expr.func).rpartition(".")[2] for item in block.items
-                       if isinstance(item.context_expr, ast.Call)]
+            entered = [
+                ast.unparse(item.context_expr.func).rpartition(".")[2]
+                for item in block.items
+                if isinstance(item.context_expr, ast.Call)
+            ]
             if set(entered) & set(SAFE):
                 safe |= {id(node) for node in ast.walk(block)}
     for call in ast.walk(source.tree):
@@ -187,14 +271,19 @@ def no_bare_except(source: Source) -> Iterator[tuple[int, str]]:
 def safe_load(source: Source) -> Iterator[tuple[int, str]]:
     """A checkpoint may not run code when it is opened."""
     for call in calls(source.tree, "torch.load"):
-        if not any(key.arg == "weights_only" and ast.unparse(key.value) == "True" for key in call.keywords):
+        if not any(
+            key.arg == "weights_only" and ast.unparse(key.value) == "True"
+            for key in call.keywords
+        ):
             yield call.lineno, "torch.load without weights_only=True"
 
 
 def light_import(source: Source) -> Iterator[tuple[int, str]]:
     """Rooms that work without torch do not import it with the module."""
     for node in at_import(source.tree):
-        for line, name in imports(node) if isinstance(node, (ast.Import, ast.ImportFrom)) else ():
+        for line, name in (
+            imports(node) if isinstance(node, (ast.Import, ast.ImportFrom)) else ()
+        ):
             if source.room in NO_TORCH and name.split(".")[0] in ("torch", "monai"):
                 yield line, f"imports {name} with the module"
 
@@ -204,7 +293,11 @@ def no_item_in_steps(source: Source) -> Iterator[tuple[int, str]]:
     for function in ast.walk(source.tree):
         if isinstance(function, ast.FunctionDef) and function.name == "steps":
             for call in ast.walk(function):
-                if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "item":
+                if (
+                    isinstance(call, ast.Call)
+                    and isinstance(call.func, ast.Attribute)
+                    and call.func.attr == "item"
+                ):
                     yield call.lineno, ".item() in steps"
 
 
@@ -212,7 +305,10 @@ def no_preset(source: Source) -> Iterator[tuple[int, str]]:
     """What computes never asks for the preset: its values are options, resolved once when a run begins."""
     for node in ast.walk(source.tree):
         word = getattr(node, "id", getattr(node, "arg", getattr(node, "attr", None)))
-        if source.room in FLOORS[5] | {"networks", "losses", "data", "training", "inference"} and word == "preset":
+        if (
+            source.room in FLOORS[5] | {"networks", "losses", "data", "training", "inference"}
+            and word == "preset"
+        ):
             yield node.lineno, "the word preset"
 
 
@@ -231,7 +327,11 @@ def documented(source: Source) -> Iterator[tuple[int, str]]:
         yield 1, "module without docstring"
     for node in source.tree.body:
         told = source.room == "cli" and getattr(node, "name", "") in ("arguments", "run")
-        public = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_") and not told
+        public = (
+            isinstance(node, (ast.FunctionDef, ast.ClassDef))
+            and not node.name.startswith("_")
+            and not told
+        )
         if public and ast.get_docstring(node) is None:
             yield node.lineno, f"{node.name} without docstring"
 
@@ -245,14 +345,34 @@ def known_room(source: Source) -> Iterator[tuple[int, str]]:
 # rule -> (where a bad line could stand, the bad line); the rule must catch it
 RULES = {
     "downward": (downward, "records/x.py", "from sulcnet.io import nifti"),
-    "downward, inside a function": (downward, "planning/x.py", "def f():\n    import sulcnet.training.loop"),
+    "downward, inside a function": (
+        downward,
+        "planning/x.py",
+        "def f():\n    import sulcnet.training.loop",
+    ),
     "downward, not sideways": (downward, "tasks/x.py", "from sulcnet.tuning import top"),
     "no siblings": (no_siblings, "tasks/x.py", "from sulcnet.tasks.segmentation import head"),
-    "NIfTI only in io": (only_in(in_rooms("io"), "nibabel", "SimpleITK"), "data/x.py", "import nibabel as nib"),
-    "MONAI only in networks": (only_in(in_rooms("networks"), "monai"), "losses/x.py", "from monai.losses import DiceLoss"),
+    "NIfTI only in io": (
+        only_in(in_rooms("io"), "nibabel", "SimpleITK"),
+        "data/x.py",
+        "import nibabel as nib",
+    ),
+    "MONAI only in networks": (
+        only_in(in_rooms("networks"), "monai"),
+        "losses/x.py",
+        "from monai.losses import DiceLoss",
+    ),
     "processes": (
-        only_in(in_rooms("processes", "parallel", "data", "runs"), "multiprocessing", "concurrent", "subprocess", "torch.utils.data"),
-        "training/x.py", "from torch.utils.data import DataLoader"),
+        only_in(
+            in_rooms("processes", "parallel", "data", "runs"),
+            "multiprocessing",
+            "concurrent",
+            "subprocess",
+            "torch.utils.data",
+        ),
+        "training/x.py",
+        "from torch.utils.data import DataLoader",
+    ),
     "environment": (only_workspace, "io/x.py", "import os\nos.environ['A']"),
     "environment by name": (only_workspace, "io/x.py", "from os import environ"),
     "file names": (only_workspace, "planning/x.py", "path / 'plans.json'"),
@@ -265,14 +385,38 @@ RULES = {
     "rename": (written_safely, "runs/x.py", "path.replace(other)"),
     "copy": (written_safely, "runs/x.py", "import shutil\nshutil.copy(path, other)"),
     "a library writes": (written_safely, "report/x.py", "figure.savefig(path)"),
-    "blosc2 writes": (written_safely, "io/x.py", "blosc2.asarray(data, urlpath=path, mode='w')"),
+    "blosc2 writes": (
+        written_safely,
+        "io/x.py",
+        "blosc2.asarray(data, urlpath=path, mode='w')",
+    ),
     "bare except": (no_bare_except, "io/x.py", "try:\n    a\nexcept:\n    b"),
     "safe load": (safe_load, "training/x.py", "torch.load(path, weights_only=False)"),
-    "light import": (light_import, "evaluation/x.py", "try:\n    from torch import nn\nexcept ImportError:\n    nn = 0"),
-    "no .item() in steps": (no_item_in_steps, "tasks/x.py", "class A:\n    def steps(self, b):\n        yield b.sum().item()"),
-    "no preset": (no_preset, "tasks/x.py", "def loss(logits, preset):\n    return dice if preset == 'paper' else dice_ce"),
-    "no preset as an attribute": (no_preset, "pretraining/x.py", "if self.preset == 'paper':\n    a = 1"),
-    "tasks have no names": (tasks_have_no_names, "prediction/x.py", "if 'segmentation' in heads:\n    pass"),
+    "light import": (
+        light_import,
+        "evaluation/x.py",
+        "try:\n    from torch import nn\nexcept ImportError:\n    nn = 0",
+    ),
+    "no .item() in steps": (
+        no_item_in_steps,
+        "tasks/x.py",
+        "class A:\n    def steps(self, b):\n        yield b.sum().item()",
+    ),
+    "no preset": (
+        no_preset,
+        "tasks/x.py",
+        "def loss(logits, preset):\n    return dice if preset == 'paper' else dice_ce",
+    ),
+    "no preset as an attribute": (
+        no_preset,
+        "pretraining/x.py",
+        "if self.preset == 'paper':\n    a = 1",
+    ),
+    "tasks have no names": (
+        tasks_have_no_names,
+        "prediction/x.py",
+        "if 'segmentation' in heads:\n    pass",
+    ),
     "documented": (documented, "io/x.py", '"""A."""\ndef read():\n    return 1'),
     "documented module": (documented, "io/x.py", "a = 1"),
     "known room": (known_room, "utils/x.py", "a = 1"),
@@ -289,7 +433,11 @@ def sources() -> list[Source]:
 @pytest.mark.parametrize("name", {rule: name for name, (rule, *_) in RULES.items()}.values())
 def test_the_source_keeps_the_rule(name):
     rule = RULES[name][0]
-    broken = [f"sulcnet/{source.place}:{line}: {what}" for source in sources() for line, what in rule(source)]
+    broken = [
+        f"sulcnet/{source.place}:{line}: {what}"
+        for source in sources()
+        for line, what in rule(source)
+    ]
     assert not broken, "\n" + "\n".join(broken)
 
 

@@ -17,28 +17,40 @@ from sulcnet.records.plan import Normalisation, load_plan
 from sulcnet.records.splits import Splits
 from sulcnet.runs.folders import read_cases
 
-STRONG = AugmentOptions(**{f"{name}_probability": 1.0 for name in ("rotation", "scale", "noise", "blur", "gamma", "bias")})
+STRONG = AugmentOptions(
+    **{
+        f"{name}_probability": 1.0
+        for name in ("rotation", "scale", "noise", "blur", "gamma", "bias")
+    }
+)
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     _, folders = prepared_cohort(tmp_path_factory.mktemp("cohort"), patch=(16, 24, 16))
     plan, place = load_plan(folders.plans, "3d"), folders.prepared("3d")
-    return [(place, case) for case in read_cases(place, Splits.load(folders.splits).holdout.train, plan)], plan
+    return [
+        (place, case)
+        for case in read_cases(place, Splits.load(folders.splits).holdout.train, plan)
+    ], plan
 
 
 def source(prepared, **changes) -> ImageSource:
     cases, plan = prepared
     given = {"seed": 0, "augment": None, "corruption": None, **changes}
-    return ImageSource(given.pop("cases", cases), given.pop("plan", plan), plan.network(None), **given)
+    return ImageSource(
+        given.pop("cases", cases), given.pop("plan", plan), plan.network(None), **given
+    )
 
 
 def test_samples_depend_on_seed_step_and_slot_alone(prepared):
     one, two = (source(prepared, augment=STRONG, corruption=STRONG, views=2) for _ in range(2))
-    two.sample(3, 1, 2)                                      # what was drawn before changes nothing
+    two.sample(3, 1, 2)  # what was drawn before changes nothing
     for a, b in zip(one.sample(5, 0, 2), two.sample(5, 0, 2)):
         np.testing.assert_array_equal(a, b)
-    assert not np.array_equal(source(prepared, seed=1).sample(5, 0, 2).image, source(prepared).sample(5, 0, 2).image)
+    assert not np.array_equal(
+        source(prepared, seed=1).sample(5, 0, 2).image, source(prepared).sample(5, 0, 2).image
+    )
 
 
 def test_workers_and_starting_point_do_not_change_batches(prepared):
@@ -52,9 +64,18 @@ def test_workers_and_starting_point_do_not_change_batches(prepared):
 def test_a_batch_has_the_shapes_it_promises(prepared):
     batch = next(image_batches(source(prepared, views=2), 3, 0, 0)).to(torch.device("cpu"))
     assert batch.image.shape == batch.corrupted.shape == (6, 1, 16, 24, 16)
-    assert batch.inside.shape == (6, 1, 16, 24, 16) and batch.range.shape == (6, 1, 2) and batch.place.shape == (6, 3, 2)
-    assert batch.label.shape == (6, 16, 24, 16) and batch.label.dtype == batch.case.dtype == torch.int64
-    assert torch.equal(batch.case[0::2], batch.case[1::2]) and len(batch.case[0::2].unique()) == 3
+    assert (
+        batch.inside.shape == (6, 1, 16, 24, 16)
+        and batch.range.shape == (6, 1, 2)
+        and batch.place.shape == (6, 3, 2)
+    )
+    assert (
+        batch.label.shape == (6, 16, 24, 16)
+        and batch.label.dtype == batch.case.dtype == torch.int64
+    )
+    assert (
+        torch.equal(batch.case[0::2], batch.case[1::2]) and len(batch.case[0::2].unique()) == 3
+    )
     assert torch.equal(batch.image, batch.corrupted)
 
 
@@ -69,7 +90,11 @@ def test_views_overlap_by_half_along_every_axis_and_are_not_all_alike(prepared):
     drawn, shifts = source(prepared, views=2), []
     for index in range(40):
         place = drawn.sample(index, 0, 1).place
-        shared = np.minimum(place[0, :, 1], place[1, :, 1]) - np.maximum(place[0, :, 0], place[1, :, 0]) + 1
+        shared = (
+            np.minimum(place[0, :, 1], place[1, :, 1])
+            - np.maximum(place[0, :, 0], place[1, :, 0])
+            + 1
+        )
         assert (shared >= np.array(drawn.patch) / 2).all()
         shifts.append(tuple(place[1, :, 0] - place[0, :, 0]))
     assert len(set(shifts)) > 10
@@ -83,8 +108,12 @@ def test_without_draws_a_view_is_a_piece_of_the_volume_and_its_label(prepared):
         sample = drawn.fixed(index)
         low = sample.place[0, :, 0].astype(int)
         box = tuple(slice(a, a + b) for a, b in zip(low, drawn.patch))
-        np.testing.assert_array_equal(sample.image[0], read_array(folder / f"{case.id}.b2nd")[(slice(None), *box)])
-        np.testing.assert_array_equal(sample.label[0], read_array(folder / f"{case.id}_seg.b2nd")[box])
+        np.testing.assert_array_equal(
+            sample.image[0], read_array(folder / f"{case.id}.b2nd")[(slice(None), *box)]
+        )
+        np.testing.assert_array_equal(
+            sample.label[0], read_array(folder / f"{case.id}_seg.b2nd")[box]
+        )
 
 
 def test_corruption_leaves_the_target_clean_and_space_alone(prepared):
@@ -119,11 +148,15 @@ def test_foreground_leaves_out_exact_background_but_keeps_the_rim_of_labels(prep
     inside = np.ones((16, 24, 16), np.int8)
     assert drawn._inside(image, inside).sum() == 1
     drawn.label_like = (True,)
-    assert drawn._inside(image, inside).sum() == 25          # two voxels around it, by faces
+    assert drawn._inside(image, inside).sum() == 25  # two voxels around it, by faces
 
 
 def test_ranges_are_of_the_foreground_and_never_empty():
-    stripped = np.concatenate([np.zeros(1000), np.linspace(1, 3, 1001)]).reshape(3, 23, 29).astype(np.float32)
+    stripped = (
+        np.concatenate([np.zeros(1000), np.linspace(1, 3, 1001)])
+        .reshape(3, 23, 29)
+        .astype(np.float32)
+    )
     low, high = foreground_range(stripped, Normalisation("zscore"))
     assert (low, high) == pytest.approx((1.01, 2.99), abs=0.01)
     assert foreground_range(stripped, Normalisation("labels", maximum=3)) == (0.0, 1.0)
@@ -133,7 +166,7 @@ def test_ranges_are_of_the_foreground_and_never_empty():
 
 def test_prepared_cases_keep_their_range(prepared):
     for _, case in prepared[0]:
-        (low, high), = case.ranges
+        ((low, high),) = case.ranges
         assert -4 < low < high < 6
     with pytest.raises(ModelError, match="ranges"):
         prepared[0][0][1].replace(ranges=((1.0, 1.0),))
@@ -141,7 +174,9 @@ def test_prepared_cases_keep_their_range(prepared):
 
 def test_options_are_taken_apart():
     assert spatial(STRONG).noise_probability == 0 and spatial(STRONG).rotation_probability == 1
-    assert intensity(STRONG).rotation_probability == 0 and intensity(STRONG).noise_probability == 1
+    assert (
+        intensity(STRONG).rotation_probability == 0 and intensity(STRONG).noise_probability == 1
+    )
     assert spatial(None) == AugmentOptions.off()
 
 

@@ -15,7 +15,9 @@ from sulcnet.errors import DataError, EnvironmentFault
 from sulcnet.io.files import endings
 
 SHAPE = (7, 5, 4)
-AFFINE = np.array([[-1.1, 0.2, 0, 30], [0.1, 0.9, 0.3, -20], [0, -0.2, 2.5, 10.5], [0, 0, 0, 1]])
+AFFINE = np.array(
+    [[-1.1, 0.2, 0, 30], [0.1, 0.9, 0.3, -20], [0, -0.2, 2.5, 10.5], [0, 0, 0, 1]]
+)
 
 
 def values(shape=SHAPE):
@@ -26,12 +28,16 @@ def classes(shape=SHAPE):
     return (np.arange(np.prod(shape)).reshape(shape) % 3).astype(np.uint8)
 
 
-def stored(path, data, kind=nib.Nifti1Image, endianness="<", sform=2, qform=0, unit="mm", affine=AFFINE):
+def stored(
+    path, data, kind=nib.Nifti1Image, endianness="<", sform=2, qform=0, unit="mm", affine=AFFINE
+):
     """Write a NIfTI file with nibabel alone and give its path."""
     header = kind.header_class(endianness=endianness)
     header.set_data_dtype(data.dtype)
     image = kind(data, None, header)
-    image.header.set_zooms((*np.linalg.norm(affine[:3, :3], axis=0), *[1] * (data.ndim - 3))[: data.ndim])
+    image.header.set_zooms(
+        (*np.linalg.norm(affine[:3, :3], axis=0), *[1] * (data.ndim - 3))[: data.ndim]
+    )
     image.header.set_qform(affine, qform)
     image.header.set_sform(affine, sform)
     image.header.set_xyzt_units(unit)
@@ -49,7 +55,11 @@ def test_reads_what_nibabel_reads(tmp_path, kind, endianness, dtype):
     ending = ".img" if kind is nib.Nifti1Pair else ".nii.gz"
     path = stored(tmp_path / f"a{ending}", values().astype(dtype), kind, endianness)
     image, reference = io.read_image(path), nib.load(path)
-    assert image.data.dtype == np.float32 and image.data.dtype.isnative and image.data.flags.c_contiguous
+    assert (
+        image.data.dtype == np.float32
+        and image.data.dtype.isnative
+        and image.data.flags.c_contiguous
+    )
     assert np.array_equal(image.data, reference.get_fdata(dtype=np.float32))
     assert np.array_equal(image.affine, reference.affine)
     assert np.allclose(image.spacing, np.linalg.norm(AFFINE[:3, :3], axis=0))
@@ -66,9 +76,11 @@ def test_applies_the_stored_scale(tmp_path):
 
 def test_a_scale_without_its_offset_is_a_damaged_header(tmp_path):
     raw = bytearray(stored(tmp_path / "a.nii", values()).read_bytes())
-    raw[112:120] = np.array([2, np.nan], "<f4").tobytes()           # scl_slope, scl_inter
+    raw[112:120] = np.array([2, np.nan], "<f4").tobytes()  # scl_slope, scl_inter
     (tmp_path / "a.nii").write_bytes(raw)
-    with pytest.raises(DataError, match="damaged NIfTI header: Valid slope but invalid intercept"):
+    with pytest.raises(
+        DataError, match="damaged NIfTI header: Valid slope but invalid intercept"
+    ):
         io.read_image(tmp_path / "a.nii")
 
 
@@ -102,7 +114,10 @@ def damaged_files(folder):
     unset[80:92] = np.array([0, np.nan, 1], "<f4").tobytes()  # ... and no voxel size
     contents = {
         "empty.nii.gz": (b"", "0 bytes"),
-        "lfs.nii.gz": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n", "git-LFS"),
+        "lfs.nii.gz": (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n",
+            "git-LFS",
+        ),
         "annex.nii.gz": (b"../.git/annex/objects/aa/bb/MD5E-s1--0.nii.gz", "git-annex"),
         "text.nii": (b"not an image, but long enough to hold a header. " * 10, "not a NIfTI"),
         "analyze.hdr": (raw[:344] + bytes(4), "ANALYZE"),
@@ -155,10 +170,14 @@ def test_truncation_is_an_error_in_every_format(tmp_path, ending):
 
 def test_header_says_whether_orientation_is_known(tmp_path):
     known = io.read_image(stored(tmp_path / "a.nii", values(), sform=1)).header
-    unknown = io.read_image(stored(tmp_path / "b.nii", values(), sform=0, qform=0, unit="unknown")).header
+    unknown = io.read_image(
+        stored(tmp_path / "b.nii", values(), sform=0, qform=0, unit="unknown")
+    ).header
     assert known.oriented and not unknown.oriented
     assert (known.unit, unknown.unit) == ("mm", "unknown")
-    assert np.array_equal(io.read_image(tmp_path / "b.nii").affine, nib.load(tmp_path / "b.nii").affine)
+    assert np.array_equal(
+        io.read_image(tmp_path / "b.nii").affine, nib.load(tmp_path / "b.nii").affine
+    )
 
 
 def test_header_measures_how_far_sform_and_qform_disagree(tmp_path):
@@ -191,7 +210,8 @@ def test_an_image_survives_the_way_to_a_worker(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "highest, dtype", [(2, np.uint8), (255, np.uint8), (256, np.int16), (12175, np.int16), (70000, np.int32)]
+    "highest, dtype",
+    [(2, np.uint8), (255, np.uint8), (256, np.int16), (12175, np.int16), (70000, np.int32)],
 )
 @pytest.mark.parametrize("kind", [np.int32, np.float32, np.float64])
 def test_labels_take_the_smallest_type(tmp_path, highest, dtype, kind):
@@ -216,7 +236,17 @@ def test_a_value_that_is_no_class_is_named_with_its_place(tmp_path, value):
 
 # ---- writing -------------------------------------------------------------------------------------------------------
 
-KEPT = ("dim", "pixdim", "xyzt_units", "sform_code", "qform_code", "srow_x", "srow_y", "srow_z", "quatern_b")
+KEPT = (
+    "dim",
+    "pixdim",
+    "xyzt_units",
+    "sform_code",
+    "qform_code",
+    "srow_x",
+    "srow_y",
+    "srow_z",
+    "quatern_b",
+)
 
 
 def assert_written_like(source, folder, image):
@@ -238,8 +268,12 @@ def assert_written_like(source, folder, image):
 
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image, nib.Nifti1Pair])
 @pytest.mark.parametrize("endianness", ["<", ">"])
-@pytest.mark.parametrize("sform, qform, unit", [(2, 0, "mm"), (0, 1, "unknown"), (4, 3, "mm"), (0, 0, "micron")])
-def test_outputs_keep_the_input_s_grid_codes_and_units(tmp_path, kind, endianness, sform, qform, unit):
+@pytest.mark.parametrize(
+    "sform, qform, unit", [(2, 0, "mm"), (0, 1, "unknown"), (4, 3, "mm"), (0, 0, "micron")]
+)
+def test_outputs_keep_the_input_s_grid_codes_and_units(
+    tmp_path, kind, endianness, sform, qform, unit
+):
     ending = ".hdr" if kind is nib.Nifti1Pair else ".nii.gz"
     source = stored(tmp_path / f"a{ending}", values(), kind, endianness, sform, qform, unit)
     assert_written_like(source, tmp_path, io.read_image(source))
@@ -265,10 +299,14 @@ def test_every_format_can_follow_every_other(tmp_path, source, ending):
     first = io.read_image(stored(tmp_path / "a.nii.gz", values()))
     io.write_map(tmp_path / f"b{source}", first.data, first)
     image = io.read_image(tmp_path / f"b{source}")
-    assert np.array_equal(image.data, first.data) and np.allclose(image.affine, first.affine, atol=1e-5)
+    assert np.array_equal(image.data, first.data) and np.allclose(
+        image.affine, first.affine, atol=1e-5
+    )
     io.write_mask(tmp_path / f"c{ending}", classes(), image)
     mask = io.read_label(tmp_path / f"c{ending}")
-    assert np.array_equal(mask.data, classes()) and np.allclose(mask.affine, image.affine, atol=1e-5)
+    assert np.array_equal(mask.data, classes()) and np.allclose(
+        mask.affine, image.affine, atol=1e-5
+    )
     if source == ending:
         assert np.array_equal(mask.affine, image.affine)
 
@@ -300,7 +338,11 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
 def test_a_grid_alone_is_enough_to_write_on(tmp_path):
     io.write_mask(tmp_path / "a.nii.gz", classes(), io.Grid(SHAPE, AFFINE))
     written = io.read_label(tmp_path / "a.nii.gz")
-    assert np.array_equal(written.data, classes()) and np.allclose(written.affine, AFFINE, atol=1e-6) and written.header.oriented
+    assert (
+        np.array_equal(written.data, classes())
+        and np.allclose(written.affine, AFFINE, atol=1e-6)
+        and written.header.oriented
+    )
     with pytest.raises(DataError, match="7 x 5 x 3.*7 x 5 x 4"):
         io.write_map(tmp_path / "b.nii.gz", values((7, 5, 3)), io.Grid(SHAPE, AFFINE))
 
@@ -319,7 +361,9 @@ def test_wrong_outputs_are_refused(tmp_path):
 
 def test_nothing_heavy_is_imported_before_it_is_needed():
     code = "import sys, sulcnet.io, sulcnet.geometry; print({'torch', 'nibabel', 'SimpleITK'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert done.stdout.strip() == "set()"
 
 
@@ -393,7 +437,11 @@ WITHOUT_ORIENTATION = {"damaged/no_orientation.nii.gz", "odd_headers/minimal.nii
 @pytest.mark.real_data
 def test_no_nasty_file_is_forgotten():
     folder = real_data("nasty")
-    found = {f"{path.parent.name}/{path.name}" for path in folder.glob("*/*") if path.parent.name != "orientations48"}
+    found = {
+        f"{path.parent.name}/{path.name}"
+        for path in folder.glob("*/*")
+        if path.parent.name != "orientations48"
+    }
     assert found == set(NASTY)
 
 
@@ -410,12 +458,16 @@ def test_every_nasty_file_is_read_or_refused_clearly(name, tmp_path):
     assert image.header.oriented is (name not in WITHOUT_ORIENTATION)
     if image.data.size > 20_000_000:  # seconds and a gigabyte for nothing new
         return
-    if path.suffix == ".mha" or name == "damaged/plain_named_gz.nii.gz":  # nibabel reads neither
+    if (
+        path.suffix == ".mha" or name == "damaged/plain_named_gz.nii.gz"
+    ):  # nibabel reads neither
         return
     reference = nib.load(path)
     with np.errstate(all="ignore"):
         expected = reference.get_fdata(dtype=np.float64).astype(np.float32).reshape(image.shape)
-    assert np.array_equal(image.data, expected, equal_nan=True) and np.array_equal(image.affine, reference.affine)
+    assert np.array_equal(image.data, expected, equal_nan=True) and np.array_equal(
+        image.affine, reference.affine
+    )
     assert_written_like(path, tmp_path, image)
 
 
@@ -433,12 +485,21 @@ def test_every_nasty_file_is_a_label_or_says_why_not(name):
 @pytest.mark.real_data
 def test_facts_of_nasty_files_that_verify_reports():
     damaged = real_data("nasty") / "damaged"
-    assert io.read_image(damaged / "sform_qform_differ_float64.nii.gz").header.sform_qform_disagree_mm > 10
-    assert io.non_finite(io.read_image(damaged / "nan_inf.nii.gz")) == 660  # files.tsv counts the 659 NaN and one Inf
+    assert (
+        io.read_image(
+            damaged / "sform_qform_differ_float64.nii.gz"
+        ).header.sform_qform_disagree_mm
+        > 10
+    )
+    assert (
+        io.non_finite(io.read_image(damaged / "nan_inf.nii.gz")) == 660
+    )  # files.tsv counts the 659 NaN and one Inf
 
 
 def test_the_endings_are_found_once_not_for_every_image(monkeypatch):
     """It parses a file per format: 3,000 images took most of a minute to list."""
-    assert endings()[0] == max(endings(), key=len) and {".nii.gz", ".mgz", ".nrrd"} <= set(endings())
+    assert endings()[0] == max(endings(), key=len) and {".nii.gz", ".mgz", ".nrrd"} <= set(
+        endings()
+    )
     monkeypatch.setattr(plugins, "names", None)
     assert ".nii" in endings()

@@ -30,7 +30,7 @@ from sulcnet.runs import train as training
 from sulcnet.training import checkpoint
 from sulcnet.training.signals import Stopped, stop_request
 
-STEP = 3                                # at which something happens in these tests
+STEP = 3  # at which something happens in these tests
 MB = 10**6
 
 
@@ -44,8 +44,16 @@ class Source:
         if self.act and step == STEP:
             self.act()
         image = np.full((1, 1, *(self.size,) * 3), step, np.float32)
-        targets = {"segmentation": image[:, 0].astype(np.int16), "classification": np.array([0])}
-        return Sample(image, np.zeros((1, 3, 2), np.float32), targets, dict.fromkeys(targets, np.ones(1, np.float32)))
+        targets = {
+            "segmentation": image[:, 0].astype(np.int16),
+            "classification": np.array([0]),
+        }
+        return Sample(
+            image,
+            np.zeros((1, 3, 2), np.float32),
+            targets,
+            dict.fromkeys(targets, np.ones(1, np.float32)),
+        )
 
     def case_of(self, step: int, slot: int, batch: int):
         return type("Case", (), {"id": f"sub-{step}"})
@@ -88,18 +96,36 @@ def drawn_to(source: Source, workers: int, steps: int = STEP + 1) -> list[int]:
 
 # ---- shared memory --------------------------------------------------------------------
 
-@pytest.mark.parametrize("workers, free, share", [
-    (2, None, (2, 4)), (2, 1000 * MB, (2, 4)), (2, 100 * MB, (2, 4)), (2, 99 * MB, (2, 3)), (2, 40 * MB, (2, 1)),
-    (2, 39 * MB, (1, 1)), (8, 64 * MB, (4, 1)), (2, 29 * MB, (0, 0)), (2, 0, (0, 0)), (0, 1000 * MB, (0, 0)),
-])
+
+@pytest.mark.parametrize(
+    "workers, free, share",
+    [
+        (2, None, (2, 4)),
+        (2, 1000 * MB, (2, 4)),
+        (2, 100 * MB, (2, 4)),
+        (2, 99 * MB, (2, 3)),
+        (2, 40 * MB, (2, 1)),
+        (2, 39 * MB, (1, 1)),
+        (8, 64 * MB, (4, 1)),
+        (2, 29 * MB, (0, 0)),
+        (2, 0, (0, 0)),
+        (0, 1000 * MB, (0, 0)),
+    ],
+)
 def test_workers_fit_into_shared_memory(workers, free, share):
     found = fitting(workers, 10 * MB, 2, free)
     assert found == Share(*share)
-    assert free is None or not found.workers or (found.workers * found.prefetched + 2) * 10 * MB <= free
+    assert (
+        free is None
+        or not found.workers
+        or (found.workers * found.prefetched + 2) * 10 * MB <= free
+    )
 
 
 @pytest.mark.parametrize("free, workers", [(34 * 4096, 2), (19 * 4096, 1), (17 * 4096, 0)])
-def test_too_little_shared_memory_is_said_with_the_flag_and_drawing_goes_on(free, workers, monkeypatch, caplog):
+def test_too_little_shared_memory_is_said_with_the_flag_and_drawing_goes_on(
+    free, workers, monkeypatch, caplog
+):
     """A batch of 2 x 8^3 voxels is six tensors of a page each; two batches are held."""
     monkeypatch.setattr(_workers, "free_bytes", lambda: free)
     with caplog.at_level(logging.WARNING, "sulcnet"):
@@ -134,28 +160,53 @@ sys.exit(Command("Draw.", lambda parser: None, run, name="sulcnet_draw")([]))
 """
 
 
-@pytest.mark.parametrize("how, code, out, err", [
-    ("looking", 0, " ".join(map(str, range(20))), "--shm-size 8g"), ("blind", 3, "", "--shm-size 8g"),
-])
+@pytest.mark.parametrize(
+    "how, code, out, err",
+    [
+        ("looking", 0, " ".join(map(str, range(20))), "--shm-size 8g"),
+        ("blind", 3, "", "--shm-size 8g"),
+    ],
+)
 def test_one_megabyte_of_shared_memory_neither_hangs_nor_dies_unexplained(how, code, out, err):
     """For real: a batch of 0.4 MB, of which two workers would have eight ready."""
-    small = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"', "sh"]
-    if not shutil.which("unshare") or subprocess.run([*small, "true"], capture_output=True).returncode:
+    small = [
+        "unshare",
+        "-rm",
+        "sh",
+        "-c",
+        'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"',
+        "sh",
+    ]
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*small, "true"], capture_output=True).returncode
+    ):
         pytest.skip("no small /dev/shm can be made here")
-    paths = os.pathsep.join((str(Path(__file__).parent), str(Path(training.__file__).parents[2])))
-    found = subprocess.run([*small, sys.executable, "-c", SMALL, how], capture_output=True, text=True,
-                           timeout=30, env={**os.environ, "PYTHONPATH": paths})
+    paths = os.pathsep.join(
+        (str(Path(__file__).parent), str(Path(training.__file__).parents[2]))
+    )
+    found = subprocess.run(
+        [*small, sys.executable, "-c", SMALL, how],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
     assert (found.returncode, found.stdout.strip()) == (code, out), found.stderr
     assert err in found.stderr and "Traceback" not in found.stderr
 
 
 # ---- errors and signals --------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("act, kind, message, hint", [
-    (refuse, DataError, "sub-3.b2nd is broken.", "Prepare it again."),
-    (stumble, CaseFailed, "'sub-3': ValueError: an axis is missing", "--debug"),
-])
+@pytest.mark.parametrize(
+    "act, kind, message, hint",
+    [
+        (refuse, DataError, "sub-3.b2nd is broken.", "Prepare it again."),
+        (stumble, CaseFailed, "'sub-3': ValueError: an axis is missing", "--debug"),
+    ],
+)
 def test_an_error_arrives_as_it_was_raised_or_with_its_case(workers, act, kind, message, hint):
     with pytest.raises(SulcnetError) as caught:
         drawn_to(Source(act), workers)
@@ -163,11 +214,14 @@ def test_an_error_arrives_as_it_was_raised_or_with_its_case(workers, act, kind, 
     assert hint in caught.value.hint and act.__name__ in caught.value.trace
 
 
-@pytest.mark.parametrize("number, kind, code, words", [
-    (signal.SIGKILL, OutOfMemory, 6, ["SIGKILL (memory ran out?)", " GB", "-np"]),
-    (signal.SIGBUS, EnvironmentFault, 3, ["SIGBUS", "/dev/shm", "--shm-size 8g"]),
-    (signal.SIGSEGV, EnvironmentFault, 3, ["SIGSEGV"]),
-])
+@pytest.mark.parametrize(
+    "number, kind, code, words",
+    [
+        (signal.SIGKILL, OutOfMemory, 6, ["SIGKILL (memory ran out?)", " GB", "-np"]),
+        (signal.SIGBUS, EnvironmentFault, 3, ["SIGBUS", "/dev/shm", "--shm-size 8g"]),
+        (signal.SIGSEGV, EnvironmentFault, 3, ["SIGSEGV"]),
+    ],
+)
 def test_a_worker_that_is_ended_ends_the_run_with_its_reason(number, kind, code, words):
     with pytest.raises(kind) as caught:
         drawn_to(Source(partial(die, number)), 2)
@@ -197,13 +251,14 @@ def test_a_signal_ends_a_wait_and_nothing_else():
         with pytest.raises(Stopped), request.waiting():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(20)
-        os.kill(os.getpid(), signal.SIGTERM)                # not while it waits: noted, as before
+        os.kill(os.getpid(), signal.SIGTERM)  # not while it waits: noted, as before
         assert request.name == "SIGTERM"
         with pytest.raises(Stopped), request.waiting():
             pytest.fail("asked to stop, it waits for nothing more")
 
 
 # ---- a run --------------------------------------------------------------------
+
 
 class Acting:
     """A source of a run that does something at one step."""
@@ -249,7 +304,9 @@ def weights(run) -> dict:
     return checkpoint.load(run.checkpoint("final"))["modules"]
 
 
-def test_a_stop_signal_ends_the_wait_and_the_run_continues_with_the_same_bits(fresh, tmp_path, monkeypatch):
+def test_a_stop_signal_ends_the_wait_and_the_run_continues_with_the_same_bits(
+    fresh, tmp_path, monkeypatch
+):
     expected = weights(train(*fresh, epochs=2))
     shutil.rmtree(fresh[0].results)
     mark, pid = tmp_path / "mark", os.getpid()
@@ -264,7 +321,9 @@ def test_a_stop_signal_ends_the_wait_and_the_run_continues_with_the_same_bits(fr
         patch.setattr(training, "batches", acting(partial(hang, mark)))
         patch.setattr(_workers, "GRACE", 0.5)
         stopper.start()
-        with pytest.raises(Interrupted, match=f"SIGTERM after step {STEP}; the run is saved") as caught:
+        with pytest.raises(
+            Interrupted, match=f"SIGTERM after step {STEP}; the run is saved"
+        ) as caught:
             train(*fresh, epochs=2)
     stopper.join()
     assert caught.value.exit_code == 130 and saved_step(fresh) == STEP and not active_children()
@@ -332,14 +391,26 @@ def tell(source, step):
 def test_loader_workers_import_neither_networks_nor_methods(prepared, tmp_path):
     """Also where the options of a strategy, whose module has networks, say how to augment."""
     workspace, folders = prepared
-    places = [str(workspace.raw), str(workspace.preprocessed), str(workspace.results), folders.name]
+    places = [
+        str(workspace.raw),
+        str(workspace.preprocessed),
+        str(workspace.results),
+        folders.name,
+    ]
     (tmp_path / "probe.py").write_text(PROBE)
     paths = os.pathsep.join(map(str, (Path(training.__file__).parents[2], tmp_path)))
-    found = subprocess.run([sys.executable, "-c", LIGHT, *places], capture_output=True, text=True, timeout=60,
-                           env={**os.environ, "PYTHONPATH": paths})
+    found = subprocess.run(
+        [sys.executable, "-c", LIGHT, *places],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
     assert found.returncode == 0, found.stderr
     modules = found.stdout.split()
     assert "torch" in modules and "sulcnet.data.patches" in modules
     heavy = ("networks", "tuning", "pretraining", "runs", "training")
     assert "monai" not in modules
-    assert not [name for name in modules if name.startswith(tuple(f"sulcnet.{room}" for room in heavy))]
+    assert not [
+        name for name in modules if name.startswith(tuple(f"sulcnet.{room}" for room in heavy))
+    ]

@@ -60,6 +60,8 @@ def test_no_bar_without_a_terminal_or_when_quiet(monkeypatch):
     items = [1, 2]
     assert log.progress(items) is items
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    assert list(log.progress(items, label="prepare")) == items and log.progress(items) is not items
+    assert (
+        list(log.progress(items, label="prepare")) == items and log.progress(items) is not items
+    )
     log.start(quiet=True)
     assert log.progress(items) is items

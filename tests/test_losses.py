@@ -21,7 +21,9 @@ def batch(ndim, classes=3, items=3):
 def voxels(logits, target, labelled):
     """Yield (probabilities per class, label) of every voxel that counts."""
     for item in range(len(target)):
-        for place in torch.cartesian_prod(*[torch.arange(size) for size in target.shape[1:]]).tolist():
+        for place in torch.cartesian_prod(
+            *[torch.arange(size) for size in target.shape[1:]]
+        ).tolist():
             label = int(target[(item, *place)])
             if labelled[item] and label >= 0:
                 powers = [math.exp(logits[(item, k, *place)]) for k in range(logits.shape[1])]
@@ -40,7 +42,9 @@ def slow_dice(logits, target, labelled):
 
 
 def slow_entropy(logits, target, labelled):
-    terms = [-math.log(probability[label]) for probability, label in voxels(logits, target, labelled)]
+    terms = [
+        -math.log(probability[label]) for probability, label in voxels(logits, target, labelled)
+    ]
     return sum(terms) / len(terms)
 
 
@@ -86,8 +90,12 @@ def test_dice_sums_over_the_batch_not_per_item():
     target = torch.zeros(2, 8, 8, dtype=torch.long)
     target[0] = 1
     logits = 200.0 * torch.nn.functional.one_hot(target, 2).movedim(-1, 1)
-    logits[1, :, 0, 0] = logits[1, :, 0, 0].flip(0)          # one false voxel in the item without the structure
-    assert dice(logits, target, torch.ones(2)).value().item() == pytest.approx(1 - 129 / 130, abs=1e-6)
+    logits[1, :, 0, 0] = logits[1, :, 0, 0].flip(
+        0
+    )  # one false voxel in the item without the structure
+    assert dice(logits, target, torch.ones(2)).value().item() == pytest.approx(
+        1 - 129 / 130, abs=1e-6
+    )
 
 
 def test_losses_are_in_fp32_under_autocast():
@@ -95,7 +103,9 @@ def test_losses_are_in_fp32_under_autocast():
     plain = dice_ce(logits.float(), target, labelled)
     with torch.autocast("cpu", torch.bfloat16):
         cast = dice_ce(logits.float(), target, labelled)
-    assert cast.numerator.dtype == torch.float32 and torch.equal(plain.numerator, cast.numerator)
+    assert cast.numerator.dtype == torch.float32 and torch.equal(
+        plain.numerator, cast.numerator
+    )
     assert dice_ce(logits.bfloat16(), target, labelled).numerator.dtype == torch.float32
 
 

@@ -19,7 +19,7 @@ from sulcnet.networks.heads import SegmentationHead
 from sulcnet.records.network_spec import NetworkSpec
 
 NAMES = plugins.names("networks", "NETWORK")
-TINY = {                                                      # features, patch
+TINY = {  # features, patch
     "swin_unetr_24": (12, (64, 32, 32)),
     "swin_unetr_12": (12, (64, 32, 32)),
     "dd_unet": (4, (16, 8, 8)),
@@ -51,8 +51,13 @@ def test_shapes_and_reductions_are_as_declared(name, ndim):
         (features.encoder, network.encoder_channels, network.encoder_reductions),
         (features.decoder, network.decoder_channels, network.decoder_reductions),
     ):
-        sizes = [tuple(voxels // step for voxels, step in zip(patch, reduction)) for reduction in reductions]
-        assert [tuple(one.shape) for one in maps] == [(1, width, *size) for width, size in zip(channels, sizes)]
+        sizes = [
+            tuple(voxels // step for voxels, step in zip(patch, reduction))
+            for reduction in reductions
+        ]
+        assert [tuple(one.shape) for one in maps] == [
+            (1, width, *size) for width, size in zip(channels, sizes)
+        ]
     assert network.decoder_reductions[-1] == (1,) * ndim
     assert network.encoder_reductions[-1] == family(name).divisor(spec)
 
@@ -69,7 +74,9 @@ def test_stages_hold_every_parameter_once_and_in_execution_order(name, ndim):
 
     ran = []
     for index, stage in enumerate(stages):
-        for layer in (layer for module in stage.modules for layer in module.modules() if layer._parameters):
+        for layer in (
+            layer for module in stage.modules for layer in module.modules() if layer._parameters
+        ):
             layer.register_forward_hook(lambda *_, index=index: ran.append(index))
     with torch.no_grad():
         network(torch.randn(1, 2, *patch))
@@ -84,7 +91,9 @@ def test_a_training_step_runs_on_fake_tensors(name, ndim):
     head = faked(mode, SegmentationHead(spec.features, 3, ndim))
     with mode:
         logits = head(network(torch.randn(2, 2, *patch)).decoder[-1])
-        dice_ce(logits, torch.zeros(2, *patch, dtype=torch.long), torch.ones(2)).value().backward()
+        dice_ce(
+            logits, torch.zeros(2, *patch, dtype=torch.long), torch.ones(2)
+        ).value().backward()
         assert all(p.grad is not None for p in (*network.parameters(), *head.parameters()))
 
 
@@ -132,7 +141,9 @@ def test_a_batch_that_runs_twice_is_counted_once():
         found.append(dict(network.named_buffers()))
     plain, again = found
     assert all(torch.equal(again[name], value) for name, value in plain.items())
-    assert all(value == 1 for name, value in again.items() if name.endswith("num_batches_tracked"))
+    assert all(
+        value == 1 for name, value in again.items() if name.endswith("num_batches_tracked")
+    )
 
 
 def test_a_stage_runs_again_as_often_as_it_is_asked_to():
@@ -141,7 +152,10 @@ def test_a_stage_runs_again_as_often_as_it_is_asked_to():
     network.recompute = "stages"
     loss = network(torch.randn(1, 2, *patch)).decoder[-1].square().mean()
     first = torch.autograd.grad(loss, list(network.parameters()), retain_graph=True)
-    assert all(torch.equal(one, two) for one, two in zip(first, torch.autograd.grad(loss, list(network.parameters()))))
+    assert all(
+        torch.equal(one, two)
+        for one, two in zip(first, torch.autograd.grad(loss, list(network.parameters())))
+    )
 
 
 def test_recomputed_stages_keep_autocast():
@@ -154,7 +168,9 @@ def test_recomputed_stages_keep_autocast():
             last = network(image).decoder[-1]
         last.float().square().mean().backward()
         found.append([last, *(p.grad for p in network.parameters())])
-    assert found[0][0].dtype == torch.bfloat16 and all(torch.equal(one, two) for one, two in zip(*found))
+    assert found[0][0].dtype == torch.bfloat16 and all(
+        torch.equal(one, two) for one, two in zip(*found)
+    )
 
 
 def test_a_pass_without_its_backward_pass_leaves_nothing_behind():
@@ -172,17 +188,30 @@ def test_a_pass_without_its_backward_pass_leaves_nothing_behind():
 @every
 def test_the_smallest_patch_is_divisible_and_leaves_the_bottleneck_several_voxels(name, ndim):
     whole = family(name)
-    spec = whole.topology(ndim, 1, whole.features, (whole.smallest_patch,) * ndim, (1.0,) * ndim)
-    assert all(whole.smallest_patch % step == 0 and whole.smallest_patch > step for step in whole.divisor(spec))
+    spec = whole.topology(
+        ndim, 1, whole.features, (whole.smallest_patch,) * ndim, (1.0,) * ndim
+    )
+    assert all(
+        whole.smallest_patch % step == 0 and whole.smallest_patch > step
+        for step in whole.divisor(spec)
+    )
 
 
 @pytest.mark.parametrize(
     "name, ndim, parameters",
-    [("swin_unetr_24", 3, 15_702_954), ("swin_unetr_12", 3, 4_078_038), ("dd_unet", 3, 2_974_688), ("unet_bn", 2, 2_434_720)],
+    [
+        ("swin_unetr_24", 3, 15_702_954),
+        ("swin_unetr_12", 3, 4_078_038),
+        ("dd_unet", 3, 2_974_688),
+        ("unet_bn", 2, 2_434_720),
+    ],
 )
 def test_parameters_are_those_of_the_methods_table(name, ndim, parameters):
     whole = family(name)
-    assert count(build(whole.topology(ndim, 1, whole.features, (64,) * ndim, (1.0,) * ndim))) == parameters
+    assert (
+        count(build(whole.topology(ndim, 1, whole.features, (64,) * ndim, (1.0,) * ndim)))
+        == parameters
+    )
 
 
 def test_planning_with_any_network_needs_no_torch():
@@ -201,7 +230,9 @@ def test_swin_unetr_equals_monai_up_to_the_output_layer(ndim):
     network = seeded(spec)
     torch.manual_seed(0)
     theirs = monai.SwinUNETR(in_channels=2, out_channels=3, feature_size=12, spatial_dims=ndim)
-    weights = {key: value for key, value in theirs.state_dict().items() if not key.startswith("out.")}
+    weights = {
+        key: value for key, value in theirs.state_dict().items() if not key.startswith("out.")
+    }
     assert weights.keys() == network.state_dict().keys()
     assert all(torch.equal(weights[key], value) for key, value in network.state_dict().items())
     before_out = []
@@ -209,8 +240,10 @@ def test_swin_unetr_equals_monai_up_to_the_output_layer(ndim):
     image = torch.randn(1, 2, *patch)
     theirs(image)
     assert torch.equal(network(image).decoder[-1], before_out[0])
-    with torch.no_grad():                            # fused attention sums in another order
-        torch.testing.assert_close(network(image).decoder[-1], before_out[0], atol=1e-4, rtol=1e-4)
+    with torch.no_grad():  # fused attention sums in another order
+        torch.testing.assert_close(
+            network(image).decoder[-1], before_out[0], atol=1e-4, rtol=1e-4
+        )
 
 
 def test_swin_unetr_names_the_field_that_is_wrong():
@@ -250,13 +283,23 @@ def test_an_anisotropic_network_keeps_its_declared_shapes():
     spec = topology((8, 32, 32), (4.0, 1.0, 1.0), features=4)
     network = seeded(spec)
     features = network(torch.randn(1, 1, 8, 32, 32))
-    sizes = [tuple(size // step for size, step in zip((8, 32, 32), reduction)) for reduction in network.encoder_reductions]
+    sizes = [
+        tuple(size // step for size, step in zip((8, 32, 32), reduction))
+        for reduction in network.encoder_reductions
+    ]
     assert [tuple(one.shape[2:]) for one in features.encoder] == sizes
     assert features.decoder[-1].shape == (1, 4, 8, 32, 32)
 
 
 def test_channels_double_up_to_a_cap():
-    assert build(topology((128, 128, 128), (1.0,) * 3, features=32)).encoder_channels == (32, 64, 128, 256, 320, 320)
+    assert build(topology((128, 128, 128), (1.0,) * 3, features=32)).encoder_channels == (
+        32,
+        64,
+        128,
+        256,
+        320,
+        320,
+    )
 
 
 def test_residual_branches_start_at_zero():
@@ -282,8 +325,15 @@ def test_convlora_of_the_source_paper_would_train_the_counts_it_prints():
         layers = [layer for module in stage.modules for layer in module.modules()]
         convolutions = [layer for layer in layers if isinstance(layer, torch.nn.Conv2d)]
         blocks = [layer for layer in layers if type(layer).__name__ == "ResidualBlock"]
-        norms = [layer for block in blocks for layer in block.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
-        updates = sum(2 * prod(c.kernel_size) * (c.in_channels + c.out_channels) for c in convolutions)
+        norms = [
+            layer
+            for block in blocks
+            for layer in block.modules()
+            if isinstance(layer, torch.nn.BatchNorm2d)
+        ]
+        updates = sum(
+            2 * prod(c.kernel_size) * (c.in_channels + c.out_channels) for c in convolutions
+        )
         counts.append(updates + sum(count(norm) for norm in norms))
     assert counts == [3954, 7680, 15360, 30720]
     assert sum(counts) == 57_714

@@ -29,12 +29,17 @@ def crop_of(augmenter):
 def source(augmenter, channels=1, values=(0, 1, 3)):
     """Give a smooth random image (C, ...) as large as the augmenter reads, and a label of three values."""
     shape, rng = crop_of(augmenter), np.random.default_rng(0)
-    image = np.stack([gaussian_filter(rng.standard_normal(shape), 2) for _ in range(channels)]).astype(np.float32) * 10
+    image = (
+        np.stack(
+            [gaussian_filter(rng.standard_normal(shape), 2) for _ in range(channels)]
+        ).astype(np.float32)
+        * 10
+    )
     return image, np.array(values, np.int16)[np.digitize(image[0], [0.3, 0.9])]
 
 
 def centre(array, patch):
-    starts = np.subtract(array.shape[-len(patch):], patch) // 2
+    starts = np.subtract(array.shape[-len(patch) :], patch) // 2
     return array[(..., *map(slice, starts, starts + patch))]
 
 
@@ -58,7 +63,11 @@ def test_samples_have_the_patch_and_some_are_the_plain_crop(patch):
     plain = 0
     for new, mask in samples(augmenter, 40, channels=2):
         assert new.shape == (2, *patch) and new.dtype == np.float32 and np.isfinite(new).all()
-        assert mask.shape == patch and mask.dtype == label.dtype and set(np.unique(mask)) <= {0, 1, 3}
+        assert (
+            mask.shape == patch
+            and mask.dtype == label.dtype
+            and set(np.unique(mask)) <= {0, 1, 3}
+        )
         is_plain = np.array_equal(new, centre(image, patch))
         plain += is_plain and np.array_equal(mask, centre(label, patch))
     assert 0 < plain < 20
@@ -116,7 +125,9 @@ def test_tissues_alone_are_moved_only():
 
 @pytest.mark.parametrize("axes, signs", [((), {1}), ((0,), {-1, 1})])
 def test_left_stays_left_unless_mirroring_was_asked_for(axes, signs):
-    augmenter = build_augmenter(NNUNET.replace(mirror_axes=axes), (31, 31, 31), (False,), (1, 1, 1))
+    augmenter = build_augmenter(
+        NNUNET.replace(mirror_axes=axes), (31, 31, 31), (False,), (1, 1, 1)
+    )
     middle = crop_of(augmenter) // 2
     corners = {1: (-5, -5, -5), 2: (7, -5, -5), 3: (-5, 7, -5), 4: (-5, -5, 7)}
     label = np.zeros(2 * middle + 1, np.uint8)
@@ -135,25 +146,27 @@ def test_a_flat_patch_is_moved_within_its_slices():
     margin = augmenter.margin()
     assert margin[1] == 0 and margin[0] > 0 and margin[2] > 0
     number = np.arange(1, 6, dtype=np.float32)[:, None]
-    numbers = np.broadcast_to(number, crop_of(augmenter))[None]                             # each slice its number
+    numbers = np.broadcast_to(number, crop_of(augmenter))[None]  # each slice its number
     reached = 0
     for draw in range(40):
         new = augmenter.apply(numbers, None, draw)[0][0]
         for place, number in enumerate(range(1, 6)):
             assert set(np.unique(new[:, place])) <= {0.0, number}
-        reached += not new.all()                                                            # turned: corners see beyond
+        reached += not new.all()  # turned: corners see beyond
     assert reached
 
 
 def test_a_crop_of_the_margin_holds_a_rotation_of_thirty_degrees():
     augmenter = NnunetAugmenter((40, 40, 40), (False,))
-    assert augmenter.margin() == (26, 26, 26)               # 40 (cos 30 + sin 30) / 0.85 = 64.3
+    assert augmenter.margin() == (26, 26, 26)  # 40 (cos 30 + sin 30) / 0.85 = 64.3
 
 
 def test_numbers_of_the_other_augmentation_are_refused_not_ignored():
     with pytest.raises(UsageError, match="gamma: augmentation=nnunet has its own numbers"):
         AugmentOptions.of({"augmentation": "nnunet", "gamma": "(0.8,1.2)"})
-    with pytest.raises(UsageError, match="augmentation: expected one of sulcnet, nnunet, found 'nnunet2'"):
+    with pytest.raises(
+        UsageError, match="augmentation: expected one of sulcnet, nnunet, found 'nnunet2'"
+    ):
         AugmentOptions.of({"augmentation": "nnunet2"})
     with pytest.raises(UsageError, match="mirror_axes: there is no axis 2"):
         build_augmenter(NNUNET.replace(mirror_axes=(2,)), SLICE, (False,), (1, 1))

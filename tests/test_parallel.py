@@ -38,9 +38,21 @@ def pid_of(_):
 @BOTH
 def test_every_item_comes_back_with_its_result_or_error(workers):
     outcomes = dict(map_cases(double, range(6), workers))
-    assert {item: value for item, value in outcomes.items() if item not in (3, 4)} == {0: 0, 1: 2, 2: 4, 5: 10}
-    assert (type(outcomes[3]), outcomes[3].message, outcomes[3].hint) == (DataError, "three is wrong", "use four")
-    assert isinstance(outcomes[4], CaseFailed) and outcomes[4].message == "'4': ValueError: four is unexpected"
+    assert {item: value for item, value in outcomes.items() if item not in (3, 4)} == {
+        0: 0,
+        1: 2,
+        2: 4,
+        5: 10,
+    }
+    assert (type(outcomes[3]), outcomes[3].message, outcomes[3].hint) == (
+        DataError,
+        "three is wrong",
+        "use four",
+    )
+    assert (
+        isinstance(outcomes[4], CaseFailed)
+        and outcomes[4].message == "'4': ValueError: four is unexpected"
+    )
 
 
 @BOTH
@@ -63,7 +75,11 @@ def test_a_case_that_kills_its_worker_twice_is_reported_and_the_rest_is_finished
     outcomes = dict(map_cases(partial(die_on, counted=counted, deaths=9), list("abcd"), 2))
     assert {case: outcomes[case] for case in "acd"} == {"a": "A", "c": "C", "d": "D"}
     assert isinstance(outcomes["b"], WorkerLost) and len(counted.read_text()) == 2
-    assert "'b'" in outcomes["b"].message and "SIGKILL" in outcomes["b"].message and " GB" in outcomes["b"].message
+    assert (
+        "'b'" in outcomes["b"].message
+        and "SIGKILL" in outcomes["b"].message
+        and " GB" in outcomes["b"].message
+    )
 
 
 def test_all_workers_may_die_and_the_rest_is_still_finished(tmp_path):
@@ -75,7 +91,11 @@ def test_all_workers_may_die_and_the_rest_is_still_finished(tmp_path):
 
 def test_running_out_of_memory_in_python_is_tried_again_too():
     outcomes = list(map_cases(greedy, ["x"], 2))
-    assert len(outcomes) == 1 and isinstance(outcomes[0][1], WorkerLost) and "'x'" in outcomes[0][1].message
+    assert (
+        len(outcomes) == 1
+        and isinstance(outcomes[0][1], WorkerLost)
+        and "'x'" in outcomes[0][1].message
+    )
 
 
 def greedy(_):
@@ -83,7 +103,7 @@ def greedy(_):
 
 
 def test_results_that_cannot_be_pickled_are_errors_of_their_case():
-    (case, error), = map_cases(not_picklable, ["x"], 2)
+    ((case, error),) = map_cases(not_picklable, ["x"], 2)
     assert case == "x" and isinstance(error, CaseFailed)
 
 

@@ -29,12 +29,19 @@ def prepared(tmp_path_factory):
 def source(prepared, **changes) -> PatchSource:
     folder, cases, plan = prepared
     region = learn_region(cases, plan.structures)
-    return PatchSource(folder, cases, plan, plan.network(None), region, **{"augment": AugmentOptions(), **changes})
+    return PatchSource(
+        folder,
+        cases,
+        plan,
+        plan.network(None),
+        region,
+        **{"augment": AugmentOptions(), **changes},
+    )
 
 
 def test_samples_depend_on_seed_step_and_slot_alone(prepared):
     one, two = source(prepared), source(prepared)
-    two.sample(3, 1, 2)                                      # what was drawn before changes nothing
+    two.sample(3, 1, 2)  # what was drawn before changes nothing
     first, second = (collate([drawn.sample(5, 0, 2)]) for drawn in (one, two))
     for a, b in zip(tensors(first), tensors(second)):
         assert (a == b).all()
@@ -66,7 +73,9 @@ def test_windows_stay_inside_and_label_follows_image(prepared):
         image = read_array(folder / f"{case.id}.b2nd")
         label = read_array(folder / f"{case.id}_seg.b2nd")
         for window in range(len(sample.image)):
-            low = np.round((sample.place[window, :, 0] + 1) / 2 * (np.array(case.shape) - 1)).astype(int)
+            low = np.round(
+                (sample.place[window, :, 0] + 1) / 2 * (np.array(case.shape) - 1)
+            ).astype(int)
             box = tuple(slice(a, a + b) for a, b in zip(low, drawn.patch))
             np.testing.assert_array_equal(sample.image[window], image[(slice(None), *box)])
             np.testing.assert_array_equal(sample.targets["segmentation"][window], label[box])
@@ -86,7 +95,13 @@ def test_place_of_bag_windows_does_not_depend_on_the_label(prepared):
 def test_last_window_holds_the_smallest_structure_often(prepared):
     drawn = source(prepared)
     index = next(i for i, case in enumerate(drawn.cases) if case.volumes["PCS"] > 0)
-    held = [2 in drawn.windows_of(drawn.cases[index], np.random.default_rng(seed)).targets["segmentation"][-1] for seed in range(60)]
+    held = [
+        2
+        in drawn.windows_of(drawn.cases[index], np.random.default_rng(seed)).targets[
+            "segmentation"
+        ][-1]
+        for seed in range(60)
+    ]
     assert np.mean(held) > 0.3
 
 
@@ -99,7 +114,10 @@ def test_region_comes_from_the_given_cases_alone(prepared):
     np.testing.assert_allclose(np.array(region.places).mean(0), centres.mean(0), atol=0.02)
     without = [case for case in cases if case.volumes["PCS"] == 0]
     assert learn_region(without, plan.structures).structure == "skeleton"
-    assert learn_region([case.replace(centres={}, volumes={}) for case in cases], plan.structures) is None
+    assert (
+        learn_region([case.replace(centres={}, volumes={}) for case in cases], plan.structures)
+        is None
+    )
 
 
 def test_place_runs_from_minus_one_to_one_over_the_volume():
@@ -116,7 +134,9 @@ def test_a_stored_array_is_read_in_parts(tmp_path):
 
 def test_a_volume_smaller_than_the_window_is_centred_in_zeros(prepared):
     folder, cases, plan = prepared
-    network = plan.network(None).__class__.from_json({**plan.network(None).to_json(), "patch_size": [64, 64, 64]})
+    network = plan.network(None).__class__.from_json(
+        {**plan.network(None).to_json(), "patch_size": [64, 64, 64]}
+    )
     drawn = PatchSource(folder, cases, plan, network, None)
     image = read_array(folder / f"{cases[0].id}.b2nd")
     sample = drawn.fixed(0).image[0]
@@ -130,7 +150,10 @@ def test_prepared_facts_match_the_arrays(prepared):
     folder, cases, plan = prepared
     for case in cases:
         label = read_array(folder / f"{case.id}_seg.b2nd")
-        assert label.shape == case.shape and json.loads((folder / f"{case.id}.json").read_text())["id"] == case.id
+        assert (
+            label.shape == case.shape
+            and json.loads((folder / f"{case.id}.json").read_text())["id"] == case.id
+        )
         for value, centres in case.centres.items():
             assert all(label[centre] == int(value) for centre in centres[:20])
         voxel = np.prod(case.trace.prepared_spacing)

@@ -7,7 +7,14 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from sulcnet.errors import DataError, UsageError
-from sulcnet.phantoms.cohort import CLASSES, SCANNERS, SHAPE, dataset_json, draw_cohort, draw_phantom
+from sulcnet.phantoms.cohort import (
+    CLASSES,
+    SCANNERS,
+    SHAPE,
+    dataset_json,
+    draw_cohort,
+    draw_phantom,
+)
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.phantoms.folds import LENGTHS, draw_folding
 from sulcnet.phantoms.scanners import HALF_LABEL
@@ -32,12 +39,20 @@ def classes(phantoms, column="pcs"):
 def test_arrays_are_what_the_contract_says(phantoms):
     for phantom in phantoms[:6]:
         assert phantom.image.shape == phantom.label.shape == SHAPE
-        assert (phantom.image.dtype, phantom.label.dtype, phantom.affine.dtype) == (np.float32, np.uint8, np.float64)
+        assert (phantom.image.dtype, phantom.label.dtype, phantom.affine.dtype) == (
+            np.float32,
+            np.uint8,
+            np.float64,
+        )
         assert np.isfinite(phantom.image).all() and set(np.unique(phantom.label)) <= {0, 1, 2}
         assert phantom.image.min() == 0 and (phantom.image[phantom.label > 0] > 0).mean() > 0.99
 
+
 def test_a_left_hemisphere_lies_left_of_the_midline_in_ras(phantoms):
-    points = np.argwhere(phantoms[0].image > 0) @ phantoms[0].affine[:3, :3].T + phantoms[0].affine[:3, 3]
+    points = (
+        np.argwhere(phantoms[0].image > 0) @ phantoms[0].affine[:3, :3].T
+        + phantoms[0].affine[:3, 3]
+    )
     assert points[:, 0].max() < 3 and points[:, 0].mean() < -15
 
 
@@ -49,7 +64,9 @@ def test_no_brain_is_cut_by_the_border_of_the_image(phantoms):
 
 def test_the_same_arguments_draw_the_same_phantom(phantoms):
     again = draw_phantom(SEED, 7, phantoms[7].row["pcs"], phantoms[7].row["site"])
-    assert np.array_equal(again.image, phantoms[7].image) and np.array_equal(again.label, phantoms[7].label)
+    assert np.array_equal(again.image, phantoms[7].image) and np.array_equal(
+        again.label, phantoms[7].label
+    )
     assert again.row == phantoms[7].row
 
 
@@ -68,7 +85,16 @@ def test_classes_are_balanced_and_crossed_with_sites(phantoms):
 
 
 def test_rows_start_with_the_agreed_columns(phantoms):
-    expected = ["case_id", "subject", "site", "hemi", "pcs", "pcs_length_mm", "pcs_volume_mm3", "lateral"]
+    expected = [
+        "case_id",
+        "subject",
+        "site",
+        "hemi",
+        "pcs",
+        "pcs_length_mm",
+        "pcs_volume_mm3",
+        "lateral",
+    ]
     assert list(phantoms[7].row)[:8] == expected
     assert phantoms[7].row["case_id"] == "phantom_0007" and phantoms[7].row["hemi"] == "L"
 
@@ -77,12 +103,21 @@ def test_header_names_the_target_and_the_channel():
     header = dataset_json(12, "grey_white")
     assert header["channel_names"] == {"0": "grey_white"} and header["numTraining"] == 12
     assert header["labels"] == {"background": 0, "skeleton": 1, "PCS": 2}
-    assert header["classification"] == {"target": "pcs", "classes": ["absent", "present", "prominent"], "ordered": True}
+    assert header["classification"] == {
+        "target": "pcs",
+        "classes": ["absent", "present", "prominent"],
+        "ordered": True,
+    }
 
 
 @pytest.mark.parametrize(
     ("wrong", "named"),
-    [({"pcs": "huge"}, "pcs"), ({"site": "x"}, "site"), ({"modality": "t3"}, "modality"), ({"shape": (9, 9, 9)}, "shape")],
+    [
+        ({"pcs": "huge"}, "pcs"),
+        ({"site": "x"}, "site"),
+        ({"modality": "t3"}, "modality"),
+        ({"shape": (9, 9, 9)}, "shape"),
+    ],
 )
 def test_wrong_arguments_are_named(wrong, named):
     with pytest.raises(UsageError, match=named):
@@ -98,19 +133,32 @@ def length_of_label(phantom) -> float:
     points = points - points.mean(0)
     along, across = np.linalg.svd(points, full_matrices=False)[2] @ points.T
     at = np.linspace(along.min(), along.max(), 200)
-    return float(np.hypot(np.diff(at), np.diff(np.polyval(np.polyfit(along, across, 3), at))).sum()) - 2 * HALF_LABEL
+    return (
+        float(
+            np.hypot(np.diff(at), np.diff(np.polyval(np.polyfit(along, across, 3), at))).sum()
+        )
+        - 2 * HALF_LABEL
+    )
 
 
 def test_recorded_length_is_the_length_in_the_mask(phantoms):
-    errors = [length_of_label(one) - one.row["pcs_length_mm"] for one in phantoms if one.row["pcs"] != "absent"]
+    errors = [
+        length_of_label(one) - one.row["pcs_length_mm"]
+        for one in phantoms
+        if one.row["pcs"] != "absent"
+    ]
     assert np.abs(errors).max() < 5 and abs(np.median(errors)) < 1.5
 
 
 def test_recorded_volume_is_the_volume_in_the_mask_and_length_times_section(phantoms):
     for phantom in phantoms:
-        assert phantom.row["pcs_volume_mm3"] == pytest.approx((phantom.label == 2).sum() * 1.5**3, abs=0.1)
+        assert phantom.row["pcs_volume_mm3"] == pytest.approx(
+            (phantom.label == 2).sum() * 1.5**3, abs=0.1
+        )
         if phantom.row["pcs"] != "absent":
-            section = phantom.row["pcs_volume_mm3"] / (phantom.row["pcs_length_mm"] + HALF_LABEL * np.pi / 2)
+            section = phantom.row["pcs_volume_mm3"] / (
+                phantom.row["pcs_length_mm"] + HALF_LABEL * np.pi / 2
+            )
             assert section == pytest.approx(2 * HALF_LABEL * (10 + HALF_LABEL), rel=0.25)
 
 
@@ -146,19 +194,27 @@ def test_scanners_differ_in_scale_contrast_and_sharpness():
     assert all(np.array_equal(one.label, images["clear"].label) for one in images.values())
     means = [one.image[one.image > 0].mean() for one in images.values()]
     assert min(abs(a - b) for i, a in enumerate(means) for b in means[:i]) > 50
-    rough = {site: np.abs(np.diff(one.image / one.image.max(), axis=2)).mean() for site, one in images.items()}
+    rough = {
+        site: np.abs(np.diff(one.image / one.image.max(), axis=2)).mean()
+        for site, one in images.items()
+    }
     assert rough["noisy"] > rough["clear"] > rough["blurred"]
 
 
 def test_grey_white_has_three_values_and_the_same_label(phantoms):
-    one = draw_phantom(SEED, 7, phantoms[7].row["pcs"], phantoms[7].row["site"], modality="grey_white")
+    one = draw_phantom(
+        SEED, 7, phantoms[7].row["pcs"], phantoms[7].row["site"], modality="grey_white"
+    )
     assert np.unique(one.image).tolist() == [0, 100, 200] and one.image.dtype == np.float32
     assert np.array_equal(one.label, phantoms[7].label) and one.row == phantoms[7].row
 
 
 def test_sessions_share_the_folds_and_nothing_else():
     first, second = list(draw_cohort(SEED, 12, sessions=2))[10:]
-    assert first.row["subject"] == second.row["subject"] and first.row["site"] != second.row["site"]
+    assert (
+        first.row["subject"] == second.row["subject"]
+        and first.row["site"] != second.row["site"]
+    )
     same = ("pcs", "pcs_length_mm", "lateral", "lateral_length_mm")
     assert all(first.row[key] == second.row[key] for key in same)
     assert not np.array_equal(first.label, second.label)
@@ -174,7 +230,9 @@ def folds_alone(image: np.ndarray) -> np.ndarray:
     smooth = gaussian_filter(scaled, 1.5)
     broad = gaussian_filter(scaled, 5)
     share = gaussian_filter(brain, 5)
-    return ((smooth - broad / np.maximum(share, 0.1) * gaussian_filter(brain, 1.5)) * brain).ravel()
+    return (
+        (smooth - broad / np.maximum(share, 0.1) * gaussian_filter(brain, 1.5)) * brain
+    ).ravel()
 
 
 def test_a_split_that_parts_the_sessions_of_a_subject_leaks():
@@ -187,12 +245,16 @@ def test_a_split_that_parts_the_sessions_of_a_subject_leaks():
     for first in range(0, len(scans), 2):
         likeness[first : first + 2, first : first + 2] = -1
     honest = np.mean(truth[likeness.argmax(1)] == truth)
-    assert leaking > 0.9 and leaking - honest > 0.15  # an honest neighbour knows a little: the PCS is in the image
+    assert (
+        leaking > 0.9 and leaking - honest > 0.15
+    )  # an honest neighbour knows a little: the PCS is in the image
 
 
 def cheap_features(image: np.ndarray) -> np.ndarray:
     brain = image[image > 0]
-    bins = np.histogram(brain / np.percentile(brain, 99), bins=16, range=(0, 1.2))[0] / brain.size
+    bins = (
+        np.histogram(brain / np.percentile(brain, 99), bins=16, range=(0, 1.2))[0] / brain.size
+    )
     return np.array([*image.shape, brain.size, brain.mean(), brain.std(), *bins])
 
 
@@ -204,11 +266,15 @@ def balanced_accuracy(features: np.ndarray, truth: np.ndarray, folds: int = 5) -
         train = fold != k
         mean, scale = features[train].mean(0), features[train].std(0) + 1e-9
         design = np.c_[(features - mean) / scale, np.ones(len(truth))]
-        guess[~train] = (design[~train] @ logistic_regression(design[train], truth[train])).argmax(1)
+        guess[~train] = (
+            design[~train] @ logistic_regression(design[train], truth[train])
+        ).argmax(1)
     return float(np.mean([np.mean(guess[truth == one] == one) for one in range(len(CLASSES))]))
 
 
-def logistic_regression(design: np.ndarray, truth: np.ndarray, ridge: float = 0.01) -> np.ndarray:
+def logistic_regression(
+    design: np.ndarray, truth: np.ndarray, ridge: float = 0.01
+) -> np.ndarray:
     target = np.eye(len(CLASSES))[truth]
 
     def loss(flat):
@@ -251,13 +317,20 @@ def oracle(phantom, image: np.ndarray) -> int:
     extent = tuple(n * 1.5 for n in SHAPE)
     path = draw_folding(SEED, index, phantom.row["pcs"], extent).pcs_path[::5]
     tangent = np.gradient(path, axis=0)
-    normal = np.stack([-tangent[:, 1], tangent[:, 0]], 1) / np.linalg.norm(tangent, axis=1, keepdims=True)
-    wide = path[:, None] + np.arange(-3.5, 3.6, 0.7)[:, None] * normal[:, None]  # (n, 11, 2) y and z
+    normal = np.stack([-tangent[:, 1], tangent[:, 0]], 1) / np.linalg.norm(
+        tangent, axis=1, keepdims=True
+    )
+    wide = (
+        path[:, None] + np.arange(-3.5, 3.6, 0.7)[:, None] * normal[:, None]
+    )  # (n, 11, 2) y and z
     flat = np.concatenate([np.full((*wide.shape[:2], 1), -5.0), wide], -1)
     jk = (flat[..., 1:] - phantom.affine[1:3, 3]) / 1.5
     wall = SHAPE[0] - 1 - (image > 0)[::-1].argmax(0)  # the first brain voxel from the right
     surface = map_coordinates(wall.astype(float), np.moveaxis(jk, -1, 0), order=1)
-    values = [map_coordinates(image, [surface - depth / 1.5, jk[..., 0], jk[..., 1]], order=1) for depth in (5.5, 7, 8.5)]
+    values = [
+        map_coordinates(image, [surface - depth / 1.5, jk[..., 0], jk[..., 1]], order=1)
+        for depth in (5.5, 7, 8.5)
+    ]
     white = np.percentile(image[image > 0], 75)
     dark = (np.mean(values, 0).min(1) < 0.62 * white).sum()  # one point per mm
     return int(np.digitize(dark, [8, 26]))

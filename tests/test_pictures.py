@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from sulcnet.report._curves import _series
-from sulcnet.report._slices import AXIAL, CORONAL, SAGITTAL, VIEWS, central_voxel, cut, frame, fullest_slice, outline
+from sulcnet.report._slices import (
+    AXIAL,
+    CORONAL,
+    SAGITTAL,
+    VIEWS,
+    central_voxel,
+    cut,
+    frame,
+    fullest_slice,
+    outline,
+)
 from sulcnet.report.pictures import case_montage, cohort_overview, training_curves
 
 SHAPE, SPACING = (30, 40, 24), (1.0, 1.0, 2.0)
@@ -25,7 +35,9 @@ def size_of(path):
 def case(seed=0, empty=False):
     rng = np.random.default_rng(seed)
     grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij"))
-    image = (np.linalg.norm(grid, axis=0) < 0.9) * 100 + rng.normal(0, 3, SHAPE).astype(np.float32)
+    image = (np.linalg.norm(grid, axis=0) < 0.9) * 100 + rng.normal(0, 3, SHAPE).astype(
+        np.float32
+    )
     label = np.zeros(SHAPE, np.uint8)
     label[8:20, 12:14, 6:18] = 1
     if not empty:
@@ -45,7 +57,9 @@ class TestTrainingCurves:
         training_curves(list(rows(40)), tmp_path / "new" / "progress.png", "recon, top")
         width, height = size_of(tmp_path / "new" / "progress.png")
         assert 1400 < width < 2000 and 600 < height < 1100
-        assert [path.name for path in (tmp_path / "new").iterdir()] == ["progress.png"]  # no half-written neighbour
+        assert [path.name for path in (tmp_path / "new").iterdir()] == [
+            "progress.png"
+        ]  # no half-written neighbour
 
     @pytest.mark.parametrize("metrics", [
         [], [{}], list(rows(1)), [{"loss": 1.0}], [{"epoch": 0, "loss": float("nan")}], [{"epoch": 3, "rate": 0.0}],
@@ -58,8 +72,20 @@ class TestTrainingCurves:
         assert min(size_of(tmp_path / "progress.png")) > 200
 
     def test_bad_values_leave_a_gap_and_missing_ones_do_not(self):
-        epochs, values = _series([{"epoch": 0, "loss": 1.0}, {"epoch": 1}, {"epoch": 2, "loss": float("nan")}, {"epoch": 3, "loss": 2}], "loss")
-        assert epochs.tolist() == [0, 2, 3] and np.isnan(values).tolist() == [False, True, False]
+        epochs, values = _series(
+            [
+                {"epoch": 0, "loss": 1.0},
+                {"epoch": 1},
+                {"epoch": 2, "loss": float("nan")},
+                {"epoch": 3, "loss": 2},
+            ],
+            "loss",
+        )
+        assert epochs.tolist() == [0, 2, 3] and np.isnan(values).tolist() == [
+            False,
+            True,
+            False,
+        ]
 
     def test_fewer_quantities_make_a_smaller_picture(self, tmp_path):
         training_curves([{"epoch": e, "loss": 1.0} for e in range(3)], tmp_path / "small.png")
@@ -70,16 +96,36 @@ class TestTrainingCurves:
 class TestCases:
     def test_a_case(self, tmp_path):
         image, label, prediction = case()
-        case_montage(image, {"reference": label, "prediction": prediction}, SPACING, tmp_path / "case.png", "sub-01", "Dice 0.8", {"skeleton": 1, "PCS": 2})
+        case_montage(
+            image,
+            {"reference": label, "prediction": prediction},
+            SPACING,
+            tmp_path / "case.png",
+            "sub-01",
+            "Dice 0.8",
+            {"skeleton": 1, "PCS": 2},
+        )
         assert min(size_of(tmp_path / "case.png")) > 600
 
-    @pytest.mark.parametrize("masks", [{}, {"prediction": np.zeros(SHAPE, np.uint8)}, {"a": case()[1], "b": case()[1], "c": case()[1]}])
+    @pytest.mark.parametrize(
+        "masks",
+        [
+            {},
+            {"prediction": np.zeros(SHAPE, np.uint8)},
+            {"a": case()[1], "b": case()[1], "c": case()[1]},
+        ],
+    )
     def test_no_mask_an_empty_mask_and_three(self, tmp_path, masks):
         case_montage(case()[0], masks, SPACING, tmp_path / "case.png")
         assert min(size_of(tmp_path / "case.png")) > 300
 
     def test_a_constant_image(self, tmp_path):
-        case_montage(np.zeros(SHAPE, np.float32), {"prediction": case()[1]}, SPACING, tmp_path / "case.png")
+        case_montage(
+            np.zeros(SHAPE, np.float32),
+            {"prediction": case()[1]},
+            SPACING,
+            tmp_path / "case.png",
+        )
         assert (tmp_path / "case.png").exists()
 
     def test_a_cohort(self, tmp_path):
@@ -111,18 +157,28 @@ class TestSlices:
         volume[3, 4, 5] = 1  # the most right, anterior and superior voxel
         for view, index in ((SAGITTAL, 3), (CORONAL, 4), (AXIAL, 5)):
             picture = cut(volume, view, index)
-            assert picture[0, 0] == 1 and picture.shape == (volume.shape[view.up], volume.shape[view.across])
+            assert picture[0, 0] == 1 and picture.shape == (
+                volume.shape[view.up],
+                volume.shape[view.across],
+            )
         assert (AXIAL.left, CORONAL.left, SAGITTAL.left) == ("R", "R", "A")
 
     def test_an_outline_has_the_length_of_the_edges_in_millimetres(self):
         mask = np.zeros((8, 9), bool)
         mask[2:4, 3:6] = True
         pieces = outline(mask, height=2.0, width=0.5)
-        assert np.linalg.norm(pieces[:, 1] - pieces[:, 0], axis=1).sum() == pytest.approx(2 * (2 * 2.0 + 3 * 0.5))
-        assert pieces.reshape(-1, 2).min(axis=0).tolist() == [1.5, 4.0] and pieces.reshape(-1, 2).max(axis=0).tolist() == [3.0, 8.0]
+        assert np.linalg.norm(pieces[:, 1] - pieces[:, 0], axis=1).sum() == pytest.approx(
+            2 * (2 * 2.0 + 3 * 0.5)
+        )
+        assert pieces.reshape(-1, 2).min(axis=0).tolist() == [1.5, 4.0] and pieces.reshape(
+            -1, 2
+        ).max(axis=0).tolist() == [3.0, 8.0]
 
     def test_an_outline_closes_at_the_border(self):
-        assert len(outline(np.ones((3, 3), bool), 1, 1)) == 12 and len(outline(np.zeros((3, 3), bool), 1, 1)) == 0
+        assert (
+            len(outline(np.ones((3, 3), bool), 1, 1)) == 12
+            and len(outline(np.zeros((3, 3), bool), 1, 1)) == 0
+        )
 
     def test_the_frame_holds_what_is_bright(self):
         image = np.zeros((30, 30, 30))
@@ -141,9 +197,18 @@ class TestNothingGlobal:
     def test_a_failure_leaves_no_file_and_no_style(self, tmp_path):
         before = dict(matplotlib.rcParams)
         with pytest.raises(KeyError):
-            case_montage(case()[0], {"p": case()[1]}, SPACING, tmp_path / "b.png", labels={"PCS": 2}, interest="other")
+            case_montage(
+                case()[0],
+                {"p": case()[1]},
+                SPACING,
+                tmp_path / "b.png",
+                labels={"PCS": 2},
+                interest="other",
+            )
         with pytest.raises(IndexError):
-            case_montage(case()[0], {"p": case()[1][0]}, SPACING, tmp_path / "b.png", labels={"PCS": 2})
+            case_montage(
+                case()[0], {"p": case()[1][0]}, SPACING, tmp_path / "b.png", labels={"PCS": 2}
+            )
         assert dict(matplotlib.rcParams) == before and not list(tmp_path.iterdir())
 
     def test_importing_draws_in_no_matplotlib(self):

@@ -30,7 +30,9 @@ from sulcnet.records.workspace import DatasetFolders, Workspace, memory_tables
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
 
-def fingerprint(shape=(90, 190, 160), spacing=(1.0, 1.0, 1.0), channel="T1w", distinct=256) -> Fingerprint:
+def fingerprint(
+    shape=(90, 190, 160), spacing=(1.0, 1.0, 1.0), channel="T1w", distinct=256
+) -> Fingerprint:
     facts = CaseFacts(shape, shape, spacing, {"PCS": 900.0})
     facts_of = ChannelFacts(channel, 1.0, 99.0, 50.0, 10.0, 200.0, distinct)
     return Fingerprint("Dataset001_PCS", {f"case{i}": facts for i in range(5)}, (facts_of,), {})
@@ -47,8 +49,15 @@ def plan_of(wish: PlanRequest, **facts) -> Plan:
 
 def write(folders: DatasetFolders, wish: PlanRequest, **facts) -> Plan:
     """Plan a dataset of which only the header and the fingerprint are there."""
-    write_json(folders.raw / "dataset.json", {"channel_names": {"0": "T1w"}, "labels": {"background": 0, "PCS": 1}, "numTraining": 0,
-                                              "file_ending": ".nii.gz"})
+    write_json(
+        folders.raw / "dataset.json",
+        {
+            "channel_names": {"0": "T1w"},
+            "labels": {"background": 0, "PCS": 1},
+            "numTraining": 0,
+            "file_ending": ".nii.gz",
+        },
+    )
     fingerprint(**facts).save(folders.fingerprint)
     return plan_dataset(folders, wish, workers=2)
 
@@ -63,14 +72,27 @@ def planned(tmp_path_factory):
 def test_every_method_and_strategy_has_a_plan_of_its_own(planned):
     network = planned[1].networks["resenc_unet"]
     names = {*plugins.names("pretraining", "METHOD"), *plugins.names("tuning", "TUNING")}
-    assert set(network.steps) == names - {"lora"}                    # nothing to adapt: no linear layer
-    assert network.patch_size == network.steps["full"].patch_size == network.of("full").patch_size
+    assert set(network.steps) == names - {"lora"}  # nothing to adapt: no linear layer
+    assert (
+        network.patch_size == network.steps["full"].patch_size == network.of("full").patch_size
+    )
     assert network.of("contrastive").windows == 2 and network.of("contrastive").steps == {}
-    assert network.steps["top"].estimate.bytes < network.steps["full"].estimate.bytes < network.steps["contrastive"].estimate.bytes
+    assert (
+        network.steps["top"].estimate.bytes
+        < network.steps["full"].estimate.bytes
+        < network.steps["contrastive"].estimate.bytes
+    )
     assert network.steps["scratch"] == network.steps["full"]
     for step in network.steps.values():
-        assert step.estimate.kind == "traced" and step.estimate.live < step.estimate.bytes <= step.estimate.budget
-        assert sum(step.estimate.parts.values()) == step.estimate.live and step.estimate.arithmetic > 0 and step.alternatives
+        assert (
+            step.estimate.kind == "traced"
+            and step.estimate.live < step.estimate.bytes <= step.estimate.budget
+        )
+        assert (
+            sum(step.estimate.parts.values()) == step.estimate.live
+            and step.estimate.arithmetic > 0
+            and step.alternatives
+        )
 
 
 def test_a_plan_reads_back_and_plans_the_same_again(planned):
@@ -83,9 +105,13 @@ def test_what_was_traced_is_not_traced_again(planned, monkeypatch):
     import sulcnet.memory.tracing as tracing
 
     traced, trace_step = [], tracing.trace_step
-    monkeypatch.setattr(tracing, "trace_step", lambda question: traced.append(question.step) or trace_step(question))
+    monkeypatch.setattr(
+        tracing,
+        "trace_step",
+        lambda question: traced.append(question.step) or trace_step(question),
+    )
     plan_dataset(planned[0], PlanRequest("resenc_unet", 4, gpu_gb=24))
-    assert not traced                                                # nor is tried again what could not be built
+    assert not traced  # nor is tried again what could not be built
 
 
 def test_rows_ship_for_this_code_and_the_versions_that_are_tested():
@@ -109,7 +135,10 @@ def shipped():
 
 def test_rows_that_ship_are_what_this_code_traces(shipped):
     """With whichever of these versions is installed."""
-    smallest = sorted(shipped, key=lambda asked: (np.prod(asked.patch) * asked.images * asked.windows, str(asked)))
+    smallest = sorted(
+        shipped,
+        key=lambda asked: (np.prod(asked.patch) * asked.images * asked.windows, str(asked)),
+    )
     for step in ("top", "mae"):
         asked = next(row for row in smallest if row.step == step)
         assert trace_step(asked) == shipped[asked]
@@ -130,41 +159,81 @@ with MemoryOracle.kept() as needs:
     plan = plan_network("swin_unetr_24", Constraints("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, traced_as(asked_tasks()), {values}, 24), needs)
 assert plan.patch_size == (96, 192, 160) and len(plan.steps) == 11 and "torch" not in sys.modules, sorted(sys.modules)
 """
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "SULCNET_CACHE": str(tmp_path)})
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        env={**os.environ, "SULCNET_CACHE": str(tmp_path)},
+    )
 
 
 def test_prediction_is_planned_and_moves_to_main_memory_where_it_must(planned):
     prediction = planned[1].networks["resenc_unet"].prediction
-    assert prediction.batch == 8 and prediction.accumulate_on == "gpu" and prediction.estimate.bytes <= prediction.estimate.budget
-    tight = write(Workspace.find(planned[0].raw.parents[1] / "tight").folders("Dataset001_PCS"),
-                  PlanRequest("resenc_unet", 4, gpu_gb=0.86, patch=(16, 16, 16), batch=2), shape=(200, 340, 290))
+    assert (
+        prediction.batch == 8
+        and prediction.accumulate_on == "gpu"
+        and prediction.estimate.bytes <= prediction.estimate.budget
+    )
+    tight = write(
+        Workspace.find(planned[0].raw.parents[1] / "tight").folders("Dataset001_PCS"),
+        PlanRequest("resenc_unet", 4, gpu_gb=0.86, patch=(16, 16, 16), batch=2),
+        shape=(200, 340, 290),
+    )
     assert tight.networks["resenc_unet"].prediction.accumulate_on == "cpu"
 
 
 def test_a_dataset_without_labels_is_planned_for_pre_training_alone():
     case = (16.0, 16.0, 16.0)
-    network = plan_network("resenc_unet", Constraints("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, {}, (0,), 4), MemoryOracle())
-    assert set(network.steps) == set(plugins.names("pretraining", "METHOD")) and network.prediction is None
+    network = plan_network(
+        "resenc_unet",
+        Constraints("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, {}, (0,), 4),
+        MemoryOracle(),
+    )
+    assert (
+        set(network.steps) == set(plugins.names("pretraining", "METHOD"))
+        and network.prediction is None
+    )
     assert network.patch_size == network.steps["recon"].patch_size
 
 
-def test_a_probe_runs_whole_steps_and_is_written_beside_the_estimate(planned, tmp_path, monkeypatch):
+def test_a_probe_runs_whole_steps_and_is_written_beside_the_estimate(
+    planned, tmp_path, monkeypatch
+):
     import sulcnet.memory.tracing as tracing
     from sulcnet.training import device
 
     asked = []
     monkeypatch.setattr(device, "choose_device", lambda wish: wish)
-    monkeypatch.setattr(tracing, "run_on_gpu", lambda question, _: asked.append(question) or tracing.Measured(1, 123_000_000))
+    monkeypatch.setattr(
+        tracing,
+        "run_on_gpu",
+        lambda question, _: asked.append(question) or tracing.Measured(1, 123_000_000),
+    )
     folders, plan = replace(planned[0], preprocessed=tmp_path, plans_name="probed"), planned[1]
     fingerprint(shape=(20, 34, 29)).save(folders.fingerprint)
     probed = probe_plan(folders, plan, PlanRequest("resenc_unet", 4))
     network = plan.networks["resenc_unet"]
-    assert [question.step for question in asked] == [{"scratch": "full"}.get(name, name) for name in network.steps]
+    assert [question.step for question in asked] == [
+        {"scratch": "full"}.get(name, name) for name in network.steps
+    ]
     for question, step in zip(asked, network.steps.values()):
-        assert (question.patch, question.images, question.accumulate) == (step.patch_size, step.batch_size, step.accumulate)
-        assert question.network == network.network and bool(question.tasks) == (question.step in plugins.names("tuning", "TUNING"))
-    assert {step.estimate.measured for step in load_plan(folders.plans, "3d").networks["resenc_unet"].steps.values()} == {123_000_000}
-    assert probed.networks["resenc_unet"].steps["top"].replace(estimate=network.steps["top"].estimate) == network.steps["top"]
+        assert (question.patch, question.images, question.accumulate) == (
+            step.patch_size,
+            step.batch_size,
+            step.accumulate,
+        )
+        assert question.network == network.network and bool(question.tasks) == (
+            question.step in plugins.names("tuning", "TUNING")
+        )
+    assert {
+        step.estimate.measured
+        for step in load_plan(folders.plans, "3d").networks["resenc_unet"].steps.values()
+    } == {123_000_000}
+    assert (
+        probed.networks["resenc_unet"]
+        .steps["top"]
+        .replace(estimate=network.steps["top"].estimate)
+        == network.steps["top"]
+    )
 
 
 def test_what_another_process_planned_meanwhile_stays(planned, tmp_path, monkeypatch):
@@ -176,12 +245,15 @@ def test_what_another_process_planned_meanwhile_stays(planned, tmp_path, monkeyp
     other = plan.replace(networks={"unet_bn": plan.networks["resenc_unet"]})
 
     def beaten(*_):
-        assert not Lock(folders.plans).file.exists()                 # nobody waits while this one traces
+        assert not Lock(folders.plans).file.exists()  # nobody waits while this one traces
         save_plan(folders.plans, other)
         return plan.networks["resenc_unet"]
 
     monkeypatch.setattr(planning, "plan_network", beaten)
-    assert set(plan_dataset(folders, PlanRequest("resenc_unet", 4)).networks) == {"unet_bn", "resenc_unet"}
+    assert set(plan_dataset(folders, PlanRequest("resenc_unet", 4)).networks) == {
+        "unet_bn",
+        "resenc_unet",
+    }
     assert set(load_plan(folders.plans, "3d").networks) == {"unet_bn", "resenc_unet"}
 
 
@@ -190,21 +262,37 @@ def test_plans_with_a_name_stand_beside_the_usual_ones(planned):
     named = replace(folders, plans_name="small")
     plan_dataset(named, PlanRequest("resenc_unet", 4, patch=(16, 16, 16)))
     assert named.plans.name == "plans_small.json" and named.prepared("3d").name == "3d__small"
-    assert load_plan(folders.plans, "3d") == before and load_plan(named.plans, "3d").networks["resenc_unet"].patch_size == (16, 16, 16)
+    assert load_plan(folders.plans, "3d") == before and load_plan(named.plans, "3d").networks[
+        "resenc_unet"
+    ].patch_size == (16, 16, 16)
 
 
 def test_an_edited_configuration_inherits_the_rest(planned):
     plans = json.loads(planned[0].plans.read_text())
-    plans["3d_wide"] = {"inherits_from": "3d", "networks": {"resenc_unet": {"batch_size": 7, "steps": {"top": {"batch_size": 9}}}}}
+    plans["3d_wide"] = {
+        "inherits_from": "3d",
+        "networks": {"resenc_unet": {"batch_size": 7, "steps": {"top": {"batch_size": 9}}}},
+    }
     plans["3d_fine"] = {"inherits_from": "3d_wide", "spacing": [0.5, 0.5, 0.5]}
     path = planned[0].plans.with_name("plans_edited.json")
     write_json(path, plans)
     wide, fine, usual = (load_plan(path, name) for name in ("3d_wide", "3d_fine", "3d"))
-    assert wide.configuration == "3d_wide" and wide.folder == "3d" and usual.folder == "3d" and fine.folder == "3d_fine"
+    assert (
+        wide.configuration == "3d_wide"
+        and wide.folder == "3d"
+        and usual.folder == "3d"
+        and fine.folder == "3d_fine"
+    )
     assert wide.network(None).batch_size == 7 and wide.network(None).of("top").batch_size == 9
-    assert wide.network(None).patch_size == usual.network(None).patch_size and fine.spacing == (0.5, 0.5, 0.5)
+    assert wide.network(None).patch_size == usual.network(None).patch_size and fine.spacing == (
+        0.5,
+        0.5,
+        0.5,
+    )
     save_plan(path, usual.replace(dataset="Dataset001_PCS"))
-    assert json.loads(path.read_text())["3d_wide"] == plans["3d_wide"]       # stays as it was written
+    assert (
+        json.loads(path.read_text())["3d_wide"] == plans["3d_wide"]
+    )  # stays as it was written
     write_json(path, {**plans, "3d": {"inherits_from": "3d_fine"}})
     with pytest.raises(ModelError, match="inherits from '3d.*', which is itself"):
         load_plan(path, "3d")
@@ -220,10 +308,19 @@ def test_a_budget_too_small_names_the_smallest_that_would_do(tmp_path):
     assert "--gpu-memory" in problem.value.hint and not folders.plans.exists()
 
 
-@pytest.mark.parametrize("wish, said", [
-    (PlanRequest("swin_unetr_24", features=7, gpu_gb=80), "features: expected a multiple of 12, found 7"),
-    (PlanRequest("resenc_unet", gpu_gb=80, patch=(4, 4, 4)), "strides: expected at least 2 stages"),
-])
+@pytest.mark.parametrize(
+    "wish, said",
+    [
+        (
+            PlanRequest("swin_unetr_24", features=7, gpu_gb=80),
+            "features: expected a multiple of 12, found 7",
+        ),
+        (
+            PlanRequest("resenc_unet", gpu_gb=80, patch=(4, 4, 4)),
+            "strides: expected at least 2 stages",
+        ),
+    ],
+)
 def test_a_network_that_cannot_be_built_is_refused(tmp_path, wish, said):
     with pytest.raises(ModelError, match=said) as problem:
         write(Workspace.find(tmp_path).folders("Dataset001_PCS"), wish)
@@ -232,22 +329,45 @@ def test_a_network_that_cannot_be_built_is_refused(tmp_path, wish, said):
 
 def test_the_region_of_interest_is_that_of_the_smallest_structure():
     facts = fingerprint()
-    boxes = [((0.0, 1.0), (0.1, 0.9), (0.2, 0.8)), ((0.2, 0.6), (0.3, 0.7), (0.1, 0.5)), ((0.1, 0.5), (0.2, 0.9), (0.3, 0.6))]
-    cases = {f"c{i}": CaseFacts((100,) * 3, (100,) * 3, (1.0,) * 3, {"PCS": 50.0, "skeleton": 900.0}, {"PCS": box, "skeleton": ((0.0, 1.0),) * 3})
-             for i, box in enumerate(boxes)}
-    plan = plan_of(PlanRequest(), shape=(100, 100, 100)).replace(labels={"background": 0, "skeleton": 1, "PCS": 2})
+    boxes = [
+        ((0.0, 1.0), (0.1, 0.9), (0.2, 0.8)),
+        ((0.2, 0.6), (0.3, 0.7), (0.1, 0.5)),
+        ((0.1, 0.5), (0.2, 0.9), (0.3, 0.6)),
+    ]
+    cases = {
+        f"c{i}": CaseFacts(
+            (100,) * 3,
+            (100,) * 3,
+            (1.0,) * 3,
+            {"PCS": 50.0, "skeleton": 900.0},
+            {"PCS": box, "skeleton": ((0.0, 1.0),) * 3},
+        )
+        for i, box in enumerate(boxes)
+    }
+    plan = plan_of(PlanRequest(), shape=(100, 100, 100)).replace(
+        labels={"background": 0, "skeleton": 1, "PCS": 2}
+    )
     found = region_of_interest(replace(facts, cases=cases), plan)
     assert found == pytest.approx((99, 79.6, 69.4), abs=1.5)
-    assert region_of_interest(facts, plan) == (0.0, 0.0, 0.0)        # measured before extents were
+    assert region_of_interest(facts, plan) == (0.0, 0.0, 0.0)  # measured before extents were
 
 
 def test_the_plan_is_said_step_by_step_and_explained(planned):
     from sulcnet.cli._planning import sentence
 
     said = sentence(planned[1], "resenc_unet")
-    assert "counted on fake tensors" in said and "contrastive" in said and "predict" in said and "GFLOP" not in said
+    assert (
+        "counted on fake tensors" in said
+        and "contrastive" in said
+        and "predict" in said
+        and "GFLOP" not in said
+    )
     explained = sentence(planned[1], "resenc_unet", explain=True)
-    assert "GFLOP" in explained and "activations" in explained and len(explained.splitlines()) > 2 * len(said.splitlines())
+    assert (
+        "GFLOP" in explained
+        and "activations" in explained
+        and len(explained.splitlines()) > 2 * len(said.splitlines())
+    )
 
 
 def test_a_dataset_that_was_not_measured_names_the_command(tmp_path):
@@ -259,19 +379,32 @@ def test_a_dataset_that_was_not_measured_names_the_command(tmp_path):
 
 def test_coarse_axis_is_resampled_finer_than_its_median():
     facts = fingerprint()
-    cases = {f"c{i}": CaseFacts((100, 100, 20), (100, 100, 20), (1.0, 1.0, mm), {}) for i, mm in enumerate((3.5, 5.0, 5.0, 5.0, 5.0))}
+    cases = {
+        f"c{i}": CaseFacts((100, 100, 20), (100, 100, 20), (1.0, 1.0, mm), {})
+        for i, mm in enumerate((3.5, 5.0, 5.0, 5.0, 5.0))
+    }
     assert target_spacing(replace(facts, cases=cases)) == (1.0, 1.0, pytest.approx(4.1))
     assert target_spacing(facts) == (1.0, 1.0, 1.0)
 
 
-@pytest.mark.parametrize(("name", "distinct", "kind"), [("T1w", 256, "zscore"), ("grey_white", 3, "labels"), ("CT", 256, "ct"), ("noNorm", 9, "none")])
+@pytest.mark.parametrize(
+    ("name", "distinct", "kind"),
+    [
+        ("T1w", 256, "zscore"),
+        ("grey_white", 3, "labels"),
+        ("CT", 256, "ct"),
+        ("noNorm", 9, "none"),
+    ],
+)
 def test_normalisation_follows_the_channel_name(name, distinct, kind):
     assert choose(ChannelFacts(name, 0, 1, 0.5, 0.1, 200.0, distinct)).kind == kind
 
 
 def test_label_like_values_are_divided_by_the_maximum():
     values = np.array([0, 100, 200], np.float32).reshape(3, 1, 1)
-    assert normalise(values, values != 0, Normalisation("labels", maximum=200.0)).ravel().tolist() == [0, 0.5, 1]
+    assert normalise(
+        values, values != 0, Normalisation("labels", maximum=200.0)
+    ).ravel().tolist() == [0, 0.5, 1]
 
 
 def test_zscore_of_a_stripped_image_leaves_background_zero():
@@ -280,7 +413,11 @@ def test_zscore_of_a_stripped_image_leaves_background_zero():
     image[2:8, 2:8, 2:8] = rng.normal(50, 5, (6, 6, 6))
     scaled = normalise(image, image != 0, Normalisation("zscore"))
     inside = scaled[2:8, 2:8, 2:8]
-    assert (scaled[:2] == 0).all() and abs(inside.mean()) < 1e-4 and inside.std() == pytest.approx(1, abs=1e-3)
+    assert (
+        (scaled[:2] == 0).all()
+        and abs(inside.mean()) < 1e-4
+        and inside.std() == pytest.approx(1, abs=1e-3)
+    )
 
 
 def test_a_stripped_image_has_the_same_moments_at_any_spacing():
@@ -291,8 +428,10 @@ def test_a_stripped_image_has_the_same_moments_at_any_spacing():
 
     rng = np.random.default_rng(0)
     grid = np.stack(np.meshgrid(*[np.arange(40)] * 3, indexing="ij")) - 19.5
-    ball = np.where((grid**2).sum(0) < 15**2, rng.normal(100, 10, (40, 40, 40)), 0).astype(np.float32)
-    ball[0, 0, 0] = ball[-1, -1, -1] = 1                   # keeps the box as large as the image
+    ball = np.where((grid**2).sum(0) < 15**2, rng.normal(100, 10, (40, 40, 40)), 0).astype(
+        np.float32
+    )
+    ball[0, 0, 0] = ball[-1, -1, -1] = 1  # keeps the box as large as the image
     plan = plan_of(PlanRequest("resenc_unet"))
     for mm in (1.0, 0.8, 1.25):
         image = Image(ball, np.eye(4), Header("test", ball.shape, None))
@@ -307,7 +446,12 @@ def test_thinning_keeps_both_ends(count):
     from sulcnet.geometry.thin import thin
 
     kept = thin(np.arange(count), 512)
-    assert len(kept) == min(count, 512) and kept[0] == 0 and kept[-1] == count - 1 and len(set(kept)) == len(kept)
+    assert (
+        len(kept) == min(count, 512)
+        and kept[0] == 0
+        and kept[-1] == count - 1
+        and len(set(kept)) == len(kept)
+    )
 
 
 def test_a_test_subjects_files_are_never_opened(tmp_path, monkeypatch):
@@ -320,9 +464,13 @@ def test_a_test_subjects_files_are_never_opened(tmp_path, monkeypatch):
     import sulcnet.planning.fingerprint as module
 
     read = module.read_image
-    monkeypatch.setattr(module, "read_image", lambda path: opened.append(path.name) or read(path))
+    monkeypatch.setattr(
+        module, "read_image", lambda path: opened.append(path.name) or read(path)
+    )
     found = fingerprint_dataset(folders, 1, True)
-    assert splits.test and not any(name.startswith(case) for name in opened for case in splits.test)
+    assert splits.test and not any(
+        name.startswith(case) for name in opened for case in splits.test
+    )
     assert set(found.cases) == set(splits.holdout.train) | set(splits.holdout.validation)
 
 
@@ -333,8 +481,14 @@ def test_unlabelled_scans_of_test_subjects_are_not_prepared(tmp_path):
     case = splits["test"][0]
     (folders.raw / "labelsTr" / f"{case}.nii.gz").unlink()
     table = folders.raw / "participants.tsv"
-    lines = [line.replace("\tabsent\t", "\tn/a\t").replace("\tpresent\t", "\tn/a\t").replace("\tprominent\t", "\tn/a\t")
-             if line.startswith(case) else line for line in table.read_text().splitlines()]
+    lines = [
+        line.replace("\tabsent\t", "\tn/a\t")
+        .replace("\tpresent\t", "\tn/a\t")
+        .replace("\tprominent\t", "\tn/a\t")
+        if line.startswith(case)
+        else line
+        for line in table.read_text().splitlines()
+    ]
     table.write_text("\n".join(lines) + "\n")
     plan_dataset(folders, PlanRequest("resenc_unet", 4))
     preprocess_dataset(folders, "3d", 1, False)
@@ -354,13 +508,21 @@ def test_preparation_skips_what_is_finished_and_redoes_what_changed(tmp_path):
     assert preprocess_dataset(folders, "3d", 1, True) == (6, 0)
 
 
-def test_a_configuration_that_inherits_shares_the_cases_and_says_where_they_are(tmp_path, capsys):
+def test_a_configuration_that_inherits_shares_the_cases_and_says_where_they_are(
+    tmp_path, capsys
+):
     from sulcnet.cli.preprocess import COMMAND
 
     _, folders = prepared_cohort(tmp_path, 6)
-    write_json(folders.plans, {**json.loads(folders.plans.read_text()), "3d_wide": {"inherits_from": "3d"}})
+    write_json(
+        folders.plans,
+        {**json.loads(folders.plans.read_text()), "3d_wide": {"inherits_from": "3d"}},
+    )
     assert COMMAND(["-d", folders.name, "-c", "3d_wide", "--root", str(tmp_path)]) == 0
-    assert f"0 cases prepared, 6 finished before: {folders.prepared('3d')}\n" in capsys.readouterr().out
+    assert (
+        f"0 cases prepared, 6 finished before: {folders.prepared('3d')}\n"
+        in capsys.readouterr().out
+    )
 
 
 def test_networks_planned_one_after_the_other_stand_side_by_side(tmp_path):

@@ -44,12 +44,17 @@ def trained(tmp_path_factory):
     return workspace, folders, run
 
 
-@pytest.mark.parametrize(("shape", "window"), [((20, 33, 16), (16, 16, 16)), ((16, 16, 16), (16, 16, 16)), ((5, 70), (8, 16))])
+@pytest.mark.parametrize(
+    ("shape", "window"),
+    [((20, 33, 16), (16, 16, 16)), ((16, 16, 16), (16, 16, 16)), ((5, 70), (8, 16))],
+)
 def test_windows_cover_every_voxel_and_stay_inside(shape, window):
     padded = tuple(map(max, shape, window))
     count = np.zeros(padded, int)
     for corner in window_corners(padded, window):
-        assert all(low >= 0 and low + size <= full for low, size, full in zip(corner, window, padded))
+        assert all(
+            low >= 0 and low + size <= full for low, size, full in zip(corner, window, padded)
+        )
         count[tuple(slice(low, low + size) for low, size in zip(corner, window))] += 1
     assert count.min() >= 1
 
@@ -59,7 +64,9 @@ def test_blending_weights_equal_the_product_of_gaussians():
     for place in product(range(5), range(8), range(3)):
         distance = sum(((i - (n - 1) / 2) / (n / 8)) ** 2 for i, n in zip(place, (5, 8, 3)))
         centre = sum((0.5 * (n % 2 == 0) / (n / 8)) ** 2 for n in (5, 8, 3))
-        assert weights[place] == pytest.approx(max(np.exp(-0.5 * (distance - centre)), 1e-3), rel=1e-4)
+        assert weights[place] == pytest.approx(
+            max(np.exp(-0.5 * (distance - centre)), 1e-3), rel=1e-4
+        )
 
 
 class Threshold(torch.nn.Module):
@@ -76,18 +83,22 @@ class Bare(torch.nn.Module):
         super().__init__()
         self.network = Threshold()
         self.heads = torch.nn.ModuleDict({"segmentation": torch.nn.Identity()})
-        self.tasks = [family_of(name).build({}, spec) for name, spec in asked_tasks(1, 0).items()]
+        self.tasks = [
+            family_of(name).build({}, spec) for name, spec in asked_tasks(1, 0).items()
+        ]
 
 
 def predictor_of(model, patch, region=None, **options) -> Predictor:
     """Predict with a model that was not loaded from a run."""
     gather = partial(gathers, model.eval(), Setting(region, CPU))
-    return Predictor(model.network, gather, patch, CPU, lambda: autocast(CPU, "fp32"), **options)
+    return Predictor(
+        model.network, gather, patch, CPU, lambda: autocast(CPU, "fp32"), **options
+    )
 
 
 def test_blended_windows_of_a_voxelwise_model_equal_the_model():
     predictor = predictor_of(Bare(), (8, 8, 8))
-    for shape in ((13, 8, 21), (5, 9, 6)):                   # larger than the window, and smaller
+    for shape in ((13, 8, 21), (5, 9, 6)):  # larger than the window, and smaller
         data = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
         (maps,) = predictor(data).values()
         np.testing.assert_allclose(maps[1], 1 / (1 + np.exp(-2 * data[0])), atol=1e-5)
@@ -100,15 +111,27 @@ def test_one_window_over_the_image_gives_attention_and_mean_the_same_class(train
     torch.manual_seed(0)
     attention = Model(plan, plan.network(None), {"pooling": "attention"})
     mean = Model(plan, plan.network(None), {"pooling": "mean"})
-    torch.nn.init.normal_(attention.heads["classification"].attention.score.weight)      # zero before training: the mean
+    torch.nn.init.normal_(
+        attention.heads["classification"].attention.score.weight
+    )  # zero before training: the mean
     mean.load_state_dict(attention.state_dict())
-    data = np.random.default_rng(0).normal(size=(1, *plan.network(None).patch_size)).astype(np.float32)
+    data = (
+        np.random.default_rng(0)
+        .normal(size=(1, *plan.network(None).patch_size))
+        .astype(np.float32)
+    )
 
     def classes(model, data):
-        return predictor_of(model, plan.network(None).patch_size)(data)["classification"].softmax(dim=0).numpy()
+        return (
+            predictor_of(model, plan.network(None).patch_size)(data)["classification"]
+            .softmax(dim=0)
+            .numpy()
+        )
 
     np.testing.assert_allclose(classes(attention, data), classes(mean, data), atol=1e-6)
-    twice = np.concatenate([data, data[:, ::-1]], axis=1)    # two windows and more: no longer the same
+    twice = np.concatenate(
+        [data, data[:, ::-1]], axis=1
+    )  # two windows and more: no longer the same
     assert np.abs(classes(attention, twice) - classes(mean, twice)).max() > 1e-6
 
 
@@ -118,13 +141,23 @@ def test_class_windows_are_those_nearest_the_region(place, overlap):
     """Also where the structure lies at the border, and whatever the windows' overlap."""
     region = Region("PCS", ((place,) * 3, (place + 0.02,) * 3))
     corners = window_corners((96, 96, 96), (32, 32, 32), overlap)
-    told = heard(Windows(corners, (32, 32, 32), (96, 96, 96), (0, 0, 0), (96, 96, 96), (0, 1, 2)), region)
-    distance = {corner: max(abs(low + 16 - np.clip(place * 95, 16, 80)) for low in corner) for corner in corners}
+    told = heard(
+        Windows(corners, (32, 32, 32), (96, 96, 96), (0, 0, 0), (96, 96, 96), (0, 1, 2)), region
+    )
+    distance = {
+        corner: max(abs(low + 16 - np.clip(place * 95, 16, 80)) for low in corner)
+        for corner in corners
+    }
     assert 1 <= len(told) <= 8
-    assert min(distance, key=distance.get) in told and max(distance[corner] for corner in told) <= 20
+    assert (
+        min(distance, key=distance.get) in told
+        and max(distance[corner] for corner in told) <= 20
+    )
 
 
-def test_prediction_has_the_grid_of_its_input_and_a_broken_image_stops_nothing(trained, tmp_path):
+def test_prediction_has_the_grid_of_its_input_and_a_broken_image_stops_nothing(
+    trained, tmp_path
+):
     workspace, folders, run = trained
     images = tmp_path / "in"
     images.mkdir()
@@ -137,14 +170,36 @@ def test_prediction_has_the_grid_of_its_input_and_a_broken_image_stops_nothing(t
     shutil.copy(second, images / "plain_0000.nii.gz")
     (images / "broken_0000.nii.gz").write_bytes(first.read_bytes()[:2000])
     out = tmp_path / "out"
-    assert PREDICT(["-i", str(images), "-o", str(out), "-m", str(run.path), "--device", "cpu", "--save-probabilities"]) == 7
-    rows = {row["case_id"]: row for row in csv.DictReader((out / "predictions.tsv").open(), delimiter="\t")}
+    assert (
+        PREDICT(
+            [
+                "-i",
+                str(images),
+                "-o",
+                str(out),
+                "-m",
+                str(run.path),
+                "--device",
+                "cpu",
+                "--save-probabilities",
+            ]
+        )
+        == 7
+    )
+    rows = {
+        row["case_id"]: row
+        for row in csv.DictReader((out / "predictions.tsv").open(), delimiter="\t")
+    }
     assert rows["broken"]["qc_flag"] == "failed" and rows["broken"]["qc_reason"]
     assert rows["plain"]["class"] in ("absent", "present", "prominent")
-    assert sum(float(rows["plain"][f"p_{name}"]) for name in ("absent", "present", "prominent")) == pytest.approx(1, abs=1e-4)
+    assert sum(
+        float(rows["plain"][f"p_{name}"]) for name in ("absent", "present", "prominent")
+    ) == pytest.approx(1, abs=1e-4)
     for name in ("odd.nii.gz", "odd_p_PCS.nii.gz"):
         mask = nib.load(out / name)
-        assert mask.shape == flipped.shape and np.array_equal(mask.affine, nib.load(images / "odd_0000.nii.gz").affine)
+        assert mask.shape == flipped.shape and np.array_equal(
+            mask.affine, nib.load(images / "odd_0000.nii.gz").affine
+        )
         assert (int(mask.header["sform_code"]), int(mask.header["qform_code"])) == (4, 3)
 
 
@@ -154,9 +209,27 @@ def test_a_turned_input_gets_the_same_mask(trained, tmp_path):
     image = nib.load(sorted((folders.raw / "imagesTr").iterdir())[0])
     (tmp_path / "in").mkdir()
     nib.save(image, tmp_path / "in" / "a.nii.gz")
-    nib.save(image.as_reoriented(np.array([[2, -1], [0, 1], [1, -1]])), tmp_path / "in" / "b.nii.gz")
-    assert PREDICT(["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-m", str(run.path), "--device", "cpu"]) == 0
-    a, b = (nib.as_closest_canonical(nib.load(tmp_path / "out" / f"{name}.nii.gz")) for name in "ab")
+    nib.save(
+        image.as_reoriented(np.array([[2, -1], [0, 1], [1, -1]])), tmp_path / "in" / "b.nii.gz"
+    )
+    assert (
+        PREDICT(
+            [
+                "-i",
+                str(tmp_path / "in"),
+                "-o",
+                str(tmp_path / "out"),
+                "-m",
+                str(run.path),
+                "--device",
+                "cpu",
+            ]
+        )
+        == 0
+    )
+    a, b = (
+        nib.as_closest_canonical(nib.load(tmp_path / "out" / f"{name}.nii.gz")) for name in "ab"
+    )
     np.testing.assert_array_equal(np.asarray(a.dataobj), np.asarray(b.dataobj))
 
 
@@ -171,19 +244,33 @@ def test_inputs_are_found_in_folders_files_and_bids(trained, tmp_path):
         (tmp_path / "plain" / name).touch()
     assert [case.id for case in find_inputs(tmp_path / "plain", plan)] == ["a", "b"]
     assert [case.id for case in find_inputs(tmp_path / "plain" / "a.nii", plan)] == ["a"]
-    (tmp_path / "plain" / "OAS1_0001.nii.gz").touch()                # a person's number, not a channel
+    (tmp_path / "plain" / "OAS1_0001.nii.gz").touch()  # a person's number, not a channel
     (tmp_path / "plain" / "OAS1_0002.nii.gz").touch()
-    assert [case.id for case in find_inputs(tmp_path / "plain", plan)] == ["OAS1_0001", "OAS1_0002", "a", "b"]
+    assert [case.id for case in find_inputs(tmp_path / "plain", plan)] == [
+        "OAS1_0001",
+        "OAS1_0002",
+        "a",
+        "b",
+    ]
     two = plan.replace(channels=("T1w", "T2w"), normalisation=plan.normalisation * 2)
     for path in (tmp_path / "plain").iterdir():
         path.unlink()
     (tmp_path / "plain" / "b_0000.nii.gz").touch()
-    assert len(find_inputs(tmp_path / "plain", two)[0].images) == 1  # predicted as a failed row, the others go on
+    assert (
+        len(find_inputs(tmp_path / "plain", two)[0].images) == 1
+    )  # predicted as a failed row, the others go on
 
 
 def test_masks_are_never_overwritten_unasked(trained, tmp_path):
     _, folders, run = trained
-    flags = ["-i", str(sorted((folders.raw / "imagesTr").iterdir())[0]), "-m", str(run.path), "--device", "cpu"]
+    flags = [
+        "-i",
+        str(sorted((folders.raw / "imagesTr").iterdir())[0]),
+        "-m",
+        str(run.path),
+        "--device",
+        "cpu",
+    ]
     labels = tmp_path / "labelsTr"
     shutil.copytree(folders.raw / "labelsTr", labels)
     assert PREDICT([*flags, "-o", str(labels)]) == 2

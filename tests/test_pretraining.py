@@ -82,20 +82,54 @@ def rows_of(run: RunFolder) -> list[dict]:
 def test_a_run_falls_and_explains_itself(fresh, monkeypatch):
     monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 25)
     workspace, folders = fresh
-    run = pretrain(workspace, [folders], "recon", epochs=3, curves=training_curves, montage=reconstruction_montage)
+    run = pretrain(
+        workspace,
+        [folders],
+        "recon",
+        epochs=3,
+        curves=training_curves,
+        montage=reconstruction_montage,
+    )
     rows = rows_of(run)
     assert rows[-1]["loss"] < rows[0]["loss"]
-    assert {"val/score", "val/loss", "val/ssim", "val/ms_ssim", "val/hausdorff", "val/skip_only"} <= rows[0].keys()
+    assert {
+        "val/score",
+        "val/loss",
+        "val/ssim",
+        "val/ms_ssim",
+        "val/hausdorff",
+        "val/skip_only",
+    } <= rows[0].keys()
     assert rows[0]["val/score"] == -rows[0]["val/loss"]
-    for name in ("experiment.json", "plans.json", "splits.json", "dataset.json", "log.txt", "progress.png", EXPORT, "export.json"):
+    for name in (
+        "experiment.json",
+        "plans.json",
+        "splits.json",
+        "dataset.json",
+        "log.txt",
+        "progress.png",
+        EXPORT,
+        "export.json",
+    ):
         assert (run / name).exists(), name
     assert {file.name for file in (run / PICTURES).iterdir()} == {"epoch_0001.png", "final.png"}
     costs = json.loads((run / RESOURCES).read_text())
-    assert costs["peak_bytes"] == "no GPU" and costs["seconds_per_epoch"] > 0 and costs["trainable_parameters"] > 0
+    assert (
+        costs["peak_bytes"] == "no GPU"
+        and costs["seconds_per_epoch"] > 0
+        and costs["trainable_parameters"] > 0
+    )
     experiment = Experiment.load(run / EXPERIMENT)
-    assert experiment.kind == "pretrain" and experiment.pretrain == "recon" and experiment.assumptions
+    assert (
+        experiment.kind == "pretrain"
+        and experiment.pretrain == "recon"
+        and experiment.assumptions
+    )
     splits = Splits.load(folders.splits)
-    assert experiment.train == splits.holdout.train and experiment.validation == splits.holdout.validation
+    assert (
+        experiment.train == splits.holdout.train
+        and experiment.validation == splits.holdout.validation
+    )
 
 
 @pytest.mark.parametrize("method", ["recon", "mae"])
@@ -125,7 +159,10 @@ pretrain(workspace, [workspace.folders(sys.argv[5])], "mae", epochs=4, go_on=sys
 def start(fresh, how: str) -> subprocess.Popen:
     workspace, folders = fresh
     places = [str(workspace.raw), str(workspace.preprocessed), str(workspace.results)]
-    return subprocess.Popen([sys.executable, "-c", KILLED, *places, how, folders.name, str(Path(__file__).parent)], stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", KILLED, *places, how, folders.name, str(Path(__file__).parent)],
+        stderr=subprocess.PIPE,
+    )
 
 
 def wait_for_step(process: subprocess.Popen, run: RunFolder, step: int) -> None:
@@ -141,7 +178,14 @@ def wait_for_step(process: subprocess.Popen, run: RunFolder, step: int) -> None:
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_and_resumed_ends_with_the_same_bits(fresh, stop):
     workspace, folders = fresh
-    run = RunSpec("pretrain", (folders.name,), network="resenc_unet", pretrain="mae", preset="sulcnet", epochs=4).folder(workspace)
+    run = RunSpec(
+        "pretrain",
+        (folders.name,),
+        network="resenc_unet",
+        pretrain="mae",
+        preset="sulcnet",
+        epochs=4,
+    ).folder(workspace)
     whole = start(fresh, "")
     assert whole.wait() == 0, whole.stderr.read().decode()
     expected, exported = weights(run), checkpoint.load(run / EXPORT)
@@ -184,7 +228,11 @@ def corrupt(workspace: Workspace, folders: DatasetFolders, cases) -> None:
 def opened():
     """The files that Python opens from now on, whichever library asks."""
     paths, watching = [], [True]
-    sys.addaudithook(lambda event, args: paths.append(str(args[0])) if watching[0] and event == "open" else None)
+    sys.addaudithook(
+        lambda event, args: (
+            paths.append(str(args[0])) if watching[0] and event == "open" else None
+        )
+    )
     yield paths
     watching[0] = False
 
@@ -198,7 +246,7 @@ def test_a_test_subject_is_never_read(root, monkeypatch, opened):
     opened.clear()
     run = pretrain(workspace, [folders], "recon", epochs=1)
     assert (run / EXPORT).exists()
-    io.open(folders.splits).close()                          # the hook does see what is opened
+    io.open(folders.splits).close()  # the hook does see what is opened
     assert any(path.endswith("splits.json") for path in opened)
     assert not [path for path in opened for case in tested if f"/{case}" in path]
 
@@ -212,7 +260,16 @@ def test_unlabelled_cases_are_used(root, monkeypatch):
     table = folders.raw / "participants.tsv"
     rows = [line.split("\t") for line in table.read_text().splitlines()]
     column = rows[0].index("pcs")
-    table.write_text("\n".join("\t".join("n/a" if row[0] == chosen and i == column else cell for i, cell in enumerate(row)) for row in rows) + "\n")
+    table.write_text(
+        "\n".join(
+            "\t".join(
+                "n/a" if row[0] == chosen and i == column else cell
+                for i, cell in enumerate(row)
+            )
+            for row in rows
+        )
+        + "\n"
+    )
     from sulcnet.memory.planning import plan_dataset
     from sulcnet.planning.planner import PlanRequest
     from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
@@ -227,8 +284,13 @@ def test_unlabelled_cases_are_used(root, monkeypatch):
 def test_validation_subjects_can_be_learned_from_and_then_nothing_is_picked(fresh):
     run = run_of(fresh, settings=("use_validation=true",))
     experiment, splits = Experiment.load(run / EXPERIMENT), Splits.load(fresh[1].splits)
-    assert set(experiment.train) == {*splits.holdout.train, *splits.holdout.validation} and not experiment.validation
-    assert not run.checkpoint("best").exists() and not any(key.startswith("val/") for key in rows_of(run)[0])
+    assert (
+        set(experiment.train) == {*splits.holdout.train, *splits.holdout.validation}
+        and not experiment.validation
+    )
+    assert not run.checkpoint("best").exists() and not any(
+        key.startswith("val/") for key in rows_of(run)[0]
+    )
     with pytest.raises(UsageError, match="patience"):
         run_of(fresh, settings=("use_validation=true",), patience=2)
 
@@ -243,10 +305,17 @@ def test_pooled_datasets_are_prepared_by_the_first_and_split_by_themselves(root,
     run = pretrain(workspace, [first, other], "recon", epochs=1)
     experiment = Experiment.load(run / EXPERIMENT)
     assert experiment.dataset == f"{NAME}+Dataset902_Other"
-    assert {f"Dataset902_Other/{case}" for case in splits.holdout.train} <= set(experiment.train)
-    assert {file.stem for file in first.pooled("3d", other.name).glob("*.json")} == {*splits.holdout.train, *splits.holdout.validation}
+    assert {f"Dataset902_Other/{case}" for case in splits.holdout.train} <= set(
+        experiment.train
+    )
+    assert {file.stem for file in first.pooled("3d", other.name).glob("*.json")} == {
+        *splits.holdout.train,
+        *splits.holdout.validation,
+    }
     header = json.loads((other.raw / "dataset.json").read_text())
-    (other.raw / "dataset.json").write_text(json.dumps({**header, "channel_names": {"0": "T1w", "1": "T2w"}}))
+    (other.raw / "dataset.json").write_text(
+        json.dumps({**header, "channel_names": {"0": "T1w", "1": "T2w"}})
+    )
     with pytest.raises(DataError):
         pretrain(workspace, [first, other], "recon", epochs=1, overwrite=True)
 
@@ -257,18 +326,44 @@ def test_pooled_datasets_are_prepared_by_the_first_and_split_by_themselves(root,
 def test_schedules_are_those_of_the_presets(prepared):
     network = load_plan(prepared[1].plans, "3d").network(None)
     mae = plugins.find("pretraining", "mae", "METHOD")
-    ours, paper = (schedule_of(*options.resolve(preset, {}, mae), 1000, 4) for preset in ("sulcnet", "paper"))
-    assert (ours.epochs, ours.rates["network"], ours.rates["heads"], ours.optimiser, ours.steps_per_epoch) == (300, 3e-4, 1e-3, "adamw", 250)
-    assert (paper.epochs, paper.rates["network"], paper.optimiser, paper.decay, paper.weight_decay) == (600, 5e-3, "adam", "step", 1e-4)
-    assert schedule_of(*options.resolve("sulcnet", {}, mae), 10, 4).steps_per_epoch == 63          # 250 patches at least
-    paper, small, ours = (options.resolve(preset, {}, family(net))[0] for preset, net in
-                          (("paper", "resenc_unet"), ("paper", "dd_unet"), ("sulcnet", "resenc_unet")))
+    ours, paper = (
+        schedule_of(*options.resolve(preset, {}, mae), 1000, 4)
+        for preset in ("sulcnet", "paper")
+    )
+    assert (
+        ours.epochs,
+        ours.rates["network"],
+        ours.rates["heads"],
+        ours.optimiser,
+        ours.steps_per_epoch,
+    ) == (300, 3e-4, 1e-3, "adamw", 250)
+    assert (
+        paper.epochs,
+        paper.rates["network"],
+        paper.optimiser,
+        paper.decay,
+        paper.weight_decay,
+    ) == (600, 5e-3, "adam", "step", 1e-4)
+    assert (
+        schedule_of(*options.resolve("sulcnet", {}, mae), 10, 4).steps_per_epoch == 63
+    )  # 250 patches at least
+    paper, small, ours = (
+        options.resolve(preset, {}, family(net))[0]
+        for preset, net in (
+            ("paper", "resenc_unet"),
+            ("paper", "dd_unet"),
+            ("sulcnet", "resenc_unet"),
+        )
+    )
     assert [unplanned(network, paper, views).batch_size for views in (1, 2)] == [8, 4]
     assert unplanned(network, paper, 1).patch_size == (64, 64, 64)
     dd_unet = network.replace(network=network.network.replace(name="dd_unet"))
     assert unplanned(dd_unet, small, 1).patch_size == (32, 32, 32)
     kept = unplanned(network, ours, 1)
-    assert (kept.patch_size, kept.batch_size) == (network.patch_size, network.batch_size * network.windows)
+    assert (kept.patch_size, kept.batch_size) == (
+        network.patch_size,
+        network.batch_size * network.windows,
+    )
 
 
 def test_draws_of_a_step_depend_on_their_key_alone():
@@ -284,17 +379,38 @@ def test_draws_of_a_step_depend_on_their_key_alone():
 # ---- the methods by hand ----
 
 
-def plan_of(normalisation: Normalisation, net: str = "resenc_unet", preset: str = "sulcnet") -> Plan:
+def plan_of(
+    normalisation: Normalisation, net: str = "resenc_unet", preset: str = "sulcnet"
+) -> Plan:
     spec = family(net).topology(3, 1, 4, (16, 16, 16), (1.0,) * 3)
-    network = NetworkPlan((16, 16, 16), 2, 1, 1, MemoryEstimate("none", 1, 2), "test", network=spec)
-    return Plan("Dataset001_T", "3d", preset, ("image",), {"background": 0}, {}, ".nii.gz", (1.0,) * 3, (16, 16, 16),
-                (normalisation,), {net: network})
+    network = NetworkPlan(
+        (16, 16, 16), 2, 1, 1, MemoryEstimate("none", 1, 2), "test", network=spec
+    )
+    return Plan(
+        "Dataset001_T",
+        "3d",
+        preset,
+        ("image",),
+        {"background": 0},
+        {},
+        ".nii.gz",
+        (1.0,) * 3,
+        (16, 16, 16),
+        (normalisation,),
+        {net: network},
+    )
 
 
 ZSCORE = Normalisation("zscore")
 
 
-def method_of(name: str, normalisation: Normalisation = ZSCORE, net: str = "resenc_unet", preset: str = "sulcnet", **given):
+def method_of(
+    name: str,
+    normalisation: Normalisation = ZSCORE,
+    net: str = "resenc_unet",
+    preset: str = "sulcnet",
+    **given,
+):
     torch.manual_seed(0)
     kind, plan = plugins.find("pretraining", name, "METHOD"), plan_of(normalisation, net)
     return build_method(kind, plan, plan.network(None), *options.resolve(preset, given, kind))
@@ -303,10 +419,22 @@ def method_of(name: str, normalisation: Normalisation = ZSCORE, net: str = "rese
 def images(labels: bool = False, count: int = 2) -> Images:
     generator = torch.Generator().manual_seed(0)
     shape = (count, 1, 16, 16, 16)
-    image = torch.randint(0, 3, shape, generator=generator) / 2 if labels else torch.randn(shape, generator=generator)
+    image = (
+        torch.randint(0, 3, shape, generator=generator) / 2
+        if labels
+        else torch.randn(shape, generator=generator)
+    )
     place = torch.tensor([[0.0, 15.0]] * 3).expand(count, -1, -1).clone()
     limits = torch.tensor([0.0, 1.0] if labels else [-2.5, 2.5]).expand(count, 1, 2).clone()
-    return Images(image, image.clone(), torch.ones(shape), limits, place, torch.arange(count), torch.full((count, 16, 16, 16), -1))
+    return Images(
+        image,
+        image.clone(),
+        torch.ones(shape),
+        limits,
+        place,
+        torch.arange(count),
+        torch.full((count, 16, 16, 16), -1),
+    )
 
 
 LABELS_OF = Normalisation("labels", maximum=2.0, values=(0.0, 0.5, 1.0))
@@ -325,13 +453,29 @@ def test_a_step_runs_on_fake_tensors(name, preset, labels):
 
 
 def test_recon_is_the_identity_in_paper_and_corrupts_in_sulcnet():
-    assert method_of("recon", preset="paper").corruption() is None and method_of("recon", corruption=0.0).corruption() is None
+    assert (
+        method_of("recon", preset="paper").corruption() is None
+        and method_of("recon", corruption=0.0).corruption() is None
+    )
     light = method_of("recon").corruption()
-    assert light.noise_probability == light.bias_probability == 0.5 and light.rotation_probability == 0 and light.noise_on_label_like
+    assert (
+        light.noise_probability == light.bias_probability == 0.5
+        and light.rotation_probability == 0
+        and light.noise_on_label_like
+    )
     perfect = images()
-    assert list(method_of("recon", preset="paper").terms(perfect.image, perfect)) == ["loss/ssim"]
-    assert all(term.ratio.value().abs() < 1e-5 for term in method_of("recon").terms(perfect.image, perfect).values())
-    negated = method_of("recon", preset="paper").terms(-perfect.image, perfect)["loss/ssim"].ratio.value()
+    assert list(method_of("recon", preset="paper").terms(perfect.image, perfect)) == [
+        "loss/ssim"
+    ]
+    assert all(
+        term.ratio.value().abs() < 1e-5
+        for term in method_of("recon").terms(perfect.image, perfect).values()
+    )
+    negated = (
+        method_of("recon", preset="paper")
+        .terms(-perfect.image, perfect)["loss/ssim"]
+        .ratio.value()
+    )
     assert negated > 0.9
 
 
@@ -342,17 +486,24 @@ def test_skip_only_does_not_see_deeper_features():
     for parameter in method.network.encoder[-1].parameters():
         parameter.data.add_(1.0)
     assert torch.equal(method.skip_only(batch).value(), before)
-    assert not torch.equal(method.watch(batch)["ssim"].value(), method_of("recon").watch(batch)["ssim"].value())
+    assert not torch.equal(
+        method.watch(batch)["ssim"].value(), method_of("recon").watch(batch)["ssim"].value()
+    )
 
 
 def test_blocks_hide_the_share_that_was_drawn():
     torch.manual_seed(0)
     mask = block_mask(200, (16, 24, 20), 8, (0.6, 0.75), torch.device("cpu"))
     assert mask.shape == (200, 1, 16, 24, 20) and set(mask.unique().tolist()) == {0.0, 1.0}
-    blocks = mask[:, 0, ::8, ::8, ::8]                       # 2 x 3 x 3, the last of an axis cut short
+    blocks = mask[:, 0, ::8, ::8, ::8]  # 2 x 3 x 3, the last of an axis cut short
     shares = blocks.flatten(1).mean(1)
     assert shares.min() >= 0.55 and shares.max() <= 0.8 and len(shares.unique()) > 2
-    assert torch.equal(blocks.repeat_interleave(8, 1).repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :20], mask[:, 0])
+    assert torch.equal(
+        blocks.repeat_interleave(8, 1)
+        .repeat_interleave(8, 2)
+        .repeat_interleave(8, 3)[..., :20],
+        mask[:, 0],
+    )
     assert not torch.equal(mask[0], mask[1])
 
 
@@ -386,15 +537,25 @@ def test_a_plan_lists_the_values_of_label_like_channels(root):
     fingerprint_dataset(folders, workers=1, overwrite=False)
     plan = plan_dataset(folders, PlanRequest(net="resenc_unet", features=4))
     (channel,) = plan.normalisation
-    assert channel.label_like and channel.values[0] == 0.0 and channel.values[-1] == 1.0 and 2 <= len(channel.values) <= 16
-    assert plan.preparation_hash() == plan.replace(normalisation=(channel.replace(values=()),)).preparation_hash()
+    assert (
+        channel.label_like
+        and channel.values[0] == 0.0
+        and channel.values[-1] == 1.0
+        and 2 <= len(channel.values) <= 16
+    )
+    assert (
+        plan.preparation_hash()
+        == plan.replace(normalisation=(channel.replace(values=()),)).preparation_hash()
+    )
 
 
 def test_batchnorm_statistics_become_those_of_clean_images():
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.BatchNorm3d(1))
     network(torch.randn(2, 1, 4, 4, 4) * 9 + 5)
-    batches = [images()._replace(image=torch.randn(2, 1, 16, 16, 16) + shift) for shift in (1.0, 3.0)]
+    batches = [
+        images()._replace(image=torch.randn(2, 1, 16, 16, 16) + shift) for shift in (1.0, 3.0)
+    ]
     reestimate_norms(network, batches)
     assert network[0].running_mean.item() == pytest.approx(2.0, abs=0.05)
     assert network[0].running_var.item() == pytest.approx(1.0, abs=0.05)
@@ -416,14 +577,28 @@ def test_mae_reestimates_and_recon_does_not():
 def test_wrong_names_are_two_lines(fresh, capsys):
     workspace, _ = fresh
     root = str(workspace.raw.parent)
-    for argv, code in ((["901", "3d", "mae", "--set", "blok=3"], 2), (["901,901", "3d", "recon"], 2), (["77", "3d", "mae"], 4),
-                       (["901", "3d", "sorcery"], 2), (["901", "3d", "recon", "--net", "unet_bn"], 5)):
+    for argv, code in (
+        (["901", "3d", "mae", "--set", "blok=3"], 2),
+        (["901,901", "3d", "recon"], 2),
+        (["77", "3d", "mae"], 4),
+        (["901", "3d", "sorcery"], 2),
+        (["901", "3d", "recon", "--net", "unet_bn"], 5),
+    ):
         assert PRETRAIN([*argv, "--root", root]) == code, argv
         assert len(capsys.readouterr().err.strip().splitlines()) == 2
 
 
 def test_a_montage_is_drawn_in_three_views_and_two_dimensions(tmp_path):
-    volumes = {name: np.random.default_rng(0).normal(size=(16, 24, 20)) for name in ("input", "corrupted", "output")}
+    volumes = {
+        name: np.random.default_rng(0).normal(size=(16, 24, 20))
+        for name in ("input", "corrupted", "output")
+    }
     reconstruction_montage(volumes, tmp_path / "volume.png")
-    reconstruction_montage({name: volume[..., 0] for name, volume in volumes.items()}, tmp_path / "plane.png")
-    assert (tmp_path / "volume.png").stat().st_size > (tmp_path / "plane.png").stat().st_size > 1000
+    reconstruction_montage(
+        {name: volume[..., 0] for name, volume in volumes.items()}, tmp_path / "plane.png"
+    )
+    assert (
+        (tmp_path / "volume.png").stat().st_size
+        > (tmp_path / "plane.png").stat().st_size
+        > 1000
+    )

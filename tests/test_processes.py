@@ -78,11 +78,21 @@ def forks_of(script: str, folder: Path, *arguments: object) -> tuple[list[dict],
     (folder / "watch").mkdir()
     (folder / "watch" / "sitecustomize.py").write_text(WATCH)
     paths = os.pathsep.join(map(str, (folder / "watch", PACKAGE.parent, Path(__file__).parent)))
-    around = {"PYTHONPATH": paths, "FORKS": str(folder / "forks"), "SULCNET_CACHE": str(folder / "cache")}
-    found = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], env={**os.environ, **around},
-                           capture_output=True, text=True)
+    around = {
+        "PYTHONPATH": paths,
+        "FORKS": str(folder / "forks"),
+        "SULCNET_CACHE": str(folder / "cache"),
+    }
+    found = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env={**os.environ, **around},
+        capture_output=True,
+        text=True,
+    )
     assert found.returncode == 0, found.stderr
-    return [json.loads(line) for line in (folder / "forks").read_text().splitlines()], found.stdout.split()
+    return [
+        json.loads(line) for line in (folder / "forks").read_text().splitlines()
+    ], found.stdout.split()
 
 
 def test_the_watch_catches_a_fork_after_a_backward_pass(tmp_path):
@@ -93,12 +103,16 @@ def test_the_watch_catches_a_fork_after_a_backward_pass(tmp_path):
 def test_nobody_forks_after_autograd_or_cuda_from_plan_to_training(tmp_path):
     """A CUDA build of torch refuses a forked worker's backward pass if its parent ever ran one."""
     rows, printed = forks_of(WHOLE, tmp_path, tmp_path / "study")
-    assert printed == ["False", "True"]             # a plan with workers traces there alone; training runs here
+    assert printed == [
+        "False",
+        "True",
+    ]  # a plan with workers traces there alone; training runs here
     assert len(rows) > 10 and all(row["torch"] for row in rows)
     assert not [row for row in rows if row["used"]] and len({row["pid"] for row in rows}) == 1
 
 
 # ---- what workers know of their parent --------------------------------------------------------------------
+
 
 def named(name: str, item: int) -> str:
     return type(plugins.find("networks", name, "NETWORK")).__name__ + str(item)
@@ -135,7 +149,9 @@ def test_workers_write_to_the_same_log(tmp_path, debug):
     shown = run_script(tmp_path, TALK, str(debug)).stderr
     kept = (tmp_path / "log.txt").read_text()
     for text, in_file, on_terminal in (
-        ("case {} is seen", 1, 1), ("a library warns of {}", 1, debug), ("case {} is odd", debug, debug),
+        ("case {} is seen", 1, 1),
+        ("a library warns of {}", 1, debug),
+        ("case {} is odd", debug, debug),
     ):
         assert [kept.count(text.format(item)) for item in range(3)] == [in_file, in_file, 0]
         assert [shown.count(text.format(item)) for item in range(3)] == [on_terminal] * 3
@@ -146,29 +162,46 @@ def variable(item: int) -> str:
 
 
 def test_workers_have_the_environment():
-    assert dict(map_cases(variable, range(2), 2)) == dict.fromkeys(range(2), os.environ["OMP_NUM_THREADS"])
+    assert dict(map_cases(variable, range(2), 2)) == dict.fromkeys(
+        range(2), os.environ["OMP_NUM_THREADS"]
+    )
 
 
 # ---- scripts --------------------------------------------------------------------
 
-def run_script(folder: Path, text: str, *arguments: str, **around: str) -> subprocess.CompletedProcess:
+
+def run_script(
+    folder: Path, text: str, *arguments: str, **around: str
+) -> subprocess.CompletedProcess:
     (folder / "script.py").write_text(text)
-    return subprocess.run([sys.executable, folder / "script.py", *arguments], cwd=folder, capture_output=True,
-                          text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), **around})
+    return subprocess.run(
+        [sys.executable, folder / "script.py", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), **around},
+    )
 
 
 def test_a_script_without_a_guard_does_not_begin_again_in_its_workers(tmp_path):
-    found = run_script(tmp_path, "print('begun')\nfrom sulcnet.parallel import case_id, map_cases\n"
-                                 "print(sorted(map_cases(case_id, 'ab', 2)))\n")
+    found = run_script(
+        tmp_path,
+        "print('begun')\nfrom sulcnet.parallel import case_id, map_cases\n"
+        "print(sorted(map_cases(case_id, 'ab', 2)))\n",
+    )
     assert (found.stdout, found.stderr) == ("begun\n[('a', 'a'), ('b', 'b')]\n", "")
 
 
 def test_a_script_with_a_guard_may_send_its_own_functions_and_items(tmp_path):
-    found = run_script(tmp_path, "from dataclasses import dataclass\nfrom sulcnet.parallel import case_id, map_cases\n"
-                                 "@dataclass(frozen=True)\nclass Mine:\n    id: str\n\n"
-                                 "def double(item):\n    return 2 * item\n\n"
-                                 "if __name__ == '__main__':\n    print(sorted(map_cases(double, 'ab', 2)))\n"
-                                 "    print(sorted(name for _, name in map_cases(case_id, [Mine('c'), Mine('d')], 2)))\n")
+    found = run_script(
+        tmp_path,
+        "from dataclasses import dataclass\nfrom sulcnet.parallel import case_id, map_cases\n"
+        "@dataclass(frozen=True)\nclass Mine:\n    id: str\n\n"
+        "def double(item):\n    return 2 * item\n\n"
+        "if __name__ == '__main__':\n    print(sorted(map_cases(double, 'ab', 2)))\n"
+        "    print(sorted(name for _, name in map_cases(case_id, [Mine('c'), Mine('d')], 2)))\n",
+    )
     assert (found.stdout, found.stderr) == ("[('a', 'aa'), ('b', 'bb')]\n['c', 'd']\n", "")
 
 
@@ -185,8 +218,14 @@ def test_workers_run_this_copy_of_the_package_wherever_the_command_is_called(tmp
     caller = tmp_path / "bin"
     caller.mkdir()
     (caller / "command.py").write_text(COUNT)
-    found = subprocess.run([sys.executable, caller / "command.py"], cwd=tmp_path, capture_output=True, text=True,
-                           timeout=60, env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)})
+    found = subprocess.run(
+        [sys.executable, caller / "command.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+    )
     assert (found.stdout, found.stderr) == ("2\n", "")
 
 
@@ -203,20 +242,22 @@ sys.exit(Command("Try.", lambda parser: None, run, name="sulcnet_try")([]))
 
 
 def test_no_room_for_the_server_is_two_lines_and_exit_code_3(tmp_path):
-    deep = tmp_path / ("x" * 120)                   # no socket has so long a name
+    deep = tmp_path / ("x" * 120)  # no socket has so long a name
     deep.mkdir()
     found = run_script(tmp_path, COMMAND, TMPDIR=str(deep))
     assert found.returncode == 3 and len(found.stderr.splitlines()) == 2, found.stderr
     assert "cannot be started" in found.stderr and "TMPDIR" in found.stderr
 
 
-def test_a_function_whose_module_a_worker_cannot_import_fails_on_its_case(tmp_path, monkeypatch):
+def test_a_function_whose_module_a_worker_cannot_import_fails_on_its_case(
+    tmp_path, monkeypatch
+):
     (tmp_path / "elsewhere.py").write_text("def work(item):\n    return item\n")
     monkeypatch.syspath_prepend(tmp_path)
     from elsewhere import work
 
     monkeypatch.undo()
-    (case, error), = map_cases(work, ["a"], 2)
+    ((case, error),) = map_cases(work, ["a"], 2)
     assert isinstance(error, CaseFailed) and "elsewhere" in error.message
 
 
@@ -238,7 +279,9 @@ if __name__ == "__main__":
 
 def family_of(group: int) -> list[str]:
     """List the processes of a group."""
-    told = subprocess.run(["ps", "-eo", "pgid=,args="], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        ["ps", "-eo", "pgid=,args="], capture_output=True, text=True, check=True
+    ).stdout
     return [line for line in told.splitlines() if line.split()[0] == str(group)]
 
 
@@ -254,8 +297,12 @@ def started(folder: Path):
     """A command with two workers in a group of its own, of which nothing is left."""
     (folder / "long.py").write_text(LONG)
     marks = [folder / name for name in "ab"]
-    process = subprocess.Popen([sys.executable, folder / "long.py", *marks], start_new_session=True,
-                               stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)})
+    process = subprocess.Popen(
+        [sys.executable, folder / "long.py", *marks],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+    )
     try:
         until(lambda: all(mark.exists() for mark in marks))
         yield process
@@ -267,7 +314,7 @@ def started(folder: Path):
 
 def test_workers_and_their_server_end_when_the_parent_is_killed(tmp_path):
     with started(tmp_path) as process:
-        assert len(family_of(process.pid)) >= 4     # parent, server, two workers
+        assert len(family_of(process.pid)) >= 4  # parent, server, two workers
         process.kill()
         process.wait()
         until(lambda: not family_of(process.pid), 5)
@@ -276,7 +323,9 @@ def test_workers_and_their_server_end_when_the_parent_is_killed(tmp_path):
 def test_the_server_outlives_a_signal_to_the_whole_group(tmp_path):
     """A scheduler warns a job by SIGUSR1 to all of it; without the server nobody tells how a worker ended."""
     with started(tmp_path) as process:
-        server, = (line for line in map(str.strip, children_of(process.pid)) if "forkserver" in line)
+        (server,) = (
+            line for line in map(str.strip, children_of(process.pid)) if "forkserver" in line
+        )
         os.kill(int(server.split()[0]), signal.SIGUSR1)
         os.kill(int(server.split()[0]), signal.SIGTERM)
         os.kill(int(server.split()[0]), signal.SIGINT)
@@ -285,7 +334,12 @@ def test_the_server_outlives_a_signal_to_the_whole_group(tmp_path):
 
 
 def children_of(pid: int) -> list[str]:
-    told = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(pid)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return told.stdout.splitlines()
 
 

@@ -34,12 +34,28 @@ def walls(tmp_path_factory) -> Workspace:
 @pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.parametrize("preset", ["sulcnet", "paper"])
-@pytest.mark.parametrize("method, settings", VARIANTS, ids=lambda part: "-".join(part) if isinstance(part, tuple) else part)
-def test_the_loss_of_unseen_brains_falls(method, settings, preset, walls, tmp_path, monkeypatch):
-    monkeypatch.setattr("sulcnet.assembly.schedules.PAPER_PATCH", 32)          # the paper's 64^3 take minutes on a CPU
+@pytest.mark.parametrize(
+    "method, settings",
+    VARIANTS,
+    ids=lambda part: "-".join(part) if isinstance(part, tuple) else part,
+)
+def test_the_loss_of_unseen_brains_falls(
+    method, settings, preset, walls, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "sulcnet.assembly.schedules.PAPER_PATCH", 32
+    )  # the paper's 64^3 take minutes on a CPU
     monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 80)
     workspace = Workspace(walls.raw, walls.preprocessed, Path(tmp_path), "test")
-    run = pretrain(workspace, [workspace.folders(NAME)], method, preset=preset, settings=settings, epochs=3, precision="auto")
+    run = pretrain(
+        workspace,
+        [workspace.folders(NAME)],
+        method,
+        preset=preset,
+        settings=settings,
+        epochs=3,
+        precision="auto",
+    )
     losses = [json.loads(line)["val/loss"] for line in (run / METRICS).read_text().splitlines()]
     assert (run / EXPORT).exists()
     assert losses[-1] < losses[0], losses

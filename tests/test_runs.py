@@ -48,14 +48,24 @@ def named(**changes) -> str:
 
 def test_a_folder_says_what_is_not_default_or_what_the_user_says():
     assert str(SETTLED.folder(Workspace.find("/data")).path).endswith(
-        f"results/{NAME}/train/none__scratch__resenc_unet__3d/holdout__sulcnet__seed0")
+        f"results/{NAME}/train/none__scratch__resenc_unet__3d/holdout__sulcnet__seed0"
+    )
     assert named(fold="2", seed=3) == "fold_2__sulcnet__seed3"
     assert named(epochs=20, settings=("pooling=mean", "rate=1e-4", "scale=(0.7, 1.4)")) == (
-        "holdout__sulcnet__seed0__epochs20__pooling-mean__rate1e-4__scale-0.7-1.4")
+        "holdout__sulcnet__seed0__epochs20__pooling-mean__rate1e-4__scale-0.7-1.4"
+    )
     assert named(epochs=20, name="trial") == "holdout__sulcnet__seed0__trial"
-    assert named(datasets=(NAME, "Dataset002_Other", "Dataset003_More")) == "holdout__sulcnet__seed0__pool002+003"
-    long = [named(settings=tuple(f"option_{number}={number + offset}" for number in range(20))) for offset in (0, 1)]
-    assert long[0] != long[1] and all(len(name) <= LONGEST + len("holdout__sulcnet__seed0__") for name in long)
+    assert (
+        named(datasets=(NAME, "Dataset002_Other", "Dataset003_More"))
+        == "holdout__sulcnet__seed0__pool002+003"
+    )
+    long = [
+        named(settings=tuple(f"option_{number}={number + offset}" for number in range(20)))
+        for offset in (0, 1)
+    ]
+    assert long[0] != long[1] and all(
+        len(name) <= LONGEST + len("holdout__sulcnet__seed0__") for name in long
+    )
 
 
 def test_a_record_survives_json_and_is_known_by_its_hash():
@@ -64,9 +74,14 @@ def test_a_record_survives_json_and_is_known_by_its_hash():
     assert again == spec and again.hash() == spec.hash() != SETTLED.hash()
 
 
-@pytest.mark.parametrize("changes", [
-    {"epochs": 3, "minutes": 2.0}, {"name": "../elsewhere"}, {"datasets": (NAME, NAME)},
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": 3, "minutes": 2.0},
+        {"name": "../elsewhere"},
+        {"datasets": (NAME, NAME)},
+    ],
+)
 def test_a_record_refuses_what_contradicts_itself(changes):
     with pytest.raises(UsageError):
         replace(SETTLED, **changes)
@@ -75,14 +90,43 @@ def test_a_record_refuses_what_contradicts_itself(changes):
 def test_its_command_asks_for_the_same_run(fresh):
     workspace, _ = fresh
     for spec in (
-        replace(SETTLED, fold="1", seed=2, epochs=7, settings=("pooling=mean", "rate=0.001"), name="trial"),
-        replace(SETTLED, pretrain="mae", tune="top", minutes=1.5, patience=3, accumulate=2, plans_name="big"),
-        RunSpec("pretrain", (NAME,), network="resenc_unet", pretrain="mae", preset="paper", fold="0", settings=("block=8",)),
+        replace(
+            SETTLED,
+            fold="1",
+            seed=2,
+            epochs=7,
+            settings=("pooling=mean", "rate=0.001"),
+            name="trial",
+        ),
+        replace(
+            SETTLED,
+            pretrain="mae",
+            tune="top",
+            minutes=1.5,
+            patience=3,
+            accumulate=2,
+            plans_name="big",
+        ),
+        RunSpec(
+            "pretrain",
+            (NAME,),
+            network="resenc_unet",
+            pretrain="mae",
+            preset="paper",
+            fold="0",
+            settings=("block=8",),
+        ),
     ):
         program, *words = spec.argv()
-        command, read = {"sulcnet_train": (TRAIN, asked_to_train), "sulcnet_pretrain": (PRETRAIN, asked_to_pretrain)}[program]
+        command, read = {
+            "sulcnet_train": (TRAIN, asked_to_train),
+            "sulcnet_pretrain": (PRETRAIN, asked_to_pretrain),
+        }[program]
         found = read(command.parser().parse_args(list(words)), workspace)
-        assert replace(found, preset=spec.preset) == spec and found.preset in (None, spec.preset)
+        assert replace(found, preset=spec.preset) == spec and found.preset in (
+            None,
+            spec.preset,
+        )
 
 
 # ---- folders ----
@@ -91,8 +135,12 @@ def test_its_command_asks_for_the_same_run(fresh):
 def test_runs_that_differ_in_an_option_stand_side_by_side(fresh):
     usual, other = train(*fresh, epochs=1), train(*fresh, epochs=1, settings=("rate=0.01",))
     again = train(*fresh, epochs=1, settings=("rate=0.02", "pooling=attention"), name="fast")
-    assert len({run.path for run in (usual, other, again)}) == 3 and again.path.name.endswith("__fast")
-    assert Experiment.load(again / EXPERIMENT).run.settings == ("rate=0.02",)           # what is default is not an option
+    assert len({run.path for run in (usual, other, again)}) == 3 and again.path.name.endswith(
+        "__fast"
+    )
+    assert Experiment.load(again / EXPERIMENT).run.settings == (
+        "rate=0.02",
+    )  # what is default is not an option
     with pytest.raises(ModelError, match="finished"):
         train(*fresh, epochs=1, settings=("pooling=attention", "rate=0.01"))
 
@@ -119,22 +167,43 @@ def test_a_fold_starts_from_the_pre_training_of_that_fold(fresh):
     run = train(workspace, folders, fold="1", pretrain="mae", tune="full", epochs=1)
     begun = Experiment.load(run / EXPERIMENT)
     made = Experiment.load(Path(begun.start["file"]).parent / EXPERIMENT)
-    assert made.fold == "1" and made.train == splits.folds[1].train and made.validation == splits.folds[1].validation
-    assert begun.start["learned_from"] == {"validation": 0, "test": 0} and begun.start["cases"] == "known"
+    assert (
+        made.fold == "1"
+        and made.train == splits.folds[1].train
+        and made.validation == splits.folds[1].validation
+    )
+    assert (
+        begun.start["learned_from"] == {"validation": 0, "test": 0}
+        and begun.start["cases"] == "known"
+    )
     assert not {*made.train} & {*splits.folds[1].validation, *splits.test}
 
 
 def test_what_learned_from_scored_cases_is_no_start(fresh):
     """A pre-training of other subjects, or of all but test, must not become the start of this fold by its name."""
     workspace, folders = fresh
-    greedy = pretrain(workspace, [folders], "recon", epochs=1, settings=("use_validation=true",))
+    greedy = pretrain(
+        workspace, [folders], "recon", epochs=1, settings=("use_validation=true",)
+    )
     holdout = pretrain(workspace, [folders], "recon", epochs=1)
     splits = Splits.load(folders.splits)
     assert {*Experiment.load(greedy / EXPERIMENT).train} & {*splits.holdout.validation}
-    run = train(workspace, folders, pretrain="recon", tune="full", epochs=1, auto_pretrain=False)
+    run = train(
+        workspace, folders, pretrain="recon", tune="full", epochs=1, auto_pretrain=False
+    )
     assert Experiment.load(run / EXPERIMENT).start["file"] == str(holdout / EXPORT)
-    with pytest.raises(ModelError, match="nothing was pre-trained with recon for fold 0") as caught:
-        train(workspace, folders, fold="0", pretrain="recon", tune="full", epochs=1, auto_pretrain=False)
+    with pytest.raises(
+        ModelError, match="nothing was pre-trained with recon for fold 0"
+    ) as caught:
+        train(
+            workspace,
+            folders,
+            fold="0",
+            pretrain="recon",
+            tune="full",
+            epochs=1,
+            auto_pretrain=False,
+        )
     assert caught.value.hint.startswith(f"Run sulcnet_pretrain {NAME} 3d recon 0 ")
     shutil.rmtree(holdout.path)
     with pytest.raises(ModelError, match="nothing was pre-trained with recon"):
@@ -148,11 +217,19 @@ def test_several_pre_trainings_are_a_choice_and_a_file_is_of_unknown_cases(fresh
         train(workspace, folders, pretrain="recon", tune="full", epochs=1)
     assert all(str(run / EXPORT) in caught.value.hint for run in runs)
     chosen = train(workspace, folders, pretrain=str(runs[0] / EXPORT), tune="full", epochs=1)
-    assert Experiment.load(chosen / EXPERIMENT).start["learned_from"] == {"validation": 0, "test": 0}
+    assert Experiment.load(chosen / EXPERIMENT).start["learned_from"] == {
+        "validation": 0,
+        "test": 0,
+    }
     shutil.copy(runs[1] / EXPORT, tmp_path / "weights.pth")
     shutil.copy((runs[1] / EXPORT).with_suffix(".json"), tmp_path / "weights.json")
-    unknown = train(workspace, folders, pretrain=str(tmp_path / "weights.pth"), tune="full", epochs=1)
-    assert Experiment.load(unknown / EXPERIMENT).start == {"file": str(tmp_path / "weights.pth"), "cases": "unknown"}
+    unknown = train(
+        workspace, folders, pretrain=str(tmp_path / "weights.pth"), tune="full", epochs=1
+    )
+    assert Experiment.load(unknown / EXPERIMENT).start == {
+        "file": str(tmp_path / "weights.pth"),
+        "cases": "unknown",
+    }
 
 
 def test_pooled_and_alone_stand_side_by_side(fresh):
@@ -162,7 +239,10 @@ def test_pooled_and_alone_stand_side_by_side(fresh):
         shutil.copytree(folders.raw, other.raw)
     alone = pretrain(workspace, [folders], "recon", epochs=1)
     pooled = pretrain(workspace, [folders, other], "recon", epochs=1)
-    assert alone.path.name == "holdout__sulcnet__seed0__epochs1" and pooled.path.name == "holdout__sulcnet__seed0__pool902__epochs1"
+    assert (
+        alone.path.name == "holdout__sulcnet__seed0__epochs1"
+        and pooled.path.name == "holdout__sulcnet__seed0__pool902__epochs1"
+    )
 
 
 # ---- a kind of run of one's own ----
@@ -231,10 +311,16 @@ def test_a_plug_in_is_a_kind_of_run_of_two_stages_that_goes_on(fresh, tmp_path, 
     run = execute(workspace, spec, here)
     assert run.path.parent.parent.name == "twice"
     for place in (run.path, run.path / "second"):
-        assert len((place / METRICS).read_text().splitlines()) == 2 and (place / RESOURCES).exists()
+        assert (
+            len((place / METRICS).read_text().splitlines()) == 2
+            and (place / RESOURCES).exists()
+        )
     whole = checkpoint.load(run.path / "second/checkpoint_final.pth")["modules"]
-    shutil.rmtree(run.path / "second")                       # killed between the stages
+    shutil.rmtree(run.path / "second")  # killed between the stages
     first = (run / "checkpoint_last.pth").stat().st_mtime
     assert execute(workspace, spec, replace(here, go_on=True)) == run
     again = checkpoint.load(run.path / "second/checkpoint_final.pth")["modules"]
-    assert all(torch.equal(whole[name], again[name]) for name in whole) and (run / "checkpoint_last.pth").stat().st_mtime == first
+    assert (
+        all(torch.equal(whole[name], again[name]) for name in whole)
+        and (run / "checkpoint_last.pth").stat().st_mtime == first
+    )

@@ -8,13 +8,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sulcnet.losses.ssim import WEIGHTS, ms_ssim, ssim, ssim_loss, to_unit
 
-SHAPES = {2: (13, 6), 3: (12, 5, 3)}                         # an axis longer than the window, and shorter ones
+SHAPES = {2: (13, 6), 3: (12, 5, 3)}  # an axis longer than the window, and shorter ones
 
 
 def pair(shape, channels=2, items=2, noise=0.2):
     torch.manual_seed(len(shape))
     x = torch.rand(items, channels, *shape, dtype=torch.float64)
-    return x, (x + noise * torch.randn_like(x)).clamp(0, 1), (torch.rand(items, 1, *shape) > 0.3).double()
+    return (
+        x,
+        (x + noise * torch.randn_like(x)).clamp(0, 1),
+        (torch.rand(items, 1, *shape) > 0.3).double(),
+    )
 
 
 def places(shape):
@@ -44,7 +48,9 @@ def slow_ssim(x, y, inside, **options):
     total = count = 0.0
     for item in range(len(x)):
         for channel in range(x.shape[1]):
-            for place, (light, contrast) in slow_map(x[item, channel], y[item, channel], **options).items():
+            for place, (light, contrast) in slow_map(
+                x[item, channel], y[item, channel], **options
+            ).items():
                 weight = inside[(item, 0, *place)].item() / x.shape[1]
                 total, count = total + weight * light * contrast, count + weight
     return total / count
@@ -65,8 +71,14 @@ def slow_ms_ssim(x, y, inside, weights):
         for channel in range(x.shape[1]):
             a, b, here, score = x[item, channel], y[item, channel], inside[item, 0], 1.0
             for scale, weight in enumerate(weights):
-                values = {place: c if scale < len(weights) - 1 else l * c for place, (l, c) in slow_map(a, b).items()}
-                mean = sum(here[place].item() * value for place, value in values.items()) / here.sum().item()
+                values = {
+                    place: c if scale < len(weights) - 1 else l * c
+                    for place, (l, c) in slow_map(a, b).items()
+                }
+                mean = (
+                    sum(here[place].item() * value for place, value in values.items())
+                    / here.sum().item()
+                )
                 score *= max(mean, 0) ** weight
                 a, b, here = halve(a), halve(b), halve(here)
             scores.append(score)
@@ -79,7 +91,9 @@ def test_ssim_equals_its_slow_twin(ndim, options):
     x, y, inside = pair(SHAPES[ndim])
     expected = slow_ssim(x, y, inside, **options)
     assert ssim(x, y, inside, **options).value().item() == pytest.approx(expected, rel=1e-10)
-    assert ssim(x.float(), y.float(), inside, **options).value().item() == pytest.approx(expected, abs=1e-5)
+    assert ssim(x.float(), y.float(), inside, **options).value().item() == pytest.approx(
+        expected, abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("ndim", SHAPES)
@@ -87,15 +101,21 @@ def test_ms_ssim_of_a_small_patch_equals_its_slow_twin_of_three_scales(ndim):
     x, y, inside = pair(SHAPES[ndim])
     weights = [weight / sum(WEIGHTS[:3]) for weight in WEIGHTS[:3]]
     expected = slow_ms_ssim(x, y, inside, weights)
-    assert 0.1 < expected < 0.99 and ms_ssim(x, y, inside).value().item() == pytest.approx(expected, rel=1e-10)
+    assert 0.1 < expected < 0.99 and ms_ssim(x, y, inside).value().item() == pytest.approx(
+        expected, rel=1e-10
+    )
 
 
 def test_ms_ssim_of_a_large_image_equals_its_slow_twin_of_five_scales():
-    x, y, _ = pair((176, 1), channels=1, items=1)            # as thin as can be: the twin is slow
-    x, y, inside = (one.expand(-1, -1, -1, 176).contiguous() for one in (x, y, torch.ones_like(x)))
+    x, y, _ = pair((176, 1), channels=1, items=1)  # as thin as can be: the twin is slow
+    x, y, inside = (
+        one.expand(-1, -1, -1, 176).contiguous() for one in (x, y, torch.ones_like(x))
+    )
     # Along the constant axis every column is the same, also of the twin.
     expected = slow_ms_ssim(x[..., :1], y[..., :1], inside[..., :1], WEIGHTS)
-    assert 0.1 < expected < 0.99 and ms_ssim(x, y, inside).value().item() == pytest.approx(expected, rel=1e-9)
+    assert 0.1 < expected < 0.99 and ms_ssim(x, y, inside).value().item() == pytest.approx(
+        expected, rel=1e-9
+    )
 
 
 @pytest.mark.slow
@@ -110,7 +130,9 @@ def test_ssim_agrees_with_monai_away_from_the_border(shape):
     interior[(..., *[slice(5, -5)] * len(shape))] = 1
     ours = ssim(x, y, interior).value().item()
     assert SSIMMetric(len(shape), 1.0)(x, y).mean().item() == pytest.approx(ours, abs=2e-6)
-    assert SSIMLoss(len(shape))(x, y).item() == pytest.approx(ssim_loss(x, y, interior).value().item(), abs=2e-6)
+    assert SSIMLoss(len(shape))(x, y).item() == pytest.approx(
+        ssim_loss(x, y, interior).value().item(), abs=2e-6
+    )
 
 
 @pytest.mark.parametrize("ndim", SHAPES)
@@ -144,14 +166,18 @@ def test_to_unit_maps_percentiles_to_0_and_1_per_volume_and_clips_nothing():
     image = torch.tensor([[[-1.0, 0.0, 4.0]], [[10.0, 15.0, 20.0]]])
     unit = to_unit(image, torch.tensor([[[0.0, 2.0]], [[10.0, 20.0]]]))
     assert torch.equal(unit, torch.tensor([[[-0.5, 0.0, 2.0]], [[0.0, 0.5, 1.0]]]))
-    assert torch.equal(to_unit(torch.full((1, 1, 2), 3.0), torch.full((1, 1, 2), 3.0)), torch.zeros(1, 1, 2))
+    assert torch.equal(
+        to_unit(torch.full((1, 1, 2), 3.0), torch.full((1, 1, 2), 3.0)), torch.zeros(1, 1, 2)
+    )
 
 
 def test_channels_are_averaged():
     x, y, inside = pair((12, 12, 12))
     for score in (ssim, ms_ssim):
         alone = [score(x[:, [c]], y[:, [c]], inside).value() for c in range(2)]
-        assert score(x, y, inside).value().item() == pytest.approx(torch.stack(alone).mean().item(), rel=1e-10)
+        assert score(x, y, inside).value().item() == pytest.approx(
+            torch.stack(alone).mean().item(), rel=1e-10
+        )
 
 
 def test_only_foreground_counts_and_nothing_is_zero():
@@ -159,18 +185,25 @@ def test_only_foreground_counts_and_nothing_is_zero():
     inside[:, :, :, 8:] = 0
     inside[2] = 0
     far = y.clone()
-    far[..., 13:] = 0                                        # more than half a window away from what counts
+    far[..., 13:] = 0  # more than half a window away from what counts
     assert torch.equal(ssim(x, far, inside).numerator, ssim(x, y, inside).numerator)
     for score in (ssim, ms_ssim):
-        assert torch.equal(torch.stack(score(x, y, inside)), torch.stack(score(x[:2], y[:2], inside[:2])))
+        assert torch.equal(
+            torch.stack(score(x, y, inside)), torch.stack(score(x[:2], y[:2], inside[:2]))
+        )
         assert score(x, y, 0 * inside).value() == 0 and score(x, y, 0 * inside).denominator == 0
-    assert ssim(x, y, inside).denominator == inside.sum() and ms_ssim(x, y, inside).denominator == 2
+    assert (
+        ssim(x, y, inside).denominator == inside.sum()
+        and ms_ssim(x, y, inside).denominator == 2
+    )
 
 
 @pytest.mark.parametrize("score", [ssim, ms_ssim])
 def test_the_gradient_is_right(score):
     x, y, inside = pair((7, 3, 4), channels=1, items=1, noise=0.1)
-    assert torch.autograd.gradcheck(lambda one: score(one, y, inside).value(), x.requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda one: score(one, y, inside).value(), x.requires_grad_()
+    )
 
 
 def test_a_negative_contrast_term_counts_as_zero_and_gives_no_gradient():
@@ -186,7 +219,9 @@ def test_scores_are_in_fp32_under_autocast(score):
     x, y, inside = (one.float() for one in pair((16, 16, 16)))
     with torch.autocast("cpu", torch.bfloat16):
         cast = score(x, y, inside)
-    assert cast.numerator.dtype == torch.float32 and torch.equal(cast.numerator, score(x, y, inside).numerator)
+    assert cast.numerator.dtype == torch.float32 and torch.equal(
+        cast.numerator, score(x, y, inside).numerator
+    )
     assert score(x.bfloat16(), y.bfloat16()).numerator.dtype == torch.float32
 
 
@@ -199,7 +234,11 @@ def test_a_patch_of_one_voxel_per_axis_has_a_score():
 def test_ssim_runs_on_fake_tensors(score):
     with FakeTensorMode():
         x = torch.rand(2, 1, 16, 8, 12, requires_grad=True)
-        score(to_unit(x, torch.rand(2, 1, 2)), torch.rand(2, 1, 16, 8, 12), torch.ones(2, 1, 16, 8, 12)).value().backward()
+        score(
+            to_unit(x, torch.rand(2, 1, 2)),
+            torch.rand(2, 1, 16, 8, 12),
+            torch.ones(2, 1, 16, 8, 12),
+        ).value().backward()
         assert x.grad.shape == x.shape
 
 

@@ -131,7 +131,9 @@ def short(monkeypatch):
 # ---- a task of one's own ----
 
 
-def test_a_third_task_in_one_file_trains_predicts_and_is_scored(root, tmp_path, monkeypatch, short, capsys):
+def test_a_third_task_in_one_file_trains_predicts_and_is_scored(
+    root, tmp_path, monkeypatch, short, capsys
+):
     (tmp_path / "own/tasks").mkdir(parents=True)
     (tmp_path / "own/tasks/age.py").write_text(AGE)
     monkeypatch.setattr(plugins, "_extra", [])
@@ -140,37 +142,115 @@ def test_a_third_task_in_one_file_trains_predicts_and_is_scored(root, tmp_path, 
     table = folders.raw / "participants.tsv"
     first, *lines = table.read_text().splitlines()
     ages = ["n/a", *(f"{5 + number / 1000}" for number in range(1, len(lines)))]
-    table.write_text("\n".join([f"{first}\tage", *(f"{line}\t{age}" for line, age in zip(lines, ages))]) + "\n")
+    table.write_text(
+        "\n".join([f"{first}\tage", *(f"{line}\t{age}" for line, age in zip(lines, ages))])
+        + "\n"
+    )
     change_header(folders, age={"column": "age"})
 
     data = ["-d", "901", "--root", str(root)]
-    assert PREPARE([*data, "--net", "resenc_unet", "--features", "4", "--patch", "16", "16", "16", "-np", "1"]) == 0
+    assert (
+        PREPARE(
+            [
+                *data,
+                "--net",
+                "resenc_unet",
+                "--features",
+                "4",
+                "--patch",
+                "16",
+                "16",
+                "16",
+                "-np",
+                "1",
+            ]
+        )
+        == 0
+    )
     plan = load_plan(folders.plans, "3d")
-    assert list(plan.tasks) == ["segmentation", "classification", "age"] and plan.network(None).bag > 1
+    assert (
+        list(plan.tasks) == ["segmentation", "classification", "age"]
+        and plan.network(None).bag > 1
+    )
     unknown = lines[0].split("\t")[0]
-    prepared = {path.stem: PreparedCase.load(path) for path in folders.prepared("3d").glob("*.json")}
-    assert "age" not in prepared[unknown].targets and sum("age" in case.targets for case in prepared.values()) == 11
+    prepared = {
+        path.stem: PreparedCase.load(path) for path in folders.prepared("3d").glob("*.json")
+    }
+    assert (
+        "age" not in prepared[unknown].targets
+        and sum("age" in case.targets for case in prepared.values()) == 11
+    )
 
-    flags = ["--root", str(root), "--epochs", "3", "--device", "cpu", "--threads", "1", "-np", "0", "--set", "age_weight=1"]
+    flags = [
+        "--root",
+        str(root),
+        "--epochs",
+        "3",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "-np",
+        "0",
+        "--set",
+        "age_weight=1",
+    ]
     assert TRAIN(["901", "3d", *flags]) == 0, capsys.readouterr().err
     (run,) = (folders.results / "train").glob("*/*")
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert metrics[-1]["loss/age"] < metrics[0]["loss/age"] and metrics[-1]["val/age"] < 0
     summary = json.loads((run / "test/summary.json").read_text())
-    assert summary["numbers"]["age error"]["n"] == summary["cases"] and summary["structures"] and summary["classification"]
+    assert (
+        summary["numbers"]["age error"]["n"] == summary["cases"]
+        and summary["structures"]
+        and summary["classification"]
+    )
 
     out = root / "out"
-    assert PREDICT(["-i", str(folders.raw / "imagesTr"), "-o", str(out), "-m", str(run), "--device", "cpu"]) == 0
+    assert (
+        PREDICT(
+            [
+                "-i",
+                str(folders.raw / "imagesTr"),
+                "-o",
+                str(out),
+                "-m",
+                str(run),
+                "--device",
+                "cpu",
+            ]
+        )
+        == 0
+    )
     found = rows_of(out / "predictions.tsv")
     assert len(found) == 12 and all(np.isfinite(float(row["age"])) for row in found.values())
     capsys.readouterr()
-    assert EVALUATE(["-p", str(out), "-r", str(folders.raw / "labelsTr"), *data, "-o", str(root / "scores")]) == 0
+    assert (
+        EVALUATE(
+            [
+                "-p",
+                str(out),
+                "-r",
+                str(folders.raw / "labelsTr"),
+                *data,
+                "-o",
+                str(root / "scores"),
+            ]
+        )
+        == 0
+    )
     assert "age error" in capsys.readouterr().out
     scored = rows_of(root / "scores/numbers.tsv")
     true = {line.split("\t")[0]: age for line, age in zip(lines, ages)}
     for case, row in scored.items():
-        expected = "n/a" if case == unknown else abs(float(found[case]["age"]) - float(true[case]))
-        assert row["age error"] == "n/a" if case == unknown else float(row["age error"]) == pytest.approx(expected)
+        expected = (
+            "n/a" if case == unknown else abs(float(found[case]["age"]) - float(true[case]))
+        )
+        assert (
+            row["age error"] == "n/a"
+            if case == unknown
+            else float(row["age error"]) == pytest.approx(expected)
+        )
     results, _ = read_results(table_paths(root / "scores"))
     assert sum(bool(result.numbers) for result in results) == 11 and len(results) == 12
     assert INFO([*data]) == 0 and "test age" in capsys.readouterr().out
@@ -180,21 +260,55 @@ def test_tasks_come_in_a_stated_order_and_names_change_no_row():
     one = asked_tasks(2, 3)
     two = asked_tasks(labels={"background": 0, "a": 1, "b": 2}, classes=3)
     assert list(one) == ["segmentation", "classification"] and one != two
-    assert [family_of(name).traced(spec) for name, spec in one.items()] == [family_of(name).traced(spec) for name, spec in two.items()]
+    assert [family_of(name).traced(spec) for name, spec in one.items()] == [
+        family_of(name).traced(spec) for name, spec in two.items()
+    ]
 
 
 def test_prediction_leaves_its_callers_model_alone(root, short):
     _, folders = raw_cohort(root, 12)
     data = ["-d", "901", "--root", str(root)]
-    assert PREPARE([*data, "--net", "resenc_unet", "--features", "4", "--patch", "16", "16", "16", "-np", "1"]) == 0
-    flags = ["--root", str(root), "--epochs", "1", "--device", "cpu", "--threads", "1", "-np", "0", "--set", "pooling=mean"]
+    assert (
+        PREPARE(
+            [
+                *data,
+                "--net",
+                "resenc_unet",
+                "--features",
+                "4",
+                "--patch",
+                "16",
+                "16",
+                "16",
+                "-np",
+                "1",
+            ]
+        )
+        == 0
+    )
+    flags = [
+        "--root",
+        str(root),
+        "--epochs",
+        "1",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "-np",
+        "0",
+        "--set",
+        "pooling=mean",
+    ]
     assert TRAIN(["901", "3d", *flags]) == 0
     (run,) = (folders.results / "train").glob("*/*")
     trained = load_model(RunFolder(run))
     trained.model.train()
     predictor = trained.predictor(torch.device("meta"))
     assert trained.model.training and not predictor.network.training
-    assert {p.device.type for p in trained.model.parameters()} == {"cpu"} and {p.device.type for p in predictor.network.parameters()} == {"meta"}
+    assert {p.device.type for p in trained.model.parameters()} == {"cpu"} and {
+        p.device.type for p in predictor.network.parameters()
+    } == {"meta"}
 
 
 # ---- what was written before tasks were records ----
@@ -204,10 +318,17 @@ def test_a_plan_from_before_asks_the_same_and_names_the_same_preparation():
     _, cases, plan = prepared_phantoms(3)
     now = plan.to_json()
     about = now["tasks"]["classification"]["own"]
-    old = {key: value for key, value in now.items() if key not in ("tasks", "regions_class_order")}
+    old = {
+        key: value for key, value in now.items() if key not in ("tasks", "regions_class_order")
+    }
     assert Plan.from_json({**old, "classification": about}) == plan
-    parts = {key: now[key] for key in ("channels", "labels", "spacing", "normalisation", "schema")}
-    parts["normalisation"] = [{key: value for key, value in one.items() if key != "values"} for one in parts["normalisation"]]
+    parts = {
+        key: now[key] for key in ("channels", "labels", "spacing", "normalisation", "schema")
+    }
+    parts["normalisation"] = [
+        {key: value for key, value in one.items() if key != "values"}
+        for one in parts["normalisation"]
+    ]
     whole = json.dumps({**parts, "classification": about}, sort_keys=True).encode()
     assert plan.preparation_hash() == hashlib.sha256(whole).hexdigest()[:16]
     unclassed = plan.replace(tasks={"segmentation": plan.tasks["segmentation"]})
@@ -225,17 +346,26 @@ def test_a_case_that_was_prepared_before_has_the_class_as_its_target(target, tar
 
 # ---- regions ----
 
-WHOLE = {"labels": {"background": 0, "skeleton": (1, 2), "PCS": 2}, "regions_class_order": [1, 2]}
+WHOLE = {
+    "labels": {"background": 0, "skeleton": (1, 2), "PCS": 2},
+    "regions_class_order": [1, 2],
+}
 
 
 def header_of(**block) -> DatasetHeader:
-    return DatasetHeader.parse({"channel_names": {"0": "T1w"}, **json.loads(json.dumps(block))}, "here")
+    return DatasetHeader.parse(
+        {"channel_names": {"0": "T1w"}, **json.loads(json.dumps(block))}, "here"
+    )
 
 
 def drawn(seed: int = 0, items: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(items, 2, 4, 5, 3, generator=generator, requires_grad=True)
-    return logits, torch.randint(0, 4, (items, 4, 5, 3), generator=generator), torch.tensor([1.0, 1.0, 0.0][:items])
+    return (
+        logits,
+        torch.randint(0, 4, (items, 4, 5, 3), generator=generator),
+        torch.tensor([1.0, 1.0, 0.0][:items]),
+    )
 
 
 @pytest.mark.parametrize("compare, alone", [(region_dice, dice), (region_dice_ce, dice_ce)])
@@ -247,12 +377,20 @@ def test_regions_are_problems_of_their_own(compare, alone):
     expected = []
     for number, values in enumerate(regions):
         pair = torch.stack((torch.zeros_like(logits[:, 0]), logits[:, number]), dim=1)
-        here = torch.where(target == UNKNOWN, UNKNOWN, torch.isin(target, torch.tensor(values)).long())
+        here = torch.where(
+            target == UNKNOWN, UNKNOWN, torch.isin(target, torch.tensor(values)).long()
+        )
         expected.append(alone(pair, here, labelled).value())
     found = compare(logits, target, labelled, regions)
-    assert found.denominator == 2 and found.value().item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-6)
+    assert found.denominator == 2 and found.value().item() == pytest.approx(
+        torch.stack(expected).mean().item(), rel=1e-6
+    )
     found.value().backward()
-    assert torch.isfinite(logits.grad).all() and not logits.grad[2].any() and not logits.grad[0, :, 0].any()
+    assert (
+        torch.isfinite(logits.grad).all()
+        and not logits.grad[2].any()
+        and not logits.grad[0, :, 0].any()
+    )
 
 
 def test_a_head_of_regions_begins_with_little_of_each():
@@ -264,7 +402,7 @@ def test_a_head_of_regions_begins_with_little_of_each():
 @pytest.mark.parametrize("maps", [False, True])
 def test_regions_are_painted_in_order_on_the_inputs_grid(maps):
     image = np.ones((1, 6, 5, 4), np.float32)
-    image[:, 0] = 0                                                # outside of the box
+    image[:, 0] = 0  # outside of the box
     _, _, trace = to_plan(image, np.diag([-1.0, 1.0, 1.0, 1.0]), (1.0, 1.0, 1.0))
     shares = np.random.default_rng(0).random((3, *trace.prepared_shape)).astype(np.float32)
     mask, full = to_input_grid(shares, trace, maps, order=(1, 3, 2))
@@ -278,15 +416,32 @@ def test_regions_are_painted_in_order_on_the_inputs_grid(maps):
 def test_a_region_is_scored_as_the_set_of_its_values():
     rng = np.random.default_rng(0)
     prediction, reference = rng.integers(0, 3, (2, 9, 8, 7))
-    found = score_masks(prediction, reference, (1.0, 1.0, 1.0), {"background": 0, "whole": (1, 2), "part": 2})
-    one = score_masks((prediction > 0) * 1, (reference > 0) * 1, (1.0, 1.0, 1.0), {"whole": 1})["whole"]
-    assert found["whole"] == one and found["part"] == score_masks(prediction, reference, (1.0, 1.0, 1.0), {"a": 1, "part": 2})["part"]
+    found = score_masks(
+        prediction, reference, (1.0, 1.0, 1.0), {"background": 0, "whole": (1, 2), "part": 2}
+    )
+    one = score_masks((prediction > 0) * 1, (reference > 0) * 1, (1.0, 1.0, 1.0), {"whole": 1})[
+        "whole"
+    ]
+    assert (
+        found["whole"] == one
+        and found["part"]
+        == score_masks(prediction, reference, (1.0, 1.0, 1.0), {"a": 1, "part": 2})["part"]
+    )
 
 
 def test_regions_ask_for_a_channel_each_and_keep_the_order_of_the_file():
     spec = family_of("segmentation").asks(header_of(**WHOLE))
-    assert spec.outputs == 2 and spec.own == {"structures": {"skeleton": [1, 2], "PCS": [2]}, "order": [1, 2], "ignored": None}
-    assert family_of("segmentation").asks(header_of(labels={"background": 0, "a": [1], "b": 2}, regions_class_order=[1, 2])).own["order"] == []
+    assert spec.outputs == 2 and spec.own == {
+        "structures": {"skeleton": [1, 2], "PCS": [2]},
+        "order": [1, 2],
+        "ignored": None,
+    }
+    assert (
+        family_of("segmentation")
+        .asks(header_of(labels={"background": 0, "a": [1], "b": 2}, regions_class_order=[1, 2]))
+        .own["order"]
+        == []
+    )
 
 
 # ---- ignored ----
@@ -294,18 +449,29 @@ def test_regions_ask_for_a_channel_each_and_keep_the_order_of_the_file():
 
 def task_of(**block):
     tasks = family_of("segmentation")
-    return tasks.build({"segmentation_loss": block.pop("loss", "dice+ce")}, tasks.asks(header_of(**block)))
+    return tasks.build(
+        {"segmentation_loss": block.pop("loss", "dice+ce")}, tasks.asks(header_of(**block))
+    )
 
 
 def batch_of(target: torch.Tensor, labelled: torch.Tensor):
-    return Batch(torch.zeros(0), torch.zeros(0), {"segmentation": target}, {"segmentation": labelled})
+    return Batch(
+        torch.zeros(0), torch.zeros(0), {"segmentation": target}, {"segmentation": labelled}
+    )
 
 
 @pytest.mark.parametrize("loss", ["dice", "dice+ce"])
-@pytest.mark.parametrize("block", [
-    {"labels": {"background": 0, "skeleton": 1, "PCS": 2, "ignore": 3}},
-    {"labels": {"background": 0, "skeleton": [1, 2], "PCS": 2, "ignore": 3}, "regions_class_order": [1, 2]},
-], ids=["classes", "regions"])
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"labels": {"background": 0, "skeleton": 1, "PCS": 2, "ignore": 3}},
+        {
+            "labels": {"background": 0, "skeleton": [1, 2], "PCS": 2, "ignore": 3},
+            "regions_class_order": [1, 2],
+        },
+    ],
+    ids=["classes", "regions"],
+)
 def test_an_ignored_voxel_counts_for_nothing(block, loss):
     """The loss and the counts are those of the voxels that are left, put side by side; scribbles are no exception."""
     task = task_of(loss=loss, **block)
@@ -320,7 +486,9 @@ def test_an_ignored_voxel_counts_for_nothing(block, loss):
         few = logits[0][:, left].view(1, task.spec.outputs, -1, 1, 1)
         batch = batch_of(scribbled, torch.ones(1))
         found = task.loss(logits, batch)
-        assert found.value().item() == pytest.approx(task.loss(few, alone).value().item(), rel=1e-5)
+        assert found.value().item() == pytest.approx(
+            task.loss(few, alone).value().item(), rel=1e-5
+        )
         (gradient,) = torch.autograd.grad(found.value(), logits)
         assert not gradient[0][:, ~left].any() and gradient[0][:, left].abs().sum() > 0
         counted = task.counts(logits.detach(), batch, Layout(1, 1))
@@ -329,7 +497,11 @@ def test_an_ignored_voxel_counts_for_nothing(block, loss):
 
 def test_what_is_ignored_is_no_class_no_structure_and_no_place_to_look_at():
     header = header_of(labels={"background": 0, "PCS": 1, "ignore": 2})
-    assert header.structures == {"PCS": (1,)} and header.ignored == 2 and header.label_values == {0, 1, 2}
+    assert (
+        header.structures == {"PCS": (1,)}
+        and header.ignored == 2
+        and header.label_values == {0, 1, 2}
+    )
     assert family_of("segmentation").asks(header).outputs == 2
 
 
@@ -341,7 +513,11 @@ def test_scores_are_those_outside_of_what_is_ignored():
     assert score_masks(prediction, reference, (1.0,) * 3, labels)["PCS"]["dice"] < 0.9
     reference[4:, 4:, 4:] = 2
     found = score_masks(prediction, reference, (1.0,) * 3, labels, ignored=2)["PCS"]
-    assert (found["dice"], found["hausdorff"], found["volume_prediction_mm3"]) == (1.0, 0.0, 27.0)
+    assert (found["dice"], found["hausdorff"], found["volume_prediction_mm3"]) == (
+        1.0,
+        0.0,
+        27.0,
+    )
 
 
 # ---- both, with the commands ----
@@ -362,35 +538,113 @@ def test_regions_with_ignored_voxels_go_from_raw_images_to_scores(root, short, c
     assert VERIFY(data) == 4 and "regions_class_order: missing" in capsys.readouterr().out
     change_header(folders, regions_class_order=[1, 2])
     assert VERIFY(data) == 0
-    assert PREPARE([*data, "--net", "resenc_unet", "--features", "4", "--patch", "16", "16", "16", "-np", "1"]) == 0
+    assert (
+        PREPARE(
+            [
+                *data,
+                "--net",
+                "resenc_unet",
+                "--features",
+                "4",
+                "--patch",
+                "16",
+                "16",
+                "16",
+                "-np",
+                "1",
+            ]
+        )
+        == 0
+    )
     plan = load_plan(folders.plans, "3d")
-    assert plan.structures == {"skeleton": (1, 2), "PCS": (2,)} and plan.tasks["segmentation"].outputs == 2
+    assert (
+        plan.structures == {"skeleton": (1, 2), "PCS": (2,)}
+        and plan.tasks["segmentation"].outputs == 2
+    )
     facts = json.loads(folders.fingerprint.read_text())["cases"]
-    assert all(set(case["volumes"]) == {"skeleton", "PCS"} and case["volumes"]["skeleton"] >= case["volumes"]["PCS"] for case in facts.values())
+    assert all(
+        set(case["volumes"]) == {"skeleton", "PCS"}
+        and case["volumes"]["skeleton"] >= case["volumes"]["PCS"]
+        for case in facts.values()
+    )
     cases = [PreparedCase.load(path) for path in sorted(folders.prepared("3d").glob("*.json"))]
     assert all(set(case.centres) == {"1,2", "2"} for case in cases)
     for case in cases:
         label = prepared_label(folders, case)
         assert {int(value) for value in np.unique(label)} <= {0, 1, 2, 3} and 3 in label
-        assert all(label[voxel] in (1, 2) for voxel in case.centres["1,2"]) and all(label[voxel] == 2 for voxel in case.centres["2"])
+        assert all(label[voxel] in (1, 2) for voxel in case.centres["1,2"]) and all(
+            label[voxel] == 2 for voxel in case.centres["2"]
+        )
 
-    flags = ["--root", str(root), "--epochs", "1", "--device", "cpu", "--threads", "1", "-np", "0", "--set", "pooling=mean"]
+    flags = [
+        "--root",
+        str(root),
+        "--epochs",
+        "1",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "-np",
+        "0",
+        "--set",
+        "pooling=mean",
+    ]
     assert TRAIN(["901", "3d", *flags]) == 0, capsys.readouterr().err
     (run,) = (folders.results / "train").glob("*/*")
-    assert set(json.loads((run / "test/summary.json").read_text())["structures"]) == {"skeleton", "PCS"}
+    assert set(json.loads((run / "test/summary.json").read_text())["structures"]) == {
+        "skeleton",
+        "PCS",
+    }
     out = root / "out"
-    assert PREDICT(["-i", str(folders.raw / "imagesTr"), "-o", str(out), "-m", str(run), "--device", "cpu", "--save-probabilities"]) == 0
+    assert (
+        PREDICT(
+            [
+                "-i",
+                str(folders.raw / "imagesTr"),
+                "-o",
+                str(out),
+                "-m",
+                str(run),
+                "--device",
+                "cpu",
+                "--save-probabilities",
+            ]
+        )
+        == 0
+    )
     rows = rows_of(out / "predictions.tsv")
     for path in sorted((folders.raw / "labelsTr").iterdir()):
         case = path.name.removesuffix(".nii.gz")
         mask = np.asarray(nib.load(out / path.name).dataobj)
-        maps = {name: np.asarray(nib.load(out / f"{case}_p_{name}.nii.gz").dataobj) for name in ("skeleton", "PCS")}
+        maps = {
+            name: np.asarray(nib.load(out / f"{case}_p_{name}.nii.gz").dataobj)
+            for name in ("skeleton", "PCS")
+        }
         expected = np.where(maps["PCS"] > 0.5, 2, np.where(maps["skeleton"] > 0.5, 1, 0))
         np.testing.assert_array_equal(mask, expected)
         volume = np.count_nonzero(mask) * np.prod(nib.load(path).header.get_zooms())
-        assert float(rows[case]["volume_skeleton_mm3"]) == pytest.approx(float(volume), abs=0.01)
-    assert EVALUATE(["-p", str(out), "-r", str(folders.raw / "labelsTr"), *data, "-o", str(root / "scores")]) == 0
-    assert set(json.loads((root / "scores/summary.json").read_text())["structures"]) == {"skeleton", "PCS"}
+        assert float(rows[case]["volume_skeleton_mm3"]) == pytest.approx(
+            float(volume), abs=0.01
+        )
+    assert (
+        EVALUATE(
+            [
+                "-p",
+                str(out),
+                "-r",
+                str(folders.raw / "labelsTr"),
+                *data,
+                "-o",
+                str(root / "scores"),
+            ]
+        )
+        == 0
+    )
+    assert set(json.loads((root / "scores/summary.json").read_text())["structures"]) == {
+        "skeleton",
+        "PCS",
+    }
 
 
 def prepared_label(folders, case: PreparedCase) -> np.ndarray:
@@ -400,11 +654,19 @@ def prepared_label(folders, case: PreparedCase) -> np.ndarray:
 def test_augmentation_keeps_what_is_ignored_and_a_step_learns_nothing_from_it():
     """Regions and ignored voxels through the package's own source, and the method that the loop steps."""
     place, cases, plan = prepared_phantoms(3)
-    block = {"labels": {"background": 0, "skeleton": [1], "ignore": 2}}        # as if nobody had looked at the PCS
+    block = {
+        "labels": {"background": 0, "skeleton": [1], "ignore": 2}
+    }  # as if nobody had looked at the PCS
     header = header_of(**block)
     spec = family("resenc_unet").topology(3, 1, 4, (16, 16, 16), plan.network_spacing)
-    network = NetworkPlan((16, 16, 16), 2, 1, 2, MemoryEstimate("none", 1, 2), "test", network=spec)
-    plan = plan.replace(networks={"resenc_unet": network}, labels=header.labels, tasks={"segmentation": family_of("segmentation").asks(header)})
+    network = NetworkPlan(
+        (16, 16, 16), 2, 1, 2, MemoryEstimate("none", 1, 2), "test", network=spec
+    )
+    plan = plan.replace(
+        networks={"resenc_unet": network},
+        labels=header.labels,
+        tasks={"segmentation": family_of("segmentation").asks(header)},
+    )
     tuning = plugins.find("tuning", "scratch", "TUNING")
     source = PatchSource(place, cases, plan, network, None, augment=tuning.Options())
     assert source.values == ["1"]
@@ -417,17 +679,25 @@ def test_augmentation_keeps_what_is_ignored_and_a_step_learns_nothing_from_it():
     logits = method.logits(batch)
     target = batch.targets["segmentation"]
     (task,) = method.model.tasks
-    expected = dice_ce(logits["segmentation"], torch.where(target == 2, UNKNOWN, target), batch.known["segmentation"])
+    expected = dice_ce(
+        logits["segmentation"],
+        torch.where(target == 2, UNKNOWN, target),
+        batch.known["segmentation"],
+    )
     assert torch.equal(task.loss(logits["segmentation"], batch).value(), expected.value())
 
 
 def test_pre_training_by_labels_is_not_told_what_is_ignored():
     place, cases, plan = prepared_phantoms(3)
     spec = family("resenc_unet").topology(3, 1, 4, (16, 16, 16), plan.network_spacing)
-    network = NetworkPlan((16, 16, 16), 2, 1, 1, MemoryEstimate("none", 1, 2), "test", network=spec)
+    network = NetworkPlan(
+        (16, 16, 16), 2, 1, 1, MemoryEstimate("none", 1, 2), "test", network=spec
+    )
     usual, ignoring = plan, plan.replace(labels={"background": 0, "skeleton": 1, "ignore": 2})
     located = [(place, case) for case in cases]
-    one, two = (ImageSource(located, each, network, 0, None, None) for each in (usual, ignoring))
+    one, two = (
+        ImageSource(located, each, network, 0, None, None) for each in (usual, ignoring)
+    )
     labels = [(one.fixed(index).label, two.fixed(index).label) for index in range(len(cases))]
     assert any((told == 2).any() for told, _ in labels)
     for told, without in labels:

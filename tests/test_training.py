@@ -59,8 +59,17 @@ def test_training_falls_and_explains_itself(fresh, monkeypatch):
     run = train(*fresh, epochs=3)
     rows = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
     assert rows[-1]["loss"] < rows[0]["loss"]
-    assert {"val/dice", "val/dice/PCS", "val/balanced_accuracy", "seconds", "rate"} <= rows[0].keys()
-    for name in ("experiment.json", "plans.json", "splits.json", "dataset.json", "resources.json", "log.txt"):
+    assert {"val/dice", "val/dice/PCS", "val/balanced_accuracy", "seconds", "rate"} <= rows[
+        0
+    ].keys()
+    for name in (
+        "experiment.json",
+        "plans.json",
+        "splits.json",
+        "dataset.json",
+        "resources.json",
+        "log.txt",
+    ):
         assert (run / name).exists(), name
     assert json.loads((run / "resources.json").read_text())["peak_bytes"] == "no GPU"
 
@@ -100,13 +109,32 @@ train(workspace, workspace.folders(sys.argv[5]), epochs=4, go_on=sys.argv[4] == 
 def start(fresh, how: str, workers: int = 0) -> subprocess.Popen:
     workspace, folders = fresh
     places = [str(workspace.raw), str(workspace.preprocessed), str(workspace.results)]
-    return subprocess.Popen([sys.executable, "-c", KILLED, *places, how, folders.name, str(workers), str(Path(__file__).parent)], stderr=subprocess.PIPE,
-                            start_new_session=True)
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            KILLED,
+            *places,
+            how,
+            folders.name,
+            str(workers),
+            str(Path(__file__).parent),
+        ],
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
 
 
 def run_of(fresh) -> RunFolder:
     workspace, folders = fresh
-    return RunSpec("train", (folders.name,), network="resenc_unet", tune="scratch", preset="sulcnet", epochs=4).folder(workspace)
+    return RunSpec(
+        "train",
+        (folders.name,),
+        network="resenc_unet",
+        tune="scratch",
+        preset="sulcnet",
+        epochs=4,
+    ).folder(workspace)
 
 
 def wait_for_step(process: subprocess.Popen, run: RunFolder, step: int) -> None:
@@ -158,7 +186,12 @@ def test_unfinished_finished_and_absent_runs_are_never_lost_or_guessed(fresh, mo
 def test_a_wrong_setting_costs_no_finished_run(fresh, monkeypatch):
     short(monkeypatch, 4)
     run = train(*fresh, epochs=1)
-    for wrong in ({"settings": ("rate=-1",)}, {"settings": ("pooling=max",)}, {"fold": "9"}, {"device": "cuda:9"}):
+    for wrong in (
+        {"settings": ("rate=-1",)},
+        {"settings": ("pooling=max",)},
+        {"fold": "9"},
+        {"device": "cuda:9"},
+    ):
         with pytest.raises(SulcnetError):
             train(*fresh, **{"epochs": 1, "overwrite": True, **wrong})
     assert run.checkpoint("final").exists() and not list(run.path.parent.glob("fold_9*"))
@@ -175,7 +208,9 @@ def test_a_continued_run_keeps_its_schedule(fresh, monkeypatch):
         train(*fresh, epochs=2, go_on=True, settings=("rotation=5",))
     train(*fresh, epochs=None, go_on=True)
     assert len((run / METRICS).read_text().splitlines()) == 2
-    assert train(*fresh, epochs=None, go_on=True) == run      # finished but not scored: scoring goes on
+    assert (
+        train(*fresh, epochs=None, go_on=True) == run
+    )  # finished but not scored: scoring goes on
 
 
 def test_time_limit_stretches_the_schedule(fresh, monkeypatch):
@@ -228,12 +263,17 @@ class Line(Method):
         self.stepped: list[str] = []
 
     def parts(self):
-        return {name: [Group("network", list(self.modules[name].parameters()))] for name in ("a", "b")}
+        return {
+            name: [Group("network", list(self.modules[name].parameters()))]
+            for name in ("a", "b")
+        }
 
     def steps(self, batch):
         for part in ("a", "b"):
             error = ((self.modules[part](batch.x)[:, 0] - batch.y) * batch.known).square().sum()
-            crossed = 0 * self.modules["a"](batch.x).sum() + 0 * self.modules["b"](batch.x).sum()
+            crossed = (
+                0 * self.modules["a"](batch.x).sum() + 0 * self.modules["b"](batch.x).sum()
+            )
             yield Step(part, {"fit": Term(1.0, Ratio(error + crossed, batch.known.sum()))})
 
     def totals(self, batch):
@@ -255,19 +295,42 @@ class Points:
 
 def points(count: int, known: list[float]) -> Points:
     generator = torch.Generator().manual_seed(count)
-    return Points(torch.randn(count, 3, generator=generator), torch.randn(count, generator=generator), torch.tensor(known))
+    return Points(
+        torch.randn(count, 3, generator=generator),
+        torch.randn(count, generator=generator),
+        torch.tensor(known),
+    )
 
 
 def line_loop(tmp_path: Path, batches: list[Points], accumulate: int) -> tuple[Line, Loop]:
-    schedule = Schedule(1, len(batches) // accumulate, {"network": 1e-2}, 1e-2, 0.0, 0.1, 0.0, accumulate=accumulate)
+    schedule = Schedule(
+        1,
+        len(batches) // accumulate,
+        {"network": 1e-2},
+        1e-2,
+        0.0,
+        0.1,
+        0.0,
+        accumulate=accumulate,
+    )
     method = Line()
-    return method, Loop(method, schedule, RunFolder(tmp_path), CPU, "fp32", lambda step: (batch for batch in batches), lambda: {})
+    return method, Loop(
+        method,
+        schedule,
+        RunFolder(tmp_path),
+        CPU,
+        "fp32",
+        lambda step: (batch for batch in batches),
+        lambda: {},
+    )
 
 
 def test_accumulation_equals_one_large_batch(tmp_path):
     """Micro-batches with unequally many labels weigh as they do in the large batch."""
     small = [points(4, [1, 1, 1, 1]), points(5, [1, 0, 0, 0, 0])]
-    large = Points(*(torch.cat([getattr(part, name) for part in small]) for name in ("x", "y", "known")))
+    large = Points(
+        *(torch.cat([getattr(part, name) for part in small]) for name in ("x", "y", "known"))
+    )
     for name, batches, accumulate in (("one", [large], 1), ("two", small, 2)):
         (tmp_path / name).mkdir()
         method, loop = line_loop(tmp_path / name, batches, accumulate)
@@ -298,18 +361,34 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     _, loop = line_loop(tmp_path, [batch], 1)
     with pytest.raises(ModelError, match="no longer a number"):
         loop.run()
-    assert not (tmp_path / "checkpoint_last.pth").exists()           # what is no number is never saved
+    assert not (tmp_path / "checkpoint_last.pth").exists()  # what is no number is never saved
 
 
 def test_patience_ends_with_the_best_weights(tmp_path):
     batches = [points(4, [1, 1, 1, 1])] * 10
     schedule = Schedule(10, 1, {"network": 1e-2}, 0.0, 0.0, 0.1, 0.0, patience=2)
     scores = iter([0.1, 0.5, 0.4, 0.3, 0.2, 0.9])
-    loop = Loop(Line(), schedule, RunFolder(tmp_path), CPU, "fp32", lambda step: (batch for batch in batches), lambda: {"score": next(scores)})
+    loop = Loop(
+        Line(),
+        schedule,
+        RunFolder(tmp_path),
+        CPU,
+        "fp32",
+        lambda step: (batch for batch in batches),
+        lambda: {"score": next(scores)},
+    )
     loop.run()
     assert len(loop.rows) == 4
-    resumed = Loop(Line(), schedule, RunFolder(tmp_path), CPU, "fp32", lambda step: (batch for batch in batches), lambda: {"score": 0.9})
-    resumed.resume()                                                 # killed before `final`: patience is still out
+    resumed = Loop(
+        Line(),
+        schedule,
+        RunFolder(tmp_path),
+        CPU,
+        "fp32",
+        lambda step: (batch for batch in batches),
+        lambda: {"score": 0.9},
+    )
+    resumed.resume()  # killed before `final`: patience is still out
     resumed.run()
     assert len(resumed.rows) == 4
     assert same(weights(RunFolder(tmp_path)), weights(RunFolder(tmp_path), "best"))
@@ -329,18 +408,37 @@ def test_checkpoints_refuse_what_is_none(tmp_path):
         checkpoint.load(tmp_path / "absent.pth")
 
 
-
-
-@pytest.mark.parametrize("run_out, whose, asked", [
-    (lambda: torch.empty(2**50), "this machine", "when 4503599627370496 bytes more were asked for"),
-    (lambda: raise_(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.25 GiB. GPU 0 has a total capacity")), "cpu", "when 2.25 GiB more were asked for"),
-], ids=["machine", "GPU"])
-def test_a_step_that_needs_more_memory_than_there_is_ends_in_two_lines(fresh, monkeypatch, run_out, whose, asked):
+@pytest.mark.parametrize(
+    "run_out, whose, asked",
+    [
+        (
+            lambda: torch.empty(2**50),
+            "this machine",
+            "when 4503599627370496 bytes more were asked for",
+        ),
+        (
+            lambda: raise_(
+                torch.OutOfMemoryError(
+                    "CUDA out of memory. Tried to allocate 2.25 GiB. GPU 0 has a total capacity"
+                )
+            ),
+            "cpu",
+            "when 2.25 GiB more were asked for",
+        ),
+    ],
+    ids=["machine", "GPU"],
+)
+def test_a_step_that_needs_more_memory_than_there_is_ends_in_two_lines(
+    fresh, monkeypatch, run_out, whose, asked
+):
     short(monkeypatch, 4)
     monkeypatch.setattr(Loop, "step", lambda self, batches: run_out())
     with pytest.raises(OutOfMemory) as stopped:
         train(*fresh, epochs=1)
-    assert stopped.value.message.startswith(f"The memory of {whose} ran out") and asked in stopped.value.message
+    assert (
+        stopped.value.message.startswith(f"The memory of {whose} ran out")
+        and asked in stopped.value.message
+    )
     assert stopped.value.exit_code == 6 and "--gpu-memory" in stopped.value.hint
 
 

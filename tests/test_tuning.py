@@ -22,16 +22,35 @@ from sulcnet.prediction.model import load_model
 from sulcnet.pretraining._pretraining import build_method
 from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.plan import load_plan
-from sulcnet.records.workspace import ADAPTER, EXPERIMENT, EXPORT, TRANSFER, RunFolder, Workspace
+from sulcnet.records.workspace import (
+    ADAPTER,
+    EXPERIMENT,
+    EXPORT,
+    TRANSFER,
+    RunFolder,
+    Workspace,
+)
 from sulcnet.training import checkpoint
 from sulcnet.training.loop import Loop, _optimiser
 
-SCHEDULE = Schedule(epochs=1, steps_per_epoch=3, rates={"network": 1e-3, "heads": 1e-3}, weight_decay=1e-2, warm_up=0.0, floor=0.1, clip=1.0)
+SCHEDULE = Schedule(
+    epochs=1,
+    steps_per_epoch=3,
+    rates={"network": 1e-3, "heads": 1e-3},
+    weight_decay=1e-2,
+    warm_up=0.0,
+    floor=0.1,
+    clip=1.0,
+)
 FROZEN = ("decoder", "top")
 LOW_RANK = ("lora", "convlora")
 # At the tests' size swin_unetr_24 is swin_unetr_12: it is left to the contract.
-COMBINATIONS = [pytest.param(net, tune, marks=[pytest.mark.contract] * (net == "swin_unetr_24"))
-                for net in NETWORKS for tune in TUNINGS if tune != "lora" or net in WITH_LINEARS]
+COMBINATIONS = [
+    pytest.param(net, tune, marks=[pytest.mark.contract] * (net == "swin_unetr_24"))
+    for net in NETWORKS
+    for tune in TUNINGS
+    if tune != "lora" or net in WITH_LINEARS
+]
 
 
 def make(net: str, tune: str, ndim: int = 3):
@@ -39,7 +58,9 @@ def make(net: str, tune: str, ndim: int = 3):
     plan = plan_of(net, ndim)
     method = method_of(plan, net, tune, "sulcnet")
     for name, value in method.model.network.named_parameters():
-        if value.ndim == 1 and name.endswith("weight"):      # norms that begin at zero hide what lies before them
+        if value.ndim == 1 and name.endswith(
+            "weight"
+        ):  # norms that begin at zero hide what lies before them
             nn.init.normal_(value.data, 1.0, 0.1)
     return method, batch_of(plan, net)
 
@@ -73,11 +94,23 @@ def test_what_is_named_learns_and_everything_else_keeps_its_bits(net, tune):
     method, batch = make(net, tune)
     network, tuned = method.model.network, method.tuned
     stages = network.stages()
-    first = {"scratch": 0, "full": 0, "decoder": len(network.encoder_channels)}.get(tune, len(stages) - len(tuned.learning))
-    expected = {f"network.{name}" for name, p in network.named_parameters()
-                if tune not in LOW_RANK and any(p is q for stage in stages[first:] for m in stage.modules for q in m.parameters())}
+    first = {"scratch": 0, "full": 0, "decoder": len(network.encoder_channels)}.get(
+        tune, len(stages) - len(tuned.learning)
+    )
+    expected = {
+        f"network.{name}"
+        for name, p in network.named_parameters()
+        if tune not in LOW_RANK
+        and any(
+            p is q for stage in stages[first:] for m in stage.modules for q in m.parameters()
+        )
+    }
     expected |= {f"heads.{name}" for name, _ in method.model.heads.named_parameters()}
-    expected |= {f"adapter.{name}" for name, _ in tuned.adapter.named_parameters()} if tuned.adapter is not None else set()
+    expected |= (
+        {f"adapter.{name}" for name, _ in tuned.adapter.named_parameters()}
+        if tuned.adapter is not None
+        else set()
+    )
 
     before = {name: value.clone() for name, value in method.modules.state_dict().items()}
     optimiser = steps_of(method, batch)
@@ -86,27 +119,43 @@ def test_what_is_named_learns_and_everything_else_keeps_its_bits(net, tune):
     listed = [id(p) for group in optimiser.param_groups for p in group["params"]]
     assert sorted(listed) == sorted(id(parameters[name]) for name in expected)
     learned = {name for name, p in parameters.items() if p.grad is not None}
-    assert learned <= expected and {name for name in expected - learned if "attention.score" not in name} == set()
+    assert (
+        learned <= expected
+        and {name for name in expected - learned if "attention.score" not in name} == set()
+    )
 
     after = method.modules.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     buffers = {name for name in moved if name not in parameters}
     assert moved - buffers <= expected
     assert not any(name.startswith("network.") for name in buffers) or tune not in LOW_RANK
-    prefixes = [f"network.{path}." for path, m in network.named_modules() if path and any(m is q for stage in stages[first:] for q in stage.modules)]
-    assert all(name.startswith(("heads.", *prefixes)) for name in buffers), "running statistics of a frozen stage moved"
-    still = {name for name in expected - moved if parameters[name].ndim > 1 and "time_emb" not in name and "attention" not in name}
+    prefixes = [
+        f"network.{path}."
+        for path, m in network.named_modules()
+        if path and any(m is q for stage in stages[first:] for q in stage.modules)
+    ]
+    assert all(name.startswith(("heads.", *prefixes)) for name in buffers), (
+        "running statistics of a frozen stage moved"
+    )
+    still = {
+        name
+        for name in expected - moved
+        if parameters[name].ndim > 1 and "time_emb" not in name and "attention" not in name
+    }
     assert not still, still
 
 
 @pytest.mark.parametrize("net", NETWORKS)
 def test_top_is_the_longest_suffix_of_a_tenth_and_never_less_than_the_last_stage(net):
     method, _ = make(net, "top")
-    sizes = [sum(p.numel() for m in stage.modules for p in m.parameters()) for stage in method.model.network.stages()]
+    sizes = [
+        sum(p.numel() for m in stage.modules for p in m.parameters())
+        for stage in method.model.network.stages()
+    ]
     learning, share = len(method.tuned.learning), method.tuned.share()
     assert share.elements == sum(sizes[-learning:]) and share.total == sum(sizes)
     assert learning == 1 or share.elements <= 0.1 * share.total
-    assert sum(sizes[-learning - 1:]) > 0.1 * share.total
+    assert sum(sizes[-learning - 1 :]) > 0.1 * share.total
     assert share.tensors == len(method.tuned.groups(nn.Module())[0].parameters)
 
 
@@ -114,7 +163,12 @@ def test_top_of_swin_unetr_24_is_eight_per_cent():
     network = build(family("swin_unetr_24").topology(3, 1, 24, (64,) * 3, (1.0,) * 3))
     top = plugins.find("tuning", "top", "TUNING")
     first = top.first(network, top.Options())
-    assert [stage.name for stage in network.stages()[first:]] == ["decoder4", "decoder3", "decoder2", "decoder1"]
+    assert [stage.name for stage in network.stages()[first:]] == [
+        "decoder4",
+        "decoder3",
+        "decoder2",
+        "decoder1",
+    ]
     assert top.first(network, top.Options(top_fraction=0.32)) == first - 1
 
 
@@ -145,7 +199,9 @@ def test_nothing_is_kept_below_the_first_stage_that_learns(net, tune):
     assert kept_bytes(method, batch) < 0.7 * kept_bytes(full, batch)
     features = method.tuned(batch.image)
     frozen = len(features.encoder) + len(features.decoder) - len(method.tuned.learning)
-    assert [part.requires_grad for part in (*features.encoder, *features.decoder)] == [i >= frozen for i in range(len(features.encoder) + len(features.decoder))]
+    assert [part.requires_grad for part in (*features.encoder, *features.decoder)] == [
+        i >= frozen for i in range(len(features.encoder) + len(features.decoder))
+    ]
 
 
 def test_recomputed_attention_keeps_less_and_gives_the_same_bits():
@@ -176,7 +232,7 @@ def test_swin_unetr_is_monai_s_in_every_mode(ndim):
         assert torch.equal(network(image).decoder[-1], seen[0])
     with torch.no_grad():
         torch.testing.assert_close(network(image).decoder[-1], seen[0], atol=1e-4, rtol=1e-4)
-    small = image[:, :, :32]                                   # another shape meets another mask
+    small = image[:, :, :32]  # another shape meets another mask
     theirs(small)
     assert torch.equal(network(small).decoder[-1], seen[1])
 
@@ -184,7 +240,9 @@ def test_swin_unetr_is_monai_s_in_every_mode(ndim):
 # ---- adapters ----
 
 
-@pytest.mark.parametrize("net, tune", [pair for pair in COMBINATIONS if pair.values[1] in LOW_RANK])
+@pytest.mark.parametrize(
+    "net, tune", [pair for pair in COMBINATIONS if pair.values[1] in LOW_RANK]
+)
 def test_an_adapter_begins_as_nothing_and_merges_exactly(net, tune):
     method, batch = make(net, tune)
     network, adapter = method.model.network.eval(), method.tuned.adapter
@@ -197,15 +255,20 @@ def test_an_adapter_begins_as_nothing_and_merges_exactly(net, tune):
         assert not torch.allclose(adapted, base, atol=1e-3)
         other = copy.deepcopy(network)
         other.load_state_dict(adapter.merged(network))
-        torch.testing.assert_close(other(batch.image).decoder[-1], adapted, atol=1e-5, rtol=1e-5)
-        assert torch.equal(network(batch.image).decoder[-1], base) and list(network.state_dict()) == names
+        torch.testing.assert_close(
+            other(batch.image).decoder[-1], adapted, atol=1e-5, rtol=1e-5
+        )
+        assert (
+            torch.equal(network(batch.image).decoder[-1], base)
+            and list(network.state_dict()) == names
+        )
 
 
 @pytest.mark.parametrize("tune", LOW_RANK)
 def test_gradients_of_an_adapter_are_the_same_with_recomputation(tune):
     method, batch = make("swin_unetr_12", tune)
     fill(method.tuned.adapter)
-    method.modules.double()                        # in fp32 the order of sums alone moves the fifth digit
+    method.modules.double()  # in fp32 the order of sums alone moves the fifth digit
     found = []
     for method.model.network.recompute in ("none", "stages"):
         method.train()
@@ -229,21 +292,34 @@ def one_step(net: str, tune: str, recompute: str) -> tuple[torch.Tensor, dict, d
         fill(method.tuned.adapter)
     method.model.network.recompute = recompute
     method.train()
-    torch.manual_seed(3)                                                # the class head's dropout
+    torch.manual_seed(3)  # the class head's dropout
     loss = total(next(method.steps(batch)))
     loss.backward()
-    gradients = {name: p.grad for name, p in method.modules.named_parameters() if p.grad is not None}
+    gradients = {
+        name: p.grad for name, p in method.modules.named_parameters() if p.grad is not None
+    }
     return loss.detach(), gradients, method.modules.state_dict()
 
 
-@pytest.mark.parametrize("net, tune", [pair for pair in COMBINATIONS if pair.values[1] in ("full", "top", *LOW_RANK)
-                                       and pair.values != ("swin_unetr_12", "convlora")])          # slow, and known from above
+@pytest.mark.parametrize(
+    "net, tune",
+    [
+        pair
+        for pair in COMBINATIONS
+        if pair.values[1] in ("full", "top", *LOW_RANK)
+        and pair.values != ("swin_unetr_12", "convlora")
+    ],
+)  # slow, and known from above
 def test_recomputed_stages_give_the_same_bits(net, tune):
     """Swin's stages recompute attention too, by parts of the windows: against attention alone, sums have the same order."""
     plain = "attention" if net.startswith("swin") else "none"
-    (loss, gradients, state), (loss_again, again, state_again) = (one_step(net, tune, word) for word in (plain, "stages"))
+    (loss, gradients, state), (loss_again, again, state_again) = (
+        one_step(net, tune, word) for word in (plain, "stages")
+    )
     assert torch.equal(loss, loss_again) and gradients.keys() == again.keys()
-    assert sum(gradient.abs().max() > 0 for gradient in gradients.values()) > 0.7 * len(gradients)
+    assert sum(gradient.abs().max() > 0 for gradient in gradients.values()) > 0.7 * len(
+        gradients
+    )
     for name, gradient in gradients.items():
         assert torch.equal(again[name], gradient), name
     for name, value in state.items():
@@ -251,16 +327,23 @@ def test_recomputed_stages_give_the_same_bits(net, tune):
 
 
 def test_only_a_known_word_can_be_recomputed():
-    with pytest.raises(UsageError, match="recompute: expected one of none, attention, stages, found 'true'"):
+    with pytest.raises(
+        UsageError, match="recompute: expected one of none, attention, stages, found 'true'"
+    ):
         plugins.find("tuning", "top", "TUNING").Options(recompute="true")
 
 
-@pytest.mark.parametrize("given, used", [("", "attention"), ("none", "none"), ("stages", "stages")])
+@pytest.mark.parametrize(
+    "given, used", [("", "attention"), ("none", "none"), ("stages", "stages")]
+)
 def test_an_option_that_is_left_empty_leaves_the_network_s_word(given, used):
     plan, tuning = plan_of("resenc_unet"), plugins.find("tuning", "full", "TUNING")
     model = Model(plan, plan.network(None), {})
     model.network.recompute = "attention"
-    assert FineTuning(model, tuning, tuning.Options(recompute=given)).model.network.recompute == used
+    assert (
+        FineTuning(model, tuning, tuning.Options(recompute=given)).model.network.recompute
+        == used
+    )
 
 
 LAYERS = {
@@ -294,20 +377,34 @@ def test_an_update_is_a_branch_of_two_layers(layer):
         first.weight, first.bias = nn.Parameter(update.A.detach().clone()), None
         second.weight = nn.Parameter(update.B.detach().reshape(second.weight.shape))
         branch = second(first(image))
-        assert sum(p.numel() for p in update.parameters()) == rank * (4 * layer.weight[0, 0].numel() + 6)
+        assert sum(p.numel() for p in update.parameters()) == rank * (
+            4 * layer.weight[0, 0].numel() + 6
+        )
     torch.testing.assert_close(merged(image), layer(image) + branch, atol=1e-5, rtol=1e-4)
 
 
 def test_the_published_counts_of_conv_lora():
     """57,714 values for the encoder of the 2-D U-Net, 3,954 for its stem: low-rank factors, and norms inside the blocks."""
     network = build(family("unet_bn").topology(2, 1, 16, (64, 64), (1.0, 1.0)))
-    blocks = [path for path, module in network.named_modules() if isinstance(module, ResidualBlock)]
-    norms = [f"{path}.{inner}" for path in blocks for inner, module in network.get_submodule(path).named_modules() if isinstance(module, nn.BatchNorm2d)]
+    blocks = [
+        path for path, module in network.named_modules() if isinstance(module, ResidualBlock)
+    ]
+    norms = [
+        f"{path}.{inner}"
+        for path in blocks
+        for inner, module in network.get_submodule(path).named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+    ]
 
     def count(prefix: str) -> int:
-        chosen = ([path for path in paths if path.startswith(prefix)] for paths in (convolutions(network), norms))
+        chosen = (
+            [path for path in paths if path.startswith(prefix)]
+            for paths in (convolutions(network), norms)
+        )
         layers, affines = chosen
-        return sum(p.numel() for p in Adapter(network, layers, 2, 2.0, "paper", affines).parameters())
+        return sum(
+            p.numel() for p in Adapter(network, layers, 2, 2.0, "paper", affines).parameters()
+        )
 
     counts = [count(f"encoder.{level}.") for level in range(4)]
     assert counts == [3954, 7680, 15360, 30720] and count("encoder.") == 57714
@@ -320,7 +417,10 @@ def test_norms_of_an_adapter_are_copies():
     for value in adapter.affines.values():
         value.data += 1
     assert set(adapter.weights(network)) == {"encoder.1.0.weight", "encoder.1.0.bias"}
-    assert torch.equal(adapter.weights(network)["encoder.1.0.weight"], network.get_parameter("encoder.1.0.weight") + 1)
+    assert torch.equal(
+        adapter.weights(network)["encoder.1.0.weight"],
+        network.get_parameter("encoder.1.0.weight") + 1,
+    )
 
 
 def test_the_paper_s_layout_is_refused_where_it_means_nothing():
@@ -346,13 +446,19 @@ def start(prepared, tmp_path_factory):
     network_plan, kind = plan.network(None), plugins.find("pretraining", "recon", "METHOD")
     torch.manual_seed(0)
     method = build_method(kind, plan, network_plan, kind.Options())
-    return write_export(RunFolder(tmp_path_factory.mktemp("start")), method, "recon", "sulcnet", network_plan)
+    return write_export(
+        RunFolder(tmp_path_factory.mktemp("start")), method, "recon", "sulcnet", network_plan
+    )
 
 
 def go(prepared, out, tune, start, *settings, **changes):
     shared, folders = prepared
     workspace = Workspace(shared.raw, shared.preprocessed, out, "test")
-    return train(workspace, workspace.folders(folders.name), **{"tune": tune, "pretrain": str(start), "epochs": 1, "settings": settings, **changes})
+    return train(
+        workspace,
+        workspace.folders(folders.name),
+        **{"tune": tune, "pretrain": str(start), "epochs": 1, "settings": settings, **changes},
+    )
 
 
 @pytest.fixture
@@ -365,7 +471,11 @@ def test_a_run_tells_what_learned_and_leaves_its_adapter(prepared, start, tmp_pa
     run = go(prepared, tmp_path, "convlora", start)
     learns = Experiment.load(run / EXPERIMENT).learns
     facts = json.loads((run / ADAPTER).with_suffix(".json").read_text())
-    assert learns["stages"] == [] and learns["elements"] == facts["elements"] and 0 < learns["elements"] < learns["total"]
+    assert (
+        learns["stages"] == []
+        and learns["elements"] == facts["elements"]
+        and 0 < learns["elements"] < learns["total"]
+    )
     base = build(load_model(run).network_plan.network)
     base.load_state_dict(read_weights(start).state)
     assert facts["base"] == state_digest(base)
@@ -377,17 +487,36 @@ def test_a_run_tells_what_learned_and_leaves_its_adapter(prepared, start, tmp_pa
     final = load_model(run).model.network.state_dict()
     assert all(torch.equal(final[name], value) for name, value in base.state_dict().items())
     with pytest.raises(ModelError, match="made for other weights"):
-        merge_adapter(base, adapter, run / ADAPTER)            # it was merged: its base is another one now
+        merge_adapter(
+            base, adapter, run / ADAPTER
+        )  # it was merged: its base is another one now
 
 
 @pytest.mark.parametrize("tune", FROZEN)
 def test_kept_features_change_no_number(prepared, start, tmp_path, few, tune):
-    runs = [go(prepared, tmp_path / str(cache), tune, start, "views=2", f"cache_gb={cache}", epochs=2) for cache in (0, 1)]
+    runs = [
+        go(
+            prepared,
+            tmp_path / str(cache),
+            tune,
+            start,
+            "views=2",
+            f"cache_gb={cache}",
+            epochs=2,
+        )
+        for cache in (0, 1)
+    ]
     one, two = (checkpoint.load(run.checkpoint("final"))["modules"] for run in runs)
     for name in one:
         torch.testing.assert_close(two[name], one[name], atol=1e-6, rtol=1e-5)
-    fresh = checkpoint.load(go(prepared, tmp_path / "fresh", tune, start, epochs=2).checkpoint("final"))["modules"]
-    assert not torch.allclose(fresh["heads.segmentation.logits.weight"], one["heads.segmentation.logits.weight"], atol=1e-6)
+    fresh = checkpoint.load(
+        go(prepared, tmp_path / "fresh", tune, start, epochs=2).checkpoint("final")
+    )["modules"]
+    assert not torch.allclose(
+        fresh["heads.segmentation.logits.weight"],
+        one["heads.segmentation.logits.weight"],
+        atol=1e-6,
+    )
 
 
 def test_a_cache_that_does_not_fit_is_refused_with_its_size(prepared, start, tmp_path, few):
@@ -409,7 +538,9 @@ def test_a_missing_pre_training_is_run_first_or_refused(prepared, tmp_path, few,
 
 
 @pytest.mark.parametrize("tune", ["top", "convlora"])
-def test_a_stopped_run_ends_with_the_bits_of_a_whole_one(prepared, start, tmp_path, few, monkeypatch, tune):
+def test_a_stopped_run_ends_with_the_bits_of_a_whole_one(
+    prepared, start, tmp_path, few, monkeypatch, tune
+):
     whole = go(prepared, tmp_path / "whole", tune, start, epochs=2)
     step, count = Loop.step, []
 

@@ -39,7 +39,14 @@ from sulcnet.planning.planner import PlanRequest, constraints_of, make_plan
 from sulcnet.pretraining._pretraining import build_method
 from sulcnet.records.experiment import Schedule
 from sulcnet.records.memory import StepNeed
-from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Plan, StepPlan, load_plan, save_plan
+from sulcnet.records.plan import (
+    MemoryEstimate,
+    NetworkPlan,
+    Plan,
+    StepPlan,
+    load_plan,
+    save_plan,
+)
 from sulcnet.records.workspace import RunFolder, Workspace
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 from sulcnet.training.loop import Loop
@@ -51,39 +58,57 @@ PATCH = (16, 24)
 def planned(plan: Plan, bag: int = 2, windows: int = 3, net: str = "resenc_unet") -> Plan:
     """Put a tiny 2-D network into a plan."""
     spec = family(net).topology(2, 1, 4, PATCH, plan.network_spacing)
-    network = NetworkPlan(PATCH, 2, bag, windows, MemoryEstimate("none", 1, 2), "test", network=spec)
+    network = NetworkPlan(
+        PATCH, 2, bag, windows, MemoryEstimate("none", 1, 2), "test", network=spec
+    )
     return plan.replace(networks={net: network})
 
 
 # ---- plans ----
 
 
-@pytest.mark.parametrize("facts, axis", [
-    ({"spacing": (1.0, 1.0, 1.0)}, 0),
-    ({"spacing": (1.0, 2.0, 1.0)}, 1),
-    ({"spacing": (1.0, 1.000001, 1.0)}, 0),
-    ({"spacing": (1.0, 1.0, 5.0)}, 2),
-    ({"spacing": (3.0, 1.0, 1.0), "shape": (90, 80, 1)}, 2),
-])
+@pytest.mark.parametrize(
+    "facts, axis",
+    [
+        ({"spacing": (1.0, 1.0, 1.0)}, 0),
+        ({"spacing": (1.0, 2.0, 1.0)}, 1),
+        ({"spacing": (1.0, 1.000001, 1.0)}, 0),
+        ({"spacing": (1.0, 1.0, 5.0)}, 2),
+        ({"spacing": (3.0, 1.0, 1.0), "shape": (90, 80, 1)}, 2),
+    ],
+)
 def test_slices_lie_across_the_coarsest_axis_and_flat_images_in_their_plane(facts, axis):
     plan = make_plan(header(), fingerprint(**facts), PlanRequest(configuration="2d"))
     others = tuple(other for other in range(3) if other != axis)
-    assert (plan.slice_axis, plan.axes) == (axis, others) and len(plan.spacing) == len(plan.median_shape) == 3
+    assert (plan.slice_axis, plan.axes) == (axis, others) and len(plan.spacing) == len(
+        plan.median_shape
+    ) == 3
     assert plan.network_spacing == tuple(plan.spacing[other] for other in others)
 
 
 def test_a_flat_image_stays_one_voxel_thick_whatever_its_spacing():
     facts = fingerprint(shape=(90, 80, 1))
     thickness = dict(zip(facts.cases, (9.0, 9.0, 9.0, 1.0, 1.0)))
-    cases = {name: case.replace(spacing=(1.0, 1.0, thickness[name])) for name, case in facts.cases.items()}
+    cases = {
+        name: case.replace(spacing=(1.0, 1.0, thickness[name]))
+        for name, case in facts.cases.items()
+    }
     facts = facts.replace(cases=cases)
     plan = make_plan(header(), facts, PlanRequest(configuration="2d"))
     asked = constraints_of(plan, facts, PlanRequest(configuration="2d"), 4)
-    assert plan.median_shape == (90, 80, 1) and (asked.median, asked.slices) == ((90.0, 80.0), 1)
+    assert plan.median_shape == (90, 80, 1) and (asked.median, asked.slices) == (
+        (90.0, 80.0),
+        1,
+    )
 
 
 def test_the_user_names_the_axis_and_what_cannot_be_is_refused():
-    assert make_plan(header(), fingerprint(), PlanRequest(configuration="2d", slice_axis=1)).slice_axis == 1
+    assert (
+        make_plan(
+            header(), fingerprint(), PlanRequest(configuration="2d", slice_axis=1)
+        ).slice_axis
+        == 1
+    )
     with pytest.raises(UsageError, match="--patch takes 2 numbers with -c 2d, found 3"):
         PlanRequest(configuration="2d", patch=(16, 16, 16))
     with pytest.raises(UsageError, match="--patch takes 3 numbers with -c 3d, found 2"):
@@ -94,7 +119,9 @@ def test_the_user_names_the_axis_and_what_cannot_be_is_refused():
         make_plan(header(), fingerprint(shape=(90, 80, 1)), PlanRequest())
     assert "-c 2d" in problem.value.hint
     with pytest.raises(ModelError, match="slice_axis: expected 0, 1, 2 or null, found 3"):
-        make_plan(header(), fingerprint(), PlanRequest(configuration="2d")).replace(slice_axis=3)
+        make_plan(header(), fingerprint(), PlanRequest(configuration="2d")).replace(
+            slice_axis=3
+        )
 
 
 def test_an_old_plan_reads_and_one_of_two_numbers_is_refused():
@@ -121,8 +148,12 @@ def test_every_method_and_strategy_is_planned_for_slices(slices):
     network = slices[1].networks["resenc_unet"]
     names = {*plugins.names("pretraining", "METHOD"), *plugins.names("tuning", "TUNING")}
     assert set(network.steps) == names - {"lora"}
-    assert network.network.ndim == 2 and {len(step.patch_size) for step in network.steps.values()} == {2}
-    assert network.patch_size == (20, 40) and network.reason == "covers a slice of the median case"
+    assert network.network.ndim == 2 and {
+        len(step.patch_size) for step in network.steps.values()
+    } == {2}
+    assert (
+        network.patch_size == (20, 40) and network.reason == "covers a slice of the median case"
+    )
     assert load_plan(slices[0].plans, "2d") == slices[1] and slices[1].slice_axis == 2
 
 
@@ -130,10 +161,14 @@ def test_prediction_is_planned_for_the_sums_of_the_whole_volume(slices):
     network = slices[1].networks["resenc_unet"]
     needed = network.prediction.estimate
     assert network.prediction.accumulate_on == "gpu"
-    assert needed.live - sum(needed.parts.values()) == 4 * 3 * 60 * 20 * 40           # two maps and the weights
+    assert (
+        needed.live - sum(needed.parts.values()) == 4 * 3 * 60 * 20 * 40
+    )  # two maps and the weights
 
 
-def test_the_class_of_a_volume_is_told_from_several_slices_and_that_of_a_flat_image_from_one(slices):
+def test_the_class_of_a_volume_is_told_from_several_slices_and_that_of_a_flat_image_from_one(
+    slices,
+):
     """A window that covers a slice does not cover the volume."""
 
     def need(question) -> StepNeed:
@@ -154,7 +189,9 @@ def untraced(monkeypatch) -> None:
 
     def network(net, asked, needs, workers) -> NetworkPlan:
         spec = family(net).topology(len(asked.median), 1, 4, asked.median, asked.spacing)
-        return NetworkPlan(**{**vars(plain), "patch_size": (32,) * len(asked.median)}, network=spec)
+        return NetworkPlan(
+            **{**vars(plain), "patch_size": (32,) * len(asked.median)}, network=spec
+        )
 
     monkeypatch.setattr(planning, "plan_network", network)
 
@@ -162,12 +199,18 @@ def untraced(monkeypatch) -> None:
 def test_networks_planned_for_other_slices_do_not_stay(tmp_path, untraced):
     folders = Workspace.find(tmp_path).folders("Dataset001_PCS")
     write(folders, PlanRequest("unet_bn", 4, configuration="2d"))
-    assert set(plan_dataset(folders, PlanRequest("resenc_unet", 4, configuration="2d")).networks) == {"unet_bn", "resenc_unet"}
-    turned = plan_dataset(folders, PlanRequest("resenc_unet", 4, configuration="2d", slice_axis=1))
+    assert set(
+        plan_dataset(folders, PlanRequest("resenc_unet", 4, configuration="2d")).networks
+    ) == {"unet_bn", "resenc_unet"}
+    turned = plan_dataset(
+        folders, PlanRequest("resenc_unet", 4, configuration="2d", slice_axis=1)
+    )
     assert set(turned.networks) == {"resenc_unet"}
 
 
-def test_a_network_without_a_form_for_slices_is_refused_when_it_is_planned(tmp_path, monkeypatch):
+def test_a_network_without_a_form_for_slices_is_refused_when_it_is_planned(
+    tmp_path, monkeypatch
+):
     text = "from dataclasses import replace\nfrom sulcnet.networks.resenc_unet import NETWORK as OTHER\n"
     (tmp_path / "plugins" / "networks").mkdir(parents=True)
     text += "NETWORK = replace(OTHER, name='solid', dimensions=(3,))\n"
@@ -176,7 +219,11 @@ def test_a_network_without_a_form_for_slices_is_refused_when_it_is_planned(tmp_p
     folders = Workspace.find(tmp_path).folders("Dataset001_PCS")
     with pytest.raises(ModelError, match="solid has no 2-D form") as problem:
         write(folders, PlanRequest("solid", 4, configuration="2d"))
-    assert "unet_bn" in problem.value.hint and "solid" not in problem.value.hint and not folders.plans.exists()
+    assert (
+        "unet_bn" in problem.value.hint
+        and "solid" not in problem.value.hint
+        and not folders.plans.exists()
+    )
 
 
 # ---- prepared cases ----
@@ -199,17 +246,29 @@ def test_both_configurations_share_what_is_prepared(raw, first, second, tmp_path
     plan(first), plan(second)
     assert preprocess_dataset(folders, first, 1, False) == (4, 0)
     assert preprocess_dataset(folders, second, 1, False) == (0, 4)
-    assert load_plan(folders.plans, second).folder == first and not folders.prepared(second).exists()
-    assert plan(first).folder == first                       # nobody's guest, although another has the same cases
+    assert (
+        load_plan(folders.plans, second).folder == first
+        and not folders.prepared(second).exists()
+    )
+    assert plan(first).folder == first  # nobody's guest, although another has the same cases
     assert plan(second).folder == first
 
 
 def test_a_guest_whose_host_prepares_otherwise_by_now_is_told(raw, tmp_path):
     folders, _ = raw
-    plan = make_plan(header(), fingerprint(), PlanRequest(configuration="2d")).replace(prepared_as="3d")
+    plan = make_plan(header(), fingerprint(), PlanRequest(configuration="2d")).replace(
+        prepared_as="3d"
+    )
     save_plan(folders.plans, plan)
-    save_plan(folders.plans, plan.replace(configuration="3d", slice_axis=None, prepared_as="", spacing=(2.0, 2.0, 2.0)))
-    with pytest.raises(ModelError, match="2d shares the prepared cases of 3d, which is planned otherwise") as problem:
+    save_plan(
+        folders.plans,
+        plan.replace(
+            configuration="3d", slice_axis=None, prepared_as="", spacing=(2.0, 2.0, 2.0)
+        ),
+    )
+    with pytest.raises(
+        ModelError, match="2d shares the prepared cases of 3d, which is planned otherwise"
+    ) as problem:
         preprocess_dataset(folders, "2d", 1, False)
     assert f"sulcnet_plan -d {folders.name} -c 2d" in problem.value.hint
 
@@ -218,7 +277,9 @@ def test_a_guest_whose_host_prepares_otherwise_by_now_is_told(raw, tmp_path):
 
 
 def test_numbers_and_arrays_go_from_slices_to_volumes_and_back():
-    assert thick((4, 5), (0, 2), 1).tolist() == [4, 1, 5] and thick((4, 5, 6), (0, 1, 2), 1).tolist() == [4, 5, 6]
+    assert thick((4, 5), (0, 2), 1).tolist() == [4, 1, 5] and thick(
+        (4, 5, 6), (0, 1, 2), 1
+    ).tolist() == [4, 5, 6]
     array = np.zeros((2, 4, 1, 5))
     assert flat(array, (0, 2)).shape == (2, 4, 5) and flat(array[0], (0, 2)).shape == (4, 5)
     assert flat(array, (0, 1, 2)).shape == (2, 4, 1, 5)
@@ -228,7 +289,9 @@ def test_numbers_and_arrays_go_from_slices_to_volumes_and_back():
 def test_a_sample_is_of_the_slices_of_the_prepared_volume(axis):
     place, cases, plan = prepared_phantoms(2)
     plan = planned(plan.replace(slice_axis=axis))
-    source = PatchSource(place, cases, plan, plan.network(None), learn_region(cases, plan.structures))
+    source = PatchSource(
+        place, cases, plan, plan.network(None), learn_region(cases, plan.structures)
+    )
     for index, case in enumerate(cases):
         sample = source.fixed(index)
         image = np.moveaxis(read_array(place / f"{case.id}.b2nd")[0], axis, 0)
@@ -238,10 +301,14 @@ def test_a_sample_is_of_the_slices_of_the_prepared_volume(axis):
             shape = np.array(image.shape[1:])
             low = np.round((sample.place[window, :, 0] + 1) / 2 * (shape - 1)).astype(int)
             box = (slice(None), *(slice(max(a, 0), a + b) for a, b in zip(low, PATCH)))
-            inside = tuple(slice(max(-a, 0), max(-a, 0) + n) for a, n in zip(low, image[box].shape[1:]))
+            inside = tuple(
+                slice(max(-a, 0), max(-a, 0) + n) for a, n in zip(low, image[box].shape[1:])
+            )
             same = [np.array_equal(one, sample.image[window, 0][inside]) for one in image[box]]
             assert sum(same) == 1
-            np.testing.assert_array_equal(label[box][same.index(True)], sample.targets["segmentation"][window][inside])
+            np.testing.assert_array_equal(
+                label[box][same.index(True)], sample.targets["segmentation"][window][inside]
+            )
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -254,7 +321,10 @@ def test_a_window_that_is_centred_on_a_structure_lies_in_its_slice(axis):
     for number in range(case.shape[axis]):
         voxel = tuple(number if other == axis else 9 for other in range(3))
         one = case.replace(centres={value: (voxel,) for value in source.values})
-        lows = [corner(source._centre(one, rng, in_bag=False), source.patch, case.shape)[axis] for _ in range(16)]
+        lows = [
+            corner(source._centre(one, rng, in_bag=False), source.patch, case.shape)[axis]
+            for _ in range(16)
+        ]
         assert np.mean(np.array(lows) == number) > 0.2
 
 
@@ -267,7 +337,11 @@ def test_views_of_one_sample_are_of_one_slice():
         lows = source._corners(case.shape, np.random.default_rng(index))
         assert len({int(low[plan.slice_axis]) for low in lows}) == 1
     sample = source.fixed(0)
-    assert sample.image.shape == sample.inside.shape == (3, 1, *PATCH) and sample.place.shape == (3, 2, 2)
+    assert sample.image.shape == sample.inside.shape == (
+        3,
+        1,
+        *PATCH,
+    ) and sample.place.shape == (3, 2, 2)
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.9])
@@ -299,7 +373,10 @@ def twins(tmp_path_factory):
     found = {}
     for name, times in (("flat", 1), ("stack", COPIES)):
         (folder / name).mkdir()
-        found[name] = folder / name, [_repeated(place, case, folder / name, times) for case in cases]
+        found[name] = (
+            folder / name,
+            [_repeated(place, case, folder / name, times) for case in cases],
+        )
     return plan, found
 
 
@@ -311,14 +388,25 @@ def _repeated(place, case, folder, times):
     image, label = image[..., [number] * times], label[..., [number] * times]
     write_array(folder / f"{case.id}.b2nd", image)
     write_array(folder / f"{case.id}_seg.b2nd", label)
-    voxels = {value: tuple(map(tuple, np.argwhere(label[..., :1] == int(value)).tolist())) for value in case.centres}
+    voxels = {
+        value: tuple(map(tuple, np.argwhere(label[..., :1] == int(value)).tolist()))
+        for value in case.centres
+    }
     return case.replace(shape=image.shape[1:], centres=voxels)
 
 
 def trained(plan: Plan, folder, draw, method, steps: int = 3) -> tuple[dict, list]:
     """Weights and metrics after a few steps of the loop."""
     rates = dict.fromkeys(("network", "heads", "critic"), 1e-3)
-    schedule = Schedule(epochs=1, steps_per_epoch=steps, rates=rates, weight_decay=0.01, warm_up=0, floor=0.1, clip=1)
+    schedule = Schedule(
+        epochs=1,
+        steps_per_epoch=steps,
+        rates=rates,
+        weight_decay=0.01,
+        warm_up=0,
+        floor=0.1,
+        clip=1,
+    )
     if hasattr(method, "begin"):
         method.begin(schedule)
     loop = Loop(method, schedule, RunFolder(folder), CPU, "fp32", batches=draw, validate=dict)
@@ -335,10 +423,21 @@ def test_a_stack_of_one_slice_trains_to_the_bits_of_the_flat_image(twins, tmp_pa
     region, results = learn_region(found["flat"][1], plan.structures), []
     for name, (folder, cases) in found.items():
         torch.manual_seed(0)
-        method = FineTuning(Model(plan, plan.network(None), {}), plugins.find("tuning", "scratch", "TUNING"))
-        source = PatchSource(folder, cases, plan, plan.network(None), region, 0, AugmentOptions())
+        method = FineTuning(
+            Model(plan, plan.network(None), {}), plugins.find("tuning", "scratch", "TUNING")
+        )
+        source = PatchSource(
+            folder, cases, plan, plan.network(None), region, 0, AugmentOptions()
+        )
         (tmp_path / name).mkdir()
-        results.append(trained(plan, tmp_path / name, lambda step, source=source: batches(source, 2, step, 0), method))
+        results.append(
+            trained(
+                plan,
+                tmp_path / name,
+                lambda step, source=source: batches(source, 2, step, 0),
+                method,
+            )
+        )
     (one, losses), (two, others) = results
     assert same(one, two) and losses == others and losses[0] > 0
 
@@ -353,9 +452,18 @@ def test_a_stack_of_one_slice_pretrains_to_the_bits_of_the_flat_image(twins, nam
         method = build_method(kind, plan, plan.network(None), kind.Options())
         located = [(folder, case) for case in cases]
         shape = dict(views=method.views, overlap=method.overlap)
-        source = ImageSource(located, plan, plan.network(None), 0, method.augment(), method.corruption(), **shape)
+        source = ImageSource(
+            located, plan, plan.network(None), 0, method.augment(), method.corruption(), **shape
+        )
         (tmp_path / kind_of).mkdir()
-        results.append(trained(plan, tmp_path / kind_of, lambda step, source=source: image_batches(source, 2, step, 0), method))
+        results.append(
+            trained(
+                plan,
+                tmp_path / kind_of,
+                lambda step, source=source: image_batches(source, 2, step, 0),
+                method,
+            )
+        )
     (one, losses), (two, others) = results
     assert same(one, two) and losses == others
 
@@ -374,10 +482,12 @@ def test_a_stack_is_predicted_as_its_slices_are_and_its_class_from_all_of_them(t
 
     volume = read_array(place / f"{cases[0].id}.b2nd")
     maps, classes = predictor(volume)
-    alone = [predictor(volume[..., number:number + 1]) for number in range(volume.shape[-1])]
+    alone = [predictor(volume[..., number : number + 1]) for number in range(volume.shape[-1])]
     np.testing.assert_array_equal(maps, np.concatenate([one for one, _ in alone], axis=-1))
     assert np.abs(classes - alone[0][1]).max() > 1e-6
-    flat_one, stack = (read_array(found[name][0] / f"{cases[0].id}.b2nd") for name in ("flat", "stack"))
+    flat_one, stack = (
+        read_array(found[name][0] / f"{cases[0].id}.b2nd") for name in ("flat", "stack")
+    )
     np.testing.assert_allclose(predictor(flat_one)[1], predictor(stack)[1], atol=1e-6)
 
 
@@ -386,7 +496,9 @@ def test_a_stack_is_predicted_as_its_slices_are_and_its_class_from_all_of_them(t
 
 def flatten(folders) -> None:
     """Make each volume of a raw dataset one sagittal slice, as a NIfTI file of two axes."""
-    for path in itertools.chain((folders.raw / "imagesTr").iterdir(), (folders.raw / "labelsTr").iterdir()):
+    for path in itertools.chain(
+        (folders.raw / "imagesTr").iterdir(), (folders.raw / "labelsTr").iterdir()
+    ):
         image = nib.load(path)
         data = np.asarray(image.dataobj)[image.shape[0] // 2]
         nib.Nifti1Image(data, image.affine[:, [1, 2, 0, 3]]).to_filename(path)
@@ -401,8 +513,21 @@ def test_the_commands_go_from_raw_images_to_scores(kind, root, monkeypatch, untr
     data, net = ["-d", "901", "--root", str(root)], ["--net", "resenc_unet"]
     assert PREPARE([*data, "-c", "2d", *net, "--features", "4", "-np", "1"]) == 0
     plan = load_plan(folders.plans, "2d")
-    assert plan.slice_axis == (2 if kind == "flat" else 0) and plan.network(None).patch_size == (32, 32)
-    short = ["--root", str(root), "--epochs", "1", "--device", "cpu", "--threads", "1", "-np", "0"]
+    assert plan.slice_axis == (2 if kind == "flat" else 0) and plan.network(
+        None
+    ).patch_size == (32, 32)
+    short = [
+        "--root",
+        str(root),
+        "--epochs",
+        "1",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "-np",
+        "0",
+    ]
     assert PRETRAIN(["901", "2d", "recon", *short]) == 0
     assert TRAIN(["901", "2d", "--pretrain", "recon", "--tune", "top", *short]) == 0
     assert TRAIN(["901", "2d", *short]) == 0
@@ -415,8 +540,25 @@ def test_the_commands_go_from_raw_images_to_scores(kind, root, monkeypatch, untr
         mask, label = nib.load(out / path.name), nib.load(path)
         assert mask.shape == label.shape and np.array_equal(mask.affine, label.affine)
     rows = list(csv.DictReader((out / "predictions.tsv").open(), delimiter="\t"))
-    assert len(rows) == 6 and {row["qc_flag"] for row in rows} == {"ok"} and all(row["class"] for row in rows)
-    assert EVALUATE(["-p", str(out), "-r", str(folders.raw / "labelsTr"), *data, "-o", str(root / "scores")]) == 0
+    assert (
+        len(rows) == 6
+        and {row["qc_flag"] for row in rows} == {"ok"}
+        and all(row["class"] for row in rows)
+    )
+    assert (
+        EVALUATE(
+            [
+                "-p",
+                str(out),
+                "-r",
+                str(folders.raw / "labelsTr"),
+                *data,
+                "-o",
+                str(root / "scores"),
+            ]
+        )
+        == 0
+    )
     assert json.loads((root / "scores" / "summary.json").read_text())["structures"]["PCS"]
 
 
@@ -425,6 +567,9 @@ def test_what_to_type_next_names_the_configuration(slices, capsys):
     root = ["--root", str(folders.raw.parents[1])]
     assert PLAN(["-d", "1", "-c", "2d", "--net", "resenc_unet", "--features", "4", *root]) == 0
     said = capsys.readouterr().out
-    assert "resenc_unet on axial slices" in said and f"sulcnet_preprocess -d 1 -c 2d {' '.join(root)}" in said
+    assert (
+        "resenc_unet on axial slices" in said
+        and f"sulcnet_preprocess -d 1 -c 2d {' '.join(root)}" in said
+    )
     assert PREPROCESS(["-d", "1", "-c", "3d", *root]) == 5
     assert "It has: 2d" in capsys.readouterr().err

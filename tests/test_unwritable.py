@@ -27,7 +27,19 @@ from sulcnet.runs import pooling
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(sulcnet.__file__).parents[1])}
 PLAN = ("-d", "901", "--net", "resenc_unet", "--features", "4")
-SHORT = ("--net", "resenc_unet", "--epochs", "1", "--device", "cpu", "--threads", "1", "-np", "0", "--overwrite")
+SHORT = (
+    "--net",
+    "resenc_unet",
+    "--epochs",
+    "1",
+    "--device",
+    "cpu",
+    "--threads",
+    "1",
+    "-np",
+    "0",
+    "--overwrite",
+)
 RAW, LABELS = f"raw/{NAME}", f"raw/{NAME}/labelsTr"
 # command -> its arguments, the folder it has to name; on a full disk the last ones take away what others read
 COMMANDS = {
@@ -78,7 +90,11 @@ for name, write in writers.items():
         print(json.dumps([name, error.exit_code, error.message]))
 print(json.dumps(["left", sorted(path.name for path in place.iterdir()), ""]))
 """
-REASONS = {"other_user": "Permission denied", "read_only": "Read-only file system", "full": "No space left on device"}
+REASONS = {
+    "other_user": "Permission denied",
+    "read_only": "Read-only file system",
+    "full": "No space left on device",
+}
 
 
 @pytest.fixture(scope="module")
@@ -113,18 +129,27 @@ def refused(request, study):
     prefix = strangers.other_user() if kind == "other_user" else getattr(strangers, kind)(study)
     if prefix is None:
         pytest.skip("this machine lets nobody try it")
-    inside = ["sh", "-c", 'cd "$0" && exec "$@"', str(study)]          # after something was mounted on it
+    inside = [
+        "sh",
+        "-c",
+        'cd "$0" && exec "$@"',
+        str(study),
+    ]  # after something was mounted on it
     jobs = json.dumps({job: arguments(job) for job in COMMANDS})
     with locked(study) if kind == "other_user" else contextlib.nullcontext():
         done = python(CHILD, jobs, prefix=[*prefix, *inside])
     assert done.returncode == 0, done.stderr
-    return kind, {job: (code, error) for job, code, error in map(json.loads, done.stdout.splitlines())}
+    return kind, {
+        job: (code, error) for job, code, error in map(json.loads, done.stdout.splitlines())
+    }
 
 
 @contextlib.contextmanager
 def locked(folder):
     """Keep the folder's owner from writing: of no effect on root, who runs the commands as somebody else."""
-    modes = {path: path.stat().st_mode for path in (folder, *folder.rglob("*")) if path.is_dir()}
+    modes = {
+        path: path.stat().st_mode for path in (folder, *folder.rglob("*")) if path.is_dir()
+    }
     for path in modes:
         path.chmod(0o555)
     yield
@@ -139,13 +164,21 @@ def test_every_command_says_it_in_two_lines(refused, job):
     problem, hint = error.splitlines()[-2:]
     assert code == EnvironmentFault.exit_code, error
     assert "Traceback" not in error and error.count("error: ") == 1
-    assert problem.startswith(f"error: {COMMANDS[job][1]}") and f" cannot be written: {REASONS[kind]}" in problem
+    assert (
+        problem.startswith(f"error: {COMMANDS[job][1]}")
+        and f" cannot be written: {REASONS[kind]}" in problem
+    )
     assert hint.startswith(" next: ") and "choose another --root or output folder" in hint
-    assert "warning: " not in error             # the first case that meets it ends the command
+    assert "warning: " not in error  # the first case that meets it ends the command
     if kind != "full" and job != "preprocess":
-        assert not Path(problem.split()[1]).suffix, "it was found out when a file was written, after the work"
+        assert not Path(problem.split()[1]).suffix, (
+            "it was found out when a file was written, after the work"
+        )
     if kind == "other_user":
-        assert f"this process is user {strangers.UID if os.geteuid() == 0 else os.getuid()}" in problem
+        assert (
+            f"this process is user {strangers.UID if os.geteuid() == 0 else os.getuid()}"
+            in problem
+        )
 
 
 def test_every_writer_tells_a_full_disk(tmp_path):
@@ -155,9 +188,19 @@ def test_every_writer_tells_a_full_disk(tmp_path):
     done = python(WRITERS, str(tmp_path), prefix=prefix)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     *said, (_, left, _) = map(json.loads, done.stdout.splitlines())
-    assert [name for name, *_ in said] == ["a.b2nd", "a.nii", "a.nii.gz", "a.mgz", "a.mha", "a.nrrd", "a.pth"]
+    assert [name for name, *_ in said] == [
+        "a.b2nd",
+        "a.nii",
+        "a.nii.gz",
+        "a.mgz",
+        "a.mha",
+        "a.nrrd",
+        "a.pth",
+    ]
     for name, code, message in said:
-        assert code == 3 and message.startswith(f"{tmp_path / name} cannot be written: No space left on device (0.0 MB")
+        assert code == 3 and message.startswith(
+            f"{tmp_path / name} cannot be written: No space left on device (0.0 MB"
+        )
     assert left == ["full", "log.txt"]
 
 
@@ -171,7 +214,9 @@ def dev_full(path):
 
 
 def refuses(path):
-    return pytest.raises(EnvironmentFault, match=f"{path} cannot be written: No space left on device")
+    return pytest.raises(
+        EnvironmentFault, match=f"{path} cannot be written: No space left on device"
+    )
 
 
 def test_tables_name_the_file_that_a_full_disk_refused(tmp_path, monkeypatch):
@@ -182,10 +227,14 @@ def test_tables_name_the_file_that_a_full_disk_refused(tmp_path, monkeypatch):
     predictions = tmp_path / "predictions.tsv"
     with refuses(predictions):
         write_table(predictions, [{"case_id": "a"}], ["case_id", "class"])
-    tables = TablePaths(tmp_path / "cases.tsv", tmp_path / "classes.tsv", tmp_path / "summary.json")
+    tables = TablePaths(
+        tmp_path / "cases.tsv", tmp_path / "classes.tsv", tmp_path / "summary.json"
+    )
     with refuses(tables.cases):
         write_tables(tables, [], {})
-    monkeypatch.setattr("sulcnet.phantoms.dataset._write", lambda folder, phantom: phantom.row)      # images come first
+    monkeypatch.setattr(
+        "sulcnet.phantoms.dataset._write", lambda folder, phantom: phantom.row
+    )  # images come first
     with refuses(tmp_path / "raw/participants.tsv"):
         write_dataset(tmp_path / "raw", draw_cohort(7, 3, shape=SHAPE, spacing=SPACING))
     assert not list(tmp_path.rglob(".*"))
@@ -211,8 +260,10 @@ def test_whose_folder_it_is_and_what_helps(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
     owner, group = tmp_path.stat().st_uid, tmp_path.stat().st_gid
     fault = files.write_fault(tmp_path / "a/b", denied)
-    assert fault.message == (f"{tmp_path}/a/b cannot be written: Permission denied (this process is user 4711, "
-                             f"{tmp_path} belongs to user {owner}).")
+    assert fault.message == (
+        f"{tmp_path}/a/b cannot be written: Permission denied (this process is user 4711, "
+        f"{tmp_path} belongs to user {owner})."
+    )
     assert f"--user {owner}:{group}" in fault.hint or owner == 0
     assert "it belongs to user" in files.write_fault(tmp_path, denied).message
     docker = files.write_fault(Path("/"), denied)
@@ -220,7 +271,10 @@ def test_whose_folder_it_is_and_what_helps(tmp_path, monkeypatch):
     assert "--user $(id -u):$(id -g)" in docker.hint
     monkeypatch.setattr(os, "geteuid", lambda: owner)
     fault = files.write_fault(tmp_path, denied)
-    assert fault.message.endswith(f"(this process is user {owner}).") and "chmod u+rwx" in fault.hint
+    assert (
+        fault.message.endswith(f"(this process is user {owner}).")
+        and "chmod u+rwx" in fault.hint
+    )
 
 
 def test_a_folder_on_a_read_only_disk_is_refused_before_the_work(tmp_path, monkeypatch):
@@ -240,7 +294,10 @@ def test_an_error_of_a_library_means_a_full_disk_only_on_one(tmp_path, monkeypat
     with pytest.raises(DataError, match="failed to write"):
         write()
     monkeypatch.setattr(files, "ALMOST_NOTHING", float("inf"))
-    with pytest.raises(EnvironmentFault, match="a.nrrd cannot be written: No space left on device .* MB are free"):
+    with pytest.raises(
+        EnvironmentFault,
+        match="a.nrrd cannot be written: No space left on device .* MB are free",
+    ):
         write()
 
 
@@ -253,7 +310,9 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, 
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, failing, full_disk)
-        with pytest.raises(EnvironmentFault, match="a.json cannot be written: No space left on device"):
+        with pytest.raises(
+            EnvironmentFault, match="a.json cannot be written: No space left on device"
+        ):
             write_text(tmp_path / "a.json", "new")
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.json", "old")]
 
@@ -270,21 +329,42 @@ def because(problem, cause):
     return problem
 
 
-NOWHERE = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp', '/']")
+NOWHERE = FileNotFoundError(
+    errno.ENOENT, "No usable temporary directory found in ['/tmp', '/']"
+)
 
 
 MATPLOTLIB = OSError("Matplotlib requires access to a writable cache directory")
 
 
-@pytest.mark.parametrize("problem, code, words", [
-    (PermissionError(errno.EACCES, "Permission denied", "/"), 3, "/ cannot be read or written: Permission denied"),
-    (OSError(errno.EROFS, "Read-only file system", "/a/b"), 3, "/a/b cannot be read or written: Read-only file system."),
-    (OSError(errno.ENOSPC, "No space left", "/from", None, "/to"), 3, "/to cannot be read or written: No space left"),
-    (OSError(errno.ENOSPC, "No space left"), 3, "A file cannot be written: No space left."),
-    (NOWHERE, 3, "There is no folder for temporary files"),
-    (because(MATPLOTLIB, NOWHERE), 3, "There is no folder for temporary files"),
-    (FileNotFoundError(errno.ENOENT, "No such file or directory", "/a"), 1, "FileNotFoundError"),
-])
+@pytest.mark.parametrize(
+    "problem, code, words",
+    [
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/"),
+            3,
+            "/ cannot be read or written: Permission denied",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "/a/b"),
+            3,
+            "/a/b cannot be read or written: Read-only file system.",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left", "/from", None, "/to"),
+            3,
+            "/to cannot be read or written: No space left",
+        ),
+        (OSError(errno.ENOSPC, "No space left"), 3, "A file cannot be written: No space left."),
+        (NOWHERE, 3, "There is no folder for temporary files"),
+        (because(MATPLOTLIB, NOWHERE), 3, "There is no folder for temporary files"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory", "/a"),
+            1,
+            "FileNotFoundError",
+        ),
+    ],
+)
 def test_what_nobody_below_explained_is_explained_at_the_end(problem, code, words, capsys):
     assert fails_with(problem)([]) == code
     said = capsys.readouterr().err

@@ -11,8 +11,17 @@ import strangers
 import sulcnet
 from sulcnet.memory.oracle import MemoryOracle
 
-NAMES = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME",
-         "SULCNET_CACHE")
+NAMES = (
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LNAME",
+    "USERNAME",
+    "MPLCONFIGDIR",
+    "XDG_CONFIG_HOME",
+    "XDG_CACHE_HOME",
+    "SULCNET_CACHE",
+)
 NOBODY = """
 import pwd
 def nobody(uid):
@@ -69,7 +78,11 @@ def test_nothing_changes_for_a_user_with_an_entry_and_a_home(tmp_path):
 
 def test_what_is_set_for_a_user_without_an_entry(tmp_path):
     cache = f"{tmp_path}/sulcnet_cache_{os.getuid()}"
-    expected = [("HOME", cache), ("MPLCONFIGDIR", f"{cache}/matplotlib"), ("USER", f"uid{os.getuid()}")]
+    expected = [
+        ("HOME", cache),
+        ("MPLCONFIGDIR", f"{cache}/matplotlib"),
+        ("USER", f"uid{os.getuid()}"),
+    ]
     assert run(NOBODY + CHANGES, TMPDIR=str(tmp_path)).stdout == f"{expected}\n"
 
 
@@ -77,7 +90,10 @@ def test_what_is_set_for_a_user_without_an_entry(tmp_path):
 def test_a_home_that_is_not_there_costs_a_folder_for_fonts_only(tmp_path, chosen):
     home = tmp_path / "missing"
     fonts = f"{tmp_path}/sulcnet_cache_{os.getuid()}/matplotlib"
-    assert run(CHANGES, HOME=str(home), TMPDIR=str(tmp_path)).stdout == f"{[('MPLCONFIGDIR', fonts)]}\n"
+    assert (
+        run(CHANGES, HOME=str(home), TMPDIR=str(tmp_path)).stdout
+        == f"{[('MPLCONFIGDIR', fonts)]}\n"
+    )
     assert run(CHANGES, HOME=str(home), **{chosen: str(tmp_path)}).stdout == "[]\n"
     done = run(WORK, tmp_path, HOME=str(home), TMPDIR=str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "") and not home.exists()
@@ -101,7 +117,9 @@ os.access = lambda path, mode: path != "/tmp" and access(path, mode)
 
 
 def test_without_a_folder_for_temporary_files_shared_memory_takes_its_place(tmp_path):
-    assert run(NO_TEMPORARY + CHANGES, HOME=str(tmp_path)).stdout == "[('TMPDIR', '/dev/shm')]\n"
+    assert (
+        run(NO_TEMPORARY + CHANGES, HOME=str(tmp_path)).stdout == "[('TMPDIR', '/dev/shm')]\n"
+    )
     asked = "import sulcnet; print(tempfile.gettempdir())"
     assert run(NO_TEMPORARY + asked, HOME=str(tmp_path)).stdout == "/dev/shm\n"
 

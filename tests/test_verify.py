@@ -30,9 +30,15 @@ class Raw:
     header: dict = field(default_factory=dict)
     rows: list = field(default_factory=list)
 
-    def image(self, name, data=None, folder="imagesTr", affine=AFFINE, sform=2, qform=0, unit="mm"):
+    def image(
+        self, name, data=None, folder="imagesTr", affine=AFFINE, sform=2, qform=0, unit="mm"
+    ):
         if data is None:
-            data = np.random.default_rng(sum(map(ord, name))).normal(50, 20, SHAPE).astype(np.float32)
+            data = (
+                np.random.default_rng(sum(map(ord, name)))
+                .normal(50, 20, SHAPE)
+                .astype(np.float32)
+            )
         image = nib.Nifti1Image(data, None)
         image.header.set_zooms((*np.linalg.norm(affine[:3, :3], axis=0), 1)[: data.ndim])
         image.header.set_qform(affine, qform)
@@ -56,11 +62,13 @@ class Raw:
         """Check, and give the problems of this kind after asserting that there are no others."""
         self.save()
         report = verify(Dataset.open(self.folder))
-        assert {problem.what for problem in report.problems_found} <= {what}, report.problems_found
+        assert {problem.what for problem in report.problems_found} <= {what}, (
+            report.problems_found
+        )
         return [problem for problem in report.problems_found if problem.what == what]
 
     def only(self, what) -> Problem:
-        problem, = self.found(what)
+        (problem,) = self.found(what)
         return problem
 
 
@@ -68,14 +76,24 @@ class Raw:
 def raw(root) -> Raw:
     raw = Raw(root / "sulcnet_data" / "raw" / "Dataset001_Tiny")
     raw.header = {
-        "channel_names": {"0": "T1w"}, "labels": {"background": 0, "skeleton": 1, "PCS": 2}, "numTraining": 10,
-        "file_ending": ".nii.gz", "classification": {"target": "pcs", "classes": CLASSES},
+        "channel_names": {"0": "T1w"},
+        "labels": {"background": 0, "skeleton": 1, "PCS": 2},
+        "numTraining": 10,
+        "file_ending": ".nii.gz",
+        "classification": {"target": "pcs", "classes": CLASSES},
         "participants": {"subject": "subject", "domain": "site"},
     }
     for number in range(10):
         raw.image(f"c{number}_0000")
         raw.label(f"c{number}")
-        raw.rows.append({"case_id": f"c{number}", "subject": f"s{number}", "site": "here", "pcs": CLASSES[number % 2]})
+        raw.rows.append(
+            {
+                "case_id": f"c{number}",
+                "subject": f"s{number}",
+                "site": "here",
+                "pcs": CLASSES[number % 2],
+            }
+        )
     return raw
 
 
@@ -89,7 +107,12 @@ def test_a_faultless_dataset_has_no_problem(raw):
 def test_label_value_outside_dataset_json(raw):
     raw.label("c3", np.full(SHAPE, 5, np.uint8))
     problem = raw.only("label value outside dataset.json")
-    assert (problem.level, problem.case, problem.found, problem.expected) == ("error", "c3", "5", "0, 1, 2")
+    assert (problem.level, problem.case, problem.found, problem.expected) == (
+        "error",
+        "c3",
+        "5",
+        "0, 1, 2",
+    )
 
 
 def test_negative_label_value(raw):
@@ -105,7 +128,10 @@ def test_missing_channel(raw):
     assert (problem.level, problem.case, problem.found) == ("error", "c9", "no c9_0001.nii.gz")
 
 
-@pytest.mark.parametrize("content, said", [(b"", "empty"), (b"not an image at all", "not a NIfTI"), (b"\x1f\x8b\x08", "gzip")])
+@pytest.mark.parametrize(
+    "content, said",
+    [(b"", "empty"), (b"not an image at all", "not a NIfTI"), (b"\x1f\x8b\x08", "gzip")],
+)
 def test_unreadable_image(raw, content, said):
     (raw.folder / "imagesTr/c2_0000.nii.gz").write_bytes(content)
     problem = raw.only("unreadable file")
@@ -144,7 +170,11 @@ GRIDS = "image and label on different grids"
 def test_label_of_another_shape(raw):
     raw.label("c4", np.ones((6, 5, 3), np.uint8))
     problem = raw.only(GRIDS)
-    assert (problem.level, problem.case, problem.expected) == ("error", "c4", "(6, 5, 4)") and "(6, 5, 3)" in problem.found
+    assert (problem.level, problem.case, problem.expected) == (
+        "error",
+        "c4",
+        "(6, 5, 4)",
+    ) and "(6, 5, 3)" in problem.found
 
 
 def test_label_of_another_spacing(raw):
@@ -203,14 +233,19 @@ def test_case_in_train_and_test(raw):
     raw.image("c1_0000", folder="imagesTs")
     raw.save()
     report = verify(Dataset.open(raw.folder))
-    assert [(p.level, p.what, p.case) for p in report.errors] == [("error", "duplicate case", "c1")]
+    assert [(p.level, p.what, p.case) for p in report.errors] == [
+        ("error", "duplicate case", "c1")
+    ]
 
 
 def test_subject_in_train_and_test(raw):
     raw.image("late_0000", folder="imagesTs")
     raw.rows.append({"case_id": "late", "subject": "s4", "site": "here", "pcs": "n/a"})
     problem = raw.only("subject in train and test")
-    assert (problem.level, problem.case) == ("error", "late") and "'s4' also has c4" in problem.found
+    assert (problem.level, problem.case) == (
+        "error",
+        "late",
+    ) and "'s4' also has c4" in problem.found
 
 
 def test_test_images_are_checked_too(raw):
@@ -221,7 +256,9 @@ def test_test_images_are_checked_too(raw):
 
 def splits(train, test):
     part = {"train": train, "validation": []}
-    subjects = {case: "s0" if case == "c1" else case.replace("c", "s") for case in [*train, *test]}
+    subjects = {
+        case: "s0" if case == "c1" else case.replace("c", "s") for case in [*train, *test]
+    }
     return {"seed": 0, "test": test, "holdout": part, "folds": [part], "subjects": subjects}
 
 
@@ -245,14 +282,16 @@ def test_a_splits_file_with_unknown_cases_is_an_error(raw):
 def opened(raw) -> Problem:
     raw.save()
     report = verify_dataset(Workspace.find().dataset("1"))
-    problem, = report.errors
+    (problem,) = report.errors
     assert problem.what == "dataset cannot be opened"
     return problem
 
 
 def test_unknown_class(raw):
     raw.rows[3]["pcs"] = "prominant"
-    assert "line 5: unknown class 'prominant' (allowed: absent, present, n/a)" in opened(raw).found
+    assert (
+        "line 5: unknown class 'prominant' (allowed: absent, present, n/a)" in opened(raw).found
+    )
 
 
 def test_case_twice_in_the_table(raw):
@@ -280,12 +319,17 @@ def test_sform_differs_from_qform(raw):
     image.set_qform(np.diag([1.0, 1.0, 1.5, 1.0]), 1)
     nib.save(image, raw.folder / "imagesTr/c1_0000.nii.gz")
     problem = raw.only("sform differs from qform")
-    assert (problem.level, problem.case) == ("warning", "c1") and "10.00 mm apart" in problem.found
+    assert (problem.level, problem.case) == (
+        "warning",
+        "c1",
+    ) and "10.00 mm apart" in problem.found
 
 
 def test_orientations_differ(raw):
     for case, folder in (("c1_0000", "imagesTr"), ("c1", "labelsTr")):
-        image = nib.load(raw.folder / folder / f"{case}.nii.gz").as_reoriented([[1, 1], [0, 1], [2, 1]])
+        image = nib.load(raw.folder / folder / f"{case}.nii.gz").as_reoriented(
+            [[1, 1], [0, 1], [2, 1]]
+        )
         nib.save(image, raw.folder / folder / f"{case}.nii.gz")
     problem = raw.only("orientations differ")
     assert (problem.level, problem.case, problem.found) == ("warning", "c1", "ALS")
@@ -317,7 +361,11 @@ def test_constant_image(raw):
 def test_identical_images_name_both_cases(raw):
     shutil.copy(raw.folder / "imagesTr/c1_0000.nii.gz", raw.folder / "imagesTr/c8_0000.nii.gz")
     problem = raw.only("identical images")
-    assert (problem.level, problem.case, problem.found) == ("warning", "c8", "the voxels of c1, of another subject")
+    assert (problem.level, problem.case, problem.found) == (
+        "warning",
+        "c8",
+        "the voxels of c1, of another subject",
+    )
 
 
 def test_structure_that_no_label_has(raw):
@@ -329,19 +377,30 @@ def test_class_with_fewer_subjects_than_folds(raw):
     for number in (0, 2):
         raw.rows[number]["pcs"] = "present"
     problem = raw.only("class with fewer subjects than folds")
-    assert problem.level == "warning" and problem.found == "3 cases of 3 subjects with pcs 'absent'"
+    assert (
+        problem.level == "warning"
+        and problem.found == "3 cases of 3 subjects with pcs 'absent'"
+    )
 
 
 def test_num_training(raw):
     raw.header["numTraining"] = 12
     problem = raw.only("numTraining")
-    assert (problem.level, problem.found, problem.expected) == ("warning", "10 cases in imagesTr", "12")
+    assert (problem.level, problem.found, problem.expected) == (
+        "warning",
+        "10 cases in imagesTr",
+        "12",
+    )
 
 
 def test_label_without_images(raw):
     raw.label("c77")
     found = raw.only("label without images")
-    assert (found.level, found.case, found.expected) == ("error", "c77", "imagesTr/c77_0000.nii.gz")
+    assert (found.level, found.case, found.expected) == (
+        "error",
+        "c77",
+        "imagesTr/c77_0000.nii.gz",
+    )
 
 
 def test_a_case_whose_image_is_gone_is_one_error_not_three_hints(raw):
@@ -353,14 +412,20 @@ def test_a_case_whose_image_is_gone_is_one_error_not_three_hints(raw):
 def test_an_image_without_its_channel_number_is_named_beside_its_label(raw):
     (raw.folder / "imagesTr/c3_0000.nii.gz").rename(raw.folder / "imagesTr/c3.nii.gz")
     raw.save()
-    found = {problem.what: problem for problem in verify(Dataset.open(raw.folder)).errors}["label without images"]
-    assert found.found == "labelsTr/c3.nii.gz and imagesTr/c3.nii.gz, which has no channel number"
+    found = {problem.what: problem for problem in verify(Dataset.open(raw.folder)).errors}[
+        "label without images"
+    ]
+    assert (
+        found.found == "labelsTr/c3.nii.gz and imagesTr/c3.nii.gz, which has no channel number"
+    )
 
 
 def test_row_without_images(raw):
     raw.rows.append({"case_id": "gone", "subject": "gone", "site": "here", "pcs": "n/a"})
-    assert (raw.only("row in the table without images").level, raw.found("row in the table without images")[0].case) \
-        == ("warning", "gone")
+    assert (
+        raw.only("row in the table without images").level,
+        raw.found("row in the table without images")[0].case,
+    ) == ("warning", "gone")
 
 
 def test_case_without_a_row(raw):
@@ -385,7 +450,10 @@ def test_files_that_nothing_reads(raw):
     (raw.folder / "imagesTr/c1.nii").write_bytes(b"")
     raw.image("c1_0001")
     (raw.folder / "imagesTr/.DS_Store").write_bytes(b"")
-    assert [p.found for p in raw.found("file that nothing reads")] == ["imagesTr/c1.nii", "imagesTr/c1_0001.nii.gz"]
+    assert [p.found for p in raw.found("file that nothing reads")] == [
+        "imagesTr/c1.nii",
+        "imagesTr/c1_0001.nii.gz",
+    ]
 
 
 # ---- workers, report, command --------------------------------------------------------------------------------------
@@ -403,11 +471,18 @@ def test_the_report_is_kept_as_json_and_reads_back(raw):
     raw.save()
     folders = Workspace.find().dataset("1")
     report = verify_dataset(folders)
-    assert Report.load(folders.preprocessed / "integrity.json") == report and len(report.errors) == 1
+    assert (
+        Report.load(folders.preprocessed / "integrity.json") == report
+        and len(report.errors) == 1
+    )
 
 
 def report_of(*whats, each=1):
-    problems = [Problem(RULES[what][0], f"case_{number}", what, "this", "that") for what in whats for number in range(each)]
+    problems = [
+        Problem(RULES[what][0], f"case_{number}", what, "this", "that")
+        for what in whats
+        for number in range(each)
+    ]
     return Report("Dataset001_Tiny", 10, tuple(problems))
 
 
@@ -415,37 +490,59 @@ def test_errors_raise_two_lines_and_warnings_do_not():
     report_of("constant image").raise_if_errors()
     with pytest.raises(DataError) as caught:
         report_of("missing channel", "duplicate case", each=2).raise_if_errors()
-    assert caught.value.message == ("Dataset001_Tiny has 4 errors: missing channel: case_0: found this, expected that; "
-                                    "also: duplicate case.")
-    assert caught.value.hint == "See them all: sulcnet_verify -d Dataset001_Tiny" and caught.value.exit_code == 4
+    assert caught.value.message == (
+        "Dataset001_Tiny has 4 errors: missing channel: case_0: found this, expected that; "
+        "also: duplicate case."
+    )
+    assert (
+        caught.value.hint == "See them all: sulcnet_verify -d Dataset001_Tiny"
+        and caught.value.exit_code == 4
+    )
 
 
 def test_the_table_folds_repeated_problems_and_ends_with_a_command():
     text = format_report(report_of("missing channel", each=40))
     assert "case_2 " in text and "case_3 " not in text and "... and 37 more cases" in text
-    assert text.endswith("Correct the errors, then run again: sulcnet_verify -d Dataset001_Tiny")
-    assert format_report(report_of("constant image")).endswith("sulcnet_plan_and_preprocess -d Dataset001_Tiny")
+    assert text.endswith(
+        "Correct the errors, then run again: sulcnet_verify -d Dataset001_Tiny"
+    )
+    assert format_report(report_of("constant image")).endswith(
+        "sulcnet_plan_and_preprocess -d Dataset001_Tiny"
+    )
 
 
 def test_a_long_text_is_wrapped_never_cut():
     names = ", ".join(f"class_{number}" for number in range(40))
-    text = format_report(Report("Dataset001_Tiny", 10, (Problem("error", "case_1", "missing channel", names, "the end"),)))
+    text = format_report(
+        Report(
+            "Dataset001_Tiny",
+            10,
+            (Problem("error", "case_1", "missing channel", names, "the end"),),
+        )
+    )
     assert max(map(len, text.splitlines())) <= 120 and "..." not in text
-    assert " ".join(text.split()).count("class_") == 40 and "expected the end" in " ".join(text.split())
+    assert " ".join(text.split()).count("class_") == 40 and "expected the end" in " ".join(
+        text.split()
+    )
 
 
 def test_the_next_command_keeps_the_root():
     with pytest.raises(DataError) as caught:
         report_of("missing channel").raise_if_errors("--root x")
     assert caught.value.hint == "See them all: sulcnet_verify -d Dataset001_Tiny --root x"
-    assert format_report(report_of("constant image"), "--root x").endswith("-d Dataset001_Tiny --root x")
+    assert format_report(report_of("constant image"), "--root x").endswith(
+        "-d Dataset001_Tiny --root x"
+    )
 
 
 def test_errors_come_before_warnings(raw):
     raw.header["numTraining"] = 12
     raw.label("c9", np.full(SHAPE, 5, np.uint8))
     raw.save()
-    assert [p.level for p in verify(Dataset.open(raw.folder)).problems_found] == ["error", "warning"]
+    assert [p.level for p in verify(Dataset.open(raw.folder)).problems_found] == [
+        "error",
+        "warning",
+    ]
 
 
 def test_the_command_exits_with_4_for_errors_and_0_for_warnings(raw, capsys):
@@ -465,7 +562,10 @@ def test_the_command_prints_json_only(raw, capsys):
     assert json.loads(capsys.readouterr().out)["problems_found"] == []
 
 
-@pytest.mark.parametrize("arguments, code", [(["-d", "7"], 4), ([], 2), (["-d", "1", "--fast"], 2), (["-d", "1", "-np", "0"], 2)])
+@pytest.mark.parametrize(
+    "arguments, code",
+    [(["-d", "7"], 4), ([], 2), (["-d", "1", "--fast"], 2), (["-d", "1", "-np", "0"], 2)],
+)
 def test_wrong_use_is_two_lines(root, capsys, arguments, code):
     assert COMMAND(arguments) == code
     assert len(capsys.readouterr().err.strip().splitlines()) == 2
@@ -519,13 +619,21 @@ DAMAGED_LABELS = {
 def test_damaged_files_are_found(root, name):
     damaged = real_data("nasty") / "damaged" / name
     good = real_data("hippocampus") / "Dataset004_Hippocampus"
-    raw = Raw(root / "Dataset001_Nasty", {"channel_names": ["MRI"], "labels": {"background": 0, "a": 1, "p": 2}})
+    raw = Raw(
+        root / "Dataset001_Nasty",
+        {"channel_names": ["MRI"], "labels": {"background": 0, "a": 1, "p": 2}},
+    )
     (raw.folder / "imagesTr").mkdir(parents=True)
     (raw.folder / "labelsTr").mkdir()
     is_label = name in DAMAGED_LABELS
-    shutil.copy(good / "imagesTr/hippocampus_001_0000.nii.gz" if is_label else damaged, raw.folder / "imagesTr/c_0000.nii.gz")
+    shutil.copy(
+        good / "imagesTr/hippocampus_001_0000.nii.gz" if is_label else damaged,
+        raw.folder / "imagesTr/c_0000.nii.gz",
+    )
     if is_label:
         shutil.copy(damaged, raw.folder / "labelsTr/c.nii.gz")
     raw.save()
-    what = {problem.what for problem in verify(Dataset.open(raw.folder)).problems_found} - {"structure in no label"}
+    what = {problem.what for problem in verify(Dataset.open(raw.folder)).problems_found} - {
+        "structure in no label"
+    }
     assert what == {DAMAGED.get(name) or DAMAGED_LABELS.get(name)} - {None}

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-CUBLAS = 66.0                           # MiB: cuBLAS's workspaces, which every row has beside its own
+CUBLAS = 66.0  # MiB: cuBLAS's workspaces, which every row has beside its own
 
 
 def read(path: Path) -> dict[str, dict[str, str]]:
@@ -30,7 +30,11 @@ def enough(row: Mapping[str, str]) -> float:
     """Give MiB with which the step surely runs."""
     reserved = float(row["reserved"])
     survived = row["survives"]
-    return reserved if survived.startswith("over") else min(reserved, float(survived) * float(row["foreseen"]))
+    return (
+        reserved
+        if survived.startswith("over")
+        else min(reserved, float(survived) * float(row["foreseen"]))
+    )
 
 
 def overheads(rows: Mapping[str, Mapping[str, str]]) -> dict[tuple[str, str], float]:

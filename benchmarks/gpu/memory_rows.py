@@ -21,7 +21,11 @@ from sulcnet.memory.tracing import Measured, run_on_gpu, run_on_tensors
 from sulcnet.records.memory import StepNeed, StepQuestion
 
 MIB = 2**20
-FACTORS = (1.0, 1.1, 1.25)              # of what was foreseen: does a step survive with so much of the card?
+FACTORS = (
+    1.0,
+    1.1,
+    1.25,
+)  # of what was foreseen: does a step survive with so much of the card?
 
 
 def questions(args: Namespace) -> list[StepQuestion]:
@@ -31,14 +35,27 @@ def questions(args: Namespace) -> list[StepQuestion]:
         found = [asked for asked in found if asked.network.name == "resenc_unet"]
     met: Counter[str] = Counter()
     turns = [met.update([asked.network.name]) or met[asked.network.name] for asked in found]
-    return [found[place] for place in sorted(range(len(found)), key=lambda place: turns[place])][: args.most]
+    return [
+        found[place] for place in sorted(range(len(found)), key=lambda place: turns[place])
+    ][: args.most]
 
 
 def memory(tables: Tables, args: Namespace) -> None:
     """Write a row per question: bytes alive and taken, foreseen and measured, and whether a smaller card survives."""
-    device = torch.device(args.device, 0) if args.device == "cuda" else torch.device(args.device)
-    tables.begin("Memory: foreseen against measured", "step", "live MiB", "allocated MiB", "%", "foreseen MiB", "reserved MiB", "%",
-                 "survives with foreseen x")
+    device = (
+        torch.device(args.device, 0) if args.device == "cuda" else torch.device(args.device)
+    )
+    tables.begin(
+        "Memory: foreseen against measured",
+        "step",
+        "live MiB",
+        "allocated MiB",
+        "%",
+        "foreseen MiB",
+        "reserved MiB",
+        "%",
+        "survives with foreseen x",
+    )
     with MemoryOracle.kept() as needs:
         for asked in questions(args):
             name = told(asked).replace(" | ", ", ")
@@ -48,14 +65,21 @@ def memory(tables: Tables, args: Namespace) -> None:
                 tables.say(f"{name}: {problem.message}")
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        tables.row("context after all of these", {"MiB": (total - free - torch.cuda.memory_reserved(device)) / MIB})
+        tables.row(
+            "context after all of these",
+            {"MiB": (total - free - torch.cuda.memory_reserved(device)) / MIB},
+        )
 
 
 def _compared(need: StepNeed, asked: StepQuestion, device: torch.device) -> dict[str, object]:
     real = _measured(asked, device)
     return {
-        "live": need.live / MIB, "allocated": real.allocated / MIB, "live off %": 100 * (need.live / real.allocated - 1),
-        "foreseen": need.reserved / MIB, "reserved": real.reserved / MIB, "foreseen off %": 100 * (need.reserved / real.reserved - 1),
+        "live": need.live / MIB,
+        "allocated": real.allocated / MIB,
+        "live off %": 100 * (need.live / real.allocated - 1),
+        "foreseen": need.reserved / MIB,
+        "reserved": real.reserved / MIB,
+        "foreseen off %": 100 * (need.reserved / real.reserved - 1),
         "survives": _least_factor(need, asked, device),
     }
 
@@ -75,7 +99,9 @@ def _least_factor(need: StepNeed, asked: StepQuestion, device: torch.device) -> 
     try:
         for factor in FACTORS:
             torch.cuda.empty_cache()
-            torch.cuda.set_per_process_memory_fraction(min(1.0, factor * need.reserved / total), device)
+            torch.cuda.set_per_process_memory_fraction(
+                min(1.0, factor * need.reserved / total), device
+            )
             try:
                 run_on_gpu(asked, device)
                 return factor
@@ -91,11 +117,20 @@ def convolutions(tables: Tables, args: Namespace) -> None:
     """Write a row per convolution of a step: bytes of its tensors, and what its kernel takes beside them."""
     device = torch.device(args.device)
     nets = {"resenc_unet": 32} if args.tiny else {"resenc_unet": 96, "swin_unetr_24": 96}
-    tables.begin("Workspaces of convolutions", "convolution", "tensors MiB", "workspace MiB", "ratio")
+    tables.begin(
+        "Workspaces of convolutions", "convolution", "tensors MiB", "workspace MiB", "ratio"
+    )
     for net, patch in nets.items():
         for name, packet, given in list(_distinct(question(net, "full", patch)))[: args.most]:
             size, workspace = _workspace(packet, given, device)
-            tables.row(f"{net}, {name}", {"tensors": size / MIB, "workspace": workspace / MIB, "ratio": workspace / size})
+            tables.row(
+                f"{net}, {name}",
+                {
+                    "tensors": size / MIB,
+                    "workspace": workspace / MIB,
+                    "ratio": workspace / size,
+                },
+            )
 
 
 def _distinct(asked: StepQuestion) -> Iterator[tuple]:
@@ -122,10 +157,19 @@ def _name(func, args: tuple) -> str:
 
 def _workspace(func, given: tuple, device: torch.device) -> tuple[int, int]:
     """Run the operator on zeros; give bytes of what goes in and comes out, and bytes that come and go beside them."""
-    real = tree_map(lambda leaf: torch.zeros(leaf.shape, dtype=leaf.dtype, device=device) if isinstance(leaf, Tensor) else leaf, given)
+    real = tree_map(
+        lambda leaf: (
+            torch.zeros(leaf.shape, dtype=leaf.dtype, device=device)
+            if isinstance(leaf, Tensor)
+            else leaf
+        ),
+        given,
+    )
     inputs = sum(leaf.nbytes for leaf in tree_leaves(real) if isinstance(leaf, Tensor))
     if device.type != "cuda":
-        outputs = sum(leaf.nbytes for leaf in tree_leaves(func(*real)) if isinstance(leaf, Tensor))
+        outputs = sum(
+            leaf.nbytes for leaf in tree_leaves(func(*real)) if isinstance(leaf, Tensor)
+        )
         return inputs + outputs, 0
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)

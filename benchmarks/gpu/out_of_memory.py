@@ -14,7 +14,7 @@ from _tables import Tables
 from sulcnet.records.workspace import DatasetFolders
 
 NAME = "Dataset906_TooLarge"
-LEFT = 1_500_000_000                    # bytes: a context takes half of it
+LEFT = 1_500_000_000  # bytes: a context takes half of it
 
 
 def run(tables: Tables, args: Namespace) -> None:
@@ -22,7 +22,9 @@ def run(tables: Tables, args: Namespace) -> None:
     patch, images = ((16,) * 3, 2) if args.tiny else ((64,) * 3, 4)
     tables.begin("Out of memory", "run", "exit code", "seconds", "last lines")
     with tempfile.TemporaryDirectory() as root:
-        folders = prepared_phantoms(Path(root), NAME, 9, SMALL_SHAPE, SMALL_SPACING, (0.67, 0.12), 2)
+        folders = prepared_phantoms(
+            Path(root), NAME, 9, SMALL_SHAPE, SMALL_SPACING, (0.67, 0.12), 2
+        )
         _enlarge(folders, patch, images)
         where = ["--root", root, "--net", NET, "--device", args.device]
         train = command("train", folders.name, "3d", *where, "--time-limit", "0.02", "-np", "0")
@@ -33,7 +35,14 @@ def run(tables: Tables, args: Namespace) -> None:
         lines = " / ".join(ended.stderr.strip().splitlines()[-3:])
         name = f"{NET}, {images} images of {'x'.join(map(str, patch))}"
         seconds = time.perf_counter() - began
-        tables.row(name, {"exit code": ended.returncode, "seconds": seconds, "last lines": lines.replace("|", "/")})
+        tables.row(
+            name,
+            {
+                "exit code": ended.returncode,
+                "seconds": seconds,
+                "last lines": lines.replace("|", "/"),
+            },
+        )
 
 
 def _fill(device: torch.device) -> torch.Tensor | None:

@@ -1,6 +1,6 @@
 """Run one part of what is measured on a GPU (gpu.sh calls it; here is how a part is tried without one).
 
-    SULCNET_TABLES=tables python benchmarks/gpu/run.py memory --device cpu --tiny --most 2
+SULCNET_TABLES=tables python benchmarks/gpu/run.py memory --device cpu --tiny --most 2
 """
 
 import argparse
@@ -24,8 +24,13 @@ def parts() -> dict:
     import speed
 
     return {
-        "selftest": selftest.run, "memory": memory_rows.memory, "convolutions": memory_rows.convolutions,
-        "out_of_memory": out_of_memory.run, "speed": speed.run, "learning": learning.hippocampus, "demo": learning.demo,
+        "selftest": selftest.run,
+        "memory": memory_rows.memory,
+        "convolutions": memory_rows.convolutions,
+        "out_of_memory": out_of_memory.run,
+        "speed": speed.run,
+        "learning": learning.hippocampus,
+        "demo": learning.demo,
     }
 
 
@@ -35,10 +40,19 @@ def main() -> None:
     parser.add_argument("part", choices=known)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--pack", type=Path, default=Path(".gpu"))
-    parser.add_argument("--tiny", action="store_true", help="small patches and short runs: does it run at all?")
+    parser.add_argument(
+        "--tiny", action="store_true", help="small patches and short runs: does it run at all?"
+    )
     parser.add_argument("--most", type=int, help="rows at most")
-    parser.add_argument("--first", type=int, default=0, help="rows of `speed` to leave out, because another call had them")
-    parser.add_argument("--no-loader", action="store_true", help="`speed` without the times of the loader")
+    parser.add_argument(
+        "--first",
+        type=int,
+        default=0,
+        help="rows of `speed` to leave out, because another call had them",
+    )
+    parser.add_argument(
+        "--no-loader", action="store_true", help="`speed` without the times of the loader"
+    )
     args = parser.parse_args()
     tables = Tables(Path(os.environ["SULCNET_TABLES"]), args.part)
     if not tables.markdown.exists():

@@ -32,12 +32,29 @@ from sulcnet.runs.folders import read_cases
 from sulcnet.training.loop import Loop
 
 GB = 80.0
-CASE = (90, 190, 160)                   # voxels of a hemisphere at 1 mm
+CASE = (90, 190, 160)  # voxels of a hemisphere at 1 mm
 CASES = 8
-FIRST = ("full", "top", "mae", "contrastive")       # of these the loader is timed too
+FIRST = ("full", "top", "mae", "contrastive")  # of these the loader is timed too
 WARM, SECONDS, LOADER_SECONDS = 3, 2.0, 4.0
-VIEWS = ("view", "expand", "permute", "transpose", "t", "slice", "select", "unsqueeze", "squeeze", "detach", "alias", "as_strided",
-         "split", "chunk", "unbind", "_unsafe_view", "reshape")
+VIEWS = (
+    "view",
+    "expand",
+    "permute",
+    "transpose",
+    "t",
+    "slice",
+    "select",
+    "unsqueeze",
+    "squeeze",
+    "detach",
+    "alias",
+    "as_strided",
+    "split",
+    "chunk",
+    "unbind",
+    "_unsafe_view",
+    "reshape",
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +76,11 @@ class BytesMoved(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         if func._opname not in VIEWS:
-            self.total += sum(leaf.nbytes for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor))
+            self.total += sum(
+                leaf.nbytes
+                for leaf in tree_leaves((args, kwargs, out))
+                if isinstance(leaf, Tensor)
+            )
         return out
 
 
@@ -70,8 +91,20 @@ def run(tables: Tables, args: Namespace) -> None:
     tables.begin("Ceilings, measured", "what", "value")
     tables.row("bf16 matrix product", {"TFLOP/s": flops / 1e12})
     tables.row("copy on the device, read and write", {"GB/s": traffic / 1e9})
-    tables.begin(f"Steps as planned for {GB:g} GB", "step", "patch", "images per step", "seconds", "TFLOP/s", "% of ceiling",
-                 "GB/s", "% of ceiling", "seconds with the loader", "GPU busy %", "peak GiB")
+    tables.begin(
+        f"Steps as planned for {GB:g} GB",
+        "step",
+        "patch",
+        "images per step",
+        "seconds",
+        "TFLOP/s",
+        "% of ceiling",
+        "GB/s",
+        "% of ceiling",
+        "seconds with the loader",
+        "GPU busy %",
+        "peak GiB",
+    )
     with tempfile.TemporaryDirectory() as root:
         size = (SMALL_SHAPE, SMALL_SPACING) if args.tiny else (CASE, 1.0)
         cohort = None if args.no_loader else draw(Path(root), *size)
@@ -105,24 +138,39 @@ def _wait(device: torch.device) -> None:
 
 def draw(root: Path, shape: tuple[int, ...], spacing: float) -> Cohort:
     """Draw and prepare phantoms; what is planned for them here is only how they are normalised."""
-    folders = prepared_phantoms(root, "Dataset907_Speed", CASES, shape, spacing, (0.75, 0.125), default_workers())
+    folders = prepared_phantoms(
+        root, "Dataset907_Speed", CASES, shape, spacing, (0.75, 0.125), default_workers()
+    )
     plan, folder = load_plan(folders.plans, "3d"), folders.prepared("3d")
     ids = sorted(path.name.removesuffix("_seg.b2nd") for path in folder.glob("*_seg.b2nd"))
     return Cohort(folder, read_cases(folder, ids, plan), plan)
 
 
-def list_rows(args: Namespace, device: torch.device, cohort: Cohort | None, flops: float, traffic: float) -> Iterator[tuple[str, dict]]:
+def list_rows(
+    args: Namespace, device: torch.device, cohort: Cohort | None, flops: float, traffic: float
+) -> Iterator[tuple[str, dict]]:
     """Give (name, cells), the steps of both networks in turn."""
     nets = ("resenc_unet",) if args.tiny else ("swin_unetr_24", "resenc_unet")
     plans = {net: plan_for_card(net, args.tiny) for net in nets}
-    order = sorted({name for network, _ in plans.values() for name in network.steps}, key=lambda name: (name not in FIRST, name))
-    combinations = [(net, name) for name in order for net in nets if name in plans[net][0].steps and name != "scratch"]
-    for net, name in combinations[args.first:][: args.most]:
+    order = sorted(
+        {name for network, _ in plans.values() for name in network.steps},
+        key=lambda name: (name not in FIRST, name),
+    )
+    combinations = [
+        (net, name)
+        for name in order
+        for net in nets
+        if name in plans[net][0].steps and name != "scratch"
+    ]
+    for net, name in combinations[args.first :][: args.most]:
         network, asked = plans[net]
         try:
             yield f"{net}, {name}", _row(network, asked, name, device, cohort, flops, traffic)
         except (SulcnetError, torch.OutOfMemoryError) as problem:
-            yield f"{net}, {name}", {"problem": f"{type(problem).__name__}: {str(problem).splitlines()[0]}"}
+            yield (
+                f"{net}, {name}",
+                {"problem": f"{type(problem).__name__}: {str(problem).splitlines()[0]}"},
+            )
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -136,8 +184,15 @@ def plan_for_card(net: str, tiny: bool) -> tuple[NetworkPlan, Constraints]:
         return plan_network(net, asked, needs, default_workers()), asked
 
 
-def _row(network: NetworkPlan, asked: Constraints, name: str, device: torch.device, cohort: Cohort | None, flops: float,
-         traffic: float) -> dict:
+def _row(
+    network: NetworkPlan,
+    asked: Constraints,
+    name: str,
+    device: torch.device,
+    cohort: Cohort | None,
+    flops: float,
+    traffic: float,
+) -> dict:
     planned = network.steps[name]
     step = next(step for step in steps_of(asked) if step.name == name)
     loop, made = _loop(network, asked, step, planned, device)
@@ -145,21 +200,42 @@ def _row(network: NetworkPlan, asked: Constraints, name: str, device: torch.devi
     moved = _moved(lambda: loop.step(made))
     cells = {
         "patch": "x".join(map(str, planned.patch_size)),
-        "images per step": f"{planned.batch_size} of {planned.windows} x {planned.accumulate}, {planned.recompute}", "seconds": seconds,
+        "images per step": f"{planned.batch_size} of {planned.windows} x {planned.accumulate}, {planned.recompute}",
+        "seconds": seconds,
         "TFLOP/s": planned.estimate.arithmetic / loop.method.cycle / seconds / 1e12,
         "of bf16 %": 100 * planned.estimate.arithmetic / loop.method.cycle / seconds / flops,
-        "GB/s": moved / seconds / 1e9, "of copying %": 100 * moved / seconds / traffic,
+        "GB/s": moved / seconds / 1e9,
+        "of copying %": 100 * moved / seconds / traffic,
     }
-    loaded = _with_loader(loop, network, planned, cohort, device) if cohort and name in FIRST else float("nan")
-    peak = torch.cuda.max_memory_reserved(device) / 2**30 if device.type == "cuda" else float("nan")
+    loaded = (
+        _with_loader(loop, network, planned, cohort, device)
+        if cohort and name in FIRST
+        else float("nan")
+    )
+    peak = (
+        torch.cuda.max_memory_reserved(device) / 2**30
+        if device.type == "cuda"
+        else float("nan")
+    )
     return {**cells, "with loader": loaded, "busy %": 100 * seconds / loaded, "peak GiB": peak}
 
 
-def _loop(network: NetworkPlan, asked: Constraints, step: PlannedStep, planned: StepPlan, device: torch.device) -> tuple[Loop, list]:
+def _loop(
+    network: NetworkPlan,
+    asked: Constraints,
+    step: PlannedStep,
+    planned: StepPlan,
+    device: torch.device,
+) -> tuple[Loop, list]:
     candidate = Candidate(network.network, planned.patch_size, planned.bag, planned.windows)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    return built_loop(question_of(asked, step, candidate, planned.batch_size, planned.accumulate, planned.recompute), device)
+    return built_loop(
+        question_of(
+            asked, step, candidate, planned.batch_size, planned.accumulate, planned.recompute
+        ),
+        device,
+    )
 
 
 def _seconds(act: Callable[[], object], device: torch.device, least: float) -> float:
@@ -181,13 +257,26 @@ def _moved(act: Callable[[], object]) -> int:
     return counted.total
 
 
-def _with_loader(loop: Loop, network: NetworkPlan, planned: StepPlan, cohort: Cohort, device: torch.device) -> float:
+def _with_loader(
+    loop: Loop, network: NetworkPlan, planned: StepPlan, cohort: Cohort, device: torch.device
+) -> float:
     """Give seconds per step when batches come from the loader's workers, as in a run."""
     step_plan = NetworkPlan(network=network.network, **vars(planned))
     source, make = _source(loop, step_plan, cohort)
-    drawn = make(source, planned.batch_size, 0, default_workers(), device.type == "cuda", planned.accumulate + 1)
+    drawn = make(
+        source,
+        planned.batch_size,
+        0,
+        default_workers(),
+        device.type == "cuda",
+        planned.accumulate + 1,
+    )
     with closing(drawn):
-        return _seconds(lambda: loop.step([next(drawn).to(device) for _ in range(planned.accumulate)]), device, LOADER_SECONDS)
+        return _seconds(
+            lambda: loop.step([next(drawn).to(device) for _ in range(planned.accumulate)]),
+            device,
+            LOADER_SECONDS,
+        )
 
 
 def _source(loop: Loop, step_plan: NetworkPlan, cohort: Cohort):
@@ -195,6 +284,10 @@ def _source(loop: Loop, step_plan: NetworkPlan, cohort: Cohort):
     if hasattr(method, "views"):
         cases = [(cohort.folder, case) for case in cohort.cases]
         shape = dict(views=method.views, overlap=method.overlap)
-        return ImageSource(cases, cohort.plan, step_plan, 0, method.augment(), method.corruption(), **shape), image_batches
+        return ImageSource(
+            cases, cohort.plan, step_plan, 0, method.augment(), method.corruption(), **shape
+        ), image_batches
     region = learn_region(cohort.cases, cohort.plan.structures)
-    return PatchSource(cohort.folder, cohort.cases, cohort.plan, step_plan, region, 0, method.options), batches
+    return PatchSource(
+        cohort.folder, cohort.cases, cohort.plan, step_plan, region, 0, method.options
+    ), batches

@@ -34,14 +34,23 @@ class Model(nn.Module):
         super().__init__()
         self.plan = plan
         self.layout = Layout(network_plan.windows, network_plan.bag)
-        self.tasks: tuple[Task, ...] = tuple(family_of(name).build(options, spec) for name, spec in plan.tasks.items())
+        self.tasks: tuple[Task, ...] = tuple(
+            family_of(name).build(options, spec) for name, spec in plan.tasks.items()
+        )
         self.network: Network = build(network_plan.network)
         self.network.recompute = network_plan.recompute
-        self.heads = nn.ModuleDict({task.name: task.head(self.network, len(plan.axes)) for task in self.tasks})
+        self.heads = nn.ModuleDict(
+            {task.name: task.head(self.network, len(plan.axes)) for task in self.tasks}
+        )
 
     def answer(self, features: Features, batch: Batch) -> dict[str, Tensor]:
         """Give each task's logits."""
-        return {task.name: task.forward(self.heads[task.name], self.network, features, batch, self.layout) for task in self.tasks}
+        return {
+            task.name: task.forward(
+                self.heads[task.name], self.network, features, batch, self.layout
+            )
+            for task in self.tasks
+        }
 
 
 class FineTuning(Method):
@@ -51,13 +60,18 @@ class FineTuning(Method):
         self.model, self.options = model, options or tuning.Options()
         self.tuned = TunedNetwork(tuning, model.network, self.options)
         if self.options.views and model.network.frozen < len(model.network.encoder_channels):
-            raise UsageError("--set views needs a frozen encoder; here some of it learns.", "Leave views away, or lower --top-fraction.")
+            raise UsageError(
+                "--set views needs a frozen encoder; here some of it learns.",
+                "Leave views away, or lower --top-fraction.",
+            )
         self.modules = nn.ModuleDict({"network": model.network, "heads": model.heads})
         if self.tuned.adapter is not None:
             self.modules["adapter"] = self.tuned.adapter
         weights = {task.name: task.weight for task in model.tasks}
         # A dataset that asks one question gives it the whole weight, so that rates mean the same everywhere.
-        self.weights = {name: weight / sum(weights.values()) for name, weight in weights.items()}
+        self.weights = {
+            name: weight / sum(weights.values()) for name, weight in weights.items()
+        }
         self.headlines = tuple(family_of(name).headline[:2] for name in weights)
 
     def parts(self) -> dict[str, list[Group]]:
@@ -72,14 +86,23 @@ class FineTuning(Method):
         return self.model.answer(self.tuned(batch.image), batch)
 
     def steps(self, batch: Batch) -> Iterator[Step]:
-        logits = self.model.answer(self._pooled(batch), batch) if self.options.views else self.logits(batch)
+        logits = (
+            self.model.answer(self._pooled(batch), batch)
+            if self.options.views
+            else self.logits(batch)
+        )
         losses = {task.name: task.loss(logits[task.name], batch) for task in self.model.tasks}
-        yield Step("network", {f"loss/{name}": Term(self.weights[name], loss) for name, loss in losses.items()})
+        yield Step(
+            "network",
+            {f"loss/{name}": Term(self.weights[name], loss) for name, loss in losses.items()},
+        )
 
     def _pooled(self, batch: Batch) -> Features:
         """Give the features of views that come again; the frozen stages' may have been kept."""
         network = self.model.network
-        return finish_rounded(network, begin_rounded(network, batch.image) if batch.begun is None else batch.begun)
+        return finish_rounded(
+            network, begin_rounded(network, batch.image) if batch.begun is None else batch.begun
+        )
 
     def totals(self, batch: Batch) -> dict[str, Tensor]:
         return {f"loss/{task.name}": task.total(batch) for task in self.model.tasks}
@@ -90,7 +113,9 @@ class FineTuning(Method):
         with torch.autocast(batch.image.device.type, enabled=False):
             for task in self.model.tasks:
                 sums[f"loss/{task.name}"] = task.loss(logits[task.name].float(), batch)
-                sums[f"counts/{task.name}"] = task.counts(logits[task.name], batch, self.model.layout)
+                sums[f"counts/{task.name}"] = task.counts(
+                    logits[task.name], batch, self.model.layout
+                )
         return sums
 
     def watched(self, sums: Mapping[str, Any]) -> dict[str, float]:
@@ -99,7 +124,7 @@ class FineTuning(Method):
         for task in self.model.tasks:
             above, below = sums.get(f"loss/{task.name}", (0.0, 0.0))
             if below == 0:
-                continue                # no validation case has this kind of label
+                continue  # no validation case has this kind of label
             own = task.scores(sums[f"counts/{task.name}"])
             scores.update(own)
             score += self.weights[task.name] * own[family_of(task.name).headline.key]
@@ -112,7 +137,9 @@ class FineTuning(Method):
         if adapter is None:
             return super().weights_to_keep()
         state = {f"network.{name}": value for name, value in self.tuned.state().items()}
-        heads = {f"heads.{name}": value for name, value in self.model.heads.state_dict().items()}
+        heads = {
+            f"heads.{name}": value for name, value in self.model.heads.state_dict().items()
+        }
         return {"modules": {**state, **heads}, "adapter": adapter.state_dict()}
 
 

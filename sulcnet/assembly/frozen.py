@@ -30,12 +30,25 @@ class FeatureCache:
         UsageError: the whole pool would need more than `gigabytes`; the size is named.
     """
 
-    def __init__(self, network: Network, source: PatchSource, images: int, device: torch.device, precision: str, gigabytes: float):
+    def __init__(
+        self,
+        network: Network,
+        source: PatchSource,
+        images: int,
+        device: torch.device,
+        precision: str,
+        gigabytes: float,
+    ):
         self.network, self.source, self.images = network, source, images
         self.device, self.precision = device, precision
         self.kept: dict[tuple[int, int], tuple[Sample, Features]] = {}
         _, begun = self._take((0, 0))
-        size = sum(part.nbytes for parts in begun for part in parts) * len(source.cases) * source.views / 1e9
+        size = (
+            sum(part.nbytes for parts in begun for part in parts)
+            * len(source.cases)
+            * source.views
+            / 1e9
+        )
         if size > gigabytes:
             raise UsageError(
                 f"The frozen features of {source.views} views of {len(source.cases)} cases need {size:.3g} GB, cache_gb is {gigabytes:g}.",
@@ -45,9 +58,16 @@ class FeatureCache:
     def batches(self, first: int) -> Generator[Batch, None, None]:
         """Yield the batches of steps `first`, `first + 1`, ... without end."""
         for step in count(first):
-            taken = [self._take(self.source.which(step, slot, self.images)) for slot in range(self.images)]
+            taken = [
+                self._take(self.source.which(step, slot, self.images))
+                for slot in range(self.images)
+            ]
             samples, begun = zip(*taken)
-            yield collate(samples)._replace(begun=Features(*([torch.cat(part) for part in zip(*parts)] for parts in zip(*begun))))
+            yield collate(samples)._replace(
+                begun=Features(
+                    *([torch.cat(part) for part in zip(*parts)] for parts in zip(*begun))
+                )
+            )
 
     @torch.no_grad()
     def _take(self, key: tuple[int, int]) -> tuple[Sample, Features]:
@@ -55,7 +75,9 @@ class FeatureCache:
             sample = self.source.view(*key)
             self.network.eval()
             with autocast(self.device, self.precision):
-                begun = begin_rounded(self.network, torch.from_numpy(sample.image).to(self.device))
+                begun = begin_rounded(
+                    self.network, torch.from_numpy(sample.image).to(self.device)
+                )
             parts = Features(*([part.cpu() for part in some] for some in begun))
             self.kept[key] = sample._replace(image=sample.image[:, :0]), parts
         return self.kept[key]

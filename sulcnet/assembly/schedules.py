@@ -11,11 +11,23 @@ from sulcnet.records.plan import NetworkPlan
 from sulcnet.training.schedule import ScheduleOptions
 
 EPOCH_PATCHES = 250
-ALIKE = ("epochs", "weight_decay", "warm_up", "floor", "clip", "optimiser", "decay")     # options under the same name
+ALIKE = (
+    "epochs",
+    "weight_decay",
+    "warm_up",
+    "floor",
+    "clip",
+    "optimiser",
+    "decay",
+)  # options under the same name
 
 
 def schedule_of(
-    options: ScheduleOptions, cases: int, patches: int, accumulate: int = 1, minutes: float | None = None,
+    options: ScheduleOptions,
+    cases: int,
+    patches: int,
+    accumulate: int = 1,
+    minutes: float | None = None,
     patience: int | None = None,
 ) -> Schedule:
     """Give the schedule of a run, an epoch of which draws one patch per training case, but at least 250.
@@ -26,7 +38,12 @@ def schedule_of(
     steps = max(1, ceil(max(cases, EPOCH_PATCHES) / (patches * accumulate)))
     alike = {name: getattr(options, name) for name in ALIKE}
     return Schedule(
-        steps_per_epoch=steps, rates=options.rates(), accumulate=accumulate, minutes=minutes, patience=patience or 0, **alike,
+        steps_per_epoch=steps,
+        rates=options.rates(),
+        accumulate=accumulate,
+        minutes=minutes,
+        patience=patience or 0,
+        **alike,
     )
 
 
@@ -38,4 +55,6 @@ def unplanned(network_plan: NetworkPlan, options: NetworkOptions, views: int) ->
     if options.patch:
         patch = family(spec.name).fitted(spec, (options.patch,) * spec.ndim)
         images = options.windows
-    return network_plan.replace(patch_size=patch, batch_size=max(1, images // views), accumulate=1)
+    return network_plan.replace(
+        patch_size=patch, batch_size=max(1, images // views), accumulate=1
+    )

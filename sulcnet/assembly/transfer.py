@@ -30,7 +30,13 @@ from sulcnet.records.transfer import Count, StageTransfer, Transfer
 from sulcnet.records.workspace import ADAPTER, EXPORT, RunFolder
 from sulcnet.training import checkpoint
 
-NESTS = ("modules", "state_dict", "model", "network", "net")   # keys under which libraries keep a state
+NESTS = (
+    "modules",
+    "state_dict",
+    "model",
+    "network",
+    "net",
+)  # keys under which libraries keep a state
 WRAPPERS = ("module.", "_orig_mod.", "network.", "model.", "net.")
 PARTS = ("encoder", "decoder")
 FOREIGN = "another library's"
@@ -44,12 +50,19 @@ class Weights(NamedTuple):
     method: str
 
 
-def write_export(run: RunFolder, method: Pretraining, name: str, preset: str, network_plan: NetworkPlan) -> Path:
+def write_export(
+    run: RunFolder, method: Pretraining, name: str, preset: str, network_plan: NetworkPlan
+) -> Path:
     """Write the network that fine-tuning starts from, and beside it what it is: key map, hashes, method, folded time."""
     state = method.export()
     facts = {
-        "method": name, "preset": preset, "network": network_plan.network.to_json(), "promised": list(method.exports),
-        "keys": {key: key for key in state}, "hashes": {key: digest(value) for key, value in state.items()}, **method.facts(),
+        "method": name,
+        "preset": preset,
+        "network": network_plan.network.to_json(),
+        "promised": list(method.exports),
+        "keys": {key: key for key in state},
+        "hashes": {key: digest(value) for key, value in state.items()},
+        **method.facts(),
     }
     checkpoint.save(run / EXPORT, state, facts)
     return run / EXPORT
@@ -60,7 +73,15 @@ def write_adapter(run: RunFolder, method: FineTuning) -> Path:
     adapter, path = method.tuned.adapter, run / ADAPTER
     state = checkpoint.load(run.checkpoint("final"))["adapter"]
     elements = sum(value.numel() for value in state.values())
-    checkpoint.save(path, state, {"base": state_digest(method.model.network), "scale": adapter.scale, "elements": elements})
+    checkpoint.save(
+        path,
+        state,
+        {
+            "base": state_digest(method.model.network),
+            "scale": adapter.scale,
+            "elements": elements,
+        },
+    )
     return path
 
 
@@ -72,11 +93,17 @@ def merge_adapter(network: Network, adapter: Adapter, path: Path) -> None:
     """
     state, facts = checkpoint.read(path)
     if facts.get("base") != state_digest(network):
-        raise ModelError(f"{path} was made for other weights than these.", "Load the weights that its run started from.")
+        raise ModelError(
+            f"{path} was made for other weights than these.",
+            "Load the weights that its run started from.",
+        )
     try:
         adapter.load_state_dict(state)
     except RuntimeError as problem:
-        raise ModelError(f"{path} does not fit this adapter: {problem}", "Take the rank and the layout of its run.") from None
+        raise ModelError(
+            f"{path} does not fit this adapter: {problem}",
+            "Take the rank and the layout of its run.",
+        ) from None
     network.load_state_dict(adapter.merged(network))
 
 
@@ -116,7 +143,10 @@ def load_weights(network: Network, weights: Weights, source: str) -> Transfer:
     if weights.promised is None and weights.method == FOREIGN:
         transfer = transfer.replace(notes=tuple(network.notes_on(weights.state)))
     if not transfer.loaded or not transfer.promised:
-        raise ModelError(f"Nothing in {source} fits this network.", "Choose weights of the same network, width and channels.")
+        raise ModelError(
+            f"Nothing in {source} fits this network.",
+            "Choose weights of the same network, width and channels.",
+        )
     if transfer.broken():
         named = (*transfer.wrong_shape, *transfer.missing)
         raise ModelError(
@@ -139,17 +169,28 @@ def compare(network: Network, weights: Weights, source: str) -> Transfer:
     unexpected = [name for name in weights.state if name not in own]
     promised = weights.promised
     if promised is None:
-        promised = tuple(part for part in PARTS if any(stages[name][0] == part for name in (*loaded, *wrong)))
+        promised = tuple(
+            part for part in PARTS if any(stages[name][0] == part for name in (*loaded, *wrong))
+        )
 
     def count(names: list[str], stage: tuple[str, str]) -> Count:
         return _count(own, [name for name in names if stages[name] == stage])
 
     return Transfer(
-        source=source, method=weights.method, promised=promised, loaded=tuple(loaded), missing=tuple(missing),
-        unexpected=tuple(unexpected), extra=_count(weights.state, unexpected),
-        wrong_shape=tuple(f"{n}: expected {_shape(own[n])}, found {_shape(weights.state[n])}" for n in wrong),
-        stages=tuple(StageTransfer(s[1], s[0], *(count(names, s) for names in (loaded, missing, wrong)))
-                     for s in dict.fromkeys(stages.values())),
+        source=source,
+        method=weights.method,
+        promised=promised,
+        loaded=tuple(loaded),
+        missing=tuple(missing),
+        unexpected=tuple(unexpected),
+        extra=_count(weights.state, unexpected),
+        wrong_shape=tuple(
+            f"{n}: expected {_shape(own[n])}, found {_shape(weights.state[n])}" for n in wrong
+        ),
+        stages=tuple(
+            StageTransfer(s[1], s[0], *(count(names, s) for names in (loaded, missing, wrong)))
+            for s in dict.fromkeys(stages.values())
+        ),
     )
 
 
@@ -162,7 +203,10 @@ def stage_names(network: Network) -> dict[str, tuple[str, str]]:
         found[prefixes] = ("encoder" if number < encoder else "decoder", stage.name)
     named = {}
     for name in network.state_dict():
-        named[name] = next((stage for prefixes, stage in found.items() if name.startswith(prefixes)), ("other", "other"))
+        named[name] = next(
+            (stage for prefixes, stage in found.items() if name.startswith(prefixes)),
+            ("other", "other"),
+        )
     return named
 
 
@@ -176,10 +220,18 @@ def read_weights(path: Path) -> Weights:
     if "keys" not in facts:
         return Weights(_bare(content), None, facts.get("which") or FOREIGN)
     lost = [name for name in facts["keys"].values() if name not in content]
-    damaged = [name for name, value in content.items() if facts["hashes"].get(name) != digest(value)]
+    damaged = [
+        name for name, value in content.items() if facts["hashes"].get(name) != digest(value)
+    ]
     if lost or damaged:
-        raise ModelError(f"{path} is not what its facts say: {(lost + damaged)[0]}.", "Pre-train anew.")
-    return Weights({ours: content[theirs] for ours, theirs in facts["keys"].items()}, tuple(facts["promised"]), facts["method"])
+        raise ModelError(
+            f"{path} is not what its facts say: {(lost + damaged)[0]}.", "Pre-train anew."
+        )
+    return Weights(
+        {ours: content[theirs] for ours, theirs in facts["keys"].items()},
+        tuple(facts["promised"]),
+        facts["method"],
+    )
 
 
 def restore_constants(network: Network, state: Mapping[str, Tensor]) -> None:
@@ -190,26 +242,40 @@ def restore_constants(network: Network, state: Mapping[str, Tensor]) -> None:
     try:
         attach_constants(network, constants)
     except ValueError as problem:
-        raise ModelError(f"The folded time does not fit this network: {problem}.", "Pre-train this network.") from None
+        raise ModelError(
+            f"The folded time does not fit this network: {problem}.", "Pre-train this network."
+        ) from None
 
 
 def digest(value: Tensor) -> str:
     """Give the sha256 of a tensor's type, shape and bytes."""
     plain = value.detach().cpu().contiguous()
     told = f"{plain.dtype}{tuple(plain.shape)}".encode()
-    return hashlib.sha256(told + plain.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+    return hashlib.sha256(
+        told + plain.reshape(-1).view(torch.uint8).numpy().tobytes()
+    ).hexdigest()
 
 
 def _bare(content: Any) -> dict[str, Tensor]:
     """Unwrap nests and prefixes until names are a network's own; of a whole model keep the network."""
-    while isinstance(content, Mapping) and (nest := next((n for n in NESTS if isinstance(content.get(n), Mapping)), None)):
+    while isinstance(content, Mapping) and (
+        nest := next((n for n in NESTS if isinstance(content.get(n), Mapping)), None)
+    ):
         content = content[nest]
-    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)} if isinstance(content, Mapping) else {}
+    state = (
+        {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        if isinstance(content, Mapping)
+        else {}
+    )
     if not state:
         raise ModelError("There are no tensors in the file.", "Choose a checkpoint.")
     for _ in range(len(WRAPPERS)):
         for prefix in WRAPPERS:
-            inner = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            inner = {
+                name.removeprefix(prefix): value
+                for name, value in state.items()
+                if name.startswith(prefix)
+            }
             # Beside a network there are heads; a network of its own never has a child of one of these names.
             state = inner or state
     return state

@@ -1,17 +1,17 @@
 """What every command shares: strict flags, errors in two lines, exit codes, and the flags that mean the same everywhere.
 
-    HELP = "Predict a folder of images."            # a file sulcnet/cli/<job>.py is this
-    EXAMPLES = "sulcnet_predict -i images -o out"
+HELP = "Predict a folder of images."            # a file sulcnet/cli/<job>.py is this
+EXAMPLES = "sulcnet_predict -i images -o out"
 
-    def arguments(parser: Parser) -> None:
-        parser.add_argument("-i", "--input", required=True, help="a folder, a file or a BIDS root")
-        add_device(parser)
+def arguments(parser: Parser) -> None:
+    parser.add_argument("-i", "--input", required=True, help="a folder, a file or a BIDS root")
+    add_device(parser)
 
-    def run(args: Namespace) -> str | None:
-        from sulcnet.inference.predictor import ...   # heavy imports here, so that --help stays fast
-        return "Masks and predictions.tsv: out\\nEvaluate them: sulcnet_evaluate ..."
+def run(args: Namespace) -> str | None:
+    from sulcnet.inference.predictor import ...   # heavy imports here, so that --help stays fast
+    return "Masks and predictions.tsv: out\\nEvaluate them: sulcnet_evaluate ..."
 
-    COMMAND = Command(HELP, arguments, run, EXAMPLES)
+COMMAND = Command(HELP, arguments, run, EXAMPLES)
 """
 
 from __future__ import annotations
@@ -26,7 +26,13 @@ import signal
 import sys
 import textwrap
 import threading
-from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter, _ArgumentGroup
+from argparse import (
+    ArgumentParser,
+    ArgumentTypeError,
+    Namespace,
+    RawDescriptionHelpFormatter,
+    _ArgumentGroup,
+)
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,8 +66,12 @@ class Parser(ArgumentParser):
         super().__init__(
             prog=name,
             description=textwrap.fill(" ".join(help.split()), width),
-            epilog="example:\n" + textwrap.indent(textwrap.dedent(examples).strip(), "  ") if examples else None,
-            formatter_class=lambda prog: RawDescriptionHelpFormatter(prog, max_help_position=32, width=width),
+            epilog="example:\n" + textwrap.indent(textwrap.dedent(examples).strip(), "  ")
+            if examples
+            else None,
+            formatter_class=lambda prog: RawDescriptionHelpFormatter(
+                prog, max_help_position=32, width=width
+            ),
             allow_abbrev=False,
             add_help=False,
         )
@@ -76,7 +86,9 @@ class Parser(ArgumentParser):
     def format_help(self) -> str:
         """Show the command's own groups first, those that every command has last."""
         last = ("machine", "general", SETTINGS)
-        self._action_groups.sort(key=lambda group: last.index(group.title) + 1 if group.title in last else 0)
+        self._action_groups.sort(
+            key=lambda group: last.index(group.title) + 1 if group.title in last else 0
+        )
         return super().format_help()
 
     def parse_args(self, args=None, namespace=None) -> Namespace:
@@ -141,8 +153,15 @@ class Command:
         parser = Parser(self.name, self.help, self.examples)
         self.arguments(parser)
         group = parser.group("general")
-        group.add_argument("--debug", action="store_true", help="show tracebacks and every log line")
-        group.add_argument("--version", action="version", version=f"sulcnet {__version__}", help="show the version")
+        group.add_argument(
+            "--debug", action="store_true", help="show tracebacks and every log line"
+        )
+        group.add_argument(
+            "--version",
+            action="version",
+            version=f"sulcnet {__version__}",
+            help="show the version",
+        )
         group.add_argument("-h", "--help", action="help", help="show this text")
         return parser
 
@@ -187,21 +206,33 @@ def loading(what: str, patience: float = PATIENCE) -> Iterator[None]:
 def add_root(parser: Parser) -> None:
     """Add --root, the folder that holds raw, preprocessed and results."""
     parser.group("general").add_argument(
-        "--root", metavar="DIR",
+        "--root",
+        metavar="DIR",
         help="folder of raw, preprocessed and results (default: $SULCNET_ROOT; else the three folders that "
-             "$sulcnet_raw, $sulcnet_preprocessed and $sulcnet_results name; else ./sulcnet_data)",
+        "$sulcnet_raw, $sulcnet_preprocessed and $sulcnet_results name; else ./sulcnet_data)",
     )
 
 
 def add_dataset(parser: Parser, required: bool = True) -> None:
     """Add -d, the dataset by number or name."""
-    parser.add_argument("-d", "--dataset", metavar="ID", required=required, help="dataset: 1, 001 or Dataset001_PCS")
+    parser.add_argument(
+        "-d",
+        "--dataset",
+        metavar="ID",
+        required=required,
+        help="dataset: 1, 001 or Dataset001_PCS",
+    )
 
 
 def add_plans(parser: Parser) -> None:
     """Add -p, plans beside the usual ones."""
-    parser.add_argument("-p", "--plans-name", type=_plans_name, metavar="NAME",
-                        help="plans of this name, beside the usual ones (plans_NAME.json)")
+    parser.add_argument(
+        "-p",
+        "--plans-name",
+        type=_plans_name,
+        metavar="NAME",
+        help="plans of this name, beside the usual ones (plans_NAME.json)",
+    )
 
 
 def plans_flag(args: Namespace) -> tuple[str, ...]:
@@ -212,43 +243,62 @@ def plans_flag(args: Namespace) -> tuple[str, ...]:
 def add_device(parser: Parser) -> None:
     """Add --device."""
     parser.group("machine").add_argument(
-        "--device", default="auto", type=_device, metavar="DEVICE",
+        "--device",
+        default="auto",
+        type=_device,
+        metavar="DEVICE",
         help="auto (a GPU where there is one), cpu, cuda, cuda:N or mps (default: auto)",
     )
 
 
 def add_seed(parser: Parser) -> None:
     """Add --seed, from which every random draw follows."""
-    parser.group("machine").add_argument("--seed", type=natural, default=0, metavar="N", help="random seed (default: 0)")
+    parser.group("machine").add_argument(
+        "--seed", type=natural, default=0, metavar="N", help="random seed (default: 0)"
+    )
 
 
 def add_workers(parser: Parser) -> None:
     """Add -np/--workers, the number of processes."""
     parser.group("machine").add_argument(
-        "-np", "--workers", type=positive, default=default_workers(), metavar="N",
+        "-np",
+        "--workers",
+        type=positive,
+        default=default_workers(),
+        metavar="N",
         help="processes (default: the cores, at most 8, at most one per GB of memory)",
     )
 
 
 def add_quiet(parser: Parser) -> None:
     """Add --quiet."""
-    parser.group("general").add_argument("--quiet", action="store_true", help="show warnings and errors only")
+    parser.group("general").add_argument(
+        "--quiet", action="store_true", help="show warnings and errors only"
+    )
 
 
 def add_json(parser: Parser) -> None:
     """Add --json; the command then prints JSON to standard output and nothing else."""
-    parser.group("general").add_argument("--json", action="store_true", help="print JSON instead of text")
+    parser.group("general").add_argument(
+        "--json", action="store_true", help="print JSON instead of text"
+    )
 
 
 def add_overwrite(parser: Parser) -> None:
     """Add --overwrite."""
-    parser.group("general").add_argument("--overwrite", action="store_true", help="redo what is already finished")
+    parser.group("general").add_argument(
+        "--overwrite", action="store_true", help="redo what is already finished"
+    )
 
 
 def add_set(parser: Parser) -> None:
     """Add --set key=value, an option of the chosen method; may be repeated."""
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="an option, listed below; may be repeated"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option, listed below; may be repeated",
     )
 
 
@@ -257,8 +307,15 @@ def list_options(parser: Parser, table: Sequence[tuple[str, str, str]]) -> None:
     texts = [(f"{name}={default}", meaning) for name, default, meaning in table]
     widest = max((len(text) for text, _ in texts), default=0)
     across = max(min(WIDTH, shutil.get_terminal_size().columns) - 2, widest + 20)
-    lines = (textwrap.fill(meaning, across, initial_indent=f"{text:<{widest}}  ", subsequent_indent=" " * (widest + 2))
-             for text, meaning in texts)
+    lines = (
+        textwrap.fill(
+            meaning,
+            across,
+            initial_indent=f"{text:<{widest}}  ",
+            subsequent_indent=" " * (widest + 2),
+        )
+        for text, meaning in texts
+    )
     parser.group(SETTINGS).description = "\n".join(lines)
 
 
@@ -308,13 +365,27 @@ def _with_root(hint: str, argv: Sequence[str]) -> str:
 
 def _explained(problem: BaseException) -> tuple[str, str, int]:
     if isinstance(problem, SulcnetError):
-        return problem.message, problem.hint or "Run again with --debug to see where it happened.", problem.exit_code
-    if isinstance(problem, OSError) and (problem.errno in REFUSED or _nowhere_temporary(problem)):
+        return (
+            problem.message,
+            problem.hint or "Run again with --debug to see where it happened.",
+            problem.exit_code,
+        )
+    if isinstance(problem, OSError) and (
+        problem.errno in REFUSED or _nowhere_temporary(problem)
+    ):
         return _explained(_refused(problem))
     said = " ".join(str(problem).split())
     if isinstance(problem, MemoryError) or type(problem).__name__ == TORCH_OUT_OF_MEMORY:
-        return f"Memory ran out: {said.removesuffix('.') or type(problem).__name__}.", OUT_OF_MEMORY_HINT, OutOfMemory.exit_code
-    return f"{type(problem).__name__}: {said}", "Run again with --debug for the traceback and report it.", 1
+        return (
+            f"Memory ran out: {said.removesuffix('.') or type(problem).__name__}.",
+            OUT_OF_MEMORY_HINT,
+            OutOfMemory.exit_code,
+        )
+    return (
+        f"{type(problem).__name__}: {said}",
+        "Run again with --debug for the traceback and report it.",
+        1,
+    )
 
 
 def _refused(problem: OSError) -> EnvironmentFault:
@@ -323,9 +394,13 @@ def _refused(problem: OSError) -> EnvironmentFault:
     if isinstance(name, str):
         return write_fault(Path(name), problem, "read or written")
     if _nowhere_temporary(problem):
-        return EnvironmentFault("There is no folder for temporary files that can be written.",
-                                "Name one with TMPDIR (in a container: docker run --tmpfs /tmp).")
-    return EnvironmentFault(f"A file cannot be written: {problem.strerror}.", "Free some space, or check the disks.")
+        return EnvironmentFault(
+            "There is no folder for temporary files that can be written.",
+            "Name one with TMPDIR (in a container: docker run --tmpfs /tmp).",
+        )
+    return EnvironmentFault(
+        f"A file cannot be written: {problem.strerror}.", "Free some space, or check the disks."
+    )
 
 
 def _nowhere_temporary(problem: OSError) -> bool:
@@ -375,5 +450,3 @@ def _whole(text: str, least: int) -> int:
     if not text.isdecimal() or int(text) < least:
         raise ArgumentTypeError(f"expected a whole number from {least}, found '{text}'")
     return int(text)
-
-

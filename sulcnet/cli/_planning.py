@@ -16,31 +16,81 @@ if TYPE_CHECKING:
 
 DEFAULT_NET = "swin_unetr_24"
 AUTO = "auto"
-SLICES = ("sagittal", "coronal", "axial")       # by the axis across them
+SLICES = ("sagittal", "coronal", "axial")  # by the axis across them
 
 
 def add_configuration(parser: Parser, known: Sequence[str] | None = ("3d", "2d")) -> None:
     """Add -c, the configuration; `known` None takes whatever the plans file has."""
-    parser.add_argument("-c", "--configuration", default="3d", choices=known, metavar="NAME",
-                        help="configuration: 3d, or 2d, which sees one slice at a time (default: 3d)")
+    parser.add_argument(
+        "-c",
+        "--configuration",
+        default="3d",
+        choices=known,
+        metavar="NAME",
+        help="configuration: 3d, or 2d, which sees one slice at a time (default: 3d)",
+    )
 
 
 def add_plan_request(parser: Parser) -> None:
     """Add what a plan can be asked for."""
     group = parser.group("plan")
-    group.add_argument("--net", default=DEFAULT_NET, choices=plugins.names("networks", "NETWORK"), metavar="NET",
-                       help=f"network: {', '.join(plugins.names('networks', 'NETWORK'))} (default: {DEFAULT_NET})")
-    group.add_argument("--features", type=positive, metavar="N", help="channels of the finest stage (default: the network's)")
-    group.add_argument("--gpu-memory", type=_memory, default=8.0, metavar="GB", help="memory to plan for; auto reads the card (default: 8)")
-    group.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help="of the training that is planned (default: bf16)")
-    group.add_argument("--preset", default=DEFAULT_PRESET, choices=presets(),
-                       help=f"patch, batch, losses and rates: {', '.join(presets())} (default: {DEFAULT_PRESET})")
-    group.add_argument("--patch", type=positive, nargs="+", metavar="N",
-                       help="patch size instead of the planned one: X Y Z; with -c 2d two numbers, those of a slice")
-    group.add_argument("--slice-axis", type=int, choices=[0, 1, 2], metavar="AXIS",
-                       help="with -c 2d: 0 sagittal, 1 coronal, 2 axial slices (default: the coarsest axis, else 0)")
-    group.add_argument("--batch", type=positive, metavar="N", help="images per step instead of the planned number")
-    group.add_argument("--explain", action="store_true", help="print every patch that was tried, with bytes and arithmetic, and what else would fit")
+    group.add_argument(
+        "--net",
+        default=DEFAULT_NET,
+        choices=plugins.names("networks", "NETWORK"),
+        metavar="NET",
+        help=f"network: {', '.join(plugins.names('networks', 'NETWORK'))} (default: {DEFAULT_NET})",
+    )
+    group.add_argument(
+        "--features",
+        type=positive,
+        metavar="N",
+        help="channels of the finest stage (default: the network's)",
+    )
+    group.add_argument(
+        "--gpu-memory",
+        type=_memory,
+        default=8.0,
+        metavar="GB",
+        help="memory to plan for; auto reads the card (default: 8)",
+    )
+    group.add_argument(
+        "--precision",
+        choices=["bf16", "fp32"],
+        default="bf16",
+        help="of the training that is planned (default: bf16)",
+    )
+    group.add_argument(
+        "--preset",
+        default=DEFAULT_PRESET,
+        choices=presets(),
+        help=f"patch, batch, losses and rates: {', '.join(presets())} (default: {DEFAULT_PRESET})",
+    )
+    group.add_argument(
+        "--patch",
+        type=positive,
+        nargs="+",
+        metavar="N",
+        help="patch size instead of the planned one: X Y Z; with -c 2d two numbers, those of a slice",
+    )
+    group.add_argument(
+        "--slice-axis",
+        type=int,
+        choices=[0, 1, 2],
+        metavar="AXIS",
+        help="with -c 2d: 0 sagittal, 1 coronal, 2 axial slices (default: the coarsest axis, else 0)",
+    )
+    group.add_argument(
+        "--batch",
+        type=positive,
+        metavar="N",
+        help="images per step instead of the planned number",
+    )
+    group.add_argument(
+        "--explain",
+        action="store_true",
+        help="print every patch that was tried, with bytes and arithmetic, and what else would fit",
+    )
 
 
 def request_of(args: Namespace) -> PlanRequest:
@@ -50,7 +100,14 @@ def request_of(args: Namespace) -> PlanRequest:
     patch = tuple(args.patch) if args.patch else None
     memory = _card() if args.gpu_memory == AUTO else args.gpu_memory
     return PlanRequest(
-        args.net, args.features, memory, args.preset, args.configuration, patch, args.batch, args.precision,
+        args.net,
+        args.features,
+        memory,
+        args.preset,
+        args.configuration,
+        patch,
+        args.batch,
+        args.precision,
         args.slice_axis,
     )
 
@@ -59,7 +116,9 @@ def sentence(plan: Plan, net: str, explain: bool = False) -> str:
     """Say what was planned: the network, then a line for each method and strategy."""
     network: NetworkPlan = plan.networks[net]
     spacing = "x".join(f"{mm:g}" for mm in plan.spacing)
-    lines = [f"{net}{_slices(plan)} at {spacing} mm for {_size(network.estimate.budget)}, counted on fake tensors:"]
+    lines = [
+        f"{net}{_slices(plan)} at {spacing} mm for {_size(network.estimate.budget)}, counted on fake tensors:"
+    ]
     steps = _by_kind(network)
     for name, step in steps.items():
         lines.append(f"  {name:<12} {_line(step)}")
@@ -68,7 +127,9 @@ def sentence(plan: Plan, net: str, explain: bool = False) -> str:
     if network.prediction:
         told = network.prediction
         where = "on the GPU" if told.accumulate_on == "gpu" else "in main memory"
-        lines.append(f"  {'predict':<12} {told.batch} windows at a time, added up {where}, {_size(told.estimate.bytes)}")
+        lines.append(
+            f"  {'predict':<12} {told.batch} windows at a time, added up {where}, {_size(told.estimate.bytes)}"
+        )
     return "\n".join(lines)
 
 
@@ -82,19 +143,27 @@ def _slices(plan: Plan) -> str:
 def _by_kind(network: NetworkPlan) -> dict[str, StepPlan | NetworkPlan]:
     """Order steps: methods, then strategies, each as they are listed elsewhere; the plan's own numbers where there are none."""
     names = (*plugins.names("pretraining", "METHOD"), *plugins.names("tuning", "TUNING"))
-    return {name: network.steps[name] for name in names if name in network.steps} or {"full": network}
+    return {name: network.steps[name] for name in names if name in network.steps} or {
+        "full": network
+    }
 
 
 def _line(step: StepPlan | NetworkPlan) -> str:
     times = f" x {step.accumulate} times" if step.accumulate > 1 else ""
     windows = f" of {step.windows} windows" if step.windows > 1 else ""
-    return (f"patch {'x'.join(map(str, step.patch_size))} ({step.reason}), batch {step.batch_size}{windows}{times}, "
-            f"{_size(step.estimate.bytes)}")
+    return (
+        f"patch {'x'.join(map(str, step.patch_size))} ({step.reason}), batch {step.batch_size}{windows}{times}, "
+        f"{_size(step.estimate.bytes)}"
+    )
 
 
 def _told(estimate: MemoryEstimate) -> str:
     """Say what the bytes are."""
-    parts = ", ".join(f"{name} {_size(size)}" for name, size in sorted(estimate.parts.items(), key=lambda item: -item[1]) if size >= 5e5)
+    parts = ", ".join(
+        f"{name} {_size(size)}"
+        for name, size in sorted(estimate.parts.items(), key=lambda item: -item[1])
+        if size >= 5e5
+    )
     return f"alive at most {_size(estimate.live)} ({estimate.moment}): {parts}; {estimate.arithmetic / 1e9:.0f} GFLOP"
 
 
@@ -104,7 +173,9 @@ def _memory(text: str) -> float | str:
     try:
         return amount(text)
     except ArgumentTypeError:
-        raise ArgumentTypeError(f"expected gigabytes above 0, or auto, found '{text}'") from None
+        raise ArgumentTypeError(
+            f"expected gigabytes above 0, or auto, found '{text}'"
+        ) from None
 
 
 def _card() -> float:
@@ -114,7 +185,10 @@ def _card() -> float:
 
     machine = describe_machine()
     if not machine.gpus:
-        raise EnvironmentFault(f"--gpu-memory auto: there is no GPU ({machine.gpu_note}).", "Give the memory in GB: --gpu-memory 11")
+        raise EnvironmentFault(
+            f"--gpu-memory auto: there is no GPU ({machine.gpu_note}).",
+            "Give the memory in GB: --gpu-memory 11",
+        )
     return min(gpu.memory for gpu in machine.gpus) / 1e9
 
 

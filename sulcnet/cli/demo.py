@@ -19,13 +19,24 @@ from sulcnet.cli._command import (
 HELP = """Run the whole path on phantoms that it draws: raw images, plan, preprocessing, training, prediction, scores and a
 picture. Takes a few minutes on two CPU cores."""
 EXAMPLES = "sulcnet_demo"
-EPOCHS = 10                             # six minutes on two idle cores; a busy machine takes longer to the same scores
+EPOCHS = 10  # six minutes on two idle cores; a busy machine takes longer to the same scores
 
 
 def arguments(parser: Parser) -> None:
     """Add this command's flags."""
-    parser.add_argument("--root", default="sulcnet_demo", metavar="DIR", help="where everything goes (default: ./sulcnet_demo)")
-    parser.add_argument("--epochs", type=positive, default=EPOCHS, metavar="N", help=f"of training (default: {EPOCHS})")
+    parser.add_argument(
+        "--root",
+        default="sulcnet_demo",
+        metavar="DIR",
+        help="where everything goes (default: ./sulcnet_demo)",
+    )
+    parser.add_argument(
+        "--epochs",
+        type=positive,
+        default=EPOCHS,
+        metavar="N",
+        help=f"of training (default: {EPOCHS})",
+    )
     add_device(parser)
     add_workers(parser)
     add_seed(parser)
@@ -43,10 +54,25 @@ def run(args: Namespace) -> str:
     with loading("torch"):
         from sulcnet.runs.demo import demonstrate, examples
 
-    done = demonstrate(Path(args.root), args.epochs, args.device, args.workers, args.seed, training_curves)
+    done = demonstrate(
+        Path(args.root), args.epochs, args.device, args.workers, args.seed, training_curves
+    )
     picture = done.run / OVERVIEW
-    cohort_overview(examples(done), picture, value=2, title="Test phantoms: true class \N{RIGHTWARDS ARROW} predicted class")
-    predict = ("sulcnet_predict", "-m", done.run.path, "-i", done.folders.raw / IMAGES, "-o", "out")
+    cohort_overview(
+        examples(done),
+        picture,
+        value=2,
+        title="Test phantoms: true class \N{RIGHTWARDS ARROW} predicted class",
+    )
+    predict = (
+        "sulcnet_predict",
+        "-m",
+        done.run.path,
+        "-i",
+        done.folders.raw / IMAGES,
+        "-o",
+        "out",
+    )
     return (
         f"{format_summary(done.summary)}\n\nLook at:\n  {picture}\n  {done.run / PROGRESS}\n"
         f"  {done.run / TEST}    masks and tables of the test phantoms\n"

@@ -6,7 +6,15 @@ from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sulcnet.cli._command import Command, Parser, add_dataset, add_json, add_quiet, add_root, add_workers
+from sulcnet.cli._command import (
+    Command,
+    Parser,
+    add_dataset,
+    add_json,
+    add_quiet,
+    add_root,
+    add_workers,
+)
 
 if TYPE_CHECKING:
     from sulcnet.evaluation.tables import TablePaths
@@ -21,13 +29,38 @@ sulcnet_evaluate -p predictions -r labelsTr --dataset-json dataset.json -o score
 
 
 def arguments(parser: Parser) -> None:
-    parser.add_argument("-p", "--predictions", required=True, metavar="DIR", help="masks CASE.nii.gz, and predictions.tsv")
-    parser.add_argument("-r", "--references", metavar="DIR", help="masks like labelsTr (not needed for classes alone)")
-    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="where the tables go")
+    parser.add_argument(
+        "-p",
+        "--predictions",
+        required=True,
+        metavar="DIR",
+        help="masks CASE.nii.gz, and predictions.tsv",
+    )
+    parser.add_argument(
+        "-r",
+        "--references",
+        metavar="DIR",
+        help="masks like labelsTr (not needed for classes alone)",
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="DIR", help="where the tables go"
+    )
     add_dataset(parser, required=False)
-    parser.add_argument("--dataset-json", metavar="FILE", help="instead of -d (default: the one beside -r)")
-    parser.add_argument("--allow-missing", action="store_true", help="count missing predictions instead of refusing them")
-    parser.add_argument("--tolerance", type=_millimetres, default=1.0, metavar="MM", help="of the surface Dice (default: 1)")
+    parser.add_argument(
+        "--dataset-json", metavar="FILE", help="instead of -d (default: the one beside -r)"
+    )
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="count missing predictions instead of refusing them",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=_millimetres,
+        default=1.0,
+        metavar="MM",
+        help="of the surface Dice (default: 1)",
+    )
     add_workers(parser)
     add_root(parser)
     add_json(parser)
@@ -45,7 +78,9 @@ def run(args: Namespace) -> str:
     references = require_folder(Path(args.references), "-r") if args.references else None
     header, masks, about = read_references(references, _dataset_json(args), predictions)
     out = Path(args.output)
-    summary = evaluate_folder(predictions, masks, header, about, out, args.tolerance, args.workers, args.allow_missing)
+    summary = evaluate_folder(
+        predictions, masks, header, about, out, args.tolerance, args.workers, args.allow_missing
+    )
     if args.json:
         print(json.dumps(summary, indent=1))
     return f"{format_summary(summary)}\n\n{_closing(table_paths(out))}"
@@ -57,7 +92,9 @@ def _dataset_json(args: Namespace) -> Path:
     from sulcnet.records.workspace import DATASET_JSON, Workspace, require_path
 
     if args.dataset and args.dataset_json:
-        raise UsageError("The dataset is named twice, by -d and by --dataset-json.", "Give one of them.")
+        raise UsageError(
+            "The dataset is named twice, by -d and by --dataset-json.", "Give one of them."
+        )
     if args.dataset_json:
         return require_path(Path(args.dataset_json), "--dataset-json")
     if args.dataset:
@@ -65,13 +102,17 @@ def _dataset_json(args: Namespace) -> Path:
     beside = Path(args.references or ".").resolve().parent / DATASET_JSON
     if not args.references or not beside.exists():
         where = f" and there is none beside {args.references}" if args.references else ""
-        raise UsageError(f"No dataset.json is named{where}; it says which structures and classes there are.",
-                         "Name the dataset with -d (1 or Dataset001_NAME), or its file with --dataset-json.")
+        raise UsageError(
+            f"No dataset.json is named{where}; it says which structures and classes there are.",
+            "Name the dataset with -d (1 or Dataset001_NAME), or its file with --dataset-json.",
+        )
     return beside
 
 
 def _closing(paths: TablePaths) -> str:
-    tables = [path.name for path in (paths.cases, paths.classes, paths.summary) if path.exists()]
+    tables = [
+        path.name for path in (paths.cases, paths.classes, paths.summary) if path.exists()
+    ]
     return f"Tables: {', '.join(tables)} in {paths.summary.parent}"
 
 

@@ -6,7 +6,15 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sulcnet.cli._command import Command, Parser, add_dataset, add_device, add_json, add_root, loading
+from sulcnet.cli._command import (
+    Command,
+    Parser,
+    add_dataset,
+    add_device,
+    add_json,
+    add_root,
+    loading,
+)
 from sulcnet.errors import EnvironmentFault
 from sulcnet.log import counted
 
@@ -30,7 +38,11 @@ def arguments(parser: Parser) -> None:
     add_dataset(parser, required=False)
     add_root(parser)
     add_json(parser)
-    parser.add_argument("--self-test", action="store_true", help="read, plan, prepare, step, train, predict and write, on --device")
+    parser.add_argument(
+        "--self-test",
+        action="store_true",
+        help="read, plan, prepare, step, train, predict and write, on --device",
+    )
     add_device(parser)
 
 
@@ -72,24 +84,41 @@ def _self_test(args: Namespace) -> str:
         print(json.dumps([check._asdict() for check in checks], indent=1))
     failed = [check.name for check in checks if check.problem]
     if failed:
-        raise EnvironmentFault(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}.",
-                               "Tracebacks: sulcnet_info --self-test --debug. Please report what is not this machine's fault.")
+        raise EnvironmentFault(
+            f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}.",
+            "Tracebacks: sulcnet_info --self-test --debug. Please report what is not this machine's fault.",
+        )
     return f"All {len(checks)} checks passed in {sum(check.seconds for check in checks):.0f} s."
 
 
-def _print_json(machine: Machine, workspace: Workspace, datasets: Sequence[DatasetOverview]) -> None:
+def _print_json(
+    machine: Machine, workspace: Workspace, datasets: Sequence[DatasetOverview]
+) -> None:
     import json
     from dataclasses import asdict
 
-    facts = {"machine": asdict(machine), "workspace": asdict(workspace), "datasets": [asdict(item) for item in datasets]}
+    facts = {
+        "machine": asdict(machine),
+        "workspace": asdict(workspace),
+        "datasets": [asdict(item) for item in datasets],
+    }
     print(json.dumps(facts, indent=1, default=str))
 
 
 def _machine(machine: Machine) -> str:
-    versions = "  ".join(f"{name} {version or 'not installed'}" for name, version in machine.versions.items())
-    gpus = [f"{gpu.name}, {_gigabytes(gpu.memory)}, {_gigabytes(gpu.free)} free, {machine.gpu_note}" for gpu in machine.gpus]
-    cores = f"{machine.cores} of " * (machine.cores < machine.all_cores) + counted(machine.all_cores, "core")
-    limit = f"{_gigabytes(machine.memory)} of " * ((machine.memory or 0) < (machine.all_memory or 0))
+    versions = "  ".join(
+        f"{name} {version or 'not installed'}" for name, version in machine.versions.items()
+    )
+    gpus = [
+        f"{gpu.name}, {_gigabytes(gpu.memory)}, {_gigabytes(gpu.free)} free, {machine.gpu_note}"
+        for gpu in machine.gpus
+    ]
+    cores = f"{machine.cores} of " * (machine.cores < machine.all_cores) + counted(
+        machine.all_cores, "core"
+    )
+    limit = f"{_gigabytes(machine.memory)} of " * (
+        (machine.memory or 0) < (machine.all_memory or 0)
+    )
     memory = f", {limit}{_gigabytes(machine.all_memory)} memory" if machine.all_memory else ""
     lines = [("software", versions)]
     lines += [("GPU", gpu) for gpu in gpus or [f"no GPU ({machine.gpu_note})"]]
@@ -100,7 +129,11 @@ def _machine(machine: Machine) -> str:
 def _places(workspace: Workspace) -> str:
     folders = [workspace.raw, workspace.preprocessed, workspace.results]
     together = len({folder.parent for folder in folders}) == 1
-    shown = str(folders[0].parent.resolve()) if together else ", ".join(str(folder.resolve()) for folder in folders)
+    shown = (
+        str(folders[0].parent.resolve())
+        if together
+        else ", ".join(str(folder.resolve()) for folder in folders)
+    )
     return _aligned([("folders", f"{shown} (chosen by {workspace.rule})")])
 
 
@@ -110,16 +143,38 @@ def _datasets(datasets: Sequence[DatasetOverview]) -> str:
     rows = [("dataset", "cases", "labelled", "classes", "planned", "prepared", "runs finished")]
     rows += [_row(item) for item in datasets]
     notes = [f"{item.name}: {note}" for item in datasets for note in item.notes]
-    return "\n".join([_aligned(rows, right=(1, 2, 5, 6)), *([""] + notes if notes else []), "", "One dataset and its runs: sulcnet_info -d ID"])
+    return "\n".join(
+        [
+            _aligned(rows, right=(1, 2, 5, 6)),
+            *([""] + notes if notes else []),
+            "",
+            "One dataset and its runs: sulcnet_info -d ID",
+        ]
+    )
 
 
 def _row(item: DatasetOverview) -> tuple[str, ...]:
     from sulcnet.report.overview import UNFINISHED
 
     classes = f"{item.target}: {len(item.classes)}" if item.target else UNKNOWN
-    planned = "; ".join(f"{name}: {', '.join(networks)}" for name, networks in item.planned.items()) or UNKNOWN
-    finished = f"{sum(run.state != UNFINISHED for run in item.runs)} of {len(item.runs)}" if item.runs else UNKNOWN
-    return item.name, _text(item.cases), _text(item.labelled), classes, planned, _prepared(item), finished
+    planned = (
+        "; ".join(f"{name}: {', '.join(networks)}" for name, networks in item.planned.items())
+        or UNKNOWN
+    )
+    finished = (
+        f"{sum(run.state != UNFINISHED for run in item.runs)} of {len(item.runs)}"
+        if item.runs
+        else UNKNOWN
+    )
+    return (
+        item.name,
+        _text(item.cases),
+        _text(item.labelled),
+        classes,
+        planned,
+        _prepared(item),
+        finished,
+    )
 
 
 def _prepared(item: DatasetOverview) -> str:
@@ -133,19 +188,40 @@ def _of_all(count: int, item: DatasetOverview) -> str:
 def _dataset(item: DatasetOverview) -> str:
     facts = [("dataset", item.name)]
     if item.cases is not None:
-        facts.append(("cases", f"{item.cases} of {counted(item.subjects, 'subject')}, {item.labelled} labelled"))
+        facts.append(
+            (
+                "cases",
+                f"{item.cases} of {counted(item.subjects, 'subject')}, {item.labelled} labelled",
+            )
+        )
     facts.append(("structures", ", ".join(item.structures) or UNKNOWN))
     if item.target:
-        facts.append((item.target, ", ".join(f"{count} {name}" for name, count in item.classes.items())))
-    facts.append(("checked", UNKNOWN if item.errors is None else f"{counted(item.errors, 'error')}, {counted(item.warnings, 'warning')}"))
-    facts += [(f"plan {name}", f"{', '.join(networks)}; {_cases_prepared(item, name)}") for name, networks in item.planned.items()]
+        facts.append(
+            (item.target, ", ".join(f"{count} {name}" for name, count in item.classes.items()))
+        )
+    facts.append(
+        (
+            "checked",
+            UNKNOWN
+            if item.errors is None
+            else f"{counted(item.errors, 'error')}, {counted(item.warnings, 'warning')}",
+        )
+    )
+    facts += [
+        (f"plan {name}", f"{', '.join(networks)}; {_cases_prepared(item, name)}")
+        for name, networks in item.planned.items()
+    ]
     facts += [("note", note) for note in item.notes]
     return f"{_aligned(facts)}\n\n{_runs(item.runs)}"
 
 
 def _cases_prepared(item: DatasetOverview, name: str) -> str:
     count = item.prepared[name]
-    return f"{counted(count, 'case')} prepared" if item.to_prepare is None else f"{_of_all(count, item)} cases prepared"
+    return (
+        f"{counted(count, 'case')} prepared"
+        if item.to_prepare is None
+        else f"{_of_all(count, item)} cases prepared"
+    )
 
 
 def _runs(runs: Sequence[RunOverview]) -> str:
@@ -154,7 +230,9 @@ def _runs(runs: Sequence[RunOverview]) -> str:
     first = ("pretrain", "tune", "network", "config", "fold", "seed", "epochs", "best score")
     rows = [(*first, *_headlines(runs), "state"), *(_run(run) for run in runs)]
     score = "best score: validation"
-    return f"{_aligned(rows, right=range(5, len(rows[0]) - 1))}\n\n{score}\n" + "\n".join(run.path for run in runs)
+    return f"{_aligned(rows, right=range(5, len(rows[0]) - 1))}\n\n{score}\n" + "\n".join(
+        run.path for run in runs
+    )
 
 
 def _headlines(runs: Sequence[RunOverview]) -> list[str]:
@@ -164,7 +242,17 @@ def _headlines(runs: Sequence[RunOverview]) -> list[str]:
 def _run(run: RunOverview) -> tuple[str, ...]:
     epochs = f"{run.epochs_done} of {run.epochs}" if run.epochs else str(run.epochs_done)
     scores = tuple(_score(value) for value in (run.best_score, *run.test_scores.values()))
-    return run.pretrain, run.tune, run.network, run.configuration, run.fold, str(run.seed), epochs, *scores, run.state
+    return (
+        run.pretrain,
+        run.tune,
+        run.network,
+        run.configuration,
+        run.fold,
+        str(run.seed),
+        epochs,
+        *scores,
+        run.state,
+    )
 
 
 def _score(value: float | None) -> str:
@@ -183,7 +271,13 @@ def _aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """Align the columns; those in `right` to the right. A row of two is a name and a fact: names get one width, if they can."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     widths = widths if len(widths) > 2 else [max(10, widths[0]), 0]
-    lines = ("  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))) for row in rows)
+    lines = (
+        "  ".join(
+            c.rjust(w) if i in right else c.ljust(w)
+            for i, (c, w) in enumerate(zip(row, widths))
+        )
+        for row in rows
+    )
     return "\n".join(line.rstrip() for line in lines)
 
 

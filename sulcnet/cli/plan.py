@@ -32,7 +32,11 @@ def arguments(parser: Parser) -> None:
     add_configuration(parser)
     add_plans(parser)
     add_plan_request(parser)
-    parser.group("plan").add_argument("--probe", action="store_true", help="run two real steps of everything planned on the GPU, and record what they took")
+    parser.group("plan").add_argument(
+        "--probe",
+        action="store_true",
+        help="run two real steps of everything planned on the GPU, and record what they took",
+    )
     add_workers(parser)
     add_quiet(parser)
     add_root(parser)
@@ -48,7 +52,15 @@ def run(args: Namespace) -> str:
     plan = plan_dataset(folders, request, args.workers)
     if args.probe:
         plan = probe_plan(folders, plan, request)
-    then = next_command(args, "sulcnet_preprocess", "-d", args.dataset, "-c", args.configuration, *plans_flag(args))
+    then = next_command(
+        args,
+        "sulcnet_preprocess",
+        "-d",
+        args.dataset,
+        "-c",
+        args.configuration,
+        *plans_flag(args),
+    )
     return f"{sentence(plan, args.net, args.explain)}\nPlan: {folders.plans}\nNext: {then}"
 
 

@@ -32,7 +32,9 @@ def arguments(parser: Parser) -> None:
     add_configuration(parser)
     add_plans(parser)
     add_plan_request(parser)
-    parser.add_argument("--no-verify", action="store_true", help="trust the dataset; errors then show up later")
+    parser.add_argument(
+        "--no-verify", action="store_true", help="trust the dataset; errors then show up later"
+    )
     add_workers(parser)
     add_overwrite(parser)
     add_quiet(parser)
@@ -55,7 +57,15 @@ def run(args: Namespace) -> str:
     plan = plan_dataset(folders, request, args.workers)
     done, before = preprocess_dataset(folders, args.configuration, args.workers, args.overwrite)
     prepared = f"{counted(done, 'case')} prepared, {before} finished before: {folders.prepared(plan.folder)}"
-    train = next_command(args, "sulcnet_train", args.dataset, args.configuration, "--net", args.net, *plans_flag(args))
+    train = next_command(
+        args,
+        "sulcnet_train",
+        args.dataset,
+        args.configuration,
+        "--net",
+        args.net,
+        *plans_flag(args),
+    )
     return f"{sentence(plan, args.net, args.explain)}\n{prepared}\nNext: {train}"
 
 

@@ -25,16 +25,45 @@ sulcnet_predict -i images -o out -m sulcnet_data/results/Dataset004_Hippocampus/
 
 def arguments(parser: Parser) -> None:
     """Add this command's flags."""
-    parser.add_argument("-i", "--input", required=True, metavar="PATH", help="folder, file or BIDS root")
-    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="where masks and predictions.tsv go")
-    parser.add_argument("-m", "--model", metavar="RUN", help="folder of a training run (default: the only one there is; with -d, of that dataset)")
+    parser.add_argument(
+        "-i", "--input", required=True, metavar="PATH", help="folder, file or BIDS root"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="where masks and predictions.tsv go",
+    )
+    parser.add_argument(
+        "-m",
+        "--model",
+        metavar="RUN",
+        help="folder of a training run (default: the only one there is; with -d, of that dataset)",
+    )
     add_dataset(parser, required=False)
-    parser.add_argument("-chk", "--checkpoint", default="final", choices=["final", "best", "last"], help="default: final")
-    parser.add_argument("--overlap", type=float, default=0.5, metavar="SHARE", help="of neighbouring windows (default: 0.5)")
-    parser.add_argument("--save-probabilities", action="store_true", help="also write a map per structure")
+    parser.add_argument(
+        "-chk",
+        "--checkpoint",
+        default="final",
+        choices=["final", "best", "last"],
+        help="default: final",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="of neighbouring windows (default: 0.5)",
+    )
+    parser.add_argument(
+        "--save-probabilities", action="store_true", help="also write a map per structure"
+    )
     machine = parser.group("machine")
     add_device(parser)
-    machine.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto", help="default: auto")
+    machine.add_argument(
+        "--precision", choices=["auto", "bf16", "fp32"], default="auto", help="default: auto"
+    )
     add_overwrite(parser)
     add_quiet(parser)
     add_root(parser)
@@ -50,8 +79,14 @@ def run(args: Namespace) -> str:
 
     source = require_path(Path(args.input), "-i")
     if not 0 <= args.overlap < 1:
-        raise UsageError(f"--overlap {args.overlap:g} is not a share.", "Give 0 to less than 1.")
-    folder = RunFolder(require_folder(Path(args.model), "-m")) if args.model else Workspace.find(args.root).only_run(args.dataset)
+        raise UsageError(
+            f"--overlap {args.overlap:g} is not a share.", "Give 0 to less than 1."
+        )
+    folder = (
+        RunFolder(require_folder(Path(args.model), "-m"))
+        if args.model
+        else Workspace.find(args.root).only_run(args.dataset)
+    )
 
     with loading("torch"):
         from sulcnet.prediction.inputs import find_inputs
@@ -65,9 +100,30 @@ def run(args: Namespace) -> str:
     use_threads(None)
     cases = find_inputs(source, trained.plan)
     check_out(out, cases, ending, args.overwrite)
-    predict_cases(trained, cases, out, device, args.precision, args.overlap, args.save_probabilities, ending)
-    evaluate = ("sulcnet_evaluate", "-p", out, "-r", "REFERENCES", "-d", trained.plan.dataset, "-o", "scores")
-    return f"{counted(len(cases), 'case')} predicted: {out}\nNext: {next_command(args, *evaluate)}"
+    predict_cases(
+        trained,
+        cases,
+        out,
+        device,
+        args.precision,
+        args.overlap,
+        args.save_probabilities,
+        ending,
+    )
+    evaluate = (
+        "sulcnet_evaluate",
+        "-p",
+        out,
+        "-r",
+        "REFERENCES",
+        "-d",
+        trained.plan.dataset,
+        "-o",
+        "scores",
+    )
+    return (
+        f"{counted(len(cases), 'case')} predicted: {out}\nNext: {next_command(args, *evaluate)}"
+    )
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES)

@@ -22,15 +22,27 @@ sulcnet_pretrain 1 3d mae --set block=8 --c                          (continue)"
 def arguments(parser: Parser) -> None:
     """Add this command's flags."""
     methods = plugins.names("pretraining", "METHOD")
-    parser.add_argument("dataset", help="dataset: 1, 001 or Dataset001_PCS; 1,2,3 pools several by the plan of the first")
+    parser.add_argument(
+        "dataset",
+        help="dataset: 1, 001 or Dataset001_PCS; 1,2,3 pools several by the plan of the first",
+    )
     parser.add_argument("configuration", help="a planned configuration: 3d or 2d")
-    parser.add_argument("method", choices=methods, metavar="method", help=f"one of {', '.join(methods)}")
+    parser.add_argument(
+        "method", choices=methods, metavar="method", help=f"one of {', '.join(methods)}"
+    )
     add_fold(parser)
-    parser.add_argument("--net", metavar="NET", help="a planned network (default: the only one planned)")
-    parser.add_argument("--preset", choices=options.presets(),
-                        help=f"loss, rates, batch, length: {', '.join(options.presets())} (default: the plan's)")
+    parser.add_argument(
+        "--net", metavar="NET", help="a planned network (default: the only one planned)"
+    )
+    parser.add_argument(
+        "--preset",
+        choices=options.presets(),
+        help=f"loss, rates, batch, length: {', '.join(options.presets())} (default: the plan's)",
+    )
     add_run_flags(parser, "loss")
-    parser.group("methods, and what --set changes of them").description = "\n".join(_described(methods))
+    parser.group("methods, and what --set changes of them").description = "\n".join(
+        _described(methods)
+    )
 
 
 def run(args: Namespace) -> str:
@@ -44,11 +56,23 @@ def run(args: Namespace) -> str:
 
     workspace = Workspace.find(args.root)
     spec = asked(args, workspace)
-    folder = execute(workspace, spec, execution_of(args), Drawing(training_curves, reconstruction_montage))
+    folder = execute(
+        workspace, spec, execution_of(args), Drawing(training_curves, reconstruction_montage)
+    )
     first, fold = args.dataset.split(",")[0], () if spec.fold == HOLDOUT else (spec.fold,)
     net = ("--net", args.net) if args.net else ()
     seed = ("--seed", args.seed) if args.seed else ()
-    words = ("sulcnet_train", first, args.configuration, *fold, "--pretrain", args.method, *net, *seed, *plans_flag(args))
+    words = (
+        "sulcnet_train",
+        first,
+        args.configuration,
+        *fold,
+        "--pretrain",
+        args.method,
+        *net,
+        *seed,
+        *plans_flag(args),
+    )
     return f"Weights: {folder / EXPORT}\nPictures: {folder / PICTURES}\nNext: {next_command(args, *words)}"
 
 
@@ -59,8 +83,13 @@ def asked(args: Namespace, workspace: Workspace) -> RunSpec:
 
 def _described(methods: list[str]) -> list[str]:
     """List methods with their first line, and their options; what all have in common comes last."""
-    tables = {method: options.table(plugins.find("pretraining", method, "METHOD")) for method in methods}
-    common = [row for row in tables[methods[0]] if all(row in table for table in tables.values())]
+    tables = {
+        method: options.table(plugins.find("pretraining", method, "METHOD"))
+        for method in methods
+    }
+    common = [
+        row for row in tables[methods[0]] if all(row in table for table in tables.values())
+    ]
     lines = []
     for method in methods:
         lines += [f"{method}: {plugins.summary('pretraining', method)}"]

@@ -24,30 +24,61 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("dataset", help="dataset: 1, 001 or Dataset001_PCS")
     parser.add_argument("configuration", help="a planned configuration: 3d or 2d")
     add_fold(parser)
-    parser.add_argument("--net", metavar="NET", help="a planned network (default: the only one planned)")
-    parser.add_argument("--pretrain", default=None, metavar="NAME|FILE",
-                        help=f"start from: none, {', '.join(plugins.names('pretraining', 'METHOD'))}, or a file of weights (default: none)")
-    parser.add_argument("--tune", default=None, choices=plugins.names("tuning", "TUNING"), metavar="NAME",
-                        help=f"what learns: {', '.join(plugins.names('tuning', 'TUNING'))} "
-                             "(default: full after pre-training, else scratch)")
-    parser.add_argument("--top-fraction", dest="set", action="append", default=[], metavar="F", type="top_fraction={}".format,
-                        help="largest share of the parameters that --tune top trains; as --set top_fraction=F (default: 0.1)")
-    parser.add_argument("--no-auto-pretrain", action="store_true", help="fail where --pretrain names a method that was not run, instead of running it first")
+    parser.add_argument(
+        "--net", metavar="NET", help="a planned network (default: the only one planned)"
+    )
+    parser.add_argument(
+        "--pretrain",
+        default=None,
+        metavar="NAME|FILE",
+        help=f"start from: none, {', '.join(plugins.names('pretraining', 'METHOD'))}, or a file of weights (default: none)",
+    )
+    parser.add_argument(
+        "--tune",
+        default=None,
+        choices=plugins.names("tuning", "TUNING"),
+        metavar="NAME",
+        help=f"what learns: {', '.join(plugins.names('tuning', 'TUNING'))} "
+        "(default: full after pre-training, else scratch)",
+    )
+    parser.add_argument(
+        "--top-fraction",
+        dest="set",
+        action="append",
+        default=[],
+        metavar="F",
+        type="top_fraction={}".format,
+        help="largest share of the parameters that --tune top trains; as --set top_fraction=F (default: 0.1)",
+    )
+    parser.add_argument(
+        "--no-auto-pretrain",
+        action="store_true",
+        help="fail where --pretrain names a method that was not run, instead of running it first",
+    )
     add_run_flags(parser, "score")
     list_options(parser, tuning_options())
 
 
 def tuning_options() -> list[options.Row]:
     """List what --set changes: options of every run, of single strategies with their names, of the tasks."""
-    tables = {name: options.table(plugins.find("tuning", name, "TUNING")) for name in plugins.names("tuning", "TUNING")}
+    tables = {
+        name: options.table(plugins.find("tuning", name, "TUNING"))
+        for name in plugins.names("tuning", "TUNING")
+    }
     users: dict[options.Row, list[str]] = {}
     for name, table in tables.items():
         for row in table:
             users.setdefault(row, []).append(name)
     common = [row for row, names in users.items() if len(names) == len(tables)]
-    special = [row._replace(meaning=f"{row.meaning} ({', '.join(names)})")
-               for row, names in users.items() if row not in common]
-    tasks = [options.table(plugins.find("tasks", name, "TASK")) for name in plugins.names("tasks", "TASK")]
+    special = [
+        row._replace(meaning=f"{row.meaning} ({', '.join(names)})")
+        for row, names in users.items()
+        if row not in common
+    ]
+    tasks = [
+        options.table(plugins.find("tasks", name, "TASK"))
+        for name in plugins.names("tasks", "TASK")
+    ]
     return [*common, *special, *chain(*tasks)]
 
 
@@ -64,9 +95,18 @@ def run(args: Namespace) -> str:
     workspace = Workspace.find(args.root)
     folders = workspace.dataset(args.dataset, args.plans_name)
     drawing = Drawing(training_curves, reconstruction_montage)
-    run_folder = execute(workspace, asked(args, workspace), execution_of(args, auto_pretrain=not args.no_auto_pretrain), drawing)
+    run_folder = execute(
+        workspace,
+        asked(args, workspace),
+        execution_of(args, auto_pretrain=not args.no_auto_pretrain),
+        drawing,
+    )
     summary = score_run(folders, run_folder, args.device, args.precision)
-    scores = format_summary(summary) if summary else "No validation or test case has a reference: nothing was scored."
+    scores = (
+        format_summary(summary)
+        if summary
+        else "No validation or test case has a reference: nothing was scored."
+    )
     return (
         f"{scores}\n\nRun: {run_folder.path}\n"
         f"Next: {next_command(args, 'sulcnet_predict', '-m', run_folder.path, '-i', 'IMAGES', '-o', 'OUT')}"
@@ -75,7 +115,15 @@ def run(args: Namespace) -> str:
 
 def asked(args: Namespace, workspace: Workspace) -> RunSpec:
     """Read the flags."""
-    return spec_of(args, workspace, TRAIN, pretrain=args.pretrain or RANDOM, tune=args.tune or "")
+    return spec_of(
+        args, workspace, TRAIN, pretrain=args.pretrain or RANDOM, tune=args.tune or ""
+    )
 
 
-COMMAND = Command(HELP, arguments, run, EXAMPLES, again="Run the same command with --c (without, if it had not begun to train).")
+COMMAND = Command(
+    HELP,
+    arguments,
+    run,
+    EXAMPLES,
+    again="Run the same command with --c (without, if it had not begun to train).",
+)

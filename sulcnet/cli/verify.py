@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from sulcnet.cli._command import Command, Parser, add_dataset, add_json, add_quiet, add_root, add_workers, root_flag
+from sulcnet.cli._command import (
+    Command,
+    Parser,
+    add_dataset,
+    add_json,
+    add_quiet,
+    add_root,
+    add_workers,
+    root_flag,
+)
 
 HELP = """Check a raw dataset: files, headers, labels, tables and splits. All problems are shown at once, worst first,
 and kept in integrity.json. Exit code 4 if there are errors, 0 if there are warnings only."""
@@ -38,7 +47,10 @@ def run(args: Namespace) -> str:
         print(format_report(report, root_flag(args)))
     kept = f"The same as JSON: {folders.preprocessed / INTEGRITY}"
     if report.errors:
-        raise DataError(f"{folders.name} cannot be used as it is: {counted(len(report.errors), 'error')}, listed above.", kept)
+        raise DataError(
+            f"{folders.name} cannot be used as it is: {counted(len(report.errors), 'error')}, listed above.",
+            kept,
+        )
     return kept
 
 

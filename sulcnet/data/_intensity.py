@@ -76,9 +76,13 @@ def bias(values: np.ndarray, coefficients: tuple[float, ...]) -> None:
 
 def bias_field(coefficients: tuple[float, ...], shape: tuple[int, ...]) -> np.ndarray:
     """Evaluate exp(polynomial) on the patch; coefficients are the flat (degree + 1,) * ndim Legendre products."""
-    products = np.reshape(np.asarray(coefficients, dtype=np.float32), (BIAS_DEGREE + 1,) * len(shape))
+    products = np.reshape(
+        np.asarray(coefficients, dtype=np.float32), (BIAS_DEGREE + 1,) * len(shape)
+    )
     field = along_axes(products, [legendre(size, BIAS_DEGREE) for size in shape])
     return np.exp(field, out=field)
 
 
-CHANGES = {f.__name__: f for f in (bias, noise, blur, brightness, contrast, low_resolution, gamma)}
+CHANGES = {
+    f.__name__: f for f in (bias, noise, blur, brightness, contrast, low_resolution, gamma)
+}

@@ -25,14 +25,17 @@ from batchgenerators.transforms.color_transforms import (
     ContrastAugmentationTransform,
     GammaTransform,
 )
-from batchgenerators.transforms.noise_transforms import GaussianBlurTransform, GaussianNoiseTransform
+from batchgenerators.transforms.noise_transforms import (
+    GaussianBlurTransform,
+    GaussianNoiseTransform,
+)
 from batchgenerators.transforms.resample_transforms import SimulateLowResolutionTransform
 from batchgenerators.transforms.spatial_transforms import MirrorTransform, SpatialTransform
 
-FLATTEST = 3.0              # a patch that is longer than this many times its shortest axis is moved within slices only
-LONGEST = 1.5               # a slice that is longer than this is turned a little, others all the way round
+FLATTEST = 3.0  # a patch that is longer than this many times its shortest axis is moved within slices only
+LONGEST = 1.5  # a slice that is longer than this is turned a little, others all the way round
 DEGREES = {"volume": 30, "slice": 180, "long slice": 15}
-SMALLEST_SEEN = 0.85        # the crop holds what a patch shows at this magnification; beyond is 0
+SMALLEST_SEEN = 0.85  # the crop holds what a patch shows at this magnification; beyond is 0
 
 
 class NnunetAugmenter:
@@ -45,7 +48,12 @@ class NnunetAugmenter:
         mirror_axes: axes that are reversed in half of the samples.
     """
 
-    def __init__(self, patch_size: Sequence[int], label_like: Sequence[bool], mirror_axes: Sequence[int] = ()):
+    def __init__(
+        self,
+        patch_size: Sequence[int],
+        label_like: Sequence[bool],
+        mirror_axes: Sequence[int] = (),
+    ):
         self.patch_size = tuple(int(size) for size in patch_size)
         self.label_like = np.array(label_like, dtype=bool)
         self.flat = _flat_axis(self.patch_size)
@@ -72,7 +80,10 @@ class NnunetAugmenter:
         return tuple(margin.astype(int).tolist())
 
     def apply(
-        self, image: np.ndarray, label: np.ndarray | None, draw: int,
+        self,
+        image: np.ndarray,
+        label: np.ndarray | None,
+        draw: int,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Carry out a draw; the arguments are left as they are.
 
@@ -120,9 +131,17 @@ class NnunetAugmenter:
     def _space(self) -> SpatialTransform:
         angles = dict.fromkeys(("angle_x", "angle_y", "angle_z"), (-self.angle, self.angle))
         return SpatialTransform(
-            [self.patch_size[axis] for axis in self.moved], random_crop=False, do_elastic_deform=False,
-            p_rot_per_sample=0.2, p_scale_per_sample=0.2, scale=(0.7, 1.4),
-            order_data=3, border_mode_data="constant", order_seg=1, border_mode_seg="constant", **angles,
+            [self.patch_size[axis] for axis in self.moved],
+            random_crop=False,
+            do_elastic_deform=False,
+            p_rot_per_sample=0.2,
+            p_scale_per_sample=0.2,
+            scale=(0.7, 1.4),
+            order_data=3,
+            border_mode_data="constant",
+            order_seg=1,
+            border_mode_seg="constant",
+            **angles,
         )
 
 
@@ -130,15 +149,30 @@ def _intensity(flat: int | None) -> list:
     kept = None if flat is None else (flat,)
     return [
         GaussianNoiseTransform((0, 0.1), p_per_sample=0.1),
-        GaussianBlurTransform((0.5, 1.0), different_sigma_per_channel=True, p_per_channel=0.5, p_per_sample=0.2),
+        GaussianBlurTransform(
+            (0.5, 1.0), different_sigma_per_channel=True, p_per_channel=0.5, p_per_sample=0.2
+        ),
         BrightnessMultiplicativeTransform((0.75, 1.25), p_per_sample=0.15),
         ContrastAugmentationTransform((0.75, 1.25), p_per_sample=0.15),
         SimulateLowResolutionTransform(
-            (0.5, 1), per_channel=True, p_per_channel=0.5, p_per_sample=0.25,
-            order_downsample=0, order_upsample=3, ignore_axes=kept,
+            (0.5, 1),
+            per_channel=True,
+            p_per_channel=0.5,
+            p_per_sample=0.25,
+            order_downsample=0,
+            order_upsample=3,
+            ignore_axes=kept,
         ),
-        GammaTransform((0.7, 1.5), invert_image=True, per_channel=True, retain_stats=True, p_per_sample=0.1),
-        GammaTransform((0.7, 1.5), invert_image=False, per_channel=True, retain_stats=True, p_per_sample=0.3),
+        GammaTransform(
+            (0.7, 1.5), invert_image=True, per_channel=True, retain_stats=True, p_per_sample=0.1
+        ),
+        GammaTransform(
+            (0.7, 1.5),
+            invert_image=False,
+            per_channel=True,
+            retain_stats=True,
+            p_per_sample=0.3,
+        ),
     ]
 
 

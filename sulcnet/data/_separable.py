@@ -47,7 +47,7 @@ def gaussian(size: int, sigma: float) -> np.ndarray:
 def coarse(size: int, zoom: float) -> np.ndarray:
     """Give the (size, size) matrix that keeps `zoom` of the voxels (nearest) and draws lines between them.
 
-        voxels   0 1 2 3 4 5 6 7     zoom 0.5 keeps  1   3   5   7
+    voxels   0 1 2 3 4 5 6 7     zoom 0.5 keeps  1   3   5   7
     """
     kept = max(1, round(size * zoom))
     centres = (np.arange(size) + 0.5) * kept / size - 0.5

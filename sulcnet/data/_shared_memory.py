@@ -11,7 +11,7 @@ from typing import NamedTuple
 from sulcnet.processes import SERVED
 from sulcnet.records.workspace import SHARED_MEMORY
 
-PREFETCHED = 4                          # batches that each worker may have ready, where there is room
+PREFETCHED = 4  # batches that each worker may have ready, where there is room
 PAGE = 4096
 ADVICE = "In Docker add --shm-size 8g or --ipc=host"
 
@@ -54,4 +54,4 @@ def advice(asked: int, share: Share, batch: int, free: int) -> str:
     done = "no worker draws"
     if share.workers:
         done = f"{share.workers} of {asked} workers draw, {share.prefetched} ahead"
-    return (f"{SHARED_MEMORY} has {free / 1e6:.3g} MB free, a batch takes {batch / 1e6:.3g} MB: {done}. {ADVICE}.")
+    return f"{SHARED_MEMORY} has {free / 1e6:.3g} MB free, a batch takes {batch / 1e6:.3g} MB: {done}. {ADVICE}."

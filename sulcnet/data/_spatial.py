@@ -25,10 +25,16 @@ FLATTEST = 3.0  # planes whose two spacings differ by more are not rotated in: a
 def rotation_planes(spacing: Sequence[float]) -> list[tuple[int, int]]:
     """List the pairs of axes to rotate in: all of them, or only the fine ones of an anisotropic grid."""
     pairs = combinations(range(len(spacing)), 2)
-    return [(i, j) for i, j in pairs if max(spacing[i], spacing[j]) <= FLATTEST * min(spacing[i], spacing[j])]
+    return [
+        (i, j)
+        for i, j in pairs
+        if max(spacing[i], spacing[j]) <= FLATTEST * min(spacing[i], spacing[j])
+    ]
 
 
-def matrix_of(angles: Sequence[float], scale: float, mirror: Sequence[bool], spacing: Sequence[float]) -> np.ndarray:
+def matrix_of(
+    angles: Sequence[float], scale: float, mirror: Sequence[bool], spacing: Sequence[float]
+) -> np.ndarray:
     """Build the (ndim, ndim) matrix from patch offsets to source offsets, both in voxels.
 
     Args:
@@ -44,7 +50,13 @@ def matrix_of(angles: Sequence[float], scale: float, mirror: Sequence[bool], spa
         plane[i, i] = plane[j, j] = np.cos(angle)
         plane[i, j], plane[j, i] = np.sin(angle), -np.sin(angle)
         turn = turn @ plane
-    return np.linalg.inv(millimetres) @ turn @ millimetres @ np.diag(np.where(mirror, -1.0, 1.0)) / scale
+    return (
+        np.linalg.inv(millimetres)
+        @ turn
+        @ millimetres
+        @ np.diag(np.where(mirror, -1.0, 1.0))
+        / scale
+    )
 
 
 def reach(matrix: np.ndarray, patch: Sequence[int]) -> np.ndarray:
@@ -60,7 +72,9 @@ def elastic_bound(deviation: float, spacing: float) -> float:
     return min(3 * deviation, 0.4 * spacing)
 
 
-def elastic_field(patch: Sequence[int], deviation: float, spacing: float, seed: int) -> np.ndarray:
+def elastic_field(
+    patch: Sequence[int], deviation: float, spacing: float, seed: int
+) -> np.ndarray:
     """Give smooth displacements (ndim, X, Y, Z) in voxels from Gaussian ones at control points every `spacing` voxels."""
     bases = [cubic_spline(size, spacing) for size in patch]
     shape = (len(patch), *(basis.shape[1] for basis in bases))
@@ -69,15 +83,22 @@ def elastic_field(patch: Sequence[int], deviation: float, spacing: float, seed: 
     return np.stack([along_axes(axis, bases) for axis in control])
 
 
-def reading_grid(matrix: np.ndarray, patch: Sequence[int], source: Sequence[int], field: np.ndarray | None) -> torch.Tensor:
+def reading_grid(
+    matrix: np.ndarray, patch: Sequence[int], source: Sequence[int], field: np.ndarray | None
+) -> torch.Tensor:
     """Give (X, Y, Z, ndim) positions in torch's convention: -1 and 1 are the centres of the source's outer voxels."""
     ndim = len(patch)
     grid = np.empty((*patch, ndim), dtype=np.float32)
-    offsets = np.ix_(*[np.arange(size, dtype=np.float32) - np.float32((size - 1) / 2) for size in patch])
+    offsets = np.ix_(
+        *[np.arange(size, dtype=np.float32) - np.float32((size - 1) / 2) for size in patch]
+    )
     for axis in range(ndim):
         unit = 2 / max(source[axis] - 1, 1)
         # Small terms are added first: only the last sum is as large as the patch.
-        position = sum(offsets[other] * np.float32(matrix[axis, other] * unit) for other in reversed(range(ndim)))
+        position = sum(
+            offsets[other] * np.float32(matrix[axis, other] * unit)
+            for other in reversed(range(ndim))
+        )
         grid[..., ndim - 1 - axis] = position  # torch counts axes from the last
         if field is not None:
             grid[..., ndim - 1 - axis] += field[axis] * np.float32(unit)
@@ -87,7 +108,9 @@ def reading_grid(matrix: np.ndarray, patch: Sequence[int], source: Sequence[int]
 def sample(channels: np.ndarray, grid: torch.Tensor, mode: str) -> np.ndarray:
     """Read (C, X, Y, Z) channels at the grid, `bilinear` or `nearest`; outside, the outermost voxel is repeated."""
     volume = torch.from_numpy(np.ascontiguousarray(channels, dtype=np.float32))[None]
-    return F.grid_sample(volume, grid[None], mode=mode, padding_mode="border", align_corners=True)[0].numpy()
+    return F.grid_sample(
+        volume, grid[None], mode=mode, padding_mode="border", align_corners=True
+    )[0].numpy()
 
 
 def wrap(array: np.ndarray, value: float) -> np.ndarray:
@@ -120,7 +143,9 @@ def resample(
     shares = [(label == value)[None] for value in classes[1:]]
     result = np.empty((len(image), *grid.shape[:-1]), dtype=np.float32)
     if len(smooth) or shares:
-        read = sample(np.concatenate([image[smooth], *shares], dtype=np.float32), grid, "bilinear")
+        read = sample(
+            np.concatenate([image[smooth], *shares], dtype=np.float32), grid, "bilinear"
+        )
         result[smooth] = read[: len(smooth)]
     if len(stepped):
         result[stepped] = sample(image[stepped], grid, "nearest")
@@ -128,10 +153,17 @@ def resample(
         return result, None
     if not classes:
         return result, sample(label[None], grid, "nearest")[0].astype(label.dtype)
-    return result, _winner(classes, read[len(smooth) :] if shares else (), result.shape[1:], label.dtype)
+    return result, _winner(
+        classes, read[len(smooth) :] if shares else (), result.shape[1:], label.dtype
+    )
 
 
-def _winner(classes: Sequence[int], shares: Sequence[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def _winner(
+    classes: Sequence[int],
+    shares: Sequence[np.ndarray],
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+) -> np.ndarray:
     """Pick the class of the largest share; the first class owns what the others leave of 1."""
     winner = np.full(shape, classes[0], dtype=dtype)
     best = 1 - sum(shares)

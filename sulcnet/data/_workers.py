@@ -23,7 +23,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from sulcnet.data._shared_memory import ADVICE, PAGE, PREFETCHED, Share, advice, fitting, free_bytes
+from sulcnet.data._shared_memory import (
+    ADVICE,
+    PAGE,
+    PREFETCHED,
+    Share,
+    advice,
+    fitting,
+    free_bytes,
+)
 from sulcnet.errors import EnvironmentFault, SulcnetError
 from sulcnet.parallel import WorkerLost, attempt, unpacked
 from sulcnet.processes import (
@@ -43,14 +51,16 @@ from sulcnet.records.workspace import SHARED_MEMORY
 
 log = logging.getLogger(__name__)
 
-POLL = 1.0                              # seconds between two looks at the workers while a batch is waited for
-PATIENCE = 300.0                        # seconds after which a batch will not come any more
-GRACE = 3.0                             # seconds to finish what is drawn when nobody wants it
+POLL = 1.0  # seconds between two looks at the workers while a batch is waited for
+PATIENCE = 300.0  # seconds after which a batch will not come any more
+GRACE = 3.0  # seconds to finish what is drawn when nobody wants it
 
 Draw = Callable[[int], tuple[Tensor, ...]]
 
 
-def drawn(draw: Draw, first: int, workers: int, pin: bool, held: int) -> Generator[Any, None, None]:
+def drawn(
+    draw: Draw, first: int, workers: int, pin: bool, held: int
+) -> Generator[Any, None, None]:
     """Yield the batches of steps `first`, `first + 1`, ... without end; closing this ends the workers.
 
     Args:
@@ -155,14 +165,24 @@ class _Crew:
 
     def __init__(self, steps: _Steps, first: int, share: Share, pin: bool):
         loader = DataLoader(
-            steps, batch_size=None, sampler=_From(first), num_workers=share.workers, pin_memory=pin,
-            prefetch_factor=share.prefetched, worker_init_fn=partial(_start, surroundings()), timeout=POLL,
-            multiprocessing_context=CONTEXT, generator=torch.Generator(), persistent_workers=False,
+            steps,
+            batch_size=None,
+            sampler=_From(first),
+            num_workers=share.workers,
+            pin_memory=pin,
+            prefetch_factor=share.prefetched,
+            worker_init_fn=partial(_start, surroundings()),
+            timeout=POLL,
+            multiprocessing_context=CONTEXT,
+            generator=torch.Generator(),
+            persistent_workers=False,
         )
         others = multiprocessing.active_children()
         with starting(steps):
             self.batches = iter(loader)
-        self.processes = [each for each in multiprocessing.active_children() if each not in others]
+        self.processes = [
+            each for each in multiprocessing.active_children() if each not in others
+        ]
         self.memory = dict.fromkeys((process.pid for process in self.processes), 0)
         self.over = False
         # Python waits at exit for workers that ignore its signal, and can start no timer there.
@@ -206,7 +226,9 @@ class _Crew:
             raise _lost(ended[0].exitcode, self.memory[ended[0].pid]) from problem
         if late:
             hint = "See whether the disk of the prepared cases answers, or use fewer workers (-np)."
-            raise EnvironmentFault(f"No batch came for {PATIENCE:g} s, though its workers are there.", hint)
+            raise EnvironmentFault(
+                f"No batch came for {PATIENCE:g} s, though its workers are there.", hint
+            )
         if not cut:
             text = " ".join(str(problem).split()) or type(problem).__name__
             message = f"A batch could not be taken from its worker: {text}."
@@ -231,7 +253,9 @@ def _lost(exitcode: int | None, memory: int) -> SulcnetError:
         return WorkerLost(message, "Use fewer workers (-np) or a machine with more memory.")
     if exitcode == -getattr(signal, "SIGBUS", 0):
         return _too_small(message)
-    return EnvironmentFault(message, "Use fewer workers (-np 1), and report it if that ends too.")
+    return EnvironmentFault(
+        message, "Use fewer workers (-np 1), and report it if that ends too."
+    )
 
 
 def _too_small(problem: object) -> EnvironmentFault:

@@ -24,42 +24,79 @@ def _factor(default: tuple[float, float], meaning: str, at_most: float | None = 
 class AugmentOptions(Options):
     """How often and how strongly patches are changed; pairs are (least, most)."""
 
-    augmentation: str = option("sulcnet", "whose augmentation: sulcnet's, or nnunet's default, of which only mirror_axes can be set",
-                               among=("sulcnet", "nnunet"))
+    augmentation: str = option(
+        "sulcnet",
+        "whose augmentation: sulcnet's, or nnunet's default, of which only mirror_axes can be set",
+        among=("sulcnet", "nnunet"),
+    )
     rotation_probability: float = _share(0.5, "share of samples that are rotated")
-    rotation: float = option(30.0, "largest rotation in each plane [degrees]", at_least=0, at_most=180)
+    rotation: float = option(
+        30.0, "largest rotation in each plane [degrees]", at_least=0, at_most=180
+    )
     scale_probability: float = _share(0.5, "share of samples that are scaled")
-    scale: tuple[float, float] = _factor((0.7, 1.4), "magnification; above 1 what is seen becomes larger")
+    scale: tuple[float, float] = _factor(
+        (0.7, 1.4), "magnification; above 1 what is seen becomes larger"
+    )
     elastic_probability: float = _share(0.3, "share of samples that are deformed")
-    elastic: tuple[float, float] = _strength((1.0, 3.0), "standard deviation of the control points' shifts [voxels]")
-    elastic_spacing: float = option(16.0, "distance between control points [voxels]", at_least=2)
-    mirror_axes: tuple[int, ...] = option((), "axes that are reversed in half of the samples; left and right change places",
-                                          at_least=0)
-    bias_probability: float = _share(0.15, "share of channels that get a smooth multiplicative field")
-    bias: tuple[float, float] = _strength((0.0, 0.15), "standard deviation of the field's log coefficients")
+    elastic: tuple[float, float] = _strength(
+        (1.0, 3.0), "standard deviation of the control points' shifts [voxels]"
+    )
+    elastic_spacing: float = option(
+        16.0, "distance between control points [voxels]", at_least=2
+    )
+    mirror_axes: tuple[int, ...] = option(
+        (),
+        "axes that are reversed in half of the samples; left and right change places",
+        at_least=0,
+    )
+    bias_probability: float = _share(
+        0.15, "share of channels that get a smooth multiplicative field"
+    )
+    bias: tuple[float, float] = _strength(
+        (0.0, 0.15), "standard deviation of the field's log coefficients"
+    )
     noise_probability: float = _share(0.1, "share of channels that get Gaussian noise")
-    noise: tuple[float, float] = _strength((0.0, 0.1), "standard deviation of the noise, in image units")
+    noise: tuple[float, float] = _strength(
+        (0.0, 0.1), "standard deviation of the noise, in image units"
+    )
     blur_probability: float = _share(0.1, "share of channels that are blurred")
     blur: tuple[float, float] = _strength((0.5, 1.0), "sigma of the blur [voxels]")
     brightness_probability: float = _share(0.15, "share of channels that are multiplied")
     brightness: tuple[float, float] = _factor((0.75, 1.25), "factor of the brightness")
-    contrast_probability: float = _share(0.15, "share of channels that are stretched about their mean")
+    contrast_probability: float = _share(
+        0.15, "share of channels that are stretched about their mean"
+    )
     contrast: tuple[float, float] = _factor((0.75, 1.25), "factor of the contrast")
     resolution_probability: float = _share(0.125, "share of channels that lose resolution")
-    resolution: tuple[float, float] = _factor((0.5, 1.0), "share of the voxels kept per axis", at_most=1)
-    inverted_gamma_probability: float = _share(0.1, "share of channels whose negative is bent by gamma")
+    resolution: tuple[float, float] = _factor(
+        (0.5, 1.0), "share of the voxels kept per axis", at_most=1
+    )
+    inverted_gamma_probability: float = _share(
+        0.1, "share of channels whose negative is bent by gamma"
+    )
     gamma_probability: float = _share(0.3, "share of channels that are bent by gamma")
     gamma: tuple[float, float] = _factor((0.7, 1.5), "exponent of gamma")
-    noise_on_label_like: bool = option(False, "whether label-like channels get noise; nothing else is ever done to them")
+    noise_on_label_like: bool = option(
+        False, "whether label-like channels get noise; nothing else is ever done to them"
+    )
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if self.augmentation == "nnunet":
-            own = [field for field in fields(AugmentOptions) if field.name not in ("augmentation", "mirror_axes")]
+            own = [
+                field
+                for field in fields(AugmentOptions)
+                if field.name not in ("augmentation", "mirror_axes")
+            ]
             for field in own:
                 if getattr(self, field.name) != field.default:
-                    yield field.name, "augmentation=nnunet has its own numbers, which cannot be set"
+                    yield (
+                        field.name,
+                        "augmentation=nnunet has its own numbers, which cannot be set",
+                    )
 
     @classmethod
     def off(cls) -> AugmentOptions:
         """Give options under which every sample is the plain centre crop."""
-        return cls(**{field.name: 0.0 for field in fields(cls) if field.name.endswith("probability")})
+        return cls(
+            **{field.name: 0.0 for field in fields(cls) if field.name.endswith("probability")}
+        )

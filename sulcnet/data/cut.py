@@ -1,8 +1,8 @@
 """Boxes cut out of prepared volumes; a slice, which is what a 2-D network sees, is a box one voxel thick.
 
-    size = thick(patch_size, plan.axes, 1)              # (32, 48) along axes (0, 2) -> (32, 1, 48)
-    image, label = CaseReader().read(folder, case, low, low + size)
-    image = flat(image, plan.axes)                      # (C, 32, 1, 48) -> (C, 32, 48); in 3-D nothing changes
+size = thick(patch_size, plan.axes, 1)              # (32, 48) along axes (0, 2) -> (32, 1, 48)
+image, label = CaseReader().read(folder, case, low, low + size)
+image = flat(image, plan.axes)                      # (C, 32, 1, 48) -> (C, 32, 48); in 3-D nothing changes
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from sulcnet.io.store import open_array
 from sulcnet.records.prepared import PreparedCase
 
-NDIM = 3                                # of a volume, whatever a network sees of it
+NDIM = 3  # of a volume, whatever a network sees of it
 
 
 def thick(values: Sequence[float], axes: Sequence[int], across: float) -> np.ndarray:

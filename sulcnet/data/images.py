@@ -32,7 +32,7 @@ from sulcnet.records.plan import NetworkPlan, Plan
 from sulcnet.records.prepared import PreparedCase
 
 SPATIAL = ("rotation_probability", "scale_probability", "elastic_probability")
-RIM = 2                                 # voxels around a label-like structure that count as foreground
+RIM = 2  # voxels around a label-like structure that count as foreground
 
 
 class ImageSample(NamedTuple):
@@ -62,17 +62,28 @@ class ImageSource:
     """
 
     def __init__(
-        self, cases: Sequence[tuple[Path, PreparedCase]], plan: Plan, network_plan: NetworkPlan, seed: int,
-        augment: AugmentOptions | None, corruption: AugmentOptions | None, views: int = 1, overlap: float = 0.5,
+        self,
+        cases: Sequence[tuple[Path, PreparedCase]],
+        plan: Plan,
+        network_plan: NetworkPlan,
+        seed: int,
+        augment: AugmentOptions | None,
+        corruption: AugmentOptions | None,
+        views: int = 1,
+        overlap: float = 0.5,
     ):
         if not cases:
-            raise DataError("There are no cases to draw from.", "Prepare some: sulcnet_plan_and_preprocess.")
+            raise DataError(
+                "There are no cases to draw from.", "Prepare some: sulcnet_plan_and_preprocess."
+            )
         self.cases, self.seed, self.views, self.overlap = list(cases), seed, views, overlap
         self.axes, self.label_like, self.ignored = plan.axes, plan.label_like, plan.ignored
         self.patch = thick(network_plan.patch_size, plan.axes, 1)
         seen = network_plan.patch_size, plan.label_like, plan.network_spacing
         self.spatial_augmenter = Augmenter(spatial(augment), *seen)
-        self.intensity_augmenter = None if corruption is None else Augmenter(intensity(corruption), *seen)
+        self.intensity_augmenter = (
+            None if corruption is None else Augmenter(intensity(corruption), *seen)
+        )
         self.reader = CaseReader()
 
     def case_of(self, step: int, slot: int, batch: int) -> PreparedCase:
@@ -82,7 +93,9 @@ class ImageSource:
     def sample(self, step: int, slot: int, batch: int) -> ImageSample:
         """Draw the sample of one slot of one step's batch."""
         position = step * batch + slot
-        return self.views_of(self._index(position), np.random.default_rng((self.seed, 6, position)))
+        return self.views_of(
+            self._index(position), np.random.default_rng((self.seed, 6, position))
+        )
 
     def fixed(self, index: int) -> ImageSample:
         """Give the same views of one case at every call: what validation watches."""
@@ -103,21 +116,51 @@ class ImageSource:
         first = corner(centre, self.patch, shape)
         most = np.floor((1 - self.overlap) * self.patch)
         shifts = [rng.uniform(-most, most) for _ in range(self.views - 1)]
-        return [first, *(corner(first + self.patch / 2 + np.trunc(shift), self.patch, shape) for shift in shifts)]
+        return [
+            first,
+            *(
+                corner(first + self.patch / 2 + np.trunc(shift), self.patch, shape)
+                for shift in shifts
+            ),
+        ]
 
-    def _view(self, index: int, low: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    def _view(
+        self, index: int, low: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, ...]:
         folder, case = self.cases[index]
         draw = self.spatial_augmenter.draw(rng)
         extra = thick(self.spatial_augmenter.margin(draw), self.axes, 0) // 2
         image, code = self._read(folder, case, low - extra, low + self.patch + extra)
-        image, code = self.spatial_augmenter.apply(flat(image, self.axes), flat(code, self.axes), draw)
-        corrupted = image if self.intensity_augmenter is None else self.intensity_augmenter.apply(image, None, self.intensity_augmenter.draw(rng))[0]
-        place = np.stack((low, low + self.patch - 1), axis=1).astype(np.float32)[list(self.axes)]
-        label = np.where(code > 0, code - 1, UNKNOWN) if case.has_label else np.full(code.shape, UNKNOWN)
+        image, code = self.spatial_augmenter.apply(
+            flat(image, self.axes), flat(code, self.axes), draw
+        )
+        corrupted = (
+            image
+            if self.intensity_augmenter is None
+            else self.intensity_augmenter.apply(
+                image, None, self.intensity_augmenter.draw(rng)
+            )[0]
+        )
+        place = np.stack((low, low + self.patch - 1), axis=1).astype(np.float32)[
+            list(self.axes)
+        ]
+        label = (
+            np.where(code > 0, code - 1, UNKNOWN)
+            if case.has_label
+            else np.full(code.shape, UNKNOWN)
+        )
         if self.ignored is not None:
             label[label == self.ignored] = UNKNOWN
         range_ = np.array(case.ranges, dtype=np.float32)
-        return image, corrupted, self._inside(image, code), range_, place, np.int64(index), label.astype(np.int8)
+        return (
+            image,
+            corrupted,
+            self._inside(image, code),
+            range_,
+            place,
+            np.int64(index),
+            label.astype(np.int8),
+        )
 
     def _inside(self, image: np.ndarray, code: np.ndarray) -> np.ndarray:
         """Mark foreground (1, X, Y, Z): in the volume, and in any channel not background.
@@ -128,14 +171,23 @@ class ImageSource:
         found = np.zeros(code.shape, dtype=bool)
         for channel, label_like in zip(image, self.label_like):
             here = channel != 0
-            found |= binary_dilation(here, iterations=RIM) if label_like and here.any() else here
+            found |= (
+                binary_dilation(here, iterations=RIM) if label_like and here.any() else here
+            )
         return ((code > 0) & found)[None].astype(np.float32)
 
-    def _read(self, folder: Path, case: PreparedCase, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _read(
+        self, folder: Path, case: PreparedCase, low: np.ndarray, high: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Cut a box: image (C, ...), and a code (...) that is 0 outside of the volume and label + 1 inside."""
         image, label = self.reader.read(folder, case, low, high)
         code = np.zeros(image.shape[1:], np.int8)
-        code[tuple(slice(max(0, -a), max(0, min(b, size) - a)) for a, b, size in zip(low, high, case.shape))] = 1
+        code[
+            tuple(
+                slice(max(0, -a), max(0, min(b, size) - a))
+                for a, b, size in zip(low, high, case.shape)
+            )
+        ] = 1
         return image, code if label is None else code + label.astype(np.int8)
 
 
@@ -152,4 +204,6 @@ def intensity(options: AugmentOptions) -> AugmentOptions:
 
 
 def _probabilities() -> list[str]:
-    return [field.name for field in fields(AugmentOptions) if field.name.endswith("probability")]
+    return [
+        field.name for field in fields(AugmentOptions) if field.name.endswith("probability")
+    ]

@@ -22,7 +22,7 @@ from sulcnet.parallel import CaseFailed
 if TYPE_CHECKING:
     from sulcnet.networks._network import Features
 
-HELD = 2                                # batches that a loop keeps: the one it works on, the one that arrives
+HELD = 2  # batches that a loop keeps: the one it works on, the one that arrives
 
 
 class Batch(NamedTuple):
@@ -46,7 +46,12 @@ class Batch(NamedTuple):
 
 
 def batches(
-    source: PatchSource, batch: int, first: int, workers: int, pin: bool = False, held: int = HELD
+    source: PatchSource,
+    batch: int,
+    first: int,
+    workers: int,
+    pin: bool = False,
+    held: int = HELD,
 ) -> Generator[Batch, None, None]:
     """Yield the batches of steps `first`, `first + 1`, ... without end; closing the generator ends its workers.
 
@@ -89,7 +94,12 @@ class Images(NamedTuple):
 
 
 def image_batches(
-    source: ImageSource, batch: int, first: int, workers: int, pin: bool = False, held: int = HELD
+    source: ImageSource,
+    batch: int,
+    first: int,
+    workers: int,
+    pin: bool = False,
+    held: int = HELD,
 ) -> Generator[Images, None, None]:
     """Yield the batches of steps `first`, `first + 1`, ... without end; `batch` counts samples, not views."""
     return drawn(partial(_draw, source, batch, collate_images), first, workers, pin, held)

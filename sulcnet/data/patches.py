@@ -24,9 +24,9 @@ from sulcnet.records.plan import NetworkPlan, Plan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.tasks import IMAGE
 
-IN_REGION = 2 / 3                       # share of bag windows drawn where the structure occurs; the others anywhere
-AT_STRUCTURE = 1 / 2                    # share of other windows centred on a voxel of a structure of this case
-ON_SMALLEST = 1 / 2                     # of these, the share that takes the smallest structure
+IN_REGION = 2 / 3  # share of bag windows drawn where the structure occurs; the others anywhere
+AT_STRUCTURE = 1 / 2  # share of other windows centred on a voxel of a structure of this case
+ON_SMALLEST = 1 / 2  # of these, the share that takes the smallest structure
 
 
 class Sample(NamedTuple):
@@ -52,8 +52,16 @@ class PatchSource:
     """
 
     def __init__(
-        self, folder: Path, cases: Sequence[PreparedCase], plan: Plan, network: NetworkPlan, region: Region | None,
-        seed: int = 0, augment: AugmentOptions | None = None, balanced: bool = True, views: int = 0,
+        self,
+        folder: Path,
+        cases: Sequence[PreparedCase],
+        plan: Plan,
+        network: NetworkPlan,
+        region: Region | None,
+        seed: int = 0,
+        augment: AugmentOptions | None = None,
+        balanced: bool = True,
+        views: int = 0,
     ):
         self.folder = folder
         self.cases = list(cases)
@@ -63,13 +71,18 @@ class PatchSource:
         self.axes, self.bag, self.windows = plan.axes, network.bag, network.windows
         self.patch = thick(network.patch_size, plan.axes, 1)
         options = augment or AugmentOptions.off()
-        self.augmenter = build_augmenter(options, network.patch_size, plan.label_like, plan.network_spacing)
+        self.augmenter = build_augmenter(
+            options, network.patch_size, plan.label_like, plan.network_spacing
+        )
         self.tasks = plan.tasks
         self.of_images = any(task.per == IMAGE for task in plan.tasks.values())
         smallest = smallest_structure(cases, plan.structures)
         self.values = [key_of(values) for values in plan.structures.values()]
         self.smallest = None if smallest is None else key_of(plan.structures[smallest])
-        self.groups = _groups(self.cases, [name for name, task in plan.tasks.items() if task.balanced and balanced])
+        self.groups = _groups(
+            self.cases,
+            [name for name, task in plan.tasks.items() if task.balanced and balanced],
+        )
         self.reader = CaseReader()
 
     def sample(self, step: int, slot: int, batch: int) -> Sample:
@@ -77,7 +90,9 @@ class PatchSource:
         if self.views:
             return self.view(*self.which(step, slot, batch))
         position = step * batch + slot
-        return self.windows_of(self.case_of(step, slot, batch), np.random.default_rng((self.seed, 1, position)))
+        return self.windows_of(
+            self.case_of(step, slot, batch), np.random.default_rng((self.seed, 1, position))
+        )
 
     def case_of(self, step: int, slot: int, batch: int) -> PreparedCase:
         """Give the case that one slot of one step's batch takes."""
@@ -86,11 +101,15 @@ class PatchSource:
     def which(self, step: int, slot: int, batch: int) -> tuple[int, int]:
         """Give the case and the view, each by number, that one slot of one step's batch takes."""
         position = step * batch + slot
-        return self._case(position), int(np.random.default_rng((self.seed, 7, position)).integers(self.views))
+        return self._case(position), int(
+            np.random.default_rng((self.seed, 7, position)).integers(self.views)
+        )
 
     def view(self, index: int, view: int) -> Sample:
         """Draw one of a case's views."""
-        return self.windows_of(self.cases[index], np.random.default_rng((self.seed, 4, index, view)))
+        return self.windows_of(
+            self.cases[index], np.random.default_rng((self.seed, 4, index, view))
+        )
 
     def fixed(self, index: int) -> Sample:
         """Give the same windows of one case at every call: what validation watches."""
@@ -111,16 +130,26 @@ class PatchSource:
     def _case(self, position: int) -> int:
         """Walk through the groups in turn, and through each group in shuffled rounds."""
         number = position % len(self.groups)
-        return self.groups[number][in_rounds(len(self.groups[number]), position // len(self.groups), (self.seed, 3, number))]
+        return self.groups[number][
+            in_rounds(
+                len(self.groups[number]), position // len(self.groups), (self.seed, 3, number)
+            )
+        ]
 
-    def _window(self, case: PreparedCase, rng: np.random.Generator, number: int) -> tuple[np.ndarray, ...]:
+    def _window(
+        self, case: PreparedCase, rng: np.random.Generator, number: int
+    ) -> tuple[np.ndarray, ...]:
         centre = self._centre(case, rng, in_bag=number < self.bag)
         draw = self.augmenter.draw(rng)
         low = corner(centre, self.patch, case.shape)
         margin = thick(self.augmenter.margin(draw), self.axes, 0)
-        image, label = self.reader.read(self.folder, case, low - margin // 2, low - margin // 2 + self.patch + margin)
+        image, label = self.reader.read(
+            self.folder, case, low - margin // 2, low - margin // 2 + self.patch + margin
+        )
         label = np.zeros(image.shape[1:], np.int16) if label is None else label
-        image, label = self.augmenter.apply(flat(image, self.axes), flat(label, self.axes), draw)
+        image, label = self.augmenter.apply(
+            flat(image, self.axes), flat(label, self.axes), draw
+        )
         return image, label, window_place(low, self.patch, case.shape)[list(self.axes)]
 
     def _centre(self, case: PreparedCase, rng: np.random.Generator, in_bag: bool) -> np.ndarray:
@@ -165,6 +194,8 @@ def _groups(cases: Sequence[PreparedCase], balanced: Sequence[str]) -> list[list
     """Group case indices by their answers to these tasks, unknown ones last."""
     groups: dict[tuple, list[int]] = {}
     for index, case in enumerate(cases):
-        answers = tuple((name not in case.targets, case.targets.get(name, 0)) for name in balanced)
+        answers = tuple(
+            (name not in case.targets, case.targets.get(name, 0)) for name in balanced
+        )
         groups.setdefault(answers, []).append(index)
     return [groups[answers] for answers in sorted(groups)]

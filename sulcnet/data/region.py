@@ -37,7 +37,9 @@ class Region(Record):
 PLACES = 1024
 
 
-def learn_region(cases: Sequence[PreparedCase], structures: Mapping[str, tuple[int, ...]]) -> Region | None:
+def learn_region(
+    cases: Sequence[PreparedCase], structures: Mapping[str, tuple[int, ...]]
+) -> Region | None:
     """Collect the places of the smallest structure; None where no training case has one.
 
     The smallest by mean volume over the cases that have it: the one the class is about in every dataset of this kind,
@@ -47,13 +49,20 @@ def learn_region(cases: Sequence[PreparedCase], structures: Mapping[str, tuple[i
     if name is None:
         return None
     key = key_of(structures[name])
-    places = [np.array(case.centres[key]) / np.maximum(np.array(case.shape) - 1, 1) for case in cases if case.centres.get(key)]
+    places = [
+        np.array(case.centres[key]) / np.maximum(np.array(case.shape) - 1, 1)
+        for case in cases
+        if case.centres.get(key)
+    ]
     kept = thin(np.concatenate(places), PLACES)
     return Region(name, tuple(map(tuple, np.round(kept, 4).tolist())))
 
 
 def smallest_structure(cases: Sequence[PreparedCase], structures: Iterable[str]) -> str | None:
     """Name the structure with the smallest mean volume over the cases that have it."""
-    volumes = {name: [case.volumes[name] for case in cases if case.volumes.get(name, 0) > 0] for name in structures}
+    volumes = {
+        name: [case.volumes[name] for case in cases if case.volumes.get(name, 0) > 0]
+        for name in structures
+    }
     present = {name: float(np.mean(values)) for name, values in volumes.items() if values}
     return min(present, key=present.get) if present else None

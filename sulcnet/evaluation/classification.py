@@ -41,13 +41,17 @@ def score_classes(
         "n": int(known.sum()),
         "unknown": int((~known).sum()),
         **headline_scores(probabilities, truth, ordered),
-        "auroc_per_class": dict(zip(classes, auroc_per_class(probabilities, truth).tolist(), strict=True)),
+        "auroc_per_class": dict(
+            zip(classes, auroc_per_class(probabilities, truth).tolist(), strict=True)
+        ),
         "confusion": confusion.tolist(),
         "counts": dict(zip(classes, confusion.sum(axis=1).tolist(), strict=True)),
     }
 
 
-def headline_scores(probabilities: np.ndarray, truth: np.ndarray, ordered: bool = False) -> dict[str, float]:
+def headline_scores(
+    probabilities: np.ndarray, truth: np.ndarray, ordered: bool = False
+) -> dict[str, float]:
     """Return accuracy, balanced_accuracy, macro_f1, auroc and, for ordered classes, kappa; no unknown truth allowed."""
     confusion = confusion_matrix(truth, probabilities.argmax(axis=1), probabilities.shape[1])
     scores = {
@@ -61,7 +65,9 @@ def headline_scores(probabilities: np.ndarray, truth: np.ndarray, ordered: bool 
 
 def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
     """Count (K, K) cases per pair: rows are the true class, columns the predicted one."""
-    return np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
+    return np.bincount(truth * classes + predicted, minlength=classes**2).reshape(
+        classes, classes
+    )
 
 
 def balanced_accuracy(confusion: np.ndarray) -> float:
@@ -98,7 +104,10 @@ def auroc_per_class(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def _auroc(scores: np.ndarray, positive: np.ndarray) -> float:
     """Return the share of (positive, negative) pairs in the right order, a tie counting one half (Mann-Whitney)."""
     inside, outside = scores[positive], np.sort(scores[~positive])
-    below = np.searchsorted(outside, inside, "left").sum() + np.searchsorted(outside, inside, "right").sum()
+    below = (
+        np.searchsorted(outside, inside, "left").sum()
+        + np.searchsorted(outside, inside, "right").sum()
+    )
     return _ratio(below / 2, inside.size * outside.size)
 
 
@@ -121,8 +130,13 @@ def _checked(probabilities, truth, classes) -> tuple[np.ndarray, np.ndarray]:
             "The classes must be those of the model that predicted, in its order.",
         )
     if not np.isfinite(probabilities).all():
-        raise DataError("Class probabilities hold NaN or infinity", "Predict again: a diverged training does this.")
-    if truth.dtype.kind not in "iu" or (truth.size and not (truth.min() >= UNKNOWN and truth.max() < len(classes))):
+        raise DataError(
+            "Class probabilities hold NaN or infinity",
+            "Predict again: a diverged training does this.",
+        )
+    if truth.dtype.kind not in "iu" or (
+        truth.size and not (truth.min() >= UNKNOWN and truth.max() < len(classes))
+    ):
         raise DataError(
             f"True classes are {np.unique(truth).tolist()}, expected integers in 0..{len(classes) - 1}",
             f"The classes are {', '.join(classes)}; {UNKNOWN} stands for an unknown one.",

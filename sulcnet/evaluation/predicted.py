@@ -11,14 +11,18 @@ from sulcnet.records.dataset import UNKNOWN_WORDS
 
 Probabilities = dict[str, tuple[float, ...]]
 CASE_COLUMN = "case_id"
-PROBABILITY = "p_"                      # begins the name of a class's column, in every table
-PROBABILITY_BEFORE = "probability_"     # as tables of older versions have it
+PROBABILITY = "p_"  # begins the name of a class's column, in every table
+PROBABILITY_BEFORE = "probability_"  # as tables of older versions have it
 
 
 def prefix_of(columns: Iterable[str]) -> str:
     """Tell how the columns of probabilities begin."""
     names = list(columns)
-    begins = [prefix for prefix in (PROBABILITY, PROBABILITY_BEFORE) if any(name.startswith(prefix) for name in names)]
+    begins = [
+        prefix
+        for prefix in (PROBABILITY, PROBABILITY_BEFORE)
+        if any(name.startswith(prefix) for name in names)
+    ]
     return begins[0] if begins else PROBABILITY
 
 
@@ -32,13 +36,18 @@ def read_rows(path: Path) -> tuple[list[str], dict[str, tuple[int, dict[str, str
         reader = csv.DictReader(file, delimiter="\t")
         lines, columns = list(reader), list(reader.fieldnames or ())
     if columns[:1] != [CASE_COLUMN]:
-        raise DataError(f"{path}: the first column is '{columns[0] if columns else ''}', expected {CASE_COLUMN}.",
-                        f"Predict again with sulcnet_predict, or name the column {CASE_COLUMN}.")
+        raise DataError(
+            f"{path}: the first column is '{columns[0] if columns else ''}', expected {CASE_COLUMN}.",
+            f"Predict again with sulcnet_predict, or name the column {CASE_COLUMN}.",
+        )
     rows: dict[str, tuple[int, dict[str, str]]] = {}
     for number, row in enumerate(lines, start=2):
         case = row[CASE_COLUMN]
         if case in rows:
-            raise DataError(f"{path}, line {number}: case '{case}' appears twice.", "Keep one prediction per case.")
+            raise DataError(
+                f"{path}, line {number}: case '{case}' appears twice.",
+                "Keep one prediction per case.",
+            )
         rows[case] = number, row
     return columns, rows
 
@@ -65,11 +74,15 @@ def read_predictions_table(path: Path, classes: Sequence[str]) -> Probabilities 
     if absent:
         known = ", ".join(classes)
         hint = f"The dataset's classes are {known}: name with -d the dataset that the model was trained on."
-        raise DataError(f"{path} lacks the columns {', '.join(prefix + name for name in absent)}.", hint)
+        raise DataError(
+            f"{path} lacks the columns {', '.join(prefix + name for name in absent)}.", hint
+        )
     return _probabilities(path, rows, [prefix + name for name in classes])
 
 
-def _probabilities(path: Path, rows: Mapping[str, tuple[int, dict[str, str]]], columns: Sequence[str]) -> Probabilities:
+def _probabilities(
+    path: Path, rows: Mapping[str, tuple[int, dict[str, str]]], columns: Sequence[str]
+) -> Probabilities:
     found: Probabilities = {}
     for case, (number, row) in rows.items():
         values = [(row[column] or "").strip() for column in columns]
@@ -84,5 +97,7 @@ def _number(text: str, path: Path, line: int) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise DataError(f"{path}, line {line}: '{text}' is not a probability.", "Expected 0 to 1, or n/a.")
+        raise DataError(
+            f"{path}, line {line}: '{text}' is not a probability.", "Expected 0 to 1, or n/a."
+        )
     return value

@@ -40,7 +40,9 @@ def score_reconstruction(
         ValueError: The shapes differ.
     """
     if output.shape != target.shape:
-        raise ValueError(f"output: expected the target's shape {target.shape}, found {output.shape}")
+        raise ValueError(
+            f"output: expected the target's shape {target.shape}, found {output.shape}"
+        )
     foreground = np.ones(target.shape, bool) if inside is None else inside.astype(bool)
     masks = [(image > threshold) & foreground for image in (output, target)]
     scores = score_pair(*masks, np.asarray(spacing, dtype=float), tolerance_mm=1.0)

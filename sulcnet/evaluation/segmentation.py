@@ -1,7 +1,7 @@
 """Scores of a label map against its reference: overlap, surface distances and volumes per structure.
 
-    scores = score_masks(prediction, reference, spacing=(0.7, 0.7, 2.0), labels={"background": 0, "PCS": 1})
-    scores["PCS"]["dice"], scores["PCS"]["hd95"], scores["PCS"]["status"]
+scores = score_masks(prediction, reference, spacing=(0.7, 0.7, 2.0), labels={"background": 0, "PCS": 1})
+scores["PCS"]["dice"], scores["PCS"]["hd95"], scores["PCS"]["status"]
 """
 
 from collections.abc import Mapping, Sequence
@@ -61,19 +61,29 @@ def score_masks(
     if ignored is not None:
         counts = reference != ignored
         prediction, reference = np.where(counts, prediction, 0), np.where(counts, reference, 0)
-    structures = {name: tuple(np.atleast_1d(value).tolist()) for name, value in labels.items() if value != 0}
+    structures = {
+        name: tuple(np.atleast_1d(value).tolist())
+        for name, value in labels.items()
+        if value != 0
+    }
     known = {0}.union(*structures.values())
     boxes = _boxes("prediction", prediction, known), _boxes("reference", reference, known)
     scores = {}
     for name, values in structures.items():
-        box = _joint_box([found[value] for found in boxes for value in values if value in found])
+        box = _joint_box(
+            [found[value] for found in boxes for value in values if value in found]
+        )
         pair = (np.isin(mask[box], values) for mask in (prediction, reference))
         scores[name] = score_pair(*pair, spacing, tolerance_mm, thickness)
     return scores
 
 
 def score_pair(
-    prediction: np.ndarray, reference: np.ndarray, spacing: np.ndarray, tolerance_mm: float, thickness: float = 1.0
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    spacing: np.ndarray,
+    tolerance_mm: float,
+    thickness: float = 1.0,
 ) -> Score:
     """Score one structure from two Boolean masks of the same shape; see `score_masks`.
 
@@ -88,8 +98,14 @@ def score_pair(
         scores |= _surface_scores(prediction, reference, spacing, tolerance_mm)
     else:
         agree = status == "both_empty"
-        scores = dict.fromkeys(OVERLAPS, float(agree)) | dict.fromkeys(DISTANCES, 0.0 if agree else np.inf)
-    return scores | _volume_scores(*voxels, float(np.prod(spacing)) * thickness) | {"status": status}
+        scores = dict.fromkeys(OVERLAPS, float(agree)) | dict.fromkeys(
+            DISTANCES, 0.0 if agree else np.inf
+        )
+    return (
+        scores
+        | _volume_scores(*voxels, float(np.prod(spacing)) * thickness)
+        | {"status": status}
+    )
 
 
 def _surface_scores(prediction, reference, spacing, tolerance_mm) -> Score:
@@ -135,7 +151,9 @@ def _joint_box(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...]:
     as background.
     """
     along = zip(*boxes, strict=True)
-    return tuple(slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in along) or (slice(0, 0),)
+    return tuple(
+        slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in along
+    ) or (slice(0, 0),)
 
 
 def _boxes(name: str, array: np.ndarray, known: set[int]) -> dict[int, tuple[slice, ...]]:
@@ -144,7 +162,9 @@ def _boxes(name: str, array: np.ndarray, known: set[int]) -> dict[int, tuple[sli
     if array.size and (array.min() < 0 or array.max() > max(known)):
         unknown = set(np.unique(array).tolist()) - known
     else:
-        boxes = {value: box for value, box in enumerate(ndimage.find_objects(array), start=1) if box}
+        boxes = {
+            value: box for value, box in enumerate(ndimage.find_objects(array), start=1) if box
+        }
         unknown = boxes.keys() - known
     if unknown:
         raise DataError(
@@ -156,20 +176,33 @@ def _boxes(name: str, array: np.ndarray, known: set[int]) -> dict[int, tuple[sli
 
 def _checked(prediction, reference, spacing) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return arrays and spacing ready for use, or raise one error with everything that is wrong."""
-    prediction, reference = (_without_booleans(np.asarray(array)) for array in (prediction, reference))
+    prediction, reference = (
+        _without_booleans(np.asarray(array)) for array in (prediction, reference)
+    )
     spacing = np.asarray(spacing, dtype=float)
     problems = []
     if prediction.shape != reference.shape:
-        problems.append(f"the prediction has shape {prediction.shape}, the reference {reference.shape}")
+        problems.append(
+            f"the prediction has shape {prediction.shape}, the reference {reference.shape}"
+        )
     for name, array in (("prediction", prediction), ("reference", reference)):
         if array.dtype.kind not in "iu":
             problems.append(f"the {name} holds {array.dtype}, expected integers")
-    if spacing.shape != (reference.ndim,) or not (np.isfinite(spacing).all() and (spacing > 0).all()):
-        problems.append(f"spacing {spacing.tolist()} is not {reference.ndim} positive numbers in mm")
+    if spacing.shape != (reference.ndim,) or not (
+        np.isfinite(spacing).all() and (spacing > 0).all()
+    ):
+        problems.append(
+            f"spacing {spacing.tolist()} is not {reference.ndim} positive numbers in mm"
+        )
     if problems:
-        raise DataError("Masks cannot be scored: " + "; ".join(problems), "Both must be label maps on one grid.")
+        raise DataError(
+            "Masks cannot be scored: " + "; ".join(problems),
+            "Both must be label maps on one grid.",
+        )
     return prediction, reference, spacing
 
 
 def _without_booleans(array: np.ndarray) -> np.ndarray:
-    return array.view(np.uint8) if array.dtype == bool else array  # find_objects refuses Booleans
+    return (
+        array.view(np.uint8) if array.dtype == bool else array
+    )  # find_objects refuses Booleans

@@ -1,9 +1,9 @@
 """Intervals and tests for small cohorts in which one subject has several cases (methods, section 9).
 
-    bootstrap_interval(dice, subjects)                                              # a mean
-    bootstrap_interval((probabilities, truth), subjects, balanced_accuracy_of)      # any statistic of several arrays
-    paired_difference(dice_top, dice_scratch, subjects)
-    holm([signed_rank(a, b, subjects) for a, b in family])
+bootstrap_interval(dice, subjects)                                              # a mean
+bootstrap_interval((probabilities, truth), subjects, balanced_accuracy_of)      # any statistic of several arrays
+paired_difference(dice_top, dice_scratch, subjects)
+holm([signed_rank(a, b, subjects) for a, b in family])
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -66,7 +66,9 @@ def bootstrap_interval(
     if cases == 0:
         return Interval(np.nan, np.nan, np.nan, 0)
     estimate = statistic(*arrays)
-    draws = [statistic(*(a[chosen] for a in arrays)) for chosen in subject_draws(subjects, n, seed)]
+    draws = [
+        statistic(*(a[chosen] for a in arrays)) for chosen in subject_draws(subjects, n, seed)
+    ]
     low, high = _ends(np.array(draws, dtype=float), level, np.shape(estimate))
     return Interval(estimate if np.ndim(estimate) else float(estimate), low, high, cases)
 
@@ -91,8 +93,8 @@ def paired_difference(
 def subject_draws(subjects: np.ndarray, n: int, seed: int) -> Iterator[np.ndarray]:
     """Yield n index arrays into the cases, each of as many subjects as there are, with replacement.
 
-        cases in order of subject   a a | b | c c c        starts 0 2 3, sizes 2 1 3
-        drawn: c, a, c              3 4 5 | 0 1 | 3 4 5    = start of the subject + position inside it
+    cases in order of subject   a a | b | c c c        starts 0 2 3, sizes 2 1 3
+    drawn: c, a, c              3 4 5 | 0 1 | 3 4 5    = start of the subject + position inside it
     """
     _, codes, sizes = np.unique(subjects, return_inverse=True, return_counts=True)
     order = np.argsort(codes, kind="stable")
@@ -102,7 +104,9 @@ def subject_draws(subjects: np.ndarray, n: int, seed: int) -> Iterator[np.ndarra
     for _ in range(n if len(sizes) > 1 else 0):
         drawn = random.integers(len(sizes), size=len(sizes))
         ends = np.cumsum(sizes[drawn])
-        yield order[np.arange(ends[-1]) + np.repeat(starts[drawn] - ends + sizes[drawn], sizes[drawn])]
+        yield order[
+            np.arange(ends[-1]) + np.repeat(starts[drawn] - ends + sizes[drawn], sizes[drawn])
+        ]
 
 
 def signed_rank(first, second, subjects: Sequence | None = None) -> float:
@@ -115,8 +119,13 @@ def signed_rank(first, second, subjects: Sequence | None = None) -> float:
     pairs = np.stack([np.asarray(first, dtype=float), np.asarray(second, dtype=float)])
     _check(tuple(pairs), pairs[0])
     if subjects is not None:
-        pairs = np.stack([pairs[:, np.asarray(subjects) == s].mean(axis=1) for s in np.unique(subjects)], axis=1)
-    unequal = pairs[:, pairs[0] != pairs[1]]  # before the difference: infinity minus infinity is NaN
+        pairs = np.stack(
+            [pairs[:, np.asarray(subjects) == s].mean(axis=1) for s in np.unique(subjects)],
+            axis=1,
+        )
+    unequal = pairs[
+        :, pairs[0] != pairs[1]
+    ]  # before the difference: infinity minus infinity is NaN
     return float(wilcoxon(unequal[0] - unequal[1]).pvalue) if unequal.size else 1.0
 
 
@@ -155,13 +164,21 @@ def _ends(draws: np.ndarray, level: float, shape: tuple[int, ...]):
         values = values[~np.isnan(values)]
         if values.size:
             # "nearest": between two infinite draws an interpolated quantile would be NaN.
-            low[place], high[place] = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], method="nearest")
+            low[place], high[place] = np.quantile(
+                values, [(1 - level) / 2, (1 + level) / 2], method="nearest"
+            )
     return (low, high) if shape else (float(low), float(high))
 
 
 def _check(arrays: tuple[np.ndarray, ...], subjects: np.ndarray) -> None:
     lengths = [len(a) for a in arrays] + [len(subjects)]
     if len(set(lengths)) > 1:
-        raise DataError(f"Paired values differ in length: {lengths}", "Compare the same cases in the same order.")
+        raise DataError(
+            f"Paired values differ in length: {lengths}",
+            "Compare the same cases in the same order.",
+        )
     if any(a.dtype.kind == "f" and np.isnan(a).any() for a in arrays):
-        raise DataError("Values to be compared hold NaN", "Leave undefined cases out before, and count them.")
+        raise DataError(
+            "Values to be compared hold NaN",
+            "Leave undefined cases out before, and count them.",
+        )

@@ -70,7 +70,9 @@ def jsonable(value):
 def _numbers(results: Sequence[CaseResult], seed: int) -> dict[str, dict]:
     """Return the mean of every score of a task of one's own, over the cases that have it."""
     names = dict.fromkeys(name for result in results for name in result.numbers)
-    rows = {name: [(r.subject, r.numbers) for r in results if name in r.numbers] for name in names}
+    rows = {
+        name: [(r.subject, r.numbers) for r in results if name in r.numbers] for name in names
+    }
     return {name: _means(some, (name,), seed)[name] for name, some in rows.items()}
 
 
@@ -79,7 +81,10 @@ def _segmentation(results: Sequence[CaseResult], seed: int) -> dict:
     scored = [r for r in results if r.structures]
     names = list(dict.fromkeys(name for r in scored for name in r.structures))
     return {
-        "structures": {name: _structure([r for r in scored if name in r.structures], name, seed) for name in names},
+        "structures": {
+            name: _structure([r for r in scored if name in r.structures], name, seed)
+            for name in names
+        },
         "mean_dice": _mean_dice(scored, seed, lambda score: True),
         "dice_where_present": _mean_dice(scored, seed, _is_present),
     }
@@ -102,8 +107,12 @@ def _structure(results: Sequence[CaseResult], name: str, seed: int) -> dict:
 
 def _means(rows: Sequence[tuple[str, dict]], keys: Sequence[str], seed: int) -> dict[str, dict]:
     """Return mean, low, high and n per key from (subject, scores) pairs, all keys on the same draws of subjects."""
-    values = np.array([[score[key] for key in keys] for _, score in rows]).reshape(-1, len(keys))
-    interval = bootstrap_interval(values, [subject for subject, _ in rows], lambda v: v.mean(axis=0), seed=seed)
+    values = np.array([[score[key] for key in keys] for _, score in rows]).reshape(
+        -1, len(keys)
+    )
+    interval = bootstrap_interval(
+        values, [subject for subject, _ in rows], lambda v: v.mean(axis=0), seed=seed
+    )
     return {
         key: {"mean": mean, "low": low, "high": high, "n": interval.n}
         for key, mean, low, high in zip(keys, *_columns(interval, len(keys)), strict=True)
@@ -112,7 +121,10 @@ def _means(rows: Sequence[tuple[str, dict]], keys: Sequence[str], seed: int) -> 
 
 def _columns(interval: Interval, count: int) -> list[np.ndarray]:
     """Return estimates, lower and upper ends, `count` of each; without a case the interval is one NaN, not a vector."""
-    return [np.broadcast_to(part, count) for part in (interval.estimate, interval.low, interval.high)]
+    return [
+        np.broadcast_to(part, count)
+        for part in (interval.estimate, interval.low, interval.high)
+    ]
 
 
 def _median(rows: Sequence[tuple[str, dict]], key: str) -> float:
@@ -120,17 +132,26 @@ def _median(rows: Sequence[tuple[str, dict]], key: str) -> float:
     return float(np.median([score[key] for _, score in rows]))
 
 
-def _mean_dice(results: Sequence[CaseResult], seed: int, counts: Callable[[dict], bool]) -> dict:
+def _mean_dice(
+    results: Sequence[CaseResult], seed: int, counts: Callable[[dict], bool]
+) -> dict:
     """Average the Dice over the structures that count within a case, then over the cases that have one."""
-    dice = [(r.subject, [score["dice"] for score in r.structures.values() if counts(score)]) for r in results]
-    return _means([(subject, {"dice": np.mean(d)}) for subject, d in dice if d], ("dice",), seed)["dice"]
+    dice = [
+        (r.subject, [score["dice"] for score in r.structures.values() if counts(score)])
+        for r in results
+    ]
+    return _means(
+        [(subject, {"dice": np.mean(d)}) for subject, d in dice if d], ("dice",), seed
+    )["dice"]
 
 
 def _is_present(score: dict) -> bool:
     return score["status"] in ("both", "prediction_empty")
 
 
-def _classification(results: Sequence[CaseResult], classes: Sequence[str], ordered: bool, seed: int) -> dict:
+def _classification(
+    results: Sequence[CaseResult], classes: Sequence[str], ordered: bool, seed: int
+) -> dict:
     """Return the class scores, each headline as {estimate, low, high}; cases of unknown truth are only counted."""
     predicted = [r for r in results if r.probabilities is not None]
     probabilities, truth = _class_arrays(predicted, classes)
@@ -145,10 +166,17 @@ def _classification(results: Sequence[CaseResult], classes: Sequence[str], order
     names = [name for name in HEADLINES if name in scores]
     for name, estimate, low, high in zip(names, *_columns(interval, len(names)), strict=True):
         scores[name] = {"estimate": estimate, "low": low, "high": high}
-    return {"classes": list(classes), "ordered": ordered, "without_prediction": len(results) - len(predicted), **scores}
+    return {
+        "classes": list(classes),
+        "ordered": ordered,
+        "without_prediction": len(results) - len(predicted),
+        **scores,
+    }
 
 
-def _class_arrays(results: Sequence[CaseResult], classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _class_arrays(
+    results: Sequence[CaseResult], classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
     """Return probabilities (N, K) and truth (N,), -1 where it is unknown."""
     wrong = [r.case_id for r in results if len(r.probabilities) != len(classes)]
     if wrong:
@@ -157,10 +185,16 @@ def _class_arrays(results: Sequence[CaseResult], classes: Sequence[str]) -> tupl
             "The classes must be those of the model that predicted.",
         )
     truth = [UNKNOWN if r.known_truth is None else r.known_truth for r in results]
-    return np.array([r.probabilities for r in results]).reshape(-1, len(classes)), np.array(truth, dtype=int)
+    return np.array([r.probabilities for r in results]).reshape(-1, len(classes)), np.array(
+        truth, dtype=int
+    )
 
 
 def _check_unique(results: Sequence[CaseResult]) -> None:
-    repeated = [case for case, times in Counter(r.case_id for r in results).items() if times > 1]
+    repeated = [
+        case for case, times in Counter(r.case_id for r in results).items() if times > 1
+    ]
     if repeated:
-        raise DataError(f"Cases evaluated twice: {', '.join(repeated[:5])}", "Keep one prediction per case.")
+        raise DataError(
+            f"Cases evaluated twice: {', '.join(repeated[:5])}", "Keep one prediction per case."
+        )

@@ -26,9 +26,15 @@ def format_summary(summary: dict) -> str:
     if summary["structures"]:
         blocks += [_structures(summary), _notes(summary)]
     if summary["classification"]:
-        blocks += [_class_scores(summary["classification"]), _confusion(summary["classification"])]
+        blocks += [
+            _class_scores(summary["classification"]),
+            _confusion(summary["classification"]),
+        ]
     if summary.get("numbers"):
-        rows = [(name, _interval(block), f"n {block['n']}") for name, block in summary["numbers"].items()]
+        rows = [
+            (name, _interval(block), f"n {block['n']}")
+            for name, block in summary["numbers"].items()
+        ]
         blocks.append(_aligned(rows))
     return "\n\n".join(blocks)
 
@@ -42,28 +48,70 @@ def _headline(summary: dict) -> str:
     missing = summary["missing_cases"]
     if missing:
         shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
-        text += f"\n{counted(len(missing), 'prediction')} missing, in none of the means: {shown}"
+        text += (
+            f"\n{counted(len(missing), 'prediction')} missing, in none of the means: {shown}"
+        )
     return text
 
 
 def _structures(summary: dict) -> str:
-    rows = [("structure", "Dice", "surface Dice", "HD95 mm", "n", "HD95 both", "n", "Dice where present", "n")]
+    rows = [
+        (
+            "structure",
+            "Dice",
+            "surface Dice",
+            "HD95 mm",
+            "n",
+            "HD95 both",
+            "n",
+            "Dice where present",
+            "n",
+        )
+    ]
     rows += [_structure(name, block) for name, block in summary["structures"].items()]
     if len(rows) > 2:
         mean, present = summary["mean_dice"], summary["dice_where_present"]
-        rows.append(("mean", _interval(mean), "", "", str(mean["n"]), "", "", _interval(present), str(present["n"])))
+        rows.append(
+            (
+                "mean",
+                _interval(mean),
+                "",
+                "",
+                str(mean["n"]),
+                "",
+                "",
+                _interval(present),
+                str(present["n"]),
+            )
+        )
     return _aligned(rows, right=(2, 3, 4, 5, 6, 8))
 
 
 def _structure(name: str, block: dict) -> tuple[str, ...]:
     dice, hd95, present = block["dice"], block["hd95"], block["dice_where_present"]
-    everywhere = _interval(dice), _value(block["surface_dice"]["mean"], 3), _value(hd95["median"], 2), str(dice["n"])
-    return name, *everywhere, _value(hd95["mean"], 2), str(hd95["n_both"]), _interval(present), str(present["n"])
+    everywhere = (
+        _interval(dice),
+        _value(block["surface_dice"]["mean"], 3),
+        _value(hd95["median"], 2),
+        str(dice["n"]),
+    )
+    return (
+        name,
+        *everywhere,
+        _value(hd95["mean"], 2),
+        str(hd95["n_both"]),
+        _interval(present),
+        str(present["n"]),
+    )
 
 
 def _notes(summary: dict) -> str:
     tolerance = summary["tolerance_mm"]
-    within = "" if tolerance is None else f"surface Dice: share of the surfaces within {tolerance:g} mm\n"
+    within = (
+        ""
+        if tolerance is None
+        else f"surface Dice: share of the surfaces within {tolerance:g} mm\n"
+    )
     return within + (
         "HD95: median over all cases, infinite where just one mask is empty, 0 where both are\n"
         "HD95 both: mean over the cases with both masks; present: the reference has the structure"
@@ -71,15 +119,23 @@ def _notes(summary: dict) -> str:
 
 
 def _class_scores(block: dict) -> str:
-    left_out = [(block["unknown"], "of unknown class"), (block["without_prediction"], "without a prediction")]
+    left_out = [
+        (block["unknown"], "of unknown class"),
+        (block["without_prediction"], "without a prediction"),
+    ]
     extra = "".join(f", {n} {what}" for n, what in left_out if n)
-    rows = [(label, _interval(block[key], "estimate")) for label, key in CLASS_LINES if key in block]
+    rows = [
+        (label, _interval(block[key], "estimate")) for label, key in CLASS_LINES if key in block
+    ]
     return f"class, {counted(block['n'], 'case')}{extra}\n" + _aligned(rows)
 
 
 def _confusion(block: dict) -> str:
     rows = [("truth \\ predicted", *block["classes"])]
-    rows += [(name, *map(str, counts)) for name, counts in zip(block["classes"], block["confusion"], strict=True)]
+    rows += [
+        (name, *map(str, counts))
+        for name, counts in zip(block["classes"], block["confusion"], strict=True)
+    ]
     return _aligned(rows, right=range(1, len(rows)))
 
 
@@ -101,6 +157,9 @@ def _aligned(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
     right = set(right)
     lines = []
     for row in rows:
-        cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            c.rjust(w) if i in right else c.ljust(w)
+            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append(MARGIN.join(cells).rstrip())
     return "\n".join(lines)

@@ -24,7 +24,12 @@ class SurfaceDistances:
 
     def percentile(self, percent: float) -> float:
         """Return the larger of the two directions' percentiles [mm]; `percent` is in 0..100, so HD95 is 95."""
-        return float(max(np.percentile(self.to_reference, percent), np.percentile(self.to_prediction, percent)))
+        return float(
+            max(
+                np.percentile(self.to_reference, percent),
+                np.percentile(self.to_prediction, percent),
+            )
+        )
 
     def average(self) -> float:
         """Return the average symmetric surface distance [mm]: the mean over the voxels of both surfaces pooled."""
@@ -32,7 +37,9 @@ class SurfaceDistances:
 
     def within(self, tolerance_mm: float) -> float:
         """Return the share of both surfaces within the tolerance of the other (surface Dice, NSD; Nikolov 2018)."""
-        near = (self.to_reference <= tolerance_mm).sum() + (self.to_prediction <= tolerance_mm).sum()
+        near = (self.to_reference <= tolerance_mm).sum() + (
+            self.to_prediction <= tolerance_mm
+        ).sum()
         return float(near / (self.to_reference.size + self.to_prediction.size))
 
 
@@ -58,7 +65,9 @@ def surface_voxels(mask: np.ndarray) -> np.ndarray:
     return mask & ~inside
 
 
-def surface_distances(prediction: np.ndarray, reference: np.ndarray, spacing: np.ndarray) -> SurfaceDistances:
+def surface_distances(
+    prediction: np.ndarray, reference: np.ndarray, spacing: np.ndarray
+) -> SurfaceDistances:
     """Measure from every surface voxel (its centre) of each mask to the nearest one of the other.
 
     Args:

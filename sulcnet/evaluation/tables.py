@@ -24,7 +24,15 @@ from sulcnet.evaluation.summary_text import format_summary
 from sulcnet.files import replacing
 from sulcnet.records._record import write_text
 
-__all__ = ["CaseResult", "TablePaths", "format_summary", "read_results", "read_summary", "summarise", "write_tables"]
+__all__ = [
+    "CaseResult",
+    "TablePaths",
+    "format_summary",
+    "read_results",
+    "read_summary",
+    "summarise",
+    "write_tables",
+]
 
 UNKNOWN_TEXT = "n/a"
 MISSING = "missing_prediction"
@@ -43,7 +51,9 @@ class TablePaths:
     numbers: Path | None = None
 
 
-def write_tables(paths: TablePaths, results: Sequence[CaseResult], summary: dict, classes: Sequence[str] = ()) -> None:
+def write_tables(
+    paths: TablePaths, results: Sequence[CaseResult], summary: dict, classes: Sequence[str] = ()
+) -> None:
     """Write the case table, the class table (only if there are classes) and the summary.
 
     Raises:
@@ -52,13 +62,17 @@ def write_tables(paths: TablePaths, results: Sequence[CaseResult], summary: dict
     try:
         text = json.dumps(summary, indent=2, allow_nan=False)
     except ValueError as error:
-        raise DataError(f"The summary is not JSON: {error}", "Pass what summarise returned.") from error
+        raise DataError(
+            f"The summary is not JSON: {error}", "Pass what summarise returned."
+        ) from error
     _write(paths.cases, CASE_COLUMNS, _case_rows(results))
     if classes:
         columns = CLASS_COLUMNS + tuple(PROBABILITY + name for name in classes)
         _write(paths.classes, columns, (_class_row(result, classes) for result in results))
     else:
-        paths.classes.unlink(missing_ok=True)  # one of an earlier evaluation would be read as part of this
+        paths.classes.unlink(
+            missing_ok=True
+        )  # one of an earlier evaluation would be read as part of this
     _write_numbers(paths.numbers, results)
     write_text(paths.summary, text + "\n")
 
@@ -69,7 +83,15 @@ def _write_numbers(path: Path | None, results: Sequence[CaseResult]) -> None:
         return
     path.unlink(missing_ok=True)
     if names:
-        rows = ({"case_id": r.case_id, "subject": r.subject, "domain": r.domain or None, **r.numbers} for r in results)
+        rows = (
+            {
+                "case_id": r.case_id,
+                "subject": r.subject,
+                "domain": r.domain or None,
+                **r.numbers,
+            }
+            for r in results
+        )
         _write(path, NUMBER_COLUMNS + names, rows)
 
 
@@ -98,27 +120,43 @@ def read_summary(paths: TablePaths) -> dict:
     try:
         return json.loads(paths.summary.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"Cannot read {paths.summary}: {error}", "Run sulcnet_evaluate again.") from error
+        raise DataError(
+            f"Cannot read {paths.summary}: {error}", "Run sulcnet_evaluate again."
+        ) from error
 
 
 def _case_rows(results: Iterable[CaseResult]) -> Iterable[dict]:
     """Yield a row per structure; a case without a mask to compare has one row, so that no case vanishes."""
     for result in results:
-        case = {"case_id": result.case_id, "subject": result.subject, "domain": result.domain or None}
+        case = {
+            "case_id": result.case_id,
+            "subject": result.subject,
+            "domain": result.domain or None,
+        }
         for name, scores in (result.structures or {}).items():
-            yield case | {"structure": name, "status": scores["status"]} | {key: scores[key] for key in METRICS}
+            yield (
+                case
+                | {"structure": name, "status": scores["status"]}
+                | {key: scores[key] for key in METRICS}
+            )
         if not result.structures:
             yield case | {"status": MISSING if result.missing else None}
 
 
 def _class_row(result: CaseResult, classes: Sequence[str]) -> dict:
     truth, predicted = result.known_truth, result.predicted
-    row = {"case_id": result.case_id, "subject": result.subject, "domain": result.domain or None}
+    row = {
+        "case_id": result.case_id,
+        "subject": result.subject,
+        "domain": result.domain or None,
+    }
     row["truth"] = None if truth is None else classes[truth]
     row["predicted"] = None if predicted is None else classes[predicted]
     row["correct"] = None if None in (truth, predicted) else str(truth == predicted).lower()
     probabilities = result.probabilities or (None,) * len(classes)
-    return row | {PROBABILITY + name: value for name, value in zip(classes, probabilities, strict=True)}
+    return row | {
+        PROBABILITY + name: value for name, value in zip(classes, probabilities, strict=True)
+    }
 
 
 def _write(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> None:
@@ -141,10 +179,14 @@ def _read(path: Path, expected: Sequence[str]) -> tuple[list[str], list[dict[str
             reader = csv.DictReader(stream, delimiter="\t")
             rows, columns = list(reader), list(reader.fieldnames or ())
     except OSError as error:
-        raise DataError(f"Cannot read {path}: {error}", "Run sulcnet_evaluate again.") from error
+        raise DataError(
+            f"Cannot read {path}: {error}", "Run sulcnet_evaluate again."
+        ) from error
     absent = [column for column in expected if column not in columns]
     if absent:
-        raise DataError(f"{path} lacks the columns {', '.join(absent)}", "Run sulcnet_evaluate again.")
+        raise DataError(
+            f"{path} lacks the columns {', '.join(absent)}", "Run sulcnet_evaluate again."
+        )
     return columns, rows
 
 
@@ -156,7 +198,9 @@ def _read_cases(path: Path) -> dict[str, CaseResult]:
         if row["status"] == MISSING:
             results[result.case_id] = replace(result, missing=True)
         elif row["structure"] != UNKNOWN_TEXT:
-            scores = {metric: _number(row[metric], path, row) for metric in METRICS} | {"status": row["status"]}
+            scores = {metric: _number(row[metric], path, row) for metric in METRICS} | {
+                "status": row["status"]
+            }
             structures = (result.structures or {}) | {row["structure"]: scores}
             results[result.case_id] = replace(result, structures=structures)
     return results
@@ -166,22 +210,35 @@ def _read_numbers(path: Path, results: dict[str, CaseResult]) -> None:
     columns, rows = _read(path, NUMBER_COLUMNS)
     for row in rows:
         result = results.setdefault(row["case_id"], _empty_result(row))
-        known = [name for name in columns if name not in NUMBER_COLUMNS and row[name] != UNKNOWN_TEXT]
-        results[result.case_id] = replace(result, numbers={name: _number(row[name], path, row) for name in known})
+        known = [
+            name for name in columns if name not in NUMBER_COLUMNS and row[name] != UNKNOWN_TEXT
+        ]
+        results[result.case_id] = replace(
+            result, numbers={name: _number(row[name], path, row) for name in known}
+        )
 
 
 def _empty_result(row: dict[str, str]) -> CaseResult:
     domain = "" if row["domain"] == UNKNOWN_TEXT else row["domain"]
-    return CaseResult(row["case_id"], row["subject"], domain, structures=None, truth=None, probabilities=None)
+    return CaseResult(
+        row["case_id"], row["subject"], domain, structures=None, truth=None, probabilities=None
+    )
 
 
-def _with_class(result: CaseResult, row: dict[str, str], classes: tuple[str, ...], path: Path) -> CaseResult:
+def _with_class(
+    result: CaseResult, row: dict[str, str], classes: tuple[str, ...], path: Path
+) -> CaseResult:
     if row["truth"] not in (*classes, UNKNOWN_TEXT):
-        raise DataError(f"{path}, case {row['case_id']}: truth is {row['truth']}", f"Classes: {', '.join(classes)}.")
+        raise DataError(
+            f"{path}, case {row['case_id']}: truth is {row['truth']}",
+            f"Classes: {', '.join(classes)}.",
+        )
     truth = None if row["truth"] == UNKNOWN_TEXT else classes.index(row["truth"])
     prefix = prefix_of(row)
     values = [row[prefix + name] for name in classes]
-    predicted = None if UNKNOWN_TEXT in values else tuple(_number(value, path, row) for value in values)
+    predicted = (
+        None if UNKNOWN_TEXT in values else tuple(_number(value, path, row) for value in values)
+    )
     return replace(result, truth=truth, probabilities=predicted)
 
 

@@ -1,7 +1,7 @@
 """The whole way of an image into a plan's grid, and of a prediction back to the input's own grid.
 
-    to_plan         stored -> orient (RAS+) -> crop (non-zero box) -> resample (spacing)  -> arrays, Trace
-    to_input_grid   probabilities -> resample -> argmax inside the box -> un-crop -> un-orient -> mask
+to_plan         stored -> orient (RAS+) -> crop (non-zero box) -> resample (spacing)  -> arrays, Trace
+to_input_grid   probabilities -> resample -> argmax inside the box -> un-crop -> un-orient -> mask
 """
 
 from __future__ import annotations
@@ -51,9 +51,13 @@ def to_plan(
     """
     _check(data, label, label_like)
     trace = plan_trace(data, affine, spacing, box)
-    prepared = _resampled(crop(orient(data, trace.orient), trace.crop), trace, spacing, label_like)
+    prepared = _resampled(
+        crop(orient(data, trace.orient), trace.crop), trace, spacing, label_like
+    )
     if label is not None:
-        label = resample_label(crop(orient(label, trace.orient), trace.crop), trace.resample.target)
+        label = resample_label(
+            crop(orient(label, trace.orient), trace.crop), trace.resample.target
+        )
         label = np.ascontiguousarray(label)
     return np.ascontiguousarray(prepared, dtype=np.float32), label, trace
 
@@ -81,7 +85,9 @@ def to_input_grid(
         )
     if maps:
         full = _maps(probabilities, trace, outside=0 if order else 1)
-        return _painted(full, order) if order else np.argmax(full, axis=0).astype(_kind(len(full))), full
+        return _painted(full, order) if order else np.argmax(full, axis=0).astype(
+            _kind(len(full))
+        ), full
     if order:
         inside = _painted((_in_box(one, trace) for one in probabilities), order)
     else:
@@ -90,7 +96,9 @@ def to_input_grid(
     return np.ascontiguousarray(mask), None
 
 
-def plan_trace(data: np.ndarray, affine: np.ndarray, spacing: Sequence[float], box: str = "nonzero") -> Trace:
+def plan_trace(
+    data: np.ndarray, affine: np.ndarray, spacing: Sequence[float], box: str = "nonzero"
+) -> Trace:
     """Decide every step for an image (C, X, Y, Z) without doing it; arguments as in `to_plan`."""
     shape = data.shape[1:]
     turn = nearest_ras(affine, shape)
@@ -111,7 +119,9 @@ def plan_trace(data: np.ndarray, affine: np.ndarray, spacing: Sequence[float], b
     )
 
 
-def target_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]) -> tuple[int, ...]:
+def target_shape(
+    shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]
+) -> tuple[int, ...]:
     """Give the number of voxels that cover the same field of view at another spacing, at least one per axis.
 
     An axis of one voxel, or without a target spacing (a 2-D plan), keeps its size.
@@ -124,16 +134,25 @@ def target_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequenc
 def _check(data: np.ndarray, label: np.ndarray | None, label_like: Sequence[bool]) -> None:
     if not np.isfinite(data).all():
         bad = int(data.size - np.count_nonzero(np.isfinite(data)))
-        raise DataError(f"The image holds {bad} NaN or Inf voxels, expected numbers.", "Mend it or set them to 0.")
+        raise DataError(
+            f"The image holds {bad} NaN or Inf voxels, expected numbers.",
+            "Mend it or set them to 0.",
+        )
     if label is not None and label.shape != data.shape[1:]:
         raise DataError(
-            f"The label has shape {label.shape}, expected the image's {data.shape[1:]}.", "Resample it to the image."
+            f"The label has shape {label.shape}, expected the image's {data.shape[1:]}.",
+            "Resample it to the image.",
         )
     if label_like and len(label_like) != len(data):
-        raise DataError(f"{len(data)} channels, but label_like names {len(label_like)}.", "Name each channel once.")
+        raise DataError(
+            f"{len(data)} channels, but label_like names {len(label_like)}.",
+            "Name each channel once.",
+        )
 
 
-def _resampled(data: np.ndarray, trace: Trace, spacing: Sequence[float], label_like: Sequence[bool]) -> np.ndarray:
+def _resampled(
+    data: np.ndarray, trace: Trace, spacing: Sequence[float], label_like: Sequence[bool]
+) -> np.ndarray:
     """Resample each channel (C, x, y, z) in its own way."""
     target = trace.resample.target
     if target == trace.resample.shape:
@@ -143,7 +162,11 @@ def _resampled(data: np.ndarray, trace: Trace, spacing: Sequence[float], label_l
     result = np.empty((len(data), *target), dtype=np.float32)
     for channel, codes in enumerate(label_like or [False] * len(data)):
         one = data[channel : channel + 1]
-        result[channel] = resample_nearest(one, target)[0] if codes else resample_image(one, target, orders)[0]
+        result[channel] = (
+            resample_nearest(one, target)[0]
+            if codes
+            else resample_image(one, target, orders)[0]
+        )
     return result
 
 
@@ -177,7 +200,9 @@ def _maps(probabilities: np.ndarray, trace: Trace, outside: float) -> np.ndarray
     full = np.empty((len(probabilities), *trace.shape), dtype=np.float32)
     for value in range(len(probabilities)):
         inside = _in_box(probabilities[value], trace)
-        full[value] = unorient(uncrop(inside, trace.crop, fill=outside if value == 0 else 0), trace.orient)
+        full[value] = unorient(
+            uncrop(inside, trace.crop, fill=outside if value == 0 else 0), trace.orient
+        )
     return full
 
 

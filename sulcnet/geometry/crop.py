@@ -1,6 +1,6 @@
 """Cut an image to the box that holds anything, and put a prediction back into the whole.
 
-    |....low=======high....|   shape
+|....low=======high....|   shape
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ def nonzero_box(data: np.ndarray) -> Crop:
     """
     filled = (data != 0).any(axis=0)
     axes = range(filled.ndim)
-    low, high = zip(*[_edges(filled.any(axis=tuple(other for other in axes if other != axis))) for axis in axes])
+    low, high = zip(
+        *[
+            _edges(filled.any(axis=tuple(other for other in axes if other != axis)))
+            for axis in axes
+        ]
+    )
     return Crop(low, high, tuple(filled.shape))
 
 
@@ -34,7 +39,9 @@ def crop(data: np.ndarray, step: Crop) -> np.ndarray:
 
 def uncrop(data: np.ndarray, step: Crop, fill: float = 0) -> np.ndarray:
     """Put (..., x, y, z) back into an array of the uncropped shape, with `fill` outside."""
-    full = np.full((*data.shape[: data.ndim - len(step.shape)], *step.shape), fill, dtype=data.dtype)
+    full = np.full(
+        (*data.shape[: data.ndim - len(step.shape)], *step.shape), fill, dtype=data.dtype
+    )
     full[(..., *box_slices(step))] = data
     return full
 

@@ -24,7 +24,10 @@ def nearest_ras(affine: np.ndarray, shape: tuple[int, ...]) -> Orient:
     because a 2-D image is (X, Y, 1) whatever plane it was taken in.
     """
     cosines = _nearest_rotation(affine[:3, :3])
-    axes = max(permutations(range(3)), key=lambda order: sum(abs(cosines[world, order[world]]) for world in range(3)))
+    axes = max(
+        permutations(range(3)),
+        key=lambda order: sum(abs(cosines[world, order[world]]) for world in range(3)),
+    )
     flips = {axis: bool(cosines[world, axis] < 0) for world, axis in enumerate(axes)}
     if shape[2] == 1 and max(shape) > 1:
         axes = (*[axis for axis in axes if axis != 2], 2)
@@ -38,7 +41,9 @@ def orient(data: np.ndarray, step: Orient) -> np.ndarray:
 
 def unorient(data: np.ndarray, step: Orient) -> np.ndarray:
     """Undo `orient`; a view."""
-    return np.transpose(_flipped(data, step), _after_leading(data, tuple(np.argsort(step.axes))))
+    return np.transpose(
+        _flipped(data, step), _after_leading(data, tuple(np.argsort(step.axes)))
+    )
 
 
 def orient_affine(affine: np.ndarray, shape: tuple[int, ...], step: Orient) -> np.ndarray:

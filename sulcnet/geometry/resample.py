@@ -25,7 +25,9 @@ TIE = 1e-6
 """Two classes closer than this are tied; float32 sums of weights are exact to about 1e-7."""
 
 
-def resample_image(data: np.ndarray, target: Sequence[int], order: int | Sequence[int] = 3) -> np.ndarray:
+def resample_image(
+    data: np.ndarray, target: Sequence[int], order: int | Sequence[int] = 3
+) -> np.ndarray:
     """Resample intensities (C, X, Y, Z) float32 to (C, *target), clipped per channel to the range found there.
 
     Args:
@@ -39,7 +41,12 @@ def resample_image(data: np.ndarray, target: Sequence[int], order: int | Sequenc
     orders = (order,) * (data.ndim - 1) if isinstance(order, int) else tuple(order)
     result = _along_axes(data, target, orders)
     axes = tuple(range(1, data.ndim))
-    return np.clip(result, data.min(axis=axes, keepdims=True), data.max(axis=axes, keepdims=True), out=result)
+    return np.clip(
+        result,
+        data.min(axis=axes, keepdims=True),
+        data.max(axis=axes, keepdims=True),
+        out=result,
+    )
 
 
 def resample_nearest(data: np.ndarray, target: Sequence[int]) -> np.ndarray:
@@ -76,17 +83,24 @@ def resample_probabilities(probabilities: np.ndarray, target: Sequence[int]) -> 
     return _along_axes(probabilities, target, (1,) * (probabilities.ndim - 1))
 
 
-def image_orders(spacing: Sequence[float], target: Sequence[float], shape: Sequence[int]) -> tuple[int, ...]:
+def image_orders(
+    spacing: Sequence[float], target: Sequence[float], shape: Sequence[int]
+) -> tuple[int, ...]:
     """Choose the order per axis for spacings in mm: linear along an axis much coarser than the finest, else cubic.
 
     An axis of one voxel (`shape`) is no axis to interpolate along and does not count.
     """
     real = [axis for axis, size in enumerate(shape) if size > 1] or [0]
     finest = [min(steps[axis] for axis in real) for steps in (spacing, target)]
-    return tuple(1 if max(own / finest[0], new / finest[1]) > COARSE else 3 for own, new in zip(spacing, target))
+    return tuple(
+        1 if max(own / finest[0], new / finest[1]) > COARSE else 3
+        for own, new in zip(spacing, target)
+    )
 
 
-def resample_affine(affine: np.ndarray, shape: Sequence[int], target: Sequence[int]) -> np.ndarray:
+def resample_affine(
+    affine: np.ndarray, shape: Sequence[int], target: Sequence[int]
+) -> np.ndarray:
     """Give the affine of the resampled array: voxel i of the target lies at (i + 0.5) shape / target - 0.5."""
     scale = np.asarray(shape, float) / np.asarray(target, float)
     move = np.diag([*scale, 1.0])
@@ -96,9 +110,13 @@ def resample_affine(affine: np.ndarray, shape: Sequence[int], target: Sequence[i
 
 def _along_axes(data: np.ndarray, target: Sequence[int], orders: Sequence[int]) -> np.ndarray:
     """Apply one matrix per axis of (C, X, Y, Z), the axis that shrinks most first."""
-    for axis in sorted(range(len(target)), key=lambda axis: target[axis] / data.shape[1 + axis]):
+    for axis in sorted(
+        range(len(target)), key=lambda axis: target[axis] / data.shape[1 + axis]
+    ):
         if data.shape[1 + axis] != target[axis]:
-            data = _apply(weights(data.shape[1 + axis], target[axis], orders[axis]), data, 1 + axis)
+            data = _apply(
+                weights(data.shape[1 + axis], target[axis], orders[axis]), data, 1 + axis
+            )
     return data
 
 
@@ -120,7 +138,9 @@ def weights(size: int, target: int, order: int) -> np.ndarray:
     if order == 0:
         matrix = np.eye(size)[_nearest(size, target)]
     else:
-        matrix = ndimage.zoom(np.eye(size), (target / size, 1), order=order, mode="nearest", grid_mode=True)
+        matrix = ndimage.zoom(
+            np.eye(size), (target / size, 1), order=order, mode="nearest", grid_mode=True
+        )
     matrix = (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
     matrix.flags.writeable = False
     return matrix
@@ -135,10 +155,15 @@ def _share(member: np.ndarray, target: Sequence[int]) -> tuple[tuple[slice, ...]
     """Interpolate one class inside its own box; give the box in the target and the shares there."""
     found = nonzero_box(member[None])
     share, box = crop(member, found)[None], []
-    for axis, (low, high, size, new) in enumerate(zip(found.low, found.high, member.shape, target), start=1):
+    for axis, (low, high, size, new) in enumerate(
+        zip(found.low, found.high, member.shape, target), start=1
+    ):
         used = weights(size, new, 1)[:, low:high]
-        reached = np.flatnonzero(used.any(axis=1))  # none where the class falls between two target voxels
-        box.append(slice(int(reached[0]), int(reached[-1]) + 1) if len(reached) else slice(0, 0))
+        reached = np.flatnonzero(
+            used.any(axis=1)
+        )  # none where the class falls between two target voxels
+        box.append(
+            slice(int(reached[0]), int(reached[-1]) + 1) if len(reached) else slice(0, 0)
+        )
         share = _apply(used[box[-1]], share, axis)
     return tuple(box), share[0]
-

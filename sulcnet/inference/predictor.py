@@ -73,8 +73,14 @@ class Predictor:
     """
 
     def __init__(
-        self, network: nn.Module, gather: Callable[[Windows], Mapping[str, Gather]], patch: Sequence[int],
-        device: torch.device, autocast: Callable[[], AbstractContextManager], overlap: float = 0.5, batch: int = 2,
+        self,
+        network: nn.Module,
+        gather: Callable[[Windows], Mapping[str, Gather]],
+        patch: Sequence[int],
+        device: torch.device,
+        autocast: Callable[[], AbstractContextManager],
+        overlap: float = 0.5,
+        batch: int = 2,
         axes: tuple[int, ...] = (0, 1, 2),
     ):
         self.network, self.gather, self.axes = network, gather, axes
@@ -90,17 +96,27 @@ class Predictor:
         windows = Windows(corners, self.patch, shape, before, data.shape[1:], self.axes)
         gathers = self.gather(windows)
         for first in range(0, len(corners), self.batch):
-            some = corners[first: first + self.batch]
-            read = np.stack([flat(padded[(slice(None), *windows.slices(corner))], self.axes) for corner in some])
+            some = corners[first : first + self.batch]
+            read = np.stack(
+                [
+                    flat(padded[(slice(None), *windows.slices(corner))], self.axes)
+                    for corner in some
+                ]
+            )
             with self.autocast():
                 features = self.network(torch.from_numpy(read).to(self.device))
                 for gather in gathers.values():
                     gather.add(features, some)
-            del features                        # else two batches' features are alive at once
+            del features  # else two batches' features are alive at once
         return {name: gather.result() for name, gather in gathers.items()}
 
     def _padded(self, data: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
         """Surround a volume smaller than the window by zeros, as training patches are; give what lies before it."""
-        before = tuple(-(min(have - size, 0) // 2) for size, have in zip(self.patch, data.shape[1:]))
-        after = [max(size, have) - start for start, size, have in zip(before, self.patch, data.shape[1:])]
+        before = tuple(
+            -(min(have - size, 0) // 2) for size, have in zip(self.patch, data.shape[1:])
+        )
+        after = [
+            max(size, have) - start
+            for start, size, have in zip(before, self.patch, data.shape[1:])
+        ]
         return cut(data, [-start for start in before], after), before

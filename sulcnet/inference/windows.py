@@ -8,11 +8,13 @@ from itertools import product
 
 import numpy as np
 
-SIGMA = 1 / 8                           # of the window: nnU-Net's, so that borders weigh a thousandth of the centre
-LEAST = 1e-3                            # no voxel is left with weight 0
+SIGMA = 1 / 8  # of the window: nnU-Net's, so that borders weigh a thousandth of the centre
+LEAST = 1e-3  # no voxel is left with weight 0
 
 
-def window_corners(shape: Sequence[int], window: Sequence[int], overlap: float = 0.5) -> list[tuple[int, ...]]:
+def window_corners(
+    shape: Sequence[int], window: Sequence[int], overlap: float = 0.5
+) -> list[tuple[int, ...]]:
     """Give the low corners of evenly spaced windows that cover a volume of at least the window's shape.
 
     No two are the same: slices, windows one voxel thick, lie side by side whatever the overlap.

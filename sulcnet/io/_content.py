@@ -30,17 +30,29 @@ def check_present(path: Path) -> None:
     """Raise DataError where there is no file, nothing in it, or only a note that says where the data once were."""
     if path.is_symlink() and not path.exists():
         target = os.readlink(path)
-        raise DataError(f"{path} is a link to {target}, which does not exist.", _fetch("datalad get", path))
+        raise DataError(
+            f"{path} is a link to {target}, which does not exist.", _fetch("datalad get", path)
+        )
     if not path.is_file():
-        raise DataError(f"{path} does not exist or is not a file.", "Check the name, the folder and the file ending.")
+        raise DataError(
+            f"{path} does not exist or is not a file.",
+            "Check the name, the folder and the file ending.",
+        )
     with _explained(path), open(path, "rb") as file:
         first = file.read(400)
     if not first:
-        raise DataError(f"{path} is empty (0 bytes), expected an image.", "Copy or download the file again.")
+        raise DataError(
+            f"{path} is empty (0 bytes), expected an image.", "Copy or download the file again."
+        )
     if first.startswith(b"version https://git-lfs"):
-        raise DataError(f"{path} is a git-LFS pointer, not an image.", _fetch("git lfs pull --include", path))
+        raise DataError(
+            f"{path} is a git-LFS pointer, not an image.",
+            _fetch("git lfs pull --include", path),
+        )
     if b"annex/objects/" in first:
-        raise DataError(f"{path} is a git-annex pointer, not an image.", _fetch("datalad get", path))
+        raise DataError(
+            f"{path} is a git-annex pointer, not an image.", _fetch("datalad get", path)
+        )
 
 
 @contextmanager
@@ -50,11 +62,14 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
         raise DataError(
-            f"{path} is a damaged gzip file: {problem}.", "Copy or download the file again; `gzip -t` checks it."
+            f"{path} is a damaged gzip file: {problem}.",
+            "Copy or download the file again; `gzip -t` checks it.",
         ) from problem
     except OSError as problem:
         reason = problem.strerror or problem
-        raise DataError(f"{path} cannot be read: {reason}.", "Check its permissions and the disk.") from problem
+        raise DataError(
+            f"{path} cannot be read: {reason}.", "Check its permissions and the disk."
+        ) from problem
 
 
 def _fetch(command: str, path: Path) -> str:

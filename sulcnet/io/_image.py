@@ -69,7 +69,10 @@ class Image:
 
 def farthest_corner_mm(shape: tuple[int, ...], one: np.ndarray, other: np.ndarray) -> float:
     """Measure how far apart two affines put the same corner voxel of a grid, at worst, in mm."""
-    corners = np.array([(*corner, 1) for corner in itertools.product(*[(0, size - 1) for size in shape])], float)
+    corners = np.array(
+        [(*corner, 1) for corner in itertools.product(*[(0, size - 1) for size in shape])],
+        float,
+    )
     return float(np.linalg.norm(corners @ (one - other).T, axis=1).max())
 
 

@@ -28,7 +28,9 @@ def read_image(path: Path | str) -> Image:
     """
     path = Path(path)
     data, grid, header = _reader(path).read(path)
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes Inf and is then counted as such
+    with np.errstate(
+        over="ignore"
+    ):  # a float64 beyond float32 becomes Inf and is then counted as such
         return Image(np.array(data, dtype=np.float32, order="C"), grid.affine, header)
 
 
@@ -57,7 +59,10 @@ def write_mask(path: Path | str, data: np.ndarray, like: Image | Grid) -> None:
     """
     data = data.astype(np.uint8) if data.dtype == bool else data
     if data.dtype.kind not in "iu":
-        raise DataError(f"A mask for {path} must hold integers, found {data.dtype}.", "Use write_map for real numbers.")
+        raise DataError(
+            f"A mask for {path} must hold integers, found {data.dtype}.",
+            "Use write_map for real numbers.",
+        )
     _write(Path(path), data.astype(_smallest(Path(path), data)), like)
 
 
@@ -69,7 +74,11 @@ def write_map(path: Path | str, data: np.ndarray, like: Image | Grid) -> None:
 @lru_cache(maxsize=None)
 def endings() -> tuple[str, ...]:
     """List the file endings that can be read, longest first, so that .nii.gz is seen before .gz would be."""
-    found = [ending for name in plugins.names("io", "READER") for ending in plugins.find("io", name, "READER").endings]
+    found = [
+        ending
+        for name in plugins.names("io", "READER")
+        for ending in plugins.find("io", name, "READER").endings
+    ]
     return tuple(sorted(found, key=lambda ending: (-len(ending), ending)))
 
 
@@ -77,10 +86,15 @@ def _reader(path: Path) -> Reader:
     reader = _reader_for("".join(path.suffixes[-2:]).lower())
     if reader is None:
         if path.suffix.lower() in PICTURES:
-            raise DataError(f"{path} is a picture: it tells neither the size of a voxel nor which side is left.",
-                            "Convert it to NIfTI, with both; a flat image may have two axes.")
+            raise DataError(
+                f"{path} is a picture: it tells neither the size of a voxel nor which side is left.",
+                "Convert it to NIfTI, with both; a flat image may have two axes.",
+            )
         known = ", ".join(sorted(endings()))
-        raise DataError(f"{path} has an ending that no reader knows.", f"Convert it; known endings: {known}.")
+        raise DataError(
+            f"{path} has an ending that no reader knows.",
+            f"Convert it; known endings: {known}.",
+        )
     return reader
 
 
@@ -97,7 +111,9 @@ def _reader_for(suffixes: str) -> Reader | None:
 def _rounded(path: Path, data: np.ndarray) -> np.ndarray:
     """Give the nearest whole numbers, or name the first voxel that is far from one."""
     with np.errstate(invalid="ignore"):
-        wrong = ~(np.abs(data - np.rint(data)) <= NOT_A_LABEL)  # so written, NaN and Inf are wrong too
+        wrong = ~(
+            np.abs(data - np.rint(data)) <= NOT_A_LABEL
+        )  # so written, NaN and Inf are wrong too
     if wrong.any():
         where = tuple(int(index) for index in np.argwhere(wrong)[0])
         raise DataError(
@@ -113,7 +129,10 @@ def _smallest(path: Path, whole: np.ndarray) -> type[np.generic]:
     for kind in (np.uint8, np.int16, np.int32):
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
             return kind
-    raise DataError(f"{path} holds label values {low:g} to {high:g}, expected 32-bit integers.", "Renumber the labels.")
+    raise DataError(
+        f"{path} holds label values {low:g} to {high:g}, expected 32-bit integers.",
+        "Renumber the labels.",
+    )
 
 
 def _write(path: Path, data: np.ndarray, like: Image | Grid) -> None:
@@ -124,7 +143,9 @@ def _write(path: Path, data: np.ndarray, like: Image | Grid) -> None:
             "Undo crop and resampling first (geometry.to_input_grid).",
         )
     if isinstance(like, Grid):
-        like = Image(data, like.affine, Header("", like.shape, None))       # of no format: nothing to say again
+        like = Image(
+            data, like.affine, Header("", like.shape, None)
+        )  # of no format: nothing to say again
     reader = _reader(path)
-    with replacing(path, DataError) as beside:              # SimpleITK does not tell that a disk is full
+    with replacing(path, DataError) as beside:  # SimpleITK does not tell that a disk is full
         reader.write(beside, data, like)

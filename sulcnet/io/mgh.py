@@ -43,7 +43,9 @@ def _write(path: Path, data: np.ndarray, like: Image) -> None:
     else:
         image = nib.MGHImage(data, like.affine)
     raw = image.to_bytes()
-    path.write_bytes(gzip.compress(raw, COMPRESSION, mtime=0) if path.name.lower().endswith(".mgz") else raw)
+    path.write_bytes(
+        gzip.compress(raw, COMPRESSION, mtime=0) if path.name.lower().endswith(".mgz") else raw
+    )
 
 
 def _parsed(path: Path, raw: bytes) -> Any:
@@ -57,8 +59,14 @@ def _parsed(path: Path, raw: bytes) -> Any:
         )
     try:
         return nib.MGHImage.header_class.from_fileobj(io.BytesIO(raw[:HEADER]))
-    except (nib.spatialimages.HeaderDataError, nib.freesurfer.mghformat.MGHError, KeyError) as problem:
-        raise DataError(f"{path} has a damaged MGH header: {problem}.", "Export the image again.") from problem
+    except (
+        nib.spatialimages.HeaderDataError,
+        nib.freesurfer.mghformat.MGHError,
+        KeyError,
+    ) as problem:
+        raise DataError(
+            f"{path} has a damaged MGH header: {problem}.", "Export the image again."
+        ) from problem
 
 
 def _described(path: Path, mgh: Any) -> tuple[Grid, Header]:

@@ -12,11 +12,21 @@ import numpy as np
 
 from sulcnet.errors import DataError
 from sulcnet.io._content import content
-from sulcnet.io._image import Grid, Header, Image, farthest_corner_mm, one_volume, times, usable_affine
+from sulcnet.io._image import (
+    Grid,
+    Header,
+    Image,
+    farthest_corner_mm,
+    one_volume,
+    times,
+    usable_affine,
+)
 from sulcnet.io._reader import Reader
 
 KIND = "nifti"
-SILENT = logging.Logger("nibabel repairs")  # not in the logging tree: repairs would print a line for each file
+SILENT = logging.Logger(
+    "nibabel repairs"
+)  # not in the logging tree: repairs would print a line for each file
 SILENT.addHandler(logging.NullHandler())
 COMPRESSION = 4
 """Half the time of gzip's default level for a few per cent more bytes."""
@@ -27,13 +37,19 @@ def _read(path: Path) -> tuple[np.ndarray, Grid, Header]:
     nifti = _parsed(path, raw)
     grid, header = _described(path, nifti)
     single = nifti["magic"] == nifti.single_magic
-    return _voxels(path, nifti, grid, raw if single else content(path.with_suffix(".img"))), grid, header
+    return (
+        _voxels(path, nifti, grid, raw if single else content(path.with_suffix(".img"))),
+        grid,
+        header,
+    )
 
 
 def _write(path: Path, data: np.ndarray, like: Image) -> None:
     """Write a single file: header, four zero bytes (no extension), voxels with x fastest."""
     if path.name.lower().endswith((".hdr", ".img")):
-        raise DataError(f"Cannot write {path} as a .hdr/.img pair.", "Use the ending .nii.gz for outputs.")
+        raise DataError(
+            f"Cannot write {path} as a .hdr/.img pair.", "Use the ending .nii.gz for outputs."
+        )
     nifti = _like(like) if like.header.kind == KIND else _fresh(like)
     nifti.set_data_dtype(data.dtype)
     nifti["scl_slope"], nifti["scl_inter"] = 1, 0
@@ -43,7 +59,9 @@ def _write(path: Path, data: np.ndarray, like: Image) -> None:
     nifti["magic"], nifti["vox_offset"] = nifti.single_magic, nifti.single_vox_offset
     raw = nifti.binaryblock + bytes(4) + data.astype(nifti.get_data_dtype()).tobytes(order="F")
     packed = path.name.lower().endswith(".gz")
-    path.write_bytes(gzip.compress(raw, COMPRESSION, mtime=0) if packed else raw)  # no time: equal masks, equal files
+    path.write_bytes(
+        gzip.compress(raw, COMPRESSION, mtime=0) if packed else raw
+    )  # no time: equal masks, equal files
 
 
 def _header_file(path: Path) -> Path:
@@ -85,12 +103,14 @@ def _described(path: Path, nifti: Any) -> tuple[Grid, Header]:
         affine = usable_affine(path, nifti.get_best_affine())
         sform, qform = nifti.get_sform(coded=True)[0], nifti.get_qform(coded=True)[0]
         unit = nifti.get_xyzt_units()[0]
-        nifti.get_slope_inter()                 # a slope without an intercept is an error
+        nifti.get_slope_inter()  # a slope without an intercept is an error
     except (HeaderDataError, KeyError) as problem:
         raise _damaged(path, problem) from problem
     apart = 0.0 if sform is None or qform is None else farthest_corner_mm(shape, sform, qform)
     block = (1 if int(nifti["sizeof_hdr"]) == 348 else 2, nifti.endianness, nifti.binaryblock)
-    return Grid(shape, affine), Header(KIND, stored, block, not (sform is None and qform is None), apart, unit)
+    return Grid(shape, affine), Header(
+        KIND, stored, block, not (sform is None and qform is None), apart, unit
+    )
 
 
 def _voxels(path: Path, nifti: Any, grid: Grid, raw: bytes) -> np.ndarray:
@@ -101,15 +121,20 @@ def _voxels(path: Path, nifti: Any, grid: Grid, raw: bytes) -> np.ndarray:
     count = math.prod(grid.shape)
     needed = count * kind.itemsize
     if kind.kind not in "iuf" or kind.itemsize > 8:
-        raise DataError(f"{path} holds {kind} voxels, expected real numbers of 8 to 64 bits.", "Convert the image.")
+        raise DataError(
+            f"{path} holds {kind} voxels, expected real numbers of 8 to 64 bits.",
+            "Convert the image.",
+        )
     if len(raw) - offset < needed:
         raise DataError(
             f"{path} is cut short: {times(nifti.get_data_shape())} voxels of {kind.name} need {needed} bytes, "
             f"found {max(0, len(raw) - offset)}.",
             "Copy or download the file again.",
         )
-    slope, inter = nifti.get_slope_inter()      # None where the slope is 0 or NaN, which means none
-    return apply_read_scaling(np.frombuffer(raw, kind, count, offset).reshape(grid.shape, order="F"), slope, inter)
+    slope, inter = nifti.get_slope_inter()  # None where the slope is 0 or NaN, which means none
+    return apply_read_scaling(
+        np.frombuffer(raw, kind, count, offset).reshape(grid.shape, order="F"), slope, inter
+    )
 
 
 def _like(image: Image) -> Any:
@@ -135,7 +160,9 @@ def _fresh(image: Image) -> Any:
 
 
 def _damaged(path: Path, problem: object) -> DataError:
-    return DataError(f"{path} has a damaged NIfTI header: {problem}.", "Export or download the image again.")
+    return DataError(
+        f"{path} has a damaged NIfTI header: {problem}.", "Export or download the image again."
+    )
 
 
 READER = Reader((".nii.gz", ".nii", ".hdr", ".img"), _read, _write)

@@ -29,7 +29,11 @@ def _read(path: Path) -> tuple[np.ndarray, Grid, Header]:
     except RuntimeError as problem:
         raise _damaged(path, problem) from problem
     grid, header = _described(path, image)
-    return sitk.GetArrayFromImage(image).T.reshape(grid.shape), grid, header  # ITK arrays are (Z, Y, X)
+    return (
+        sitk.GetArrayFromImage(image).T.reshape(grid.shape),
+        grid,
+        header,
+    )  # ITK arrays are (Z, Y, X)
 
 
 def _write(path: Path, data: np.ndarray, like: Image) -> None:
@@ -46,21 +50,28 @@ def _write(path: Path, data: np.ndarray, like: Image) -> None:
         sitk.WriteImage(image, str(path), useCompression=True)
     except RuntimeError as problem:
         reason = _last_line(problem)
-        raise DataError(f"Cannot write {path}: {reason}", "Use the ending .nii.gz for outputs.") from problem
+        raise DataError(
+            f"Cannot write {path}: {reason}", "Use the ending .nii.gz for outputs."
+        ) from problem
 
 
 def _described(path: Path, image: Any) -> tuple[Grid, Header]:
     """Give grid and header of ITK's image."""
     components = image.GetNumberOfComponentsPerPixel()
     if components != 1:
-        raise DataError(f"{path} has {components} numbers per voxel, expected 1.", "Write one file per channel.")
+        raise DataError(
+            f"{path} has {components} numbers per voxel, expected 1.",
+            "Write one file per channel.",
+        )
     stored = tuple(int(size) for size in image.GetSize())
     opaque = (tuple(image.GetSpacing()), tuple(image.GetOrigin()), tuple(image.GetDirection()))
     grid = Grid(one_volume(path, stored), usable_affine(path, _affine(*opaque)))
     return grid, Header(KIND, stored, opaque)
 
 
-def _affine(spacing: tuple[float, ...], origin: tuple[float, ...], direction: tuple[float, ...]) -> np.ndarray:
+def _affine(
+    spacing: tuple[float, ...], origin: tuple[float, ...], direction: tuple[float, ...]
+) -> np.ndarray:
     """Give voxel -> RAS+ mm from ITK's numbers of 2 to 4 axes; missing axes get spacing 1 and origin 0."""
     axes = min(3, len(spacing))
     cosines = np.reshape(direction, (len(spacing), len(spacing)))[:axes, :axes]
@@ -74,11 +85,18 @@ def _itk(affine: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...], tupl
     """Give spacing, origin and direction (row by row) of an affine to RAS+ mm."""
     lps = LPS_TO_RAS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    return tuple(spacing.tolist()), tuple(lps[:3, 3].tolist()), tuple((lps[:3, :3] / spacing).ravel().tolist())
+    return (
+        tuple(spacing.tolist()),
+        tuple(lps[:3, 3].tolist()),
+        tuple((lps[:3, :3] / spacing).ravel().tolist()),
+    )
 
 
 def _damaged(path: Path, problem: RuntimeError) -> DataError:
-    return DataError(f"{path} cannot be read by SimpleITK: {_last_line(problem)}", "Check that the file is complete.")
+    return DataError(
+        f"{path} cannot be read by SimpleITK: {_last_line(problem)}",
+        "Check that the file is complete.",
+    )
 
 
 def _last_line(problem: RuntimeError) -> str:

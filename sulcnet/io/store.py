@@ -16,7 +16,7 @@ import numpy as np
 from sulcnet.errors import DataError
 from sulcnet.files import replacing
 
-BLOCK = 32                              # voxels per axis of a block; a 128^3 patch then touches 64 to 125 blocks
+BLOCK = 32  # voxels per axis of a block; a 128^3 patch then touches 64 to 125 blocks
 
 
 def write_array(path: Path, data: np.ndarray) -> None:
@@ -33,8 +33,17 @@ def write_array(path: Path, data: np.ndarray) -> None:
     chunks = lead + tuple(min(4 * BLOCK, size) for size in spatial)
     with replacing(path, RuntimeError) as beside:
         blosc2.asarray(
-            np.ascontiguousarray(data), urlpath=str(beside), mode="w", chunks=chunks, blocks=blocks,
-            cparams={"codec": blosc2.Codec.LZ4, "clevel": 1, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1},
+            np.ascontiguousarray(data),
+            urlpath=str(beside),
+            mode="w",
+            chunks=chunks,
+            blocks=blocks,
+            cparams={
+                "codec": blosc2.Codec.LZ4,
+                "clevel": 1,
+                "filters": [blosc2.Filter.SHUFFLE],
+                "nthreads": 1,
+            },
         )
 
 
@@ -45,8 +54,10 @@ def open_array(path: Path):
     try:
         return blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
     except (OSError, RuntimeError, ValueError) as problem:
-        raise DataError(f"{path} cannot be read as a prepared array: {problem}.",
-                        "Prepare the case again: sulcnet_preprocess --overwrite.") from None
+        raise DataError(
+            f"{path} cannot be read as a prepared array: {problem}.",
+            "Prepare the case again: sulcnet_preprocess --overwrite.",
+        ) from None
 
 
 def read_array(path: Path) -> np.ndarray:

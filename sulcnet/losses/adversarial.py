@@ -52,7 +52,9 @@ def critic_accuracy(real: Tensor, fake: Tensor) -> Ratio:
     return _per_logit(right, real)
 
 
-def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor, ceiling: float = 1e4) -> Tensor:
+def adaptive_weight(
+    reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor, ceiling: float = 1e4
+) -> Tensor:
     """Give the weight that makes the adversarial gradient as long as that of reconstruction, at the last layer.
 
         weight = |d reconstruction / d last_layer| / (|d adversarial / d last_layer| + 1e-4), at most `ceiling`
@@ -69,7 +71,8 @@ def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Ten
         A scalar without gradient.
     """
     wanted, found = (
-        torch.autograd.grad(loss, last_layer, retain_graph=True)[0].float().norm() for loss in (reconstruction, adversarial)
+        torch.autograd.grad(loss, last_layer, retain_graph=True)[0].float().norm()
+        for loss in (reconstruction, adversarial)
     )
     return (wanted / (found + 1e-4)).clamp(0, ceiling).detach()
 

@@ -16,5 +16,7 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Ratio:
         logits: (B, K), any floating type; computed in fp32.
         target: (B,) int64, -1 where the class is unknown: never a class, exactly no gradient.
     """
-    loss = functional.cross_entropy(logits.float(), target, ignore_index=UNKNOWN, reduction="sum")
+    loss = functional.cross_entropy(
+        logits.float(), target, ignore_index=UNKNOWN, reduction="sum"
+    )
     return Ratio(loss, (target != UNKNOWN).sum().to(loss.dtype))

@@ -40,11 +40,15 @@ def nt_xent(a: Tensor, b: Tensor, temperature: float, negatives: Tensor | None =
     with torch.autocast(a.device.type, enabled=False):
         views = _unit(torch.cat((a, b)))
         if negatives is None:
-            negatives = torch.ones(len(views), len(views), dtype=torch.bool, device=views.device)
+            negatives = torch.ones(
+                len(views), len(views), dtype=torch.bool, device=views.device
+            )
         return _contrast(views, temperature, negatives, torch.ones_like(views[:, 0]))
 
 
-def info_nce(a: Tensor, keys: Tensor, temperature: float, queue: Tensor, negatives: Tensor) -> Ratio:
+def info_nce(
+    a: Tensor, keys: Tensor, temperature: float, queue: Tensor, negatives: Tensor
+) -> Ratio:
     """Give InfoNCE of N views against the keys of their other views, of each other's, and a queue.
 
     Args:
@@ -55,7 +59,12 @@ def info_nce(a: Tensor, keys: Tensor, temperature: float, queue: Tensor, negativ
     """
     with torch.autocast(a.device.type, enabled=False):
         views, others = _unit(a), _unit(torch.cat((keys, queue)).detach())
-        return _cross_entropy(views @ others.T / temperature, torch.arange(len(a), device=a.device), negatives, torch.ones_like(views[:, 0]))
+        return _cross_entropy(
+            views @ others.T / temperature,
+            torch.arange(len(a), device=a.device),
+            negatives,
+            torch.ones_like(views[:, 0]),
+        )
 
 
 def dense_nt_xent(
@@ -83,7 +92,9 @@ def dense_nt_xent(
     if (label_a is None) != (label_b is None):
         raise ValueError("labels: expected those of both views or of none, found one")
     with torch.autocast(a.device.type, enabled=False):
-        views = _unit(torch.cat([_picked(one.movedim(1, -1).flatten(0, -2), most) for one in (a, b)]))
+        views = _unit(
+            torch.cat([_picked(one.movedim(1, -1).flatten(0, -2), most) for one in (a, b)])
+        )
         if label_a is None:
             labels = torch.full((len(views),), UNKNOWN, device=views.device)
         else:
@@ -114,10 +125,15 @@ def uniformity(z: Tensor, t: float = 2.0) -> Ratio:
     unit = _unit(z)
     rows = len(unit)
     if rows < 2:
-        return Ratio(unit.sum() * 0, unit.new_zeros(()))     # no pair, nothing to say
+        return Ratio(unit.sum() * 0, unit.new_zeros(()))  # no pair, nothing to say
     with torch.autocast(z.device.type, enabled=False):
-        exponent = (2 * t * (unit @ unit.T - 1)).masked_fill(_itself(rows, rows, unit.device), -torch.inf)
-    return Ratio((exponent.flatten().logsumexp(0) - log(rows * (rows - 1))) * rows, unit.new_full((), rows))
+        exponent = (2 * t * (unit @ unit.T - 1)).masked_fill(
+            _itself(rows, rows, unit.device), -torch.inf
+        )
+    return Ratio(
+        (exponent.flatten().logsumexp(0) - log(rows * (rows - 1))) * rows,
+        unit.new_full((), rows),
+    )
 
 
 def same_place(place: Tensor, others: Tensor, share: float = 0.5) -> Tensor:
@@ -158,7 +174,9 @@ def matching_places(place_a: Tensor, place_b: Tensor, most: int) -> tuple[Tensor
     first = torch.maximum(place_a[..., 0], place_b[..., 0])
     last = torch.minimum(place_a[..., 1], place_b[..., 1])
     along = (torch.arange(points, device=place_a.device) + 0.5) / points
-    lattice = torch.stack(torch.meshgrid(*[along] * ndim, indexing="ij"), dim=-1)              # (k, ..., k, ndim)
+    lattice = torch.stack(
+        torch.meshgrid(*[along] * ndim, indexing="ij"), dim=-1
+    )  # (k, ..., k, ndim)
     first, last = (one.view(-1, *[1] * ndim, ndim) for one in (first, last))
     voxel = first - 0.5 + lattice * (last - first + 1)
     return _within(voxel, place_a), _within(voxel, place_b)
@@ -171,7 +189,9 @@ def sample(maps: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
         mode: "bilinear" between voxels (of three axes too), "nearest" for labels.
     """
     # grid_sample counts axes backwards.
-    return functional.grid_sample(maps.float(), grid.flip(-1), mode, padding_mode="border", align_corners=False)
+    return functional.grid_sample(
+        maps.float(), grid.flip(-1), mode, padding_mode="border", align_corners=False
+    )
 
 
 def _contrast(views: Tensor, temperature: float, negatives: Tensor, counts: Tensor) -> Ratio:
@@ -184,10 +204,14 @@ def _contrast(views: Tensor, temperature: float, negatives: Tensor, counts: Tens
     """
     rows = torch.arange(len(views), device=views.device)
     itself = rows[:, None] == rows
-    return _cross_entropy(views @ views.T / temperature, rows.roll(len(views) // 2), negatives & ~itself, counts)
+    return _cross_entropy(
+        views @ views.T / temperature, rows.roll(len(views) // 2), negatives & ~itself, counts
+    )
 
 
-def _cross_entropy(cosines: Tensor, positive: Tensor, negatives: Tensor, counts: Tensor) -> Ratio:
+def _cross_entropy(
+    cosines: Tensor, positive: Tensor, negatives: Tensor, counts: Tensor
+) -> Ratio:
     """Sum the cross-entropy of the positive among positive and negatives, over rows that count and have a negative.
 
     Args:
@@ -204,7 +228,9 @@ def _cross_entropy(cosines: Tensor, positive: Tensor, negatives: Tensor, counts:
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    return functional.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=1)
+    return functional.normalize(
+        vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=1
+    )
 
 
 def _itself(rows: int, columns: int, device: torch.device) -> Tensor:
@@ -218,5 +244,7 @@ def _picked(rows: Tensor, most: int) -> Tensor:
 
 def _within(voxel: Tensor, place: Tensor) -> Tensor:
     """Turn voxel coordinates of the volume into -1 to 1 of the view, from edge to edge."""
-    first, last = (one.view(-1, *[1] * (voxel.ndim - 2), voxel.shape[-1]) for one in place.unbind(-1))
+    first, last = (
+        one.view(-1, *[1] * (voxel.ndim - 2), voxel.shape[-1]) for one in place.unbind(-1)
+    )
     return 2 * (voxel - first + 0.5) / (last - first + 1) - 1

@@ -43,8 +43,15 @@ class Noise(nn.Module):
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule: expected one of {SCHEDULES}, found {schedule!r}")
         power = 2 if schedule == "scaled_linear" else 1
-        betas = torch.linspace(first ** (1 / power), last ** (1 / power), steps, dtype=torch.float64) ** power
-        kept = torch.cat((torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0)))         # alpha_bar(0) = 1
+        betas = (
+            torch.linspace(
+                first ** (1 / power), last ** (1 / power), steps, dtype=torch.float64
+            )
+            ** power
+        )
+        kept = torch.cat(
+            (torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0))
+        )  # alpha_bar(0) = 1
         # The roots in double too: 1 - alpha_bar at t = 1 is 1e-4, of which float32 would keep three digits.
         self.steps = steps
         self.register_buffer("alpha_bar", kept.float(), persistent=False)
@@ -98,7 +105,9 @@ class Noise(nn.Module):
         levels = [round(self.steps * (count - step) / count) for step in range(count + 1)]
         return list(zip(levels, levels[1:]))
 
-    def sample(self, predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, count: int = 25) -> Tensor:
+    def sample(
+        self, predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, count: int = 25
+    ) -> Tensor:
         """Turn noise into images in few deterministic steps (DDIM, Song et al. 2021, arXiv 2010.02502, eta 0).
 
         Args:
@@ -109,9 +118,14 @@ class Noise(nn.Module):
         image = noise
         with torch.no_grad():
             for level, following in self.ddim_steps(count):
-                t, to = (torch.full((len(image),), one, device=image.device) for one in (level, following))
+                t, to = (
+                    torch.full((len(image),), one, device=image.device)
+                    for one in (level, following)
+                )
                 v = predict(image, t)
-                image = self.add(self.x0_from_v(image, v, t), self.epsilon_from_v(image, v, t), to)
+                image = self.add(
+                    self.x0_from_v(image, v, t), self.epsilon_from_v(image, v, t), to
+                )
         return image
 
     def _parts(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,7 +134,9 @@ class Noise(nn.Module):
         return self.signal[t].view(shape), self.noise[t].view(shape)
 
 
-def v_loss(prediction: Tensor, target: Tensor, weight: Tensor, inside: Tensor | None = None) -> Ratio:
+def v_loss(
+    prediction: Tensor, target: Tensor, weight: Tensor, inside: Tensor | None = None
+) -> Ratio:
     """Sum the squared error of v times the weight of its item, averaged over channels, and the foreground.
 
     The weights are not divided out: that a level counts less is their meaning.
@@ -133,4 +149,6 @@ def v_loss(prediction: Tensor, target: Tensor, weight: Tensor, inside: Tensor | 
     """
     error = (prediction.float() - target.float()).square().mean(dim=1, keepdim=True)
     inside = torch.ones_like(error) if inside is None else inside.to(error.dtype)
-    return Ratio((error * inside * weight.view(-1, *[1] * (error.ndim - 1))).sum(), inside.sum())
+    return Ratio(
+        (error * inside * weight.view(-1, *[1] * (error.ndim - 1))).sum(), inside.sum()
+    )

@@ -33,7 +33,9 @@ def value_cross_entropy(logits: Tensor, codes: Tensor, weight: Tensor | None = N
         codes: (B, ...) int64, which of the V values the voxel has; -1 counts for nothing.
         weight: (B, 1, ...) of each voxel; without it every voxel counts 1.
     """
-    entropy = functional.cross_entropy(logits.float(), codes, ignore_index=UNKNOWN, reduction="none")[:, None]
+    entropy = functional.cross_entropy(
+        logits.float(), codes, ignore_index=UNKNOWN, reduction="none"
+    )[:, None]
     known = (codes != UNKNOWN)[:, None].to(entropy.dtype)
     return _weighted(entropy, known if weight is None else weight * known)
 

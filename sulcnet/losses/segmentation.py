@@ -24,7 +24,7 @@ from torch.nn import functional
 from sulcnet.losses._ratio import Ratio
 from sulcnet.records.labels import UNKNOWN
 
-SMOOTH = 1.0                                                 # voxels
+SMOOTH = 1.0  # voxels
 
 
 def dice(logits: Tensor, target: Tensor, labelled: Tensor) -> Ratio:
@@ -43,18 +43,28 @@ def dice_ce(logits: Tensor, target: Tensor, labelled: Tensor) -> Ratio:
     """
     log_probability, target = _masked(logits, target, labelled)
     voxels = (target != UNKNOWN).sum().clamp_min(1)
-    entropy = functional.nll_loss(log_probability, target, ignore_index=UNKNOWN, reduction="sum") / voxels
+    entropy = (
+        functional.nll_loss(log_probability, target, ignore_index=UNKNOWN, reduction="sum")
+        / voxels
+    )
     return _per_item(_dice(log_probability, target) + entropy, labelled)
 
 
-def region_dice(logits: Tensor, target: Tensor, labelled: Tensor, regions: Sequence[Sequence[int]]) -> Ratio:
+def region_dice(
+    logits: Tensor, target: Tensor, labelled: Tensor, regions: Sequence[Sequence[int]]
+) -> Ratio:
     """Give batch Dice alone, the mean over regions; arguments as `region_dice_ce`."""
     valid = _valid(target, labelled)
-    scores = [_region(logits[:, number], target, valid, values)[0] for number, values in enumerate(regions)]
+    scores = [
+        _region(logits[:, number], target, valid, values)[0]
+        for number, values in enumerate(regions)
+    ]
     return _per_item(1 - torch.stack(scores).mean(), labelled)
 
 
-def region_dice_ce(logits: Tensor, target: Tensor, labelled: Tensor, regions: Sequence[Sequence[int]]) -> Ratio:
+def region_dice_ce(
+    logits: Tensor, target: Tensor, labelled: Tensor, regions: Sequence[Sequence[int]]
+) -> Ratio:
     """Give batch Dice plus binary cross-entropy, both the mean over regions.
 
     Args:
@@ -64,7 +74,10 @@ def region_dice_ce(logits: Tensor, target: Tensor, labelled: Tensor, regions: Se
         regions: the values of each region.
     """
     valid = _valid(target, labelled)
-    terms = [_region(logits[:, number], target, valid, values) for number, values in enumerate(regions)]
+    terms = [
+        _region(logits[:, number], target, valid, values)
+        for number, values in enumerate(regions)
+    ]
     scores, entropies = (torch.stack(part) for part in zip(*terms))
     return _per_item(1 - scores.mean() + entropies.mean() / valid.sum().clamp_min(1), labelled)
 
@@ -77,12 +90,16 @@ def has_value(label: Tensor, values: Sequence[int]) -> Tensor:
     return found
 
 
-def _region(logits: Tensor, target: Tensor, valid: Tensor, values: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _region(
+    logits: Tensor, target: Tensor, valid: Tensor, values: Sequence[int]
+) -> tuple[Tensor, Tensor]:
     """Give the Dice of one region, and its binary cross-entropy summed over voxels that count."""
     logits, here = logits.float(), has_value(target, values) & valid
     probability = logits.sigmoid()
     both, either = (probability * here).sum(), (probability * valid).sum() + here.sum()
-    entropy = functional.binary_cross_entropy_with_logits(logits, here.float(), reduction="none")
+    entropy = functional.binary_cross_entropy_with_logits(
+        logits, here.float(), reduction="none"
+    )
     return (2 * both + SMOOTH) / (either + SMOOTH), (entropy * valid).sum()
 
 
@@ -93,7 +110,9 @@ def _valid(target: Tensor, labelled: Tensor) -> Tensor:
 
 def _masked(logits: Tensor, target: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
     """Give log-probabilities in fp32, once for both terms, and a target that is -1 in items without labels."""
-    return functional.log_softmax(logits.float(), dim=1), torch.where(_valid(target, labelled), target, UNKNOWN)
+    return functional.log_softmax(logits.float(), dim=1), torch.where(
+        _valid(target, labelled), target, UNKNOWN
+    )
 
 
 def _dice(log_probability: Tensor, target: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ from torch.nn import functional
 
 from sulcnet.losses._ratio import Ratio
 
-WINDOW, SIGMA = 11, 1.5                                      # voxels
-C1, C2 = 0.01**2, 0.03**2                                    # of images with range 1
+WINDOW, SIGMA = 11, 1.5  # voxels
+C1, C2 = 0.01**2, 0.03**2  # of images with range 1
 # Wang et al. 2003, finest scale first. A small patch has only the first three, scaled to sum 1.
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 FEW = 3
@@ -52,7 +52,13 @@ def to_unit(image: Tensor, range: Tensor) -> Tensor:
     return (image.to(width.dtype) - low) / torch.where(width > 0, width, 1.0)
 
 
-def ssim(x: Tensor, y: Tensor, inside: Tensor | None = None, window: int = WINDOW, sigma: float = SIGMA) -> Ratio:
+def ssim(
+    x: Tensor,
+    y: Tensor,
+    inside: Tensor | None = None,
+    window: int = WINDOW,
+    sigma: float = SIGMA,
+) -> Ratio:
     """Sum SSIM over foreground, averaged over channels, and count the foreground.
 
     Args:
@@ -94,7 +100,9 @@ def ms_ssim(x: Tensor, y: Tensor, inside: Tensor | None = None) -> Ratio:
         some, product = (inside.flatten(1).sum(1) > 0).to(x.dtype), x.new_ones(x.shape[:2])
         for scale, weight in enumerate(weights, start=1):
             luminance, contrast = _similarity(x, y, WINDOW, SIGMA)
-            mean = _per_item(luminance * contrast if scale == len(weights) else contrast, inside)
+            mean = _per_item(
+                luminance * contrast if scale == len(weights) else contrast, inside
+            )
             product = product * _power(mean, weight)
             x, y, inside = _halved(x), _halved(y), _halved(inside)
         return Ratio((product.mean(1) * some).sum(), some.sum())
@@ -111,7 +119,9 @@ def _wide(image: Tensor) -> torch.dtype:
 def _similarity(x: Tensor, y: Tensor, window: int, sigma: float) -> tuple[Tensor, Tensor]:
     """Give luminance l and contrast c of every voxel, both (B, C, ...)."""
     if x.shape != y.shape:
-        raise ValueError(f"ssim: expected two images of one shape, found {tuple(x.shape)} and {tuple(y.shape)}")
+        raise ValueError(
+            f"ssim: expected two images of one shape, found {tuple(x.shape)} and {tuple(y.shape)}"
+        )
     x, y = x.to(_wide(x)), y.to(_wide(x))
     # Matrices are made anew: kept ones, if made on fake tensors, would turn up in a real step.
     rows = {size: _window_rows(size, window, sigma, x) for size in set(x.shape[2:])}
@@ -127,9 +137,9 @@ def _similarity(x: Tensor, y: Tensor, window: int, sigma: float) -> tuple[Tensor
 def _window_rows(size: int, window: int, sigma: float, like: Tensor) -> Tensor:
     """Give the (size, size) banded matrix of the window, each row scaled to sum 1.
 
-        size 5, window 3, weights w v w      v/(v+w) w/(v+w)  0   0   0
-                                                w       v     w   0   0
-                                                0       w     v   w   0     and so on
+    size 5, window 3, weights w v w      v/(v+w) w/(v+w)  0   0   0
+                                            w       v     w   0   0
+                                            0       w     v   w   0     and so on
     """
     place = torch.arange(size, device=like.device, dtype=like.dtype)
     distance = (place[:, None] - place).abs()
@@ -145,7 +155,7 @@ def _windowed(image: Tensor, matrices: Sequence[Tensor]) -> Tensor:
     """
     shape = image.shape
     for axis, matrix in enumerate(matrices[:-1], start=2):
-        image = torch.matmul(matrix, image.reshape(-1, shape[axis], prod(shape[axis + 1:])))
+        image = torch.matmul(matrix, image.reshape(-1, shape[axis], prod(shape[axis + 1 :])))
     return (image.reshape(-1, shape[-1]) @ matrices[-1].T).reshape(shape)
 
 

@@ -19,16 +19,22 @@ from typing import NamedTuple
 MIB = 1 << 20
 
 # Constants of c10/core/AllocatorConfig.h, torch 2.13, under their names there [bytes].
-BLOCK = 512                             # kMinBlockSize: sizes round up to its multiples; the least rest in the small pool
-SMALL = 1 * MIB                         # kSmallSize: up to it, small pool; in the large pool a rest must be larger to be cut off
-SMALL_SEGMENT = 2 * MIB                 # kSmallBuffer: segments of the small pool
-LARGE_SEGMENT = 20 * MIB                # large_segment_size, kLargeBuffer before: segments for less than OWN_SEGMENT
-OWN_SEGMENT = 10 * MIB                  # kMinLargeAlloc: from it on, a segment of the block's own size
-OWN_ROUNDING = 2 * MIB                  # kRoundLarge: that size rounds up to its multiples
+BLOCK = 512  # kMinBlockSize: sizes round up to its multiples; the least rest in the small pool
+SMALL = (
+    1 * MIB
+)  # kSmallSize: up to it, small pool; in the large pool a rest must be larger to be cut off
+SMALL_SEGMENT = 2 * MIB  # kSmallBuffer: segments of the small pool
+LARGE_SEGMENT = (
+    20 * MIB
+)  # large_segment_size, kLargeBuffer before: segments for less than OWN_SEGMENT
+OWN_SEGMENT = 10 * MIB  # kMinLargeAlloc: from it on, a segment of the block's own size
+OWN_ROUNDING = 2 * MIB  # kRoundLarge: that size rounds up to its multiples
 
-PRECISION = 200                         # smallest_device looks no closer than the reserved peak divided by this: 0.5 %
+PRECISION = 200  # smallest_device looks no closer than the reserved peak divided by this: 0.5 %
 
-Log = Sequence[tuple[int, int]]         # (storage number, bytes): bytes > 0 allocates, -1 frees, 0 takes nothing
+Log = Sequence[
+    tuple[int, int]
+]  # (storage number, bytes): bytes > 0 allocates, -1 frees, 0 takes nothing
 
 
 class DeviceFull(Exception):
@@ -54,7 +60,7 @@ def replay(log: Log, limit: int | None = None) -> Held:
         KeyError: a storage is freed that is not allocated.
     """
     device = _Device(limit)
-    blocks: dict[int, tuple[_Pool, int, int] | None] = {}           # storage -> pool, address, size
+    blocks: dict[int, tuple[_Pool, int, int] | None] = {}  # storage -> pool, address, size
     allocated = peak = 0
     for number, size in log:
         if size > 0:
@@ -85,7 +91,9 @@ def smallest_device(log: Log) -> int:
     while high - low > precision:
         middle = (low + high) // 2
         try:
-            high = replay(log, middle).reserved                     # never above `middle`; as a limit it changes no decision
+            high = replay(
+                log, middle
+            ).reserved  # never above `middle`; as a limit it changes no decision
         except DeviceFull:
             low = middle
     return high
@@ -99,7 +107,7 @@ class _Device:
     def __init__(self, limit: int | None):
         self.limit, self.reserved, self.peak = limit, 0, 0
         self._small, self._large = _Pool(least_rest=BLOCK), _Pool(least_rest=SMALL + 1)
-        self._next = 0                                              # address of the next segment: the driver's are taken to rise
+        self._next = 0  # address of the next segment: the driver's are taken to rise
 
     def take(self, size: int) -> tuple[_Pool, int, int]:
         """Give pool, address and size of a block for a rounded size; it may be larger, where the rest was too small to cut."""
@@ -114,9 +122,11 @@ class _Device:
         if self.limit is not None and self.reserved + size > self.limit:
             self.reserved -= self._small.trim() + self._large.trim()
             if self.reserved + size > self.limit:
-                raise DeviceFull(f"{self.reserved} bytes are reserved, {size} more pass the limit of {self.limit}")
+                raise DeviceFull(
+                    f"{self.reserved} bytes are reserved, {size} more pass the limit of {self.limit}"
+                )
         pool.grow(self._next, size)
-        self._next += size + BLOCK                                  # the gap keeps neighbouring segments from merging
+        self._next += size + BLOCK  # the gap keeps neighbouring segments from merging
         self.reserved += size
         self.peak = max(self.peak, self.reserved)
 
@@ -128,14 +138,16 @@ class _Pool:
 
     def __init__(self, least_rest: int):
         self._least_rest = least_rest
-        self._free: list[tuple[int, int]] = []                      # (size, address), sorted: the first that fits is the best
-        self._sizes: dict[int, int] = {}                            # address -> size of a free block
-        self._starts: dict[int, int] = {}                           # end -> address of a free block
-        self._segments: dict[int, int] = {}                         # address -> size
+        self._free: list[
+            tuple[int, int]
+        ] = []  # (size, address), sorted: the first that fits is the best
+        self._sizes: dict[int, int] = {}  # address -> size of a free block
+        self._starts: dict[int, int] = {}  # end -> address of a free block
+        self._segments: dict[int, int] = {}  # address -> size
 
     def take(self, size: int) -> tuple[int, int] | None:
         """Give address and size of the smallest free block that fits, the lowest of equals, and keep its rest."""
-        index = bisect_left(self._free, (size,))                    # (size,) comes before (size, any address)
+        index = bisect_left(self._free, (size,))  # (size,) comes before (size, any address)
         if index == len(self._free):
             return None
         found, address = self._free.pop(index)
@@ -167,7 +179,11 @@ class _Pool:
 
     def trim(self) -> int:
         """Drop the segments that are wholly free and give their bytes."""
-        unused = [(address, size) for address, size in self._segments.items() if self._sizes.get(address) == size]
+        unused = [
+            (address, size)
+            for address, size in self._segments.items()
+            if self._sizes.get(address) == size
+        ]
         for address, size in unused:
             self._forget(address, size)
             del self._segments[address], self._sizes[address], self._starts[address + size]
@@ -176,7 +192,9 @@ class _Pool:
     def _add(self, address: int, size: int) -> None:
         insort(self._free, (size, address))
         self._sizes[address] = size
-        self._starts[address + size] = address                      # a block that was cut or merged had the same end: its entry goes
+        self._starts[address + size] = (
+            address  # a block that was cut or merged had the same end: its entry goes
+        )
 
     def _forget(self, address: int, size: int) -> None:
         self._free.pop(bisect_left(self._free, (size, address)))

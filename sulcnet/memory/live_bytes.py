@@ -22,14 +22,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from sulcnet.memory.allocator import BLOCK
 
-FREED = -1                              # in a log, in the place of the bytes
+FREED = -1  # in a log, in the place of the bytes
 FORWARD, BACKWARD, OPTIMISER = "forward", "backward", "optimiser"
 CONVOLUTIONS = ("convolution", "convolution_backward")
 
@@ -75,7 +78,7 @@ class LiveBytes(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.log: list[tuple[int, int]] = []
-        self.moments: list[tuple[str, str]] = []             # beside the log: phase, operator
+        self.moments: list[tuple[str, str]] = []  # beside the log: phase, operator
         self.kinds: dict[int, str] = {}
         self.workspaces: set[int] = set()
         self.arithmetic = 0
@@ -86,7 +89,13 @@ class LiveBytes(TorchDispatchMode):
     def phase(self) -> str:
         """Name the phase that the step is in."""
         # No public name for this; -1 outside of a backward pass.
-        return BACKWARD if torch._C._current_graph_task_id() >= 0 else OPTIMISER if self._optimising else FORWARD
+        return (
+            BACKWARD
+            if torch._C._current_graph_task_id() >= 0
+            else OPTIMISER
+            if self._optimising
+            else FORWARD
+        )
 
     def track(self, tensor: Tensor, operator: str = "", kind: str | None = None) -> None:
         """Write down a tensor's storage, once; say what kind it is where that is known."""
@@ -95,7 +104,10 @@ class LiveBytes(TorchDispatchMode):
         if key not in self._numbers:
             self._next += 1
             number = self._next
-            self._numbers[key] = weakref.ref(storage, lambda _: self._freed(key, number)), number
+            self._numbers[key] = (
+                weakref.ref(storage, lambda _: self._freed(key, number)),
+                number,
+            )
             self._write(number, storage.nbytes(), operator)
         if kind:
             self.kinds.setdefault(self._numbers[key][1], kind)
@@ -109,7 +121,9 @@ class LiveBytes(TorchDispatchMode):
         self.moments.append((self.phase, operator))
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func is torch.ops.prim.device.default:            # two of three calls; a fake tensor knows it without a dispatch
+        if (
+            func is torch.ops.prim.device.default
+        ):  # two of three calls; a fake tensor knows it without a dispatch
             return args[0].device
         kwargs = kwargs or {}
         found = func(*args, **kwargs)
@@ -125,7 +139,9 @@ class LiveBytes(TorchDispatchMode):
 
     def _allow(self, given: tuple, found: Tensor | tuple) -> None:
         """Write down one copy of a convolution's tensors, taken and given back."""
-        size = sum(leaf.nbytes for leaf in tree_leaves((given, found)) if isinstance(leaf, Tensor))
+        size = sum(
+            leaf.nbytes for leaf in tree_leaves((given, found)) if isinstance(leaf, Tensor)
+        )
         self._next += 1
         self.workspaces.add(self._next)
         self._write(self._next, size, "")
@@ -134,7 +150,10 @@ class LiveBytes(TorchDispatchMode):
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Count inside the block, and learn from every optimiser what are gradients and what is its state."""
-        hooks = [register_optimizer_step_pre_hook(self._before), register_optimizer_step_post_hook(self._after)]
+        hooks = [
+            register_optimizer_step_pre_hook(self._before),
+            register_optimizer_step_post_hook(self._after),
+        ]
         try:
             with self:
                 yield
@@ -191,7 +210,7 @@ def _summed(live: LiveBytes, given: dict[int, int], began: int) -> LiveTrace:
     stays = {number: size for number, size in live.alive().items() if number not in given}
     alive = {**given, **stays}
     made_in: dict[int, str] = {}
-    kept: set[int] = set()                                   # made in a forward pass, alive when a backward pass begins
+    kept: set[int] = set()  # made in a forward pass, alive when a backward pass begins
     total = peak = sum(alive.values())
     at_peak, moment, phases, before = dict(alive), (FORWARD, ""), {FORWARD: total}, ""
     rising = False
@@ -202,7 +221,7 @@ def _summed(live: LiveBytes, given: dict[int, int], began: int) -> LiveTrace:
         if number in live.workspaces or number in stays:
             continue
         if size == FREED:
-            if rising:                                       # a copy for each summit, not for each storage on the way up
+            if rising:  # a copy for each summit, not for each storage on the way up
                 at_peak, rising = dict(alive), False
             total -= alive.pop(number)
             continue
@@ -213,8 +232,17 @@ def _summed(live: LiveBytes, given: dict[int, int], began: int) -> LiveTrace:
             peak, moment, rising = total, (phase, operator), True
     parts = Counter()
     for number, size in (alive if rising else at_peak).items():
-        parts[live.kinds.get(number) or ("activations" if number in kept else "temporaries")] += size
-    return LiveTrace(peak, ", ".join(filter(None, moment)), dict(parts), phases, live.arithmetic, _settled(live, given, began))
+        parts[
+            live.kinds.get(number) or ("activations" if number in kept else "temporaries")
+        ] += size
+    return LiveTrace(
+        peak,
+        ", ".join(filter(None, moment)),
+        dict(parts),
+        phases,
+        live.arithmetic,
+        _settled(live, given, began),
+    )
 
 
 def _settled(live: LiveBytes, given: dict[int, int], began: int) -> list[tuple[int, int]]:
@@ -224,8 +252,13 @@ def _settled(live: LiveBytes, given: dict[int, int], began: int) -> list[tuple[i
     """
     body = live.log[began:]
     beyond = max([number for number, _ in body], default=0) + 1
-    passing = {number for number, size in body if size != FREED} & {number for number, size in body if size == FREED}
-    again = [[(number + beyond * times, size) for number, size in body if number in passing] for times in (1, 2)]
+    passing = {number for number, size in body if size != FREED} & {
+        number for number, size in body if size == FREED
+    }
+    again = [
+        [(number + beyond * times, size) for number, size in body if number in passing]
+        for times in (1, 2)
+    ]
     return [*given.items(), *body, *again[0], *again[1]]
 
 
@@ -240,7 +273,11 @@ def fake_modules(module: nn.Module, mode: FakeTensorMode) -> None:
             for name, value in store.items():
                 if value is not None and id(value) not in made:
                     fake = mode.from_tensor(value.detach())
-                    made[id(value)] = nn.Parameter(fake, value.requires_grad) if store is part._parameters else fake
+                    made[id(value)] = (
+                        nn.Parameter(fake, value.requires_grad)
+                        if store is part._parameters
+                        else fake
+                    )
                 if value is not None:
                     store[name] = made[id(value)]
 
@@ -254,10 +291,12 @@ def cuda_autocast_rules() -> Iterator[None]:
     """
     library, key = torch.library.Library("aten", "IMPL"), torch._C.DispatchKey.AutocastCPU
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)           # that a rule is replaced is the purpose
+        warnings.simplefilter("ignore", UserWarning)  # that a rule is replaced is the purpose
         for name in FP32:
             packet, _, overload = name.partition(".")
-            operator = getattr(getattr(torch.ops.aten, packet, None), overload or "default", None)
+            operator = getattr(
+                getattr(torch.ops.aten, packet, None), overload or "default", None
+            )
             if operator is not None:
                 library.impl(name, _in_fp32(operator, key), "AutocastCPU", allow_override=True)
     try:
@@ -268,10 +307,14 @@ def cuda_autocast_rules() -> Iterator[None]:
 
 def _in_fp32(operator: Callable, key: torch._C.DispatchKey) -> Callable:
     def raised(value):
-        return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+        return (
+            value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+        )
 
     def run(*args, **kwargs):
         with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(key)):
-            return operator(*map(raised, args), **{name: raised(value) for name, value in kwargs.items()})
+            return operator(
+                *map(raised, args), **{name: raised(value) for name, value in kwargs.items()}
+            )
 
     return run

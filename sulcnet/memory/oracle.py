@@ -1,7 +1,7 @@
 """What a step needs: looked up in the rows that came with the package, then in those of this machine, else traced and kept.
 
-    with MemoryOracle.kept() as oracle:            # what was traced stays, for the next plan
-        needs(question)                     # StepNeed; the first question that no row answers imports torch
+with MemoryOracle.kept() as oracle:            # what was traced stays, for the next plan
+    needs(question)                     # StepNeed; the first question that no row answers imports torch
 """
 
 from __future__ import annotations
@@ -23,9 +23,22 @@ log = logging.getLogger("sulcnet")
 
 # The code that decides what a step holds: rows are of one state of it. A test sees that nothing is missing here.
 DECIDING = (
-    "losses", "networks", "presets", "pretraining", "tasks", "tuning", "memory/allocator.py", "memory/live_bytes.py",
-    "training/device.py", "training/loop.py", "training/method.py", "training/schedule.py",
-    "assembly/finetuning.py", "assembly/frozen.py", "assembly/schedules.py", "memory/tracing.py",
+    "losses",
+    "networks",
+    "presets",
+    "pretraining",
+    "tasks",
+    "tuning",
+    "memory/allocator.py",
+    "memory/live_bytes.py",
+    "training/device.py",
+    "training/loop.py",
+    "training/method.py",
+    "training/schedule.py",
+    "assembly/finetuning.py",
+    "assembly/frozen.py",
+    "assembly/schedules.py",
+    "memory/tracing.py",
 )
 
 
@@ -50,7 +63,9 @@ class MemoryOracle:
     def kept(cls) -> Iterator[MemoryOracle]:
         """Read the tables; at the end of the block, whatever came of it, add what was traced to the rows of this machine."""
         shipped, own = memory_tables()
-        needs = cls({**MemoryTable.load(shipped, origin()).rows, **MemoryTable.load(own, origin()).rows})
+        needs = cls(
+            {**MemoryTable.load(shipped, origin()).rows, **MemoryTable.load(own, origin()).rows}
+        )
         try:
             yield needs
         finally:
@@ -82,7 +97,7 @@ def trace_need(question: StepQuestion) -> StepNeed:
 
     try:
         return trace_step(question)
-    except ModelError as problem:                           # nothing to adapt, for example: as true at the next plan
+    except ModelError as problem:  # nothing to adapt, for example: as true at the next plan
         return StepNeed(0, 0, "", {}, 0, problem.message)
 
 
@@ -91,7 +106,7 @@ def _keep(traced: dict[StepQuestion, StepNeed], path: Path) -> None:
     if not traced:
         return
     try:
-        with locked(path):                                  # read again: another plan may have written meanwhile
+        with locked(path):  # read again: another plan may have written meanwhile
             table = MemoryTable.load(path, origin())
             table.rows.update(traced)
             table.save(path, origin())
@@ -107,4 +122,8 @@ def origin() -> dict[str, str]:
         place = root / name
         for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             digest.update(file.read_bytes())
-    return {"source": digest.hexdigest()[:16], "torch": minor_version("torch"), "monai": minor_version("monai")}
+    return {
+        "source": digest.hexdigest()[:16],
+        "torch": minor_version("torch"),
+        "monai": minor_version("monai"),
+    }

@@ -20,13 +20,28 @@ from sulcnet.errors import ModelError, SulcnetError
 from sulcnet.memory.oracle import MemoryOracle, NotTraced
 from sulcnet.networks import family
 from sulcnet.parallel import map_cases
-from sulcnet.planning.budget import CONTEXT, Candidate, Constraints, PlannedStep, Search, card_bytes, question_of
+from sulcnet.planning.budget import (
+    CONTEXT,
+    Candidate,
+    Constraints,
+    PlannedStep,
+    Search,
+    card_bytes,
+    question_of,
+)
 from sulcnet.planning.planner import PlanRequest, constraints_of, make_plan
 from sulcnet.records.dataset import DatasetHeader
 from sulcnet.records.fingerprint import Fingerprint
 from sulcnet.records.memory import PREDICT, StepNeed, StepQuestion
 from sulcnet.records.network_spec import NetworkSpec
-from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Plan, PredictionPlan, StepPlan, change_plan
+from sulcnet.records.plan import (
+    MemoryEstimate,
+    NetworkPlan,
+    Plan,
+    PredictionPlan,
+    StepPlan,
+    change_plan,
+)
 from sulcnet.records.tasks import VOXEL
 from sulcnet.records.workspace import DATASET_JSON, DatasetFolders, make_writable
 
@@ -34,7 +49,7 @@ log = logging.getLogger("sulcnet")
 
 # What settles the network's shape, and gives the plan's own numbers: a strategy, or where nothing is labelled a method.
 REFERENCE, UNLABELLED = "full", "recon"
-MOST_WINDOWS = 8                        # per forward pass of a prediction; more is not faster
+MOST_WINDOWS = 8  # per forward pass of a prediction; more is not faster
 
 
 class Planned(NamedTuple):
@@ -53,19 +68,27 @@ def plan_dataset(folders: DatasetFolders, request: PlanRequest, workers: int = 1
         ModelError: the dataset is not measured, the network is not for these dimensions, or nothing fits the budget.
     """
     if not folders.fingerprint.exists():
-        raise ModelError(f"{folders.fingerprint} does not exist: the dataset is not measured.",
-                         f"Measure it: sulcnet_extract_fingerprint -d {folders.name}")
+        raise ModelError(
+            f"{folders.fingerprint} does not exist: the dataset is not measured.",
+            f"Measure it: sulcnet_extract_fingerprint -d {folders.name}",
+        )
     make_writable(folders.preprocessed)
     fingerprint = Fingerprint.load(folders.fingerprint)
     plan = make_plan(DatasetHeader.read(folders.raw / DATASET_JSON), fingerprint, request)
     _check_dimensions(request.net, len(plan.axes))
     with MemoryOracle.kept() as oracle:
-        network = plan_network(request.net, constraints_of(plan, fingerprint, request, family(request.net).features), oracle, workers)
+        network = plan_network(
+            request.net,
+            constraints_of(plan, fingerprint, request, family(request.net).features),
+            oracle,
+            workers,
+        )
     return _keep(folders, plan, request.net, network)
 
 
 def _keep(folders: DatasetFolders, plan: Plan, net: str, network: NetworkPlan) -> Plan:
     """Add a network to what is planned by now, perhaps by another process since this one began; give the whole plan."""
+
     def added(plans: dict[str, Plan]) -> Plan:
         networks = {**plan.networks, **_networks_of(plan, plans), net: network}
         return plan.replace(prepared_as=_prepared_by(plan, plans), networks=networks)
@@ -80,14 +103,22 @@ def _check_dimensions(net: str, ndim: int) -> None:
         ModelError: it cannot.
     """
     if ndim not in family(net).dimensions:
-        fit = [name for name in plugins.names("networks", "NETWORK") if ndim in family(name).dimensions]
-        raise ModelError(f"{net} has no {ndim}-D form.", f"Choose another with --net: {', '.join(fit)}.")
+        fit = [
+            name
+            for name in plugins.names("networks", "NETWORK")
+            if ndim in family(name).dimensions
+        ]
+        raise ModelError(
+            f"{net} has no {ndim}-D form.", f"Choose another with --net: {', '.join(fit)}."
+        )
 
 
 def _prepared_by(plan: Plan, plans: dict[str, Plan]) -> str:
     """Name the configuration whose prepared cases are those of this plan, "" for its own; 2-D and 3-D share theirs."""
     first = sorted(plans.values(), key=lambda other: other.configuration != plan.configuration)
-    same = [other.folder for other in first if other.preparation_hash() == plan.preparation_hash()]
+    same = [
+        other.folder for other in first if other.preparation_hash() == plan.preparation_hash()
+    ]
     folder = same[0] if same else plan.configuration
     return "" if folder == plan.configuration else folder
 
@@ -100,7 +131,9 @@ def _networks_of(plan: Plan, plans: dict[str, Plan]) -> dict[str, NetworkPlan]:
     return before.networks if before.preparation_hash() == plan.preparation_hash() else {}
 
 
-def plan_network(net: str, constraints: Constraints, oracle: MemoryOracle, workers: int = 1) -> NetworkPlan:
+def plan_network(
+    net: str, constraints: Constraints, oracle: MemoryOracle, workers: int = 1
+) -> NetworkPlan:
     """Plan every method and strategy of a network.
 
     Args:
@@ -110,24 +143,40 @@ def plan_network(net: str, constraints: Constraints, oracle: MemoryOracle, worke
         ModelError: `full` does not fit; the smallest budget that would do is named.
     """
     wanted = steps_of(constraints)
-    reference = next(step for name in (REFERENCE, UNLABELLED) for step in wanted if step.name == name)
+    reference = next(
+        step for name in (REFERENCE, UNLABELLED) for step in wanted if step.name == name
+    )
     spec = _only_shape(net, constraints)
     if spec is None:
-        spec = _settled(_search(net, constraints, None, [reference], oracle, workers)[reference]).spec
+        spec = _settled(
+            _search(net, constraints, None, [reference], oracle, workers)[reference]
+        ).spec
     found = _search(net, constraints, spec, wanted, oracle, workers)
     first = _settled(found[reference]).plan
     steps = {step.name: result.plan for step, result in found.items() if result.plan}
     for step, result in found.items():
         if result.problem:
             log.info("%s is not planned: %s", step.name, result.problem.message)
-    prediction = _search_prediction(constraints, spec, steps, oracle, workers) if constraints.tasks else None
+    prediction = (
+        _search_prediction(constraints, spec, steps, oracle, workers)
+        if constraints.tasks
+        else None
+    )
     return NetworkPlan(network=spec, **vars(first), steps=steps, prediction=prediction)
 
 
 def _only_shape(net: str, constraints: Constraints) -> NetworkSpec | None:
     """Give the network's shape if it does not depend on the patch."""
-    shapes = {family(net).topology(len(constraints.median), len(constraints.values), constraints.features, (side,) * len(constraints.median), constraints.spacing)
-              for side in (16, 64, 256)}
+    shapes = {
+        family(net).topology(
+            len(constraints.median),
+            len(constraints.values),
+            constraints.features,
+            (side,) * len(constraints.median),
+            constraints.spacing,
+        )
+        for side in (16, 64, 256)
+    }
     return shapes.pop() if len(shapes) == 1 else None
 
 
@@ -147,28 +196,61 @@ def probe_plan(folders: DatasetFolders, plan: Plan, request: PlanRequest) -> Pla
     from sulcnet.training.device import choose_device
 
     device, network = choose_device("cuda"), plan.networks[request.net]
-    constraints = constraints_of(plan, Fingerprint.load(folders.fingerprint), request, family(request.net).features)
+    constraints = constraints_of(
+        plan, Fingerprint.load(folders.fingerprint), request, family(request.net).features
+    )
     steps = dict(network.steps)
     for step in steps_of(constraints):
         if step.name not in steps:
             continue
         planned = steps[step.name]
         candidate = Candidate(network.network, planned.patch_size, planned.bag, planned.windows)
-        taken = run_on_gpu(question_of(constraints, step, candidate, planned.batch_size, planned.accumulate, planned.recompute), device).reserved
+        taken = run_on_gpu(
+            question_of(
+                constraints,
+                step,
+                candidate,
+                planned.batch_size,
+                planned.accumulate,
+                planned.recompute,
+            ),
+            device,
+        ).reserved
         foreseen = planned.estimate.bytes - CONTEXT
-        log.info("%s: %.2f GB taken, %.2f GB foreseen (%+.1f %%)", step.name, taken / 1e9, foreseen / 1e9, 100 * (foreseen / taken - 1))
+        log.info(
+            "%s: %.2f GB taken, %.2f GB foreseen (%+.1f %%)",
+            step.name,
+            taken / 1e9,
+            foreseen / 1e9,
+            100 * (foreseen / taken - 1),
+        )
         steps[step.name] = planned.replace(estimate=planned.estimate.replace(measured=taken))
     return _keep(folders, plan, request.net, network.replace(steps=steps))
 
 
 def steps_of(constraints: Constraints) -> list[PlannedStep]:
     """List what is planned for: every pre-training method, and where something is labelled every tuning strategy."""
-    families = [plugins.find("pretraining", name, "METHOD") for name in plugins.names("pretraining", "METHOD")]
-    methods = [PlannedStep(family.name, family.views, family.reads_values) for family in families]
-    return [*methods, *(PlannedStep(name) for name in plugins.names("tuning", "TUNING") if constraints.tasks)]
+    families = [
+        plugins.find("pretraining", name, "METHOD")
+        for name in plugins.names("pretraining", "METHOD")
+    ]
+    methods = [
+        PlannedStep(family.name, family.views, family.reads_values) for family in families
+    ]
+    return [
+        *methods,
+        *(PlannedStep(name) for name in plugins.names("tuning", "TUNING") if constraints.tasks),
+    ]
 
 
-def _search(net: str, constraints: Constraints, spec: NetworkSpec | None, steps: Sequence[PlannedStep], oracle: MemoryOracle, workers: int) -> dict[PlannedStep, Planned]:
+def _search(
+    net: str,
+    constraints: Constraints,
+    spec: NetworkSpec | None,
+    steps: Sequence[PlannedStep],
+    oracle: MemoryOracle,
+    workers: int,
+) -> dict[PlannedStep, Planned]:
     """Plan steps from known rows; trace, several at a time, where rows are missing. Steps that hold the same are planned once."""
     known = oracle.known()
     found, waiting = {}, []
@@ -191,55 +273,114 @@ def _planned(result: Any) -> Any:
     return result
 
 
-def _plan_step(net: str, constraints: Constraints, spec: NetworkSpec | None, oracle: MemoryOracle, step: PlannedStep) -> Planned:
+def _plan_step(
+    net: str,
+    constraints: Constraints,
+    spec: NetworkSpec | None,
+    oracle: MemoryOracle,
+    step: PlannedStep,
+) -> Planned:
     """Plan one step, often in a process of its own."""
     oracle = replace(oracle, traced={})
     try:
-        return Planned(*Search(family(net), constraints, step, oracle, spec).plan(), None, oracle.traced)
-    except SulcnetError as problem:     # nothing to adapt, or nothing fits: the other steps can still be planned
+        return Planned(
+            *Search(family(net), constraints, step, oracle, spec).plan(), None, oracle.traced
+        )
+    except (
+        SulcnetError
+    ) as problem:  # nothing to adapt, or nothing fits: the other steps can still be planned
         return Planned(None, None, problem, oracle.traced)
 
 
-def _search_prediction(constraints: Constraints, spec: NetworkSpec, steps: dict[str, StepPlan], oracle: MemoryOracle, workers: int) -> PredictionPlan:
+def _search_prediction(
+    constraints: Constraints,
+    spec: NetworkSpec,
+    steps: dict[str, StepPlan],
+    oracle: MemoryOracle,
+    workers: int,
+) -> PredictionPlan:
     """Plan prediction from known rows; trace where rows are missing."""
     try:
         return _plan_prediction(constraints, spec, steps, oracle.known())
     except NotTraced:
         work = partial(_trace_prediction, constraints, spec, steps, oracle)
-    (_, result), = map_cases(work, [PREDICT], workers, "trace")
+    ((_, result),) = map_cases(work, [PREDICT], workers, "trace")
     plan, traced = _planned(result)
     oracle.learn(traced)
     return plan
 
 
 def _trace_prediction(
-    constraints: Constraints, spec: NetworkSpec, steps: dict[str, StepPlan], oracle: MemoryOracle, item: str
+    constraints: Constraints,
+    spec: NetworkSpec,
+    steps: dict[str, StepPlan],
+    oracle: MemoryOracle,
+    item: str,
 ) -> tuple[PredictionPlan, dict[StepQuestion, StepNeed]]:
     """Plan prediction, often in a process of its own; give the rows that were traced too."""
     oracle = replace(oracle, traced={})
     return _plan_prediction(constraints, spec, steps, oracle), oracle.traced
 
 
-def _plan_prediction(constraints: Constraints, spec: NetworkSpec, steps: dict[str, StepPlan], oracle: MemoryOracle) -> PredictionPlan:
+def _plan_prediction(
+    constraints: Constraints,
+    spec: NetworkSpec,
+    steps: dict[str, StepPlan],
+    oracle: MemoryOracle,
+) -> PredictionPlan:
     """Plan windows per pass for the largest patch that a strategy has; sums stay on the GPU if the largest case's fit.
 
     Sums are those of a whole volume, also where a window is a piece of a slice.
     """
-    patch = max((plan.patch_size for name, plan in steps.items() if name in plugins.names("tuning", "TUNING")), key=prod)
-    voxels = constraints.slices * prod(max(size, side) for size, side in zip(constraints.largest, patch))
+    patch = max(
+        (
+            plan.patch_size
+            for name, plan in steps.items()
+            if name in plugins.names("tuning", "TUNING")
+        ),
+        key=prod,
+    )
+    voxels = constraints.slices * prod(
+        max(size, side) for size, side in zip(constraints.largest, patch)
+    )
     # Of each task per voxel its maps, and their weights.
-    sums = 4 * sum(task.outputs + 1 for task in constraints.tasks.values() if task.per == VOXEL) * voxels
+    sums = (
+        4
+        * sum(task.outputs + 1 for task in constraints.tasks.values() if task.per == VOXEL)
+        * voxels
+    )
 
     def estimate(batch: int, more: int) -> MemoryEstimate:
-        need = oracle(question_of(constraints, PlannedStep(PREDICT), Candidate(spec, patch, 1, 1), batch, 1, "none"))
-        return MemoryEstimate("traced", card_bytes(family(spec.name), need, "none", more), constraints.budget, need.live + more, need.parts, need.moment, need.arithmetic)
+        need = oracle(
+            question_of(
+                constraints,
+                PlannedStep(PREDICT),
+                Candidate(spec, patch, 1, 1),
+                batch,
+                1,
+                "none",
+            )
+        )
+        return MemoryEstimate(
+            "traced",
+            card_bytes(family(spec.name), need, "none", more),
+            constraints.budget,
+            need.live + more,
+            need.parts,
+            need.moment,
+            need.arithmetic,
+        )
 
     batch, choices = MOST_WINDOWS, []
     while batch:
-        choices += [PredictionPlan(batch, "gpu", estimate(batch, int(sums))), PredictionPlan(batch, "cpu", estimate(batch, 0))]
-        fits = [choice for choice in choices[-2:] if choice.estimate.bytes <= constraints.budget]
+        choices += [
+            PredictionPlan(batch, "gpu", estimate(batch, int(sums))),
+            PredictionPlan(batch, "cpu", estimate(batch, 0)),
+        ]
+        fits = [
+            choice for choice in choices[-2:] if choice.estimate.bytes <= constraints.budget
+        ]
         if fits:
             break
         batch //= 2
     return fits[0] if fits else choices[-1]
-

@@ -55,12 +55,16 @@ def trace_step(question: StepQuestion) -> StepNeed:
         SulcnetError: the step cannot be built like this; the network has nothing to adapt, for example.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)                # fake tensors compute nothing, and other traces run beside this one
+    torch.set_num_threads(
+        1
+    )  # fake tensors compute nothing, and other traces run beside this one
     try:
         found = run_on_tensors(question)
     finally:
         torch.set_num_threads(threads)
-    return StepNeed(found.live, smallest_device(found.log), found.moment, found.parts, found.arithmetic)
+    return StepNeed(
+        found.live, smallest_device(found.log), found.moment, found.parts, found.arithmetic
+    )
 
 
 def run_on_tensors(question: StepQuestion, fake: bool = True) -> LiveTrace:
@@ -73,7 +77,14 @@ def run_on_tensors(question: StepQuestion, fake: bool = True) -> LiveTrace:
                 batches = each(mode.from_tensor, batches)
             given = tensors(batches)
             step = _step(modules, method, question, batches, CPU)
-            return trace(step, {"parameters": modules.parameters(), "buffers": modules.buffers(), "data": given})
+            return trace(
+                step,
+                {
+                    "parameters": modules.parameters(),
+                    "buffers": modules.buffers(),
+                    "data": given,
+                },
+            )
 
 
 def run_on_gpu(question: StepQuestion, device: torch.device) -> Measured:
@@ -86,7 +97,9 @@ def run_on_gpu(question: StepQuestion, device: torch.device) -> Measured:
     for _ in range(SETTLED):
         step()
     torch.cuda.synchronize(device)
-    return Measured(torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device))
+    return Measured(
+        torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+    )
 
 
 def take_step(question: StepQuestion, device: torch.device) -> float:
@@ -97,35 +110,68 @@ def take_step(question: StepQuestion, device: torch.device) -> float:
     return float(total / count)
 
 
-def built_loop(question: StepQuestion, device: torch.device) -> tuple[Loop, list[Batch] | list[Images]]:
+def built_loop(
+    question: StepQuestion, device: torch.device
+) -> tuple[Loop, list[Batch] | list[Images]]:
     """Put a step's loop on a device, and its micro-batches of noise: `loop.step(batches)` is then the step."""
     modules, method, batches = _built(question)
     modules.to(device)
     torch.manual_seed(0)
-    noisy = [batch._replace(image=torch.randn_like(batch.image)).to(device) for batch in batches]
+    noisy = [
+        batch._replace(image=torch.randn_like(batch.image)).to(device) for batch in batches
+    ]
     return _loop(method, question, device), noisy
 
 
-def _built(question: StepQuestion) -> tuple[nn.Module, Method | None, list[Batch] | list[Images]]:
+def _built(
+    question: StepQuestion,
+) -> tuple[nn.Module, Method | None, list[Batch] | list[Images]]:
     """Build what a run would build, and its micro-batches; there is no method where the step is a prediction."""
     plan = _plan(question)
     if question.step == PREDICT:
         model = Model(plan, plan.network(None), {})
         return model, None, [_windows(question, model)]
     method = _method(question, plan)
-    return method.modules, method, [_batch(question, method) for _ in range(question.accumulate)]
+    return (
+        method.modules,
+        method,
+        [_batch(question, method) for _ in range(question.accumulate)],
+    )
 
 
 def _plan(question: StepQuestion) -> Plan:
     """Make up a dataset that asks this."""
     spec, ndim = question.network, question.network.ndim
-    network = NetworkPlan(question.patch, question.images, question.bag, question.windows, MemoryEstimate("traced", 1, 1), "traced",
-                          recompute=question.recompute, network=spec)
-    channels = tuple(Normalisation("labels", values=tuple(range(count))) if count else Normalisation("zscore") for count in question.values)
+    network = NetworkPlan(
+        question.patch,
+        question.images,
+        question.bag,
+        question.windows,
+        MemoryEstimate("traced", 1, 1),
+        "traced",
+        recompute=question.recompute,
+        network=spec,
+    )
+    channels = tuple(
+        Normalisation("labels", values=tuple(range(count)))
+        if count
+        else Normalisation("zscore")
+        for count in question.values
+    )
     names = tuple(f"channel {number}" for number in range(len(question.values)))
     return Plan(
-        "Dataset000_Traced", f"{ndim}d", question.preset, names, {"background": 0}, question.tasks, ".nii.gz",
-        (1.0,) * 3, question.patch, channels, {spec.name: network}, slice_axis=0 if ndim == 2 else None,
+        "Dataset000_Traced",
+        f"{ndim}d",
+        question.preset,
+        names,
+        {"background": 0},
+        question.tasks,
+        ".nii.gz",
+        (1.0,) * 3,
+        question.patch,
+        channels,
+        {spec.name: network},
+        slice_axis=0 if ndim == 2 else None,
     )
 
 
@@ -145,18 +191,39 @@ def _batch(question: StepQuestion, method: Method) -> Batch | Images:
         return _windows(question, method.model)
     count, patch, ndim = question.images * method.views, question.patch, len(question.patch)
     image, flat = torch.zeros(count, len(question.values), *patch), torch.ones(count, 1, *patch)
-    return Images(image, image.clone(), flat, torch.tensor([-1.0, 1.0]).repeat(count, len(question.values), 1), torch.zeros(count, ndim, 2),
-                  torch.arange(count), torch.zeros(count, *patch, dtype=torch.int64))
+    return Images(
+        image,
+        image.clone(),
+        flat,
+        torch.tensor([-1.0, 1.0]).repeat(count, len(question.values), 1),
+        torch.zeros(count, ndim, 2),
+        torch.arange(count),
+        torch.zeros(count, *patch, dtype=torch.int64),
+    )
 
 
 def _windows(question: StepQuestion, model: Model) -> Batch:
     count, ndim = question.images * question.windows, len(question.patch)
-    blanks = {task.name: task.blank(question.images, question.windows, question.patch) for task in model.tasks}
+    blanks = {
+        task.name: task.blank(question.images, question.windows, question.patch)
+        for task in model.tasks
+    }
     targets, known = ({name: blank[part] for name, blank in blanks.items()} for part in (0, 1))
-    return Batch(torch.zeros(count, len(question.values), *question.patch), torch.zeros(count, ndim, 2), targets, known)
+    return Batch(
+        torch.zeros(count, len(question.values), *question.patch),
+        torch.zeros(count, ndim, 2),
+        targets,
+        known,
+    )
 
 
-def _step(modules: nn.Module, method: Method | None, question: StepQuestion, batches: list, device: torch.device) -> Callable[[], None]:
+def _step(
+    modules: nn.Module,
+    method: Method | None,
+    question: StepQuestion,
+    batches: list,
+    device: torch.device,
+) -> Callable[[], None]:
     """Give the loop's step, one of each kind that there is."""
     if method is None:
         return partial(_predict, modules, question, batches[0], device)
@@ -165,8 +232,18 @@ def _step(modules: nn.Module, method: Method | None, question: StepQuestion, bat
 
 def _loop(method: Method, question: StepQuestion, device: torch.device) -> Loop:
     """Put a method into the loop, with the schedule of a short run."""
-    schedule = schedule_of(method.options, 1, 1, question.accumulate).replace(epochs=2 * HALFWAY, steps_per_epoch=1)
-    loop = Loop(method, schedule, RunFolder(Path()), device, question.precision, batches=iter, validate=dict)
+    schedule = schedule_of(method.options, 1, 1, question.accumulate).replace(
+        epochs=2 * HALFWAY, steps_per_epoch=1
+    )
+    loop = Loop(
+        method,
+        schedule,
+        RunFolder(Path()),
+        device,
+        question.precision,
+        batches=iter,
+        validate=dict,
+    )
     if isinstance(method, Pretraining):
         method.begin(schedule)
     return loop

@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 class NetworkOptions(Options):
     """What a preset asks of a plan."""
 
-    patch: int = option(0, "edge of the patch [voxels]; 0 covers the median case", paper=64, at_least=0)
-    windows: int = option(4, "windows, or views of a pre-training method, per step", paper=8, at_least=1)
+    patch: int = option(
+        0, "edge of the patch [voxels]; 0 covers the median case", paper=64, at_least=0
+    )
+    windows: int = option(
+        4, "windows, or views of a pre-training method, per step", paper=8, at_least=1
+    )
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,12 @@ class NetworkFamily(Family):
     Options: type[NetworkOptions] = NetworkOptions
 
     def topology(
-        self, ndim: int, in_channels: int, features: int, patch: Sequence[int], spacing: Sequence[float]
+        self,
+        ndim: int,
+        in_channels: int,
+        features: int,
+        patch: Sequence[int],
+        spacing: Sequence[float],
     ) -> NetworkSpec:
         """Give the spec that suits a patch [voxels] of a spacing [mm]; the patch need not be divisible."""
         stages = self.stages(patch, spacing) if self.stages else ()
@@ -83,11 +92,17 @@ class NetworkFamily(Family):
 def reductions(strides: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
     """Multiply strides up: input voxels per voxel of each stage, per axis."""
     axes = range(len(strides[0]))
-    return tuple(tuple(prod(stage[a] for stage in strides[: i + 1]) for a in axes) for i in range(len(strides)))
+    return tuple(
+        tuple(prod(stage[a] for stage in strides[: i + 1]) for a in axes)
+        for i in range(len(strides))
+    )
 
 
 def demand(spec: NetworkSpec, problems: Sequence[tuple[str, str]]) -> None:
     """Raise one error that names every field of a spec that a network cannot be built from."""
     if problems:
         found = "; ".join(f"{field}: {what}" for field, what in problems)
-        raise ModelError(f"{spec.name} cannot be built: {found}.", "Plan with other --features or another --patch.")
+        raise ModelError(
+            f"{spec.name} cannot be built: {found}.",
+            "Plan with other --features or another --patch.",
+        )

@@ -33,30 +33,34 @@ class DiffusionUNet(Network):
         head: channels per attention head.
     """
 
-    def __init__(self, spec: NetworkSpec, widths: tuple[int, ...], blocks: int, groups: int, head: int):
+    def __init__(
+        self, spec: NetworkSpec, widths: tuple[int, ...], blocks: int, groups: int, head: int
+    ):
         super().__init__()
         source = DiffusionModelUNet(
             spatial_dims=spec.ndim,
             in_channels=spec.in_channels,
-            out_channels=1,                                   # its convolution is drawn last and dropped
+            out_channels=1,  # its convolution is drawn last and dropped
             channels=widths,
             num_res_blocks=blocks,
             attention_levels=(*(False for _ in widths[:-1]), True),
             num_head_channels=head,
             norm_num_groups=groups,
-            use_flash_attention=True,                         # the same values; its memory grows with voxels, not their square
+            use_flash_attention=True,  # the same values; its memory grows with voxels, not their square
         )
         for name in ("conv_in", "time_embed", "down_blocks", "middle_block", "up_blocks"):
             setattr(self, name, getattr(source, name))
-        self.out = source.out[:2]                             # norm and activation
-        self._time: Tensor | None = None                      # (B,) or None for 0
-        self._moment: Tensor | None = None                    # (B or 1, 4 features), this pass's embedded time
+        self.out = source.out[:2]  # norm and activation
+        self._time: Tensor | None = None  # (B,) or None for 0
+        self._moment: Tensor | None = None  # (B or 1, 4 features), this pass's embedded time
 
         levels = range(len(widths))
-        inputs = (widths[0], *widths)                         # of a level: a stride keeps the channels
+        inputs = (widths[0], *widths)  # of a level: a stride keeps the channels
         self._skips = tuple((inputs[level], *(widths[level],) * blocks) for level in levels)
         self.encoder_channels = (*(sum(skips) for skips in self._skips), widths[-1])
-        self.encoder_reductions = tuple((2**level,) * spec.ndim for level in (*levels, len(widths) - 1))
+        self.encoder_reductions = tuple(
+            (2**level,) * spec.ndim for level in (*levels, len(widths) - 1)
+        )
         self.decoder_channels = widths[::-1]
         self.decoder_reductions = self.encoder_reductions[-2::-1]
 
@@ -93,10 +97,18 @@ class DiffusionUNet(Network):
         return self.out(x) if index == len(self.up_blocks) - 1 else x
 
     def stages(self) -> list[Stage]:
-        first = [(self.conv_in, self.time_embed), *((block.downsampler,) for block in self.down_blocks[:-1])]
-        encoder = [Stage(f"down{i}", (*own, *_parts(self.down_blocks[i]))) for i, own in enumerate(first)]
+        first = [
+            (self.conv_in, self.time_embed),
+            *((block.downsampler,) for block in self.down_blocks[:-1]),
+        ]
+        encoder = [
+            Stage(f"down{i}", (*own, *_parts(self.down_blocks[i])))
+            for i, own in enumerate(first)
+        ]
         raised = [(), *((block.upsampler,) for block in self.up_blocks[:-1])]
-        decoder = [Stage(f"up{i}", (*own, *_parts(self.up_blocks[i]))) for i, own in enumerate(raised)]
+        decoder = [
+            Stage(f"up{i}", (*own, *_parts(self.up_blocks[i]))) for i, own in enumerate(raised)
+        ]
         decoder[-1] = decoder[-1]._replace(modules=(*decoder[-1].modules, self.out))
         return [*encoder, Stage("middle", (self.middle_block,)), *decoder]
 
@@ -110,7 +122,9 @@ class DiffusionUNet(Network):
         moment = self._embedded(self.conv_in.conv.weight.new_full((1,), time))
         for name, block in self.named_modules():
             if hasattr(block, "time_emb_proj"):
-                state[f"{name}.conv1.conv.bias"] += block.time_emb_proj(block.nonlinearity(moment))[0]
+                state[f"{name}.conv1.conv.bias"] += block.time_emb_proj(
+                    block.nonlinearity(moment)
+                )[0]
                 state[f"{name}.time_emb_proj.weight"].zero_()
                 state[f"{name}.time_emb_proj.bias"].zero_()
         return state
@@ -123,7 +137,9 @@ class DiffusionUNet(Network):
         if self._time is None:
             return self._embedded(x.new_zeros(1))
         if self._time.shape not in ((1,), (x.shape[0],)):
-            raise ValueError(f"time: expected one value or one per image ({x.shape[0]}), found {tuple(self._time.shape)}")
+            raise ValueError(
+                f"time: expected one value or one per image ({x.shape[0]}), found {tuple(self._time.shape)}"
+            )
         return self._embedded(self._time.to(x.device))
 
     def _embedded(self, time: Tensor) -> Tensor:
@@ -134,9 +150,13 @@ class DiffusionUNet(Network):
         """Yield each residual block of a level with the attention that follows it, as a function of features."""
         attentions = getattr(level, "attentions", [nn.Identity()] * len(level.resnets))
         for resnet, attention in zip(level.resnets, attentions):
-            yield lambda x, resnet=resnet, attention=attention: attention(resnet(x, self._moment)).contiguous()
+            yield lambda x, resnet=resnet, attention=attention: attention(
+                resnet(x, self._moment)
+            ).contiguous()
 
 
 def _parts(level: nn.Module) -> tuple[nn.Module, ...]:
     """Give a level's modules but the one that changes resolution, which runs with the next level."""
-    return tuple(getattr(level, name) for name in ("resnets", "attentions") if hasattr(level, name))
+    return tuple(
+        getattr(level, name) for name in ("resnets", "attentions") if hasattr(level, name)
+    )

@@ -89,9 +89,11 @@ class Network(nn.Module):
     def decode(self, features: Sequence[Tensor], known: Sequence[Tensor] = ()) -> list[Tensor]:
         """Give the feature of each decoder stage, coarse to fine; `known` are the first ones, which are not run again."""
         decoded = list(known)
-        for index, skip in list(enumerate(reversed(features[:-1])))[len(decoded):]:
+        for index, skip in list(enumerate(reversed(features[:-1])))[len(decoded) :]:
             coarser = decoded[-1] if decoded else features[-1]
-            decoded.append(self._run(len(features) + index, self.decode_stage, index, coarser, skip))
+            decoded.append(
+                self._run(len(features) + index, self.decode_stage, index, coarser, skip)
+            )
         return decoded
 
     def forward(self, x: Tensor) -> Features:
@@ -105,7 +107,11 @@ class Network(nn.Module):
         encoded = self.encode(x)
         known: list[Tensor] = []
         for index in range(self.frozen - len(encoded)):
-            known.append(self.decode_stage(index, known[-1] if known else encoded[-1], encoded[-2 - index]))
+            known.append(
+                self.decode_stage(
+                    index, known[-1] if known else encoded[-1], encoded[-2 - index]
+                )
+            )
         return Features(encoded, known)
 
     def finish(self, begun: Features) -> Features:

@@ -25,7 +25,13 @@ def recomputed(modules: Sequence[nn.Module], run: Callable[..., Any], *inputs: A
         modules: they hold every parameter and every running statistic that `run` uses.
     """
     again = _AsBefore(modules)
-    return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: (contextlib.nullcontext(), again))
+    return checkpoint(
+        run,
+        *inputs,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=lambda: (contextlib.nullcontext(), again),
+    )
 
 
 class _AsBefore:
@@ -37,7 +43,16 @@ class _AsBefore:
         self.statistics = [part._buffers for part in parts if isinstance(part, _NormBase)]
 
     def __enter__(self) -> None:
-        copies = [(store, {name: value if value is None else value.clone() for name, value in store.items()}) for store in self.statistics]
+        copies = [
+            (
+                store,
+                {
+                    name: value if value is None else value.clone()
+                    for name, value in store.items()
+                },
+            )
+            for store in self.statistics
+        ]
         lent = [*self.parameters, *copies]
         self.present = [(store, dict(store)) for store, _ in lent]
         _hold(lent)

@@ -11,7 +11,7 @@ from sulcnet.networks._base import reductions
 from sulcnet.networks._network import Network, Stage, layer
 from sulcnet.records.network_spec import NetworkSpec
 
-SLOPE = 0.01                                                  # of the leaky ReLU, as nnU-Net
+SLOPE = 0.01  # of the leaky ReLU, as nnU-Net
 
 
 class ResidualUNet(Network):
@@ -26,8 +26,12 @@ class ResidualUNet(Network):
         self.stem = _convolution(spec.ndim, spec.in_channels, channels[0], spec.kernels[0])
         inputs = (channels[0], *channels)
         count = len(channels)
-        self.encoder = nn.ModuleList(_EncoderStage(spec, i, inputs[i], channels[i]) for i in range(count))
-        self.decoder = nn.ModuleList(_DecoderStage(spec, i, channels) for i in range(count - 1, 0, -1))
+        self.encoder = nn.ModuleList(
+            _EncoderStage(spec, i, inputs[i], channels[i]) for i in range(count)
+        )
+        self.decoder = nn.ModuleList(
+            _DecoderStage(spec, i, channels) for i in range(count - 1, 0, -1)
+        )
         self.apply(_initialise)
 
     def encode_stage(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,8 +42,13 @@ class ResidualUNet(Network):
         return self.decoder[index](x, skip)
 
     def stages(self) -> list[Stage]:
-        encoder = [Stage(f"encoder{i + 1}", (self.stem, m) if i == 0 else (m,)) for i, m in enumerate(self.encoder)]
-        return encoder + [Stage(f"decoder{len(self.decoder) - i}", (m,)) for i, m in enumerate(self.decoder)]
+        encoder = [
+            Stage(f"encoder{i + 1}", (self.stem, m) if i == 0 else (m,))
+            for i, m in enumerate(self.encoder)
+        ]
+        return encoder + [
+            Stage(f"decoder{len(self.decoder) - i}", (m,)) for i, m in enumerate(self.decoder)
+        ]
 
 
 class _EncoderStage(nn.Sequential):
@@ -48,7 +57,10 @@ class _EncoderStage(nn.Sequential):
     def __init__(self, spec: NetworkSpec, stage: int, inputs: int, width: int):
         kernel, stride = spec.kernels[stage], spec.strides[stage]
         first = ResidualBlock(spec.ndim, inputs, width, kernel, stride)
-        rest = (ResidualBlock(spec.ndim, width, width, kernel) for _ in range(spec.blocks[stage] - 1))
+        rest = (
+            ResidualBlock(spec.ndim, width, width, kernel)
+            for _ in range(spec.blocks[stage] - 1)
+        )
         super().__init__(first, *rest)
 
 
@@ -68,10 +80,19 @@ class _DecoderStage(nn.Module):
 class ResidualBlock(nn.Module):
     """Add two convolutions to their input; where shape changes, the input is averaged and projected (ResNet-D)."""
 
-    def __init__(self, ndim: int, inputs: int, width: int, kernel: Sequence[int], stride: Sequence[int] = (1,)):
+    def __init__(
+        self,
+        ndim: int,
+        inputs: int,
+        width: int,
+        kernel: Sequence[int],
+        stride: Sequence[int] = (1,),
+    ):
         super().__init__()
         self.first = _convolution(ndim, inputs, width, kernel, stride)
-        self.second = _convolution(ndim, width, width, kernel)[:2]            # its activation follows the sum
+        self.second = _convolution(ndim, width, width, kernel)[
+            :2
+        ]  # its activation follows the sum
         self.shortcut = nn.Sequential()
         if max(stride) > 1:
             self.shortcut.append(layer("AvgPool", ndim)(stride, stride))
@@ -84,10 +105,18 @@ class ResidualBlock(nn.Module):
         return self.activation(self.second(self.first(x)) + self.shortcut(x))
 
 
-def _convolution(ndim: int, inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int] | None = None) -> nn.Sequential:
+def _convolution(
+    ndim: int,
+    inputs: int,
+    outputs: int,
+    kernel: Sequence[int],
+    stride: Sequence[int] | None = None,
+) -> nn.Sequential:
     """Give convolution, norm, activation; no bias, the norm would remove it."""
     padding = tuple(width // 2 for width in kernel)
-    convolution = layer("Conv", ndim)(inputs, outputs, tuple(kernel), stride or 1, padding, bias=False)
+    convolution = layer("Conv", ndim)(
+        inputs, outputs, tuple(kernel), stride or 1, padding, bias=False
+    )
     norm = layer("InstanceNorm", ndim)(outputs, affine=True)
     return nn.Sequential(convolution, norm, nn.LeakyReLU(SLOPE, inplace=True))
 

@@ -10,8 +10,13 @@ from sulcnet.records.network_spec import NetworkSpec
 if TYPE_CHECKING:
     from sulcnet.networks._network import Network
 
-HALVINGS = 5                           # patch embedding, then four mergings
-HEADS = (3, 6, 12, 24)                 # attention heads per stage; channels of stage i, features 2^i, are multiples
+HALVINGS = 5  # patch embedding, then four mergings
+HEADS = (
+    3,
+    6,
+    12,
+    24,
+)  # attention heads per stage; channels of stage i, features 2^i, are multiples
 
 
 def swin_unetr(features: int, overheads: tuple[tuple[str, float], ...]) -> NetworkFamily:
@@ -19,7 +24,8 @@ def swin_unetr(features: int, overheads: tuple[tuple[str, float], ...]) -> Netwo
     return NetworkFamily(
         features=features,
         divisor=divisor,
-        smallest_patch=2 * 2**HALVINGS,        # 32^3 leaves one voxel at the bottleneck, which instance norm refuses
+        smallest_patch=2
+        * 2**HALVINGS,  # 32^3 leaves one voxel at the bottleneck, which instance norm refuses
         build=build,
         check=check,
         recomputes=("attention", "stages"),
@@ -34,7 +40,12 @@ def divisor(spec: NetworkSpec) -> tuple[int, ...]:
 
 def check(spec: NetworkSpec) -> None:
     """Refuse widths that the attention heads do not divide."""
-    demand(spec, [("features", f"expected a multiple of 12, found {spec.features}")] if spec.features % 12 else [])
+    demand(
+        spec,
+        [("features", f"expected a multiple of 12, found {spec.features}")]
+        if spec.features % 12
+        else [],
+    )
 
 
 def build(spec: NetworkSpec) -> Network:

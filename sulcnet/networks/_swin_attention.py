@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-CHUNKS = 4                              # parts of the windows whose matrices exist at a time
+CHUNKS = 4  # parts of the windows whose matrices exist at a time
 
 
 class FrugalAttention(WindowAttention):
@@ -25,7 +25,11 @@ class FrugalAttention(WindowAttention):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Attend within each window; `mask` (windows of one image, positions, positions) is added where windows wrap around."""
         windows, positions, channels = x.shape
-        q, k, v = self.qkv(x).reshape(windows, positions, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self.qkv(x)
+            .reshape(windows, positions, 3, self.num_heads, -1)
+            .permute(2, 0, 3, 1, 4)
+        )
         bias = self._bias(positions)
         if not torch.is_grad_enabled():
             out = self._fused(q, k, v, bias, mask)
@@ -33,31 +37,59 @@ class FrugalAttention(WindowAttention):
             out = self._in_chunks(q, k, v, bias, mask)
         else:
             out = attend(q * self.scale, k, v, bias, mask)
-        return self.proj_drop(self.proj(out.transpose(1, 2).reshape(windows, positions, channels)))
+        return self.proj_drop(
+            self.proj(out.transpose(1, 2).reshape(windows, positions, channels))
+        )
 
     def _bias(self, positions: int) -> Tensor:
         """Look up the bias of each pair of positions, (heads, positions, positions)."""
         index = self.relative_position_index[:positions, :positions].reshape(-1)
-        return self.relative_position_bias_table[index].reshape(positions, positions, -1).permute(2, 0, 1).contiguous()
+        return (
+            self.relative_position_bias_table[index]
+            .reshape(positions, positions, -1)
+            .permute(2, 0, 1)
+            .contiguous()
+        )
 
-    def _fused(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
+    def _fused(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None
+    ) -> Tensor:
         if mask is None:
-            return scaled_dot_product_attention(q, k, v, bias[None].to(q.dtype), scale=self.scale)
+            return scaled_dot_product_attention(
+                q, k, v, bias[None].to(q.dtype), scale=self.scale
+            )
         added = (bias + mask[:, None]).to(q.dtype)
-        parts = [scaled_dot_product_attention(*image, added, scale=self.scale) for image in zip(*(one.split(len(mask)) for one in (q, k, v)))]
+        parts = [
+            scaled_dot_product_attention(*image, added, scale=self.scale)
+            for image in zip(*(one.split(len(mask)) for one in (q, k, v)))
+        ]
         return torch.cat(parts)
 
-    def _in_chunks(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
+    def _in_chunks(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None
+    ) -> Tensor:
         q, step = q * self.scale, -(-len(q) // CHUNKS)
         parts = []
         for low in range(0, len(q), step):
-            some = [one[low: low + step] for one in (q, k, v)]
+            some = [one[low : low + step] for one in (q, k, v)]
             # Everything that matters is an argument: an adapter's weights are gone when the backward pass comes by.
-            parts.append(checkpoint(attend, *some, bias, mask, low, use_reentrant=False, preserve_rng_state=False))
+            parts.append(
+                checkpoint(
+                    attend,
+                    *some,
+                    bias,
+                    mask,
+                    low,
+                    use_reentrant=False,
+                    preserve_rng_state=False,
+                )
+            )
         return torch.cat(parts)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None, low: int = 0) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None, low: int = 0
+) -> Tensor:
     """Give softmax(q k' + bias + mask) v in the order of operations that MONAI has.
 
     Args:
@@ -68,5 +100,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None, l
     if mask is not None and low == 0 and len(q) % len(mask) == 0:
         scores = (scores.unflatten(0, (-1, len(mask))) + mask[:, None]).flatten(0, 1)
     elif mask is not None:
-        scores = scores + mask[torch.arange(low, low + len(q), device=mask.device) % len(mask), None]
+        scores = (
+            scores + mask[torch.arange(low, low + len(q), device=mask.device) % len(mask), None]
+        )
     return scores.softmax(dim=-1).to(v.dtype) @ v

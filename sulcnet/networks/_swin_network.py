@@ -1,11 +1,11 @@
 """MONAI's SwinUNETR, run stage by stage; every module keeps MONAI's attribute name, so published weights load by name.
 
-    image --+-- encoder1 ------------------------------------------------------- decoder1
-            +-- swinViT.patch_embed --+-- encoder2 ------------------------- decoder2
-                                      +-- layers1 --+-- encoder3 ------- decoder3
-                                                    +-- layers2 --+-- encoder4 -- decoder4
-                                                                  +-- layers3 --+------ decoder5
-                                                                                +-- layers4 -- encoder10
+image --+-- encoder1 ------------------------------------------------------- decoder1
+        +-- swinViT.patch_embed --+-- encoder2 ------------------------- decoder2
+                                  +-- layers1 --+-- encoder3 ------- decoder3
+                                                +-- layers2 --+-- encoder4 -- decoder4
+                                                              +-- layers3 --+------ decoder5
+                                                                            +-- layers4 -- encoder10
 """
 
 from __future__ import annotations
@@ -40,17 +40,24 @@ class SwinUNETR(Network):
     def __init__(self, spec: NetworkSpec, halvings: int):
         super().__init__()
         # The output layer is drawn last and dropped: one channel, the random numbers before it are unchanged.
-        shape = dict(in_channels=spec.in_channels, feature_size=spec.features, spatial_dims=spec.ndim)
+        shape = dict(
+            in_channels=spec.in_channels, feature_size=spec.features, spatial_dims=spec.ndim
+        )
         source = MonaiSwinUNETR(out_channels=1, **shape)
         self.swinViT = source.swinViT
         for module in self.swinViT.modules():
             if isinstance(module, WindowAttention):
-                module.__class__ = FrugalAttention             # the same parameters under the same names
+                module.__class__ = FrugalAttention  # the same parameters under the same names
         self._masks: dict[tuple, Tensor] = {}
         for name in (*(block for _, block in self.ENCODER if block), *self.DECODER):
             setattr(self, name, getattr(source, name))
-        self.encoder_channels = (spec.features, *(spec.features * 2**stage for stage in range(halvings)))
-        self.encoder_reductions = tuple((2**stage,) * spec.ndim for stage in range(halvings + 1))
+        self.encoder_channels = (
+            spec.features,
+            *(spec.features * 2**stage for stage in range(halvings)),
+        )
+        self.encoder_reductions = tuple(
+            (2**stage,) * spec.ndim for stage in range(halvings + 1)
+        )
         self.decoder_channels = self.encoder_channels[-2::-1]
         self.decoder_reductions = self.encoder_reductions[-2::-1]
 
@@ -59,7 +66,9 @@ class SwinUNETR(Network):
         feature = x
         if transformer:
             x = self._transform(transformer, x)
-            feature = self.swinViT.proj_out(x, normalize=True)            # a layer norm without parameters
+            feature = self.swinViT.proj_out(
+                x, normalize=True
+            )  # a layer norm without parameters
         return x, getattr(self, block)(feature) if block else feature
 
     def decode_stage(self, index: int, x: Tensor, skip: Tensor) -> Tensor:
@@ -70,17 +79,25 @@ class SwinUNETR(Network):
         for transformer, block in self.ENCODER:
             found = [(transformer, self.swinViT), (block, self)]
             names, owners = zip(*[(name, owner) for name, owner in found if name])
-            encoder.append(Stage("+".join(names), tuple(getattr(o, name) for name, o in zip(names, owners))))
+            encoder.append(
+                Stage(
+                    "+".join(names), tuple(getattr(o, name) for name, o in zip(names, owners))
+                )
+            )
         return encoder + [Stage(name, (getattr(self, name),)) for name in self.DECODER]
 
     def notes_on(self, state: Mapping[str, Tensor]) -> list[str]:
         """Name another feature size; say that weights do not tell which neighbours their patch merging reads."""
         found, notes = state.get("swinViT.patch_embed.proj.weight"), []
         if found is not None and len(found) != self.encoder_channels[0]:
-            notes.append(f"the file's feature size is {len(found)}, this network's {self.encoder_channels[0]}")
+            notes.append(
+                f"the file's feature size is {len(found)}, this network's {self.encoder_channels[0]}"
+            )
         if any(".downsample." in name for name in state):
-            notes.append("patch merging reads each of the eight neighbours once, as MONAI does now; older versions of MONAI read "
-                         "two of them twice, and 'mergingv2' reads them in another order, under the same names and shapes")
+            notes.append(
+                "patch merging reads each of the eight neighbours once, as MONAI does now; older versions of MONAI read "
+                "two of them twice, and 'mergingv2' reads them in another order, under the same names and shapes"
+            )
         return notes
 
     def _transform(self, name: str, x: Tensor) -> Tensor:
@@ -93,7 +110,12 @@ class SwinUNETR(Network):
         """Run blocks and merging of one resolution as MONAI does; the mask of a shape is made once."""
         shape = x.shape[2:]
         window, shift = get_window_size(shape, layer.window_size, layer.shift_size)
-        mask = self._mask(tuple(-(-size // width) * width for size, width in zip(shape, window)), window, shift, x)
+        mask = self._mask(
+            tuple(-(-size // width) * width for size, width in zip(shape, window)),
+            window,
+            shift,
+            x,
+        )
         x = rearrange(x, "b c ... -> b ... c")
         for block in layer.blocks:
             block.attn.recompute = self.recompute != "none"
@@ -102,7 +124,9 @@ class SwinUNETR(Network):
             x = layer.downsample(x)
         return rearrange(x, "b ... c -> b c ...")
 
-    def _mask(self, shape: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...], x: Tensor) -> Tensor:
+    def _mask(
+        self, shape: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...], x: Tensor
+    ) -> Tensor:
         # A plan's fake tensors live with their own mode and count as the real ones would.
         key = shape, tuple(window), tuple(shift), x.device, getattr(x, "fake_mode", None)
         if key not in self._masks:

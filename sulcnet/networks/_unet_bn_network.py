@@ -26,10 +26,14 @@ class BatchNormUNet(Network):
             nn.ReLU(),
             *(ResidualBlock(spec.ndim, widths[0]) for _ in range(blocks)),
         )
-        down = (_down(spec.ndim, fine, coarse, blocks) for fine, coarse in zip(widths, widths[1:]))
+        down = (
+            _down(spec.ndim, fine, coarse, blocks) for fine, coarse in zip(widths, widths[1:])
+        )
         self.encoder = nn.ModuleList((stem, *down))
         pairs = list(zip(widths, widths[1:]))[::-1]
-        self.decoder = nn.ModuleList(_DecoderStage(spec.ndim, coarse, fine, blocks) for fine, coarse in pairs)
+        self.decoder = nn.ModuleList(
+            _DecoderStage(spec.ndim, coarse, fine, blocks) for fine, coarse in pairs
+        )
         self.last = ResidualBlock(spec.ndim, widths[0], kernel=1)
 
     def encode_stage(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,7 +46,10 @@ class BatchNormUNet(Network):
 
     def stages(self) -> list[Stage]:
         encoder = [Stage(f"encoder{i + 1}", (module,)) for i, module in enumerate(self.encoder)]
-        decoder = [Stage(f"decoder{len(self.decoder) - i}", (module,)) for i, module in enumerate(self.decoder)]
+        decoder = [
+            Stage(f"decoder{len(self.decoder) - i}", (module,))
+            for i, module in enumerate(self.decoder)
+        ]
         decoder[-1] = decoder[-1]._replace(modules=(self.decoder[-1], self.last))
         return encoder + decoder
 
@@ -52,7 +59,10 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, ndim: int, width: int, kernel: int = 3):
         super().__init__()
-        half = lambda: (_norm_relu(ndim, width), layer("Conv", ndim)(width, width, kernel, padding=kernel // 2, bias=False))
+        half = lambda: (
+            _norm_relu(ndim, width),
+            layer("Conv", ndim)(width, width, kernel, padding=kernel // 2, bias=False),
+        )
         self.path = nn.Sequential(*half(), *half())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,8 +74,13 @@ class _DecoderStage(nn.Module):
 
     def __init__(self, ndim: int, coarse: int, fine: int, blocks: int):
         super().__init__()
-        self.blocks = nn.Sequential(*(ResidualBlock(ndim, coarse) for _ in range(blocks)), layer("BatchNorm", ndim)(coarse))
-        self.up = nn.Sequential(layer("ConvTranspose", ndim)(coarse, fine, 2, 2, bias=False), nn.ReLU())
+        self.blocks = nn.Sequential(
+            *(ResidualBlock(ndim, coarse) for _ in range(blocks)),
+            layer("BatchNorm", ndim)(coarse),
+        )
+        self.up = nn.Sequential(
+            layer("ConvTranspose", ndim)(coarse, fine, 2, 2, bias=False), nn.ReLU()
+        )
         self.skip = layer("Conv", ndim)(fine, fine, 1)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 LAYOUTS = ("rank", "paper")
-DOT = "/"                               # a parameter's name may hold no dot; a module's path is made of them
+DOT = "/"  # a parameter's name may hold no dot; a module's path is made of them
 
 
 class LowRank(nn.Module):
@@ -44,26 +44,41 @@ class LowRank(nn.Module):
         self.shape = tuple(weight.shape)
         kernel = self.shape[2:]
         if self.paper and (len(kernel) != 2 or kernel[0] != kernel[1] or self.groups != 1):
-            raise ValueError(f"layout: 'paper' is for square kernels in 2-D and one group, found a weight of {self.shape}")
+            raise ValueError(
+                f"layout: 'paper' is for square kernels in 2-D and one group, found a weight of {self.shape}"
+            )
         first, second = self.shape[:2]
         if self.paper:
-            shapes = (rank * kernel[0], second * kernel[0]), (first * kernel[0], rank * kernel[0])
+            shapes = (
+                (rank * kernel[0], second * kernel[0]),
+                (first * kernel[0], rank * kernel[0]),
+            )
         elif self.transposed:
             shapes = (first, rank, *kernel), (second * self.groups, rank)
         else:
             shapes = (rank * self.groups, second, *kernel), (first, rank)
-        self.A, self.B = (nn.Parameter(weight.new_zeros(shape, dtype=torch.float32)) for shape in shapes)
-        fan_in = first * prod(kernel) // self.groups if self.transposed else shapes[0][1] * prod(shapes[0][2:])
+        self.A, self.B = (
+            nn.Parameter(weight.new_zeros(shape, dtype=torch.float32)) for shape in shapes
+        )
+        fan_in = (
+            first * prod(kernel) // self.groups
+            if self.transposed
+            else shapes[0][1] * prod(shapes[0][2:])
+        )
         nn.init.normal_(self.A, std=fan_in**-0.5)
 
     def forward(self) -> Tensor:
         """Give B A in the shape of the weight."""
         if self.paper:
             return (self.B @ self.A).reshape(self.shape)
-        grouped = self.B.unflatten(0, (self.groups, -1))                                     # (g, out, r)
+        grouped = self.B.unflatten(0, (self.groups, -1))  # (g, out, r)
         if self.transposed:
-            return torch.einsum("gor,gir...->gio...", grouped, self.A.unflatten(0, (self.groups, -1))).flatten(0, 1)
-        return torch.einsum("gor,gri...->goi...", grouped, self.A.unflatten(0, (self.groups, -1))).flatten(0, 1)
+            return torch.einsum(
+                "gor,gir...->gio...", grouped, self.A.unflatten(0, (self.groups, -1))
+            ).flatten(0, 1)
+        return torch.einsum(
+            "gor,gri...->goi...", grouped, self.A.unflatten(0, (self.groups, -1))
+        ).flatten(0, 1)
 
 
 class Adapter(nn.Module):
@@ -77,16 +92,30 @@ class Adapter(nn.Module):
         rank, alpha: of the update, which is scaled by alpha / rank.
     """
 
-    def __init__(self, network: nn.Module, layers: Iterable[str], rank: int, alpha: float, layout: str = "rank", norms: Iterable[str] = ()):
+    def __init__(
+        self,
+        network: nn.Module,
+        layers: Iterable[str],
+        rank: int,
+        alpha: float,
+        layout: str = "rank",
+        norms: Iterable[str] = (),
+    ):
         super().__init__()
         self.scale = alpha / rank
-        self.updates = nn.ModuleDict({
-            path.replace(".", DOT): LowRank(network.get_submodule(path), rank, layout) for path in layers
-        })
-        self.affines = nn.ParameterDict({
-            f"{path}.{name}".replace(".", DOT): value.detach().clone()
-            for path in norms for name, value in network.get_submodule(path).named_parameters(recurse=False)
-        })
+        self.updates = nn.ModuleDict(
+            {
+                path.replace(".", DOT): LowRank(network.get_submodule(path), rank, layout)
+                for path in layers
+            }
+        )
+        self.affines = nn.ParameterDict(
+            {
+                f"{path}.{name}".replace(".", DOT): value.detach().clone()
+                for path in norms
+                for name, value in network.get_submodule(path).named_parameters(recurse=False)
+            }
+        )
 
     def weights(self, network: nn.Module) -> dict[str, Tensor]:
         """Give the adapted parameters by their names in the network; computed in fp32 also under autocast."""
@@ -97,7 +126,10 @@ class Adapter(nn.Module):
                 name = f"{path.replace(DOT, '.')}.weight"
                 base = network.get_parameter(name)
                 adapted[name] = base + (self.scale * update()).to(base.dtype)
-        return {**adapted, **{name.replace(DOT, "."): value for name, value in self.affines.items()}}
+        return {
+            **adapted,
+            **{name.replace(DOT, "."): value for name, value in self.affines.items()},
+        }
 
     def forward(self, network: nn.Module, *inputs: Any) -> Any:
         """Run the network with its adapted parameters."""

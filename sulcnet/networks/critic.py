@@ -7,7 +7,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from sulcnet.networks._network import layer
 
-SLOPE = 0.2                            # of the leaky ReLU, as pix2pix
+SLOPE = 0.2  # of the leaky ReLU, as pix2pix
 
 
 class Critic(nn.Module):
@@ -28,7 +28,10 @@ class Critic(nn.Module):
         bound = spectral_norm if spectral else lambda module: module
         convolution = layer("Conv", ndim)
         widths = (in_channels, features, 2 * features, 4 * features)
-        strided = (bound(convolution(inputs, width, 4, stride=2, padding=1)) for inputs, width in zip(widths, widths[1:]))
+        strided = (
+            bound(convolution(inputs, width, 4, stride=2, padding=1))
+            for inputs, width in zip(widths, widths[1:])
+        )
         parts = [part for one in strided for part in (one, nn.LeakyReLU(SLOPE, inplace=True))]
         self.layers = nn.Sequential(*parts, bound(convolution(widths[-1], 1, 3, padding=1)))
 

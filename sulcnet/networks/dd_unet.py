@@ -18,19 +18,21 @@ from sulcnet.records.network_spec import NetworkSpec
 if TYPE_CHECKING:
     from sulcnet.networks._network import Network
 
-WIDTHS = (1, 1, 2)                     # channels per level, as multiples of the features
-BLOCKS = 2                             # residual blocks per level
+WIDTHS = (1, 1, 2)  # channels per level, as multiples of the features
+BLOCKS = 2  # residual blocks per level
 # Of a group norm, at most. MONAI's default, so the paper's: 32 channels in 32 groups leave one channel per group, and its
 # norm removes whatever time adds to that channel. Time acts on the third level and at the bottleneck only.
 GROUPS = 32
-HEAD = 64                              # channels per attention head, at most
+HEAD = 64  # channels per attention head, at most
 
 
 @dataclass(frozen=True)
 class DdUnetOptions(NetworkOptions):
     """The source paper gives this network a smaller patch."""
 
-    patch: int = option(0, "edge of the patch [voxels]; 0 covers the median case", paper=32, at_least=0)
+    patch: int = option(
+        0, "edge of the patch [voxels]; 0 covers the median case", paper=32, at_least=0
+    )
 
 
 def divisor(spec: NetworkSpec) -> tuple[int, ...]:
@@ -43,17 +45,24 @@ def build(spec: NetworkSpec) -> Network:
 
     Groups and heads follow the features where these are not the paper's 32: both must divide the channels.
     """
-    demand(spec, [("features", f"expected a multiple of 4, found {spec.features}")] if spec.features % 4 else [])
+    demand(
+        spec,
+        [("features", f"expected a multiple of 4, found {spec.features}")]
+        if spec.features % 4
+        else [],
+    )
     from sulcnet.networks._dd_network import DiffusionUNet
 
     widths = tuple(spec.features * width for width in WIDTHS)
-    return DiffusionUNet(spec, widths, BLOCKS, gcd(spec.features, GROUPS), gcd(widths[-1], HEAD))
+    return DiffusionUNet(
+        spec, widths, BLOCKS, gcd(spec.features, GROUPS), gcd(widths[-1], HEAD)
+    )
 
 
 NETWORK = NetworkFamily(
     features=32,
     divisor=divisor,
-    smallest_patch=32,                 # the paper's patch: the bottleneck's attention sees 8 positions per axis
+    smallest_patch=32,  # the paper's patch: the bottleneck's attention sees 8 positions per axis
     build=build,
     overheads=(("none", 1.08),),
     Options=DdUnetOptions,

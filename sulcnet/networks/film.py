@@ -30,15 +30,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-FILM = "film"                          # first part of the names of what is kept
-LONGEST = 10000                        # longest period of a time's embedding, over 2 pi [steps] (Ho et al. 2020)
+FILM = "film"  # first part of the names of what is kept
+LONGEST = 10000  # longest period of a time's embedding, over 2 pi [steps] (Ho et al. 2020)
 
 
 class FoldedState(NamedTuple):
     """A network at one time: its own state, and what norms without weight and bias cannot hold."""
 
-    state_dict: dict[str, Tensor]      # under the network's names
-    constants: dict[str, Tensor]       # film.<norm>.scale, film.<norm>.shift: (C,)
+    state_dict: dict[str, Tensor]  # under the network's names
+    constants: dict[str, Tensor]  # film.<norm>.scale, film.<norm>.shift: (C,)
 
 
 class Film(nn.Module):
@@ -51,9 +51,11 @@ class Film(nn.Module):
 
     def __init__(self, network: nn.Module, width: int = 128):
         super().__init__()
-        self.embed = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        self.norms = nn.Module()                              # a tree of the network's names: norms.<norm>.weight
-        self._moment: Tensor | None = None                    # (B, width); None leaves every norm alone
+        self.embed = nn.Sequential(
+            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
+        )
+        self.norms = nn.Module()  # a tree of the network's names: norms.<norm>.weight
+        self._moment: Tensor | None = None  # (B, width); None leaves every norm alone
         for name, norm in norms(network).items():
             maker = _Maker(width, norm)
             _plant(self.norms, name, maker)
@@ -70,15 +72,25 @@ class Film(nn.Module):
     def at(self, time: float) -> dict[str, tuple[Tensor, Tensor]]:
         """Give factor (1 + scale) and shift, (C,) each, at one time, by the norm's name."""
         moment = self._embedded(torch.tensor([float(time)]))
-        makers = {name: maker for name, maker in self.norms.named_modules() if isinstance(maker, _Maker)}
-        return {name: tuple(vector[0] for vector in maker(moment)) for name, maker in makers.items()}
+        makers = {
+            name: maker
+            for name, maker in self.norms.named_modules()
+            if isinstance(maker, _Maker)
+        }
+        return {
+            name: tuple(vector[0] for vector in maker(moment)) for name, maker in makers.items()
+        }
 
     def _embedded(self, time: Tensor) -> Tensor:
         first = self.embed[0]
         with torch.autocast(first.weight.device.type, enabled=False):
-            return self.embed(sinusoid(time.to(first.weight.device), first.in_features).to(first.weight.dtype))
+            return self.embed(
+                sinusoid(time.to(first.weight.device), first.in_features).to(first.weight.dtype)
+            )
 
-    def _after(self, maker: _Maker, norm: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
+    def _after(
+        self, maker: _Maker, norm: nn.Module, inputs: Any, output: Tensor
+    ) -> Tensor | None:
         return None if self._moment is None else _modulate(norm, output, *maker(self._moment))
 
     def __getstate__(self) -> dict:
@@ -89,7 +101,9 @@ class Film(nn.Module):
 def norms(network: nn.Module) -> dict[str, nn.Module]:
     """Find the norm modules of a network by name: batch, instance, group and layer norm."""
     kinds = (_NormBase, nn.GroupNorm, nn.LayerNorm)
-    return {name: module for name, module in network.named_modules() if isinstance(module, kinds)}
+    return {
+        name: module for name, module in network.named_modules() if isinstance(module, kinds)
+    }
 
 
 def sinusoid(time: Tensor, width: int) -> Tensor:
@@ -112,10 +126,15 @@ def fold(network: nn.Module, film: Film | None, time: float) -> FoldedState:
     """
     if film is None:
         return FoldedState(network.fold(time), {})
-    folded = FoldedState({name: value.detach().clone() for name, value in network.state_dict().items()}, {})
+    folded = FoldedState(
+        {name: value.detach().clone() for name, value in network.state_dict().items()}, {}
+    )
     vectors, found = film.at(time), norms(network)
     for name, (factor, shift) in vectors.items():
-        if getattr(found[name], "weight", None) is None or getattr(found[name], "bias", None) is None:
+        if (
+            getattr(found[name], "weight", None) is None
+            or getattr(found[name], "bias", None) is None
+        ):
             folded.constants[f"{FILM}.{name}.scale"] = factor
             folded.constants[f"{FILM}.{name}.shift"] = shift
             continue
@@ -139,7 +158,9 @@ def attach_constants(network: nn.Module, constants: Mapping[str, Tensor]) -> Non
     for name in sorted({key.removeprefix(f"{FILM}.").rpartition(".")[0] for key in constants}):
         scale, shift = (constants[f"{FILM}.{name}.{part}"] for part in ("scale", "shift"))
         if name not in found or _channels(found[name]) != len(scale):
-            raise ValueError(f"{FILM}.{name}: expected a norm of {len(scale)} channels, found {found.get(name)}")
+            raise ValueError(
+                f"{FILM}.{name}: expected a norm of {len(scale)} channels, found {found.get(name)}"
+            )
         kept = _Kept(scale, shift)
         _plant(network, f"{FILM}.{name}", kept)
         found[name].register_forward_hook(kept.after)
@@ -176,7 +197,9 @@ class _Kept(nn.Module):
 def _modulate(norm: nn.Module, output: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
     """Give output * factor + shift, both (B or 1, C), along the channels of this kind of norm."""
     gap = (1,) * (output.ndim - 2)
-    shape = (len(factor), *gap, -1) if isinstance(norm, nn.LayerNorm) else (len(factor), -1, *gap)
+    shape = (
+        (len(factor), *gap, -1) if isinstance(norm, nn.LayerNorm) else (len(factor), -1, *gap)
+    )
     factor, shift = (vector.to(output.dtype).view(shape) for vector in (factor, shift))
     return output * factor + shift
 

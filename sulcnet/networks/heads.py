@@ -1,11 +1,11 @@
 """Heads: small modules on a network's features, kept apart from it so that a pre-trained network meets new heads.
 
-    segment = SegmentationHead(network.decoder_channels[-1], classes=3, ndim=3)
-    classify = ClassHead(class_channels(network), classes=3, ndim=3)
+segment = SegmentationHead(network.decoder_channels[-1], classes=3, ndim=3)
+classify = ClassHead(class_channels(network), classes=3, ndim=3)
 
-    features = network(windows)                              # image-major: all windows of image 0, then of image 1
-    segment(features.decoder[-1])                            # (B, K, X, Y, Z) logits
-    classify(class_maps(network, features), bag=4)           # (B // 4, K) logits, one row per image
+features = network(windows)                              # image-major: all windows of image 0, then of image 1
+segment(features.decoder[-1])                            # (B, K, X, Y, Z) logits
+classify(class_maps(network, features), bag=4)           # (B // 4, K) logits, one row per image
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from sulcnet.networks._network import Features, Network, layer
 
-HEADS = 4                              # softmaxes over the windows of an image
-LEAST = 8                              # channels of the segmentation head; with 4 a thin second structure was never found
+HEADS = 4  # softmaxes over the windows of an image
+LEAST = 8  # channels of the segmentation head; with 4 a thin second structure was never found
 
 
 class SegmentationHead(nn.Module):
@@ -34,7 +34,7 @@ class SegmentationHead(nn.Module):
     Without a class for background, where channels are regions that overlap, each begins with the other 10 %.
     """
 
-    BACKGROUND = 0.9                   # probability of background before training
+    BACKGROUND = 0.9  # probability of background before training
 
     def __init__(self, channels: int, classes: int, ndim: int, background: bool = True):
         super().__init__()
@@ -49,7 +49,10 @@ class SegmentationHead(nn.Module):
         if not background:
             nn.init.constant_(self.logits.bias, -log(self.BACKGROUND / (1 - self.BACKGROUND)))
         elif classes > 1:
-            nn.init.constant_(self.logits.bias[:1], log(self.BACKGROUND / (1 - self.BACKGROUND) * (classes - 1)))
+            nn.init.constant_(
+                self.logits.bias[:1],
+                log(self.BACKGROUND / (1 - self.BACKGROUND) * (classes - 1)),
+            )
 
     def forward(self, features: Tensor) -> Tensor:
         return self.logits(self.block(features))
@@ -79,11 +82,15 @@ class ProjectionHead(nn.Module):
     def __init__(self, channels: int, hidden: int = 512, out: int = 128):
         super().__init__()
         self.standardise = _Standardise(channels)
-        self.project = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, out))
+        self.project = nn.Sequential(
+            nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, out)
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
-            return nn.functional.normalize(self.project(self.standardise(features.float().flatten(2).mean(dim=2))), dim=1)
+            return nn.functional.normalize(
+                self.project(self.standardise(features.float().flatten(2).mean(dim=2))), dim=1
+            )
 
 
 class DenseProjectionHead(nn.Module):
@@ -96,7 +103,9 @@ class DenseProjectionHead(nn.Module):
     def __init__(self, channels: int, ndim: int, hidden: int = 128, out: int = 64):
         super().__init__()
         convolution = layer("Conv", ndim)
-        self.project = nn.Sequential(convolution(channels, hidden, 1), nn.GELU(), convolution(hidden, out, 1))
+        self.project = nn.Sequential(
+            convolution(channels, hidden, 1), nn.GELU(), convolution(hidden, out, 1)
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
@@ -106,8 +115,8 @@ class DenseProjectionHead(nn.Module):
 class Evidence(NamedTuple):
     """What windows say about a class, small enough to keep for every window of a volume; W windows."""
 
-    vector: Tensor                     # (W, width) what the window shows
-    score: Tensor                      # (W, H) how much it counts, before the softmax over the image's windows
+    vector: Tensor  # (W, width) what the window shows
+    score: Tensor  # (W, H) how much it counts, before the softmax over the image's windows
 
 
 class ClassHead(nn.Module):
@@ -146,13 +155,19 @@ class ClassHead(nn.Module):
             raise ValueError(f"pooling: expected 'attention' or 'mean', found {pooling!r}")
         self.pooling, self.positions, self.dropout = pooling, positions, dropout
         self.standardise = _Standardise(len(channels) * width)
-        self.readers = nn.ModuleList(_Reader(inputs + ndim * positions, width) for inputs in channels)
+        self.readers = nn.ModuleList(
+            _Reader(inputs + ndim * positions, width) for inputs in channels
+        )
         self.summary = nn.Sequential(nn.Linear(len(channels) * width, width), nn.GELU())
         self.attention = _GatedScore(width, HEADS)
-        nn.init.zeros_(self.attention.score.weight)             # equal weights: the mean of logits, which then improves
+        nn.init.zeros_(
+            self.attention.score.weight
+        )  # equal weights: the mean of logits, which then improves
         self.answer = nn.Linear(width, classes)
 
-    def forward(self, maps: Sequence[Tensor], bag: int, coordinates: Tensor | None = None) -> Tensor:
+    def forward(
+        self, maps: Sequence[Tensor], bag: int, coordinates: Tensor | None = None
+    ) -> Tensor:
         """Give logits per image, (B // bag, K), from maps (B, C, X, Y, Z) of `bag` windows per image, image-major."""
         return self.conclude(self.evidence(maps, coordinates), bag)
 
@@ -165,18 +180,29 @@ class ClassHead(nn.Module):
                 -1 to 1 per axis; needed when the head was made with `positions=True`, ignored otherwise.
         """
         with torch.autocast(maps[0].device.type, enabled=False):
-            read = [reader(self._positioned(one.float(), coordinates)) for reader, one in zip(self.readers, maps)]
+            read = [
+                reader(self._positioned(one.float(), coordinates))
+                for reader, one in zip(self.readers, maps)
+            ]
             pooled = self.standardise(torch.cat(read, dim=1))
             vector = self.summary(nn.functional.dropout(pooled, self.dropout, self.training))
             return Evidence(vector, self.attention(vector))
 
     def conclude(self, evidence: Evidence | Sequence[Evidence], bag: int) -> Tensor:
         """Give logits per image, (W // bag, K), by this head's pooling; prediction gathers evidence, then calls this."""
-        evidence = evidence if isinstance(evidence, Evidence) else Evidence(*map(torch.cat, zip(*evidence)))
+        evidence = (
+            evidence
+            if isinstance(evidence, Evidence)
+            else Evidence(*map(torch.cat, zip(*evidence)))
+        )
         with torch.autocast(evidence.vector.device.type, enabled=False):
-            vectors = evidence.vector.unflatten(1, (HEADS, -1)).unflatten(0, (-1, bag))         # (images, bag, H, width // H)
+            vectors = evidence.vector.unflatten(1, (HEADS, -1)).unflatten(
+                0, (-1, bag)
+            )  # (images, bag, H, width // H)
             if self.pooling == "mean":
-                return self.answer(vectors.mean(dim=1).flatten(1))           # the answer is linear: the mean of its logits
+                return self.answer(
+                    vectors.mean(dim=1).flatten(1)
+                )  # the answer is linear: the mean of its logits
             shares = evidence.score.unflatten(0, (-1, bag)).softmax(dim=1)[..., None]
             return self.answer((shares * vectors).sum(dim=1).flatten(1))
 
@@ -184,8 +210,12 @@ class ClassHead(nn.Module):
         if not self.positions:
             return features
         if coordinates is None:
-            raise ValueError("coordinates: this head reads positions, expected (B, ndim, X, Y, Z), found None")
-        pooled = getattr(nn.functional, f"adaptive_avg_pool{features.ndim - 2}d")(coordinates.float(), features.shape[2:])
+            raise ValueError(
+                "coordinates: this head reads positions, expected (B, ndim, X, Y, Z), found None"
+            )
+        pooled = getattr(nn.functional, f"adaptive_avg_pool{features.ndim - 2}d")(
+            coordinates.float(), features.shape[2:]
+        )
         return torch.cat((features, pooled), dim=1)
 
 
@@ -212,7 +242,7 @@ class _Reader(nn.Module):
         self.attention = _GatedScore(width)
 
     def forward(self, features: Tensor) -> Tensor:
-        vectors = self.project(features.flatten(2).transpose(1, 2))            # (B, positions, width)
+        vectors = self.project(features.flatten(2).transpose(1, 2))  # (B, positions, width)
         return (self.attention(vectors).softmax(dim=1) * vectors).sum(dim=1)
 
 
@@ -227,7 +257,11 @@ class _Standardise(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        for name, value in (("mean", torch.zeros(width)), ("variance", torch.ones(width)), ("steps", torch.zeros(()))):
+        for name, value in (
+            ("mean", torch.zeros(width)),
+            ("variance", torch.ones(width)),
+            ("steps", torch.zeros(())),
+        ):
             self.register_buffer(name, value)
 
     def forward(self, pooled: Tensor) -> Tensor:
@@ -246,7 +280,9 @@ class _Standardise(nn.Module):
 
 def class_stage(network: Network) -> int:
     """Give the decoder stage whose resolution is nearest to a quarter, averaged over axes in octaves."""
-    octaves = [log2(prod(reduction)) / len(reduction) for reduction in network.decoder_reductions]
+    octaves = [
+        log2(prod(reduction)) / len(reduction) for reduction in network.decoder_reductions
+    ]
     return min(range(len(octaves)), key=lambda stage: abs(octaves[stage] - log2(4)))
 
 

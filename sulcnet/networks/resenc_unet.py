@@ -24,20 +24,31 @@ from sulcnet.records.network_spec import NetworkSpec
 if TYPE_CHECKING:
     from sulcnet.networks._network import Network
 
-BLOCKS = (1, 3, 4, 6)                  # residual blocks per stage; deeper stages repeat the last (ResEnc M)
-WIDEST = {2: 512, 3: 320}              # channels stop doubling here: deep stages would hold nearly all parameters
-SMALLEST = 4                           # voxels that halving may leave on an axis
+BLOCKS = (1, 3, 4, 6)  # residual blocks per stage; deeper stages repeat the last (ResEnc M)
+WIDEST = {
+    2: 512,
+    3: 320,
+}  # channels stop doubling here: deep stages would hold nearly all parameters
+SMALLEST = 4  # voxels that halving may leave on an axis
 
 
-def stages(patch: Sequence[int], spacing: Sequence[float]) -> tuple[tuple, tuple, tuple[int, ...]]:
+def stages(
+    patch: Sequence[int], spacing: Sequence[float]
+) -> tuple[tuple, tuple, tuple[int, ...]]:
     """Halve axes until they are small; leave coarse axes alone until the others have caught up."""
     strides, kernels = zip(*_stages(list(patch), list(spacing)))
-    return strides, kernels, tuple(BLOCKS[min(stage, len(BLOCKS) - 1)] for stage in range(len(strides)))
+    return (
+        strides,
+        kernels,
+        tuple(BLOCKS[min(stage, len(BLOCKS) - 1)] for stage in range(len(strides))),
+    )
 
 
 def channels(spec: NetworkSpec) -> tuple[int, ...]:
     """Give the channels per encoder stage: doubling, capped."""
-    return tuple(min(spec.features * 2**stage, WIDEST[spec.ndim]) for stage in range(len(spec.strides)))
+    return tuple(
+        min(spec.features * 2**stage, WIDEST[spec.ndim]) for stage in range(len(spec.strides))
+    )
 
 
 def divisor(spec: NetworkSpec) -> tuple[int, ...]:
@@ -48,7 +59,14 @@ def divisor(spec: NetworkSpec) -> tuple[int, ...]:
 def check(spec: NetworkSpec) -> None:
     """Refuse a spec without stages, naming the fields that are missing."""
     fields = ("strides", "kernels", "blocks")
-    demand(spec, [(field, "expected at least 2 stages") for field in fields if len(getattr(spec, field)) < 2])
+    demand(
+        spec,
+        [
+            (field, "expected at least 2 stages")
+            for field in fields
+            if len(getattr(spec, field)) < 2
+        ],
+    )
 
 
 def build(spec: NetworkSpec) -> Network:
@@ -59,11 +77,15 @@ def build(spec: NetworkSpec) -> Network:
     return ResidualUNet(spec, channels(spec))
 
 
-def _stages(size: list[int], spacing: list[float]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+def _stages(
+    size: list[int], spacing: list[float]
+) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Yield (stride, kernel) per encoder stage."""
     stride = kernel = (1,) * len(size)
     while True:
-        kernel = tuple(3 if mm < 2 * min(spacing) else before for mm, before in zip(spacing, kernel))
+        kernel = tuple(
+            3 if mm < 2 * min(spacing) else before for mm, before in zip(spacing, kernel)
+        )
         yield stride, kernel
         large = [voxels >= 2 * SMALLEST for voxels in size]
         finest = min((mm for mm, ok in zip(spacing, large) if ok), default=0)

@@ -2,4 +2,6 @@
 
 from sulcnet.networks._swin import swin_unetr
 
-NETWORK = swin_unetr(features=24, overheads=(("none", 1.25), ("attention", 1.07), ("stages", 1.2)))
+NETWORK = swin_unetr(
+    features=24, overheads=(("none", 1.25), ("attention", 1.07), ("stages", 1.2))
+)

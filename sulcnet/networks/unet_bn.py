@@ -13,8 +13,8 @@ from sulcnet.records.network_spec import NetworkSpec
 if TYPE_CHECKING:
     from sulcnet.networks._network import Network
 
-LEVELS = 3                             # below the stem; each halves all axes and doubles the channels
-BLOCKS = 3                             # residual blocks per level
+LEVELS = 3  # below the stem; each halves all axes and doubles the channels
+BLOCKS = 3  # residual blocks per level
 
 
 def divisor(spec: NetworkSpec) -> tuple[int, ...]:

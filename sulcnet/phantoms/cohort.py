@@ -20,7 +20,17 @@ from sulcnet.phantoms.hemisphere import measure
 from sulcnet.phantoms.scanners import SCANNERS, Scanner, label, render_grey_white, render_t1
 from sulcnet.records.workspace import PARTICIPANTS
 
-__all__ = ["CHANNELS", "CLASSES", "SCANNERS", "SHAPE", "Phantom", "Scanner", "dataset_json", "draw_cohort", "draw_phantom"]
+__all__ = [
+    "CHANNELS",
+    "CLASSES",
+    "SCANNERS",
+    "SHAPE",
+    "Phantom",
+    "Scanner",
+    "dataset_json",
+    "draw_cohort",
+    "draw_phantom",
+]
 
 SHAPE = (40, 56, 48)
 SPACING = 1.5
@@ -85,8 +95,18 @@ def draw_phantom(
     distances = measure(folding, hemisphere_points(shape, affine, draw_pose(seed, index)))
     noise = np.random.default_rng([seed, index, 11])
     marked = label(distances)
-    row = _row(index, subject, session, site, pcs, folding, int((marked == 2).sum()) * float(np.prod(steps)))
-    return Phantom(_RENDER[modality](distances, SCANNERS[site], steps, noise), marked, affine, row)
+    row = _row(
+        index,
+        subject,
+        session,
+        site,
+        pcs,
+        folding,
+        int((marked == 2).sum()) * float(np.prod(steps)),
+    )
+    return Phantom(
+        _RENDER[modality](distances, SCANNERS[site], steps, noise), marked, affine, row
+    )
 
 
 def draw_cohort(
@@ -106,13 +126,24 @@ def draw_cohort(
     are the same, so a split that parts them leaks.
     """
     if sessions < 1 or not sites:
-        raise UsageError(f"sessions, sites: found {sessions} and {list(sites)}, expected at least one of each", "")
+        raise UsageError(
+            f"sessions, sites: found {sessions} and {list(sites)}, expected at least one of each",
+            "",
+        )
     for index in range(count):
         subject, session = divmod(index, sessions)
         site = sites[(subject // len(CLASSES) + session) % len(sites)]
         pcs = CLASSES[subject % len(CLASSES)]
         yield draw_phantom(
-            seed, index, pcs, site, shape, spacing, modality=modality, subject=subject, session=session + 1
+            seed,
+            index,
+            pcs,
+            site,
+            shape,
+            spacing,
+            modality=modality,
+            subject=subject,
+            session=session + 1,
         )
 
 
@@ -126,7 +157,12 @@ def dataset_json(count: int, modality: str = "t1") -> dict[str, object]:
         "numTraining": count,
         "file_ending": ".nii.gz",
         "classification": {"target": "pcs", "classes": list(CLASSES), "ordered": True},
-        "participants": {"file": PARTICIPANTS, "subject": "subject", "domain": "site", "hemisphere": "hemi"},
+        "participants": {
+            "file": PARTICIPANTS,
+            "subject": "subject",
+            "domain": "site",
+            "hemisphere": "hemi",
+        },
     }
 
 
@@ -141,7 +177,9 @@ def draw_pose(seed: int, index: int) -> Pose:
     """Draw the pose of one scan: up to 4 degrees and 1.2 mm per axis."""
     rng = np.random.default_rng([seed, index, 10])
     angles = rng.uniform(-4, 4, 3)
-    return Pose(Rotation.from_euler("xyz", angles, degrees=True).as_matrix(), rng.uniform(-1.2, 1.2, 3))
+    return Pose(
+        Rotation.from_euler("xyz", angles, degrees=True).as_matrix(), rng.uniform(-1.2, 1.2, 3)
+    )
 
 
 def hemisphere_points(shape: Sequence[int], affine: np.ndarray, pose: Pose) -> np.ndarray:
@@ -153,7 +191,9 @@ def hemisphere_points(shape: Sequence[int], affine: np.ndarray, pose: Pose) -> n
     i, j, k = (np.arange(n, dtype=np.float32) for n in shape)
     column = back.astype(np.float32)[:, :, None, None, None]
     start = origin.astype(np.float32)[:, None, None, None]
-    return start + column[:, 0] * i[:, None, None] + column[:, 1] * j[:, None] + column[:, 2] * k
+    return (
+        start + column[:, 0] * i[:, None, None] + column[:, 1] * j[:, None] + column[:, 2] * k
+    )
 
 
 def _pivot(shape: Sequence[int], spacing: np.ndarray) -> np.ndarray:
@@ -162,7 +202,10 @@ def _pivot(shape: Sequence[int], spacing: np.ndarray) -> np.ndarray:
 
 def _known(field: str, found: str, known) -> None:
     if found not in known:
-        raise UsageError(f"{field}: found {found!r}, expected one of {', '.join(known)}", f"choose a known {field}")
+        raise UsageError(
+            f"{field}: found {found!r}, expected one of {', '.join(known)}",
+            f"choose a known {field}",
+        )
 
 
 def _row(

@@ -13,10 +13,22 @@ from sulcnet.phantoms.cohort import Phantom, dataset_json
 from sulcnet.records._record import write_json
 from sulcnet.records.dataset import Dataset
 from sulcnet.records.splits import Splits, split
-from sulcnet.records.workspace import DATASET_JSON, IMAGES, LABELS, PARTICIPANTS, SPLITS, make_folder
+from sulcnet.records.workspace import (
+    DATASET_JSON,
+    IMAGES,
+    LABELS,
+    PARTICIPANTS,
+    SPLITS,
+    make_folder,
+)
 
 
-def write_dataset(folder: Path, phantoms: Iterable[Phantom], modality: str = "t1", shares: tuple[float, float] = (0.7, 0.2)) -> Splits:
+def write_dataset(
+    folder: Path,
+    phantoms: Iterable[Phantom],
+    modality: str = "t1",
+    shares: tuple[float, float] = (0.7, 0.2),
+) -> Splits:
     """Write images, labels, table, header and a split of these shares (training, validation; the rest is test).
 
     Raises:
@@ -27,7 +39,10 @@ def write_dataset(folder: Path, phantoms: Iterable[Phantom], modality: str = "t1
     rows = [_write(folder, phantom) for phantom in phantoms]
     if not rows:
         raise DataError(f"There are no phantoms to write to {folder}.", "Draw at least one.")
-    with replacing(folder / PARTICIPANTS) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+    with (
+        replacing(folder / PARTICIPANTS) as beside,
+        beside.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

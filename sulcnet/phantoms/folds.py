@@ -62,7 +62,9 @@ class Folding:
     ventricle: np.ndarray  # (2, 3) centre and half axes [mm]
 
 
-def draw_folding(seed: int, subject: int, pcs: str, extent: tuple[float, float, float]) -> Folding:
+def draw_folding(
+    seed: int, subject: int, pcs: str, extent: tuple[float, float, float]
+) -> Folding:
     """Draw the folds of one subject, a function of its arguments alone.
 
     Args:
@@ -76,7 +78,9 @@ def draw_folding(seed: int, subject: int, pcs: str, extent: tuple[float, float, 
     """
     _check(pcs, extent)
     # Streams of their own: what does not belong to the class is the same for all classes of a (seed, subject).
-    body, pair, twin, free = (np.random.default_rng([seed, subject, stream]) for stream in range(4))
+    body, pair, twin, free = (
+        np.random.default_rng([seed, subject, stream]) for stream in range(4)
+    )
     size = _size(body, extent)
     centre = _centre(body, size)
     cingulate, path = _pair(pair, centre)
@@ -104,7 +108,10 @@ def draw_folding(seed: int, subject: int, pcs: str, extent: tuple[float, float, 
 
 def _check(pcs: str, extent: tuple[float, float, float]) -> None:
     if pcs not in CLASSES:
-        raise UsageError(f"pcs: found {pcs!r}, expected one of {', '.join(CLASSES)}", "choose a class of the phantoms")
+        raise UsageError(
+            f"pcs: found {pcs!r}, expected one of {', '.join(CLASSES)}",
+            "choose a class of the phantoms",
+        )
     if any(found < least for found, least in zip(extent, SMALLEST)):
         raise UsageError(
             f"shape x spacing: found an extent of {tuple(round(e, 1) for e in extent)} mm, expected at least {SMALLEST} mm",
@@ -112,7 +119,9 @@ def _check(pcs: str, extent: tuple[float, float, float]) -> None:
         )
 
 
-def _size(rng: np.random.Generator, extent: tuple[float, float, float]) -> tuple[float, float, float]:
+def _size(
+    rng: np.random.Generator, extent: tuple[float, float, float]
+) -> tuple[float, float, float]:
     grown = np.array(_SHARE) * extent * rng.uniform(0.97, 1.03, 3)
     return tuple(float(value) for value in grown)
 
@@ -131,12 +140,18 @@ def _pair(rng: np.random.Generator, centre: np.ndarray) -> tuple[Fold, np.ndarra
 
     def curve(first: float, last: float) -> np.ndarray:
         angle = np.linspace(first, last, 400)  # 0 is anterior, 90 degrees superior
-        wobble = 1 + 0.03 * np.sin(3 * angle + phases[0]) + 0.015 * np.sin(5 * angle + phases[1])
-        return centre + half_axes * np.stack([np.cos(angle), np.sin(angle)], 1) * wobble[:, None]
+        wobble = (
+            1 + 0.03 * np.sin(3 * angle + phases[0]) + 0.015 * np.sin(5 * angle + phases[1])
+        )
+        return (
+            centre + half_axes * np.stack([np.cos(angle), np.sin(angle)], 1) * wobble[:, None]
+        )
 
     inner = curve(*np.deg2rad([3, 112]))
     tangent = np.gradient(inner, axis=0)
-    normal = np.stack([tangent[:, 1], -tangent[:, 0]], 1) / np.linalg.norm(tangent, axis=1, keepdims=True)
+    normal = np.stack([tangent[:, 1], -tangent[:, 0]], 1) / np.linalg.norm(
+        tangent, axis=1, keepdims=True
+    )
     return Fold(_even(curve(start, end)), rng.uniform(*DEPTHS)), _even(inner + _OFFSET * normal)
 
 
@@ -158,13 +173,17 @@ def _piece(rng: np.random.Generator, path: np.ndarray, name: str) -> Fold | None
     return Fold(path[first : first + steps + 1], depth)
 
 
-def _ventricle(rng: np.random.Generator, size: tuple[float, float, float], centre: np.ndarray) -> np.ndarray:
+def _ventricle(
+    rng: np.random.Generator, size: tuple[float, float, float], centre: np.ndarray
+) -> np.ndarray:
     """Draw a ventricle: fluid that is no sulcus, of a size that blurs the total volume of fluid."""
     middle = [-size[0] / 2, centre[0] - 2, centre[1] - 1]
     return np.array([middle, np.array([4.0, 11.0, 4.5]) * rng.uniform(0.8, 1.2, 3)])
 
 
-def _fill(rng, walls: list[list[Fold]], taken: list[list[np.ndarray]], size, pcs: Fold | None) -> None:
+def _fill(
+    rng, walls: list[list[Fold]], taken: list[list[np.ndarray]], size, pcs: Fold | None
+) -> None:
     """Add fillers to both walls until the PCS and they have the number and the total length drawn for the subject."""
     grown = size[1] * size[2] / (_SHARE[1] * 84 * _SHARE[2] * 72)
     count = max(_FILLERS, round(_FILLERS * grown)) - (pcs is not None)
@@ -210,7 +229,10 @@ class _Walk:
     def _track(self, rng: np.random.Generator, start: np.ndarray, wanted: float) -> np.ndarray:
         heading = rng.uniform(0, 2 * np.pi)
         track = [start]
-        for back in (0.0, np.pi):  # once the walk is stuck, it goes on from its start, the other way
+        for back in (
+            0.0,
+            np.pi,
+        ):  # once the walk is stuck, it goes on from its start, the other way
             angle = heading + back
             while (len(track) - 1) * _STRIDE < wanted:
                 angle = self._turn(rng, np.array(track), angle)

@@ -39,7 +39,10 @@ def measure(folding: Folding, points: np.ndarray) -> Distances:
     return Distances(
         hull=_hull(folding.size, x, y, z),
         pcs=_sheets([folding.pcs] if folding.pcs else [], folding.size, medial),
-        others=np.minimum(_sheets(folding.medial, folding.size, medial), _sheets(folding.lateral, folding.size, lateral)),
+        others=np.minimum(
+            _sheets(folding.medial, folding.size, medial),
+            _sheets(folding.lateral, folding.size, lateral),
+        ),
         ventricle=_ellipsoid(points, *folding.ventricle),
     )
 
@@ -67,14 +70,18 @@ def _round_minimum(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
     return np.minimum(a, b) - blend**2 * (width / 4)
 
 
-def _bend(folding: Folding, wall: int, depth: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, ...]:
+def _bend(
+    folding: Folding, wall: int, depth: np.ndarray, y: np.ndarray, z: np.ndarray
+) -> tuple[np.ndarray, ...]:
     """Give depth, y', z': where the point would lie if the sheets of this wall were straight."""
     tilt_y, tilt_z = folding.tilt[wall]
     wave = 0.06 * depth * np.sin((y + depth) * (2 * np.pi / 25) + folding.phase[wall])
     return depth, y + tilt_y * depth, z + tilt_z * depth + wave
 
 
-def _sheets(folds: list[Fold] | tuple[Fold, ...], size, bent: tuple[np.ndarray, ...]) -> np.ndarray:
+def _sheets(
+    folds: list[Fold] | tuple[Fold, ...], size, bent: tuple[np.ndarray, ...]
+) -> np.ndarray:
     depth, y, z = bent
     if not folds:
         return np.full(depth.shape, _FAR, depth.dtype)
@@ -90,9 +97,13 @@ def _maps(folds, size) -> tuple[np.ndarray, np.ndarray]:
     axes = [np.arange(-half - _PAD, half + _PAD + _GRID, _GRID) for half in size[1:]]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
     depths = np.concatenate([np.full(len(fold.points), fold.depth) for fold in folds])
-    distance, which = cKDTree(np.concatenate([fold.points for fold in folds])).query(grid.reshape(-1, 2))
+    distance, which = cKDTree(np.concatenate([fold.points for fold in folds])).query(
+        grid.reshape(-1, 2)
+    )
     shape = grid.shape[:2]
-    return distance.reshape(shape).astype(np.float32), depths[which].reshape(shape).astype(np.float32)
+    return distance.reshape(shape).astype(np.float32), depths[which].reshape(shape).astype(
+        np.float32
+    )
 
 
 def _ellipsoid(points: np.ndarray, centre: np.ndarray, half_axes: np.ndarray) -> np.ndarray:

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 Need = Callable[[StepQuestion], StepNeed]
 Shape = tuple[int, ...]
 
-BAG = 4                                 # windows of one image that vote on its class
+BAG = 4  # windows of one image that vote on its class
 SMALLER_BAGS = (2, 1)
 # CUDA's context with the kernels of 60 kinds of step (721 MiB), and cuBLAS's workspaces (66 MiB); on an H100 [bytes].
 CONTEXT = 830_000_000
-LEAST_DEEP = 2                          # voxels at the bottleneck: of one alone instance norm leaves nothing
-CHEAP = 0.05                            # more arithmetic than this is not spent for a larger patch without being asked
-SAME = {"scratch": "full"}              # a random start holds what a pre-trained one does
+LEAST_DEEP = 2  # voxels at the bottleneck: of one alone instance norm leaves nothing
+CHEAP = 0.05  # more arithmetic than this is not spent for a larger patch without being asked
+SAME = {"scratch": "full"}  # a random start holds what a pre-trained one does
 
 
 class PlannedStep(NamedTuple):
@@ -95,12 +95,31 @@ class Candidate(NamedTuple):
     windows: int
 
 
-def question_of(constraints: Constraints, step: PlannedStep, candidate: Candidate, images: int, accumulate: int, recompute: str) -> StepQuestion:
+def question_of(
+    constraints: Constraints,
+    step: PlannedStep,
+    candidate: Candidate,
+    images: int,
+    accumulate: int,
+    recompute: str,
+) -> StepQuestion:
     """Ask what a step of `accumulate` micro-batches needs, each of so many samples."""
     tasks = {} if step.views else constraints.tasks
     values = constraints.values if step.values else (0,) * len(constraints.values)
-    return StepQuestion(step.asked_as.name, identity(constraints.preset), candidate.spec, candidate.patch, images,
-                        candidate.windows, candidate.bag, accumulate, tasks, values, constraints.precision, recompute)
+    return StepQuestion(
+        step.asked_as.name,
+        identity(constraints.preset),
+        candidate.spec,
+        candidate.patch,
+        images,
+        candidate.windows,
+        candidate.bag,
+        accumulate,
+        tasks,
+        values,
+        constraints.precision,
+        recompute,
+    )
 
 
 def card_bytes(family: NetworkFamily, need: StepNeed, recompute: str, more: int = 0) -> int:
@@ -135,10 +154,20 @@ class Search:
         wanted = self._wanted(candidate)
         if recompute == "none" and images < wanted and self._cheap:
             more, other = self._batch(candidate, self._cheap)
-            images, estimate, recompute = (more, other, self._cheap) if more > images else (images, estimate, recompute)
+            images, estimate, recompute = (
+                (more, other, self._cheap) if more > images else (images, estimate, recompute)
+            )
         return candidate.spec, StepPlan(
-            candidate.patch, images, candidate.bag, candidate.windows, estimate, self._reason(candidate, place, recompute),
-            (*self.tried, *self._offers(place, recompute)), accumulate=ceil(wanted / images), recompute=recompute, limited_by=self._limit(place),
+            candidate.patch,
+            images,
+            candidate.bag,
+            candidate.windows,
+            estimate,
+            self._reason(candidate, place, recompute),
+            (*self.tried, *self._offers(place, recompute)),
+            accumulate=ceil(wanted / images),
+            recompute=recompute,
+            limited_by=self._limit(place),
         )
 
     @cached_property
@@ -153,18 +182,35 @@ class Search:
         if constraints.patch:
             return [self._fit(constraints.patch)]
         edge = self.usual.patch
-        first = (edge,) * len(constraints.median) if edge else tuple(ceil(size) for size in constraints.median)
+        first = (
+            (edge,) * len(constraints.median)
+            if edge
+            else tuple(ceil(size) for size in constraints.median)
+        )
         found = [self._fit(tuple(max(self.family.smallest_patch, size) for size in first))]
         while (smaller := self._shorter(found[-1])) is not None:
             found.append(self._fit(smaller))
         # The last resort: fewer windows show the class.
         last = found[-1]
-        return [*found, *(last._replace(bag=bag, windows=last.windows - last.bag + bag) for bag in SMALLER_BAGS if bag < last.bag)]
+        return [
+            *found,
+            *(
+                last._replace(bag=bag, windows=last.windows - last.bag + bag)
+                for bag in SMALLER_BAGS
+                if bag < last.bag
+            ),
+        ]
 
     def _fit(self, patch: Sequence[int]) -> Candidate:
         """Choose the network for a patch where it is not settled, and round the patch up to what the network can halve."""
         family = self.family
-        spec = self.spec or family.topology(len(patch), len(self.constraints.values), self.constraints.features, patch, self.constraints.spacing)
+        spec = self.spec or family.topology(
+            len(patch),
+            len(self.constraints.values),
+            self.constraints.features,
+            patch,
+            self.constraints.spacing,
+        )
         family.check(spec)
         fitted = family.fitted(spec, patch)
         return Candidate(spec, fitted, *self._windows(fitted))
@@ -173,7 +219,9 @@ class Search:
         """Give (bag, windows) per sample: one where a window covers the median case, else a bag and one for the mask."""
         if self.step.views:
             return 1, self.step.views
-        covered = self.constraints.slices == 1 and all(np.array(patch) >= 0.95 * np.array(self.constraints.median))
+        covered = self.constraints.slices == 1 and all(
+            np.array(patch) >= 0.95 * np.array(self.constraints.median)
+        )
         kinds = {task.per for task in self.constraints.tasks.values()}
         if IMAGE not in kinds or covered:
             return 1, 1
@@ -186,45 +234,67 @@ class Search:
         """
         steps, patch = np.array(self.family.divisor(candidate.spec)), np.array(candidate.patch)
         deep = patch // steps
-        possible = [axis for axis in range(len(patch)) if patch[axis] - steps[axis] >= max(self.family.smallest_patch, steps[axis])
-                    and prod(np.delete(deep, axis)) * (deep[axis] - 1) >= LEAST_DEEP]
+        possible = [
+            axis
+            for axis in range(len(patch))
+            if patch[axis] - steps[axis] >= max(self.family.smallest_patch, steps[axis])
+            and prod(np.delete(deep, axis)) * (deep[axis] - 1) >= LEAST_DEEP
+        ]
         if not possible:
             return None
         covers = lambda axis: patch[axis] - steps[axis] >= self.constraints.region[axis]
-        axis = max(possible, key=lambda axis: (covers(axis), patch[axis] / self.constraints.median[axis]))
-        return tuple(int(size) - int(steps[axis]) * (other == axis) for other, size in enumerate(patch))
+        axis = max(
+            possible,
+            key=lambda axis: (covers(axis), patch[axis] / self.constraints.median[axis]),
+        )
+        return tuple(
+            int(size) - int(steps[axis]) * (other == axis) for other, size in enumerate(patch)
+        )
 
     def _wanted(self, candidate: Candidate) -> int:
         """Count the samples per step that were asked for, else the preset's."""
-        return self.constraints.batch or max(self._least(candidate), self.usual.windows // candidate.windows)
+        return self.constraints.batch or max(
+            self._least(candidate), self.usual.windows // candidate.windows
+        )
 
     def _least(self, candidate: Candidate) -> int:
         """Count the samples below which a step would mean something else.
 
         A contrast needs another case to tell from, and batch statistics of one window are not those of a batch.
         """
-        return 2 if self.step.views > 1 or (self.family.batch_norm and candidate.windows == 1) else 1
+        return (
+            2
+            if self.step.views > 1 or (self.family.batch_norm and candidate.windows == 1)
+            else 1
+        )
 
     def _place(self) -> tuple[int, str]:
         """Choose the candidate, and what is recomputed for it: nothing, unless that is cheap or nothing fits without."""
         # Most often the whole batch fits at once, and nothing else need be asked.
         if self._fits(0, "none", self._wanted(self.candidates[0])) or self._fits(0, "none"):
             return 0, "none"
-        for way in (self._cheap or "none", *(way for way in self.family.recomputes if way != self._cheap)):
+        for way in (
+            self._cheap or "none",
+            *(way for way in self.family.recomputes if way != self._cheap),
+        ):
             place = self._largest(way)
             if place < len(self.candidates):
-                return place, "none" if way == self._cheap and self._fits(place, "none") else way
+                return place, "none" if way == self._cheap and self._fits(
+                    place, "none"
+                ) else way
         self._refuse()
 
     @cached_property
     def _cheap(self) -> str | None:
         """Name what can be recomputed for next to nothing, at the patch that was asked for first."""
-        return next((way for way in self.family.recomputes if self._extra(0, way) <= CHEAP), None)
+        return next(
+            (way for way in self.family.recomputes if self._extra(0, way) <= CHEAP), None
+        )
 
     def _largest(self, recompute: str) -> int:
         """Find the first candidate that fits; one past the last where none does. Those with equal windows shrink monotonously."""
         low, high = 0, len(self.candidates)
-        held = {0: CONTEXT}                                 # voxels -> bytes
+        held = {0: CONTEXT}  # voxels -> bytes
         while low < high:
             alone = self.candidates[low].windows == 1 < self.candidates[-1].windows
             place = low if low == 0 or alone else self._guess(low, high, held)
@@ -240,7 +310,9 @@ class Search:
     def _guess(self, low: int, high: int, held: dict[int, int]) -> int:
         """Guess which candidate is the first that fits: bytes grow about as voxels do."""
         voxels = np.interp(self.constraints.budget, sorted(held.values()), sorted(held))
-        return next((place for place in range(low, high) if self._voxels(place) <= voxels), high - 1)
+        return next(
+            (place for place in range(low, high) if self._voxels(place) <= voxels), high - 1
+        )
 
     def _voxels(self, place: int) -> int:
         return prod(self.candidates[place].patch) * self.candidates[place].windows
@@ -255,8 +327,10 @@ class Search:
         images = images or self.constraints.batch or self._least(candidate)
         need = self._need(candidate, images, recompute)
         total = self._total(need, recompute)
-        self.tried.append(f"{'x'.join(map(str, candidate.patch))}{_also(recompute)}, batch {images} of {candidate.windows}: "
-                          f"{total / 1e9:.2f} GB, {need.arithmetic / 1e9:.0f} GFLOP")
+        self.tried.append(
+            f"{'x'.join(map(str, candidate.patch))}{_also(recompute)}, batch {images} of {candidate.windows}: "
+            f"{total / 1e9:.2f} GB, {need.arithmetic / 1e9:.0f} GFLOP"
+        )
         return total
 
     def _batch(self, candidate: Candidate, recompute: str) -> tuple[int, MemoryEstimate]:
@@ -267,18 +341,34 @@ class Search:
             need = self._need(candidate, images, recompute)
             total = self._total(need, recompute)
             if total <= self.constraints.budget or images == least:
-                return images, MemoryEstimate("traced", total, self.constraints.budget, need.live, need.parts, need.moment, need.arithmetic)
+                return images, MemoryEstimate(
+                    "traced",
+                    total,
+                    self.constraints.budget,
+                    need.live,
+                    need.parts,
+                    need.moment,
+                    need.arithmetic,
+                )
         raise AssertionError("the least number of samples divides what is wanted")
 
     def _need(self, candidate: Candidate, images: int, recompute: str) -> StepNeed:
         """Ask for a micro-batch of so many samples, as part of the whole step."""
         times = ceil(self._wanted(candidate) / images)
-        need = self.need(question_of(self.constraints, self.step, candidate, images, min(times, 2), recompute))
+        need = self.need(
+            question_of(
+                self.constraints, self.step, candidate, images, min(times, 2), recompute
+            )
+        )
         # What two micro-batches hold is what more of them hold, but for their inputs, which all lie on the card.
         given = need.parts.get("data", 0)
         more = given // 2 * max(0, times - 2)
-        return need.replace(live=need.live + more, reserved=need.reserved + more, parts={**need.parts, "data": given + more},
-                            arithmetic=need.arithmetic * times // min(times, 2))
+        return need.replace(
+            live=need.live + more,
+            reserved=need.reserved + more,
+            parts={**need.parts, "data": given + more},
+            arithmetic=need.arithmetic * times // min(times, 2),
+        )
 
     def _total(self, need: StepNeed, recompute: str) -> int:
         return card_bytes(self.family, need, recompute)
@@ -287,7 +377,11 @@ class Search:
         """Give the share of arithmetic that recomputation adds."""
         candidate = self.candidates[place]
         least = self._least(candidate)
-        return self._need(candidate, least, recompute).arithmetic / self._need(candidate, least, "none").arithmetic - 1
+        return (
+            self._need(candidate, least, recompute).arithmetic
+            / self._need(candidate, least, "none").arithmetic
+            - 1
+        )
 
     def _offers(self, place: int, recompute: str) -> Iterator[str]:
         """Tell what else would be possible: the next larger patch, and at which price."""
@@ -312,11 +406,21 @@ class Search:
         if also:
             also += f" at {100 * self._extra(place, recompute):+.0f} % arithmetic"
         if constraints.patch is not None:
-            return ("as asked" if candidate.patch == tuple(constraints.patch) else "as asked, rounded up for the network") + also
+            return (
+                "as asked"
+                if candidate.patch == tuple(constraints.patch)
+                else "as asked, rounded up for the network"
+            ) + also
         if place > 0:
-            covers = any(constraints.region) and all(np.array(candidate.patch) >= constraints.region)
+            covers = any(constraints.region) and all(
+                np.array(candidate.patch) >= constraints.region
+            )
             return f"the largest that fits the budget{', and it covers the region of interest' * covers}{also}"
-        covered = "covers the median case" if constraints.slices == 1 else "covers a slice of the median case"
+        covered = (
+            "covers the median case"
+            if constraints.slices == 1
+            else "covers a slice of the median case"
+        )
         return (f"the preset's, {constraints.preset}" if self.usual.patch else covered) + also
 
     def _limit(self, place: int) -> str:
@@ -330,7 +434,10 @@ class Search:
         """Say what would do: the smallest candidate in the way that takes least."""
         last = self.candidates[-1]
         least = self.constraints.batch or self._least(last)
-        totals = {way: self._total(self._need(last, least, way), way) for way in ("none", *self.family.recomputes)}
+        totals = {
+            way: self._total(self._need(last, least, way), way)
+            for way in ("none", *self.family.recomputes)
+        }
         way = min(totals, key=totals.get)
         patch, needed = "x".join(map(str, last.patch)), ceil(totals[way] / 1e8) / 10
         raise ModelError(

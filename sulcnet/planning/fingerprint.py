@@ -22,8 +22,8 @@ from sulcnet.records.fingerprint import CaseFacts, ChannelFacts, Fingerprint
 from sulcnet.records.splits import Splits
 from sulcnet.records.trace import Crop
 
-SAMPLED = 10_000                        # voxels per case and channel that stand for its intensities
-MANY = 256                              # distinct values are counted up to here
+SAMPLED = 10_000  # voxels per case and channel that stand for its intensities
+MANY = 256  # distinct values are counted up to here
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ def measure(dataset: Dataset, splits: Splits, workers: int = 1) -> Fingerprint:
     tested = {splits.subjects[case] for case in splits.test}
     cases = [case for case in dataset.cases if case.subject not in tested]
     measured: dict[str, _Measured] = {}
-    for case, outcome in map_cases(partial(measure_case, dataset.header), cases, workers, "fingerprint"):
+    for case, outcome in map_cases(
+        partial(measure_case, dataset.header), cases, workers, "fingerprint"
+    ):
         if isinstance(outcome, Exception):
             raise outcome
         measured[case.id] = outcome
@@ -54,7 +56,10 @@ def measure(dataset: Dataset, splits: Splits, workers: int = 1) -> Fingerprint:
     return Fingerprint(
         dataset=dataset.name,
         cases={case.id: measured[case.id].facts for case in cases},
-        channels=tuple(_channel(name, number, ordered) for number, name in enumerate(dataset.header.channel_names)),
+        channels=tuple(
+            _channel(name, number, ordered)
+            for number, name in enumerate(dataset.header.channel_names)
+        ),
         classes={name: counts[index] for index, name in enumerate(classes)},
     )
 
@@ -64,9 +69,14 @@ def measure_case(header: DatasetHeader, case: Case) -> _Measured:
     images = [read_image(path) for path in case.images]
     first = images[0]
     if any(image.shape != first.shape for image in images):
-        raise DataError(f"{case.id}: channels have shapes {[image.shape for image in images]}.", "Resample them to one grid.")
+        raise DataError(
+            f"{case.id}: channels have shapes {[image.shape for image in images]}.",
+            "Resample them to one grid.",
+        )
     if any(non_finite(image) for image in images):
-        raise DataError(f"{case.id} holds NaN or infinite voxels.", "Repair it, or see sulcnet_verify.")
+        raise DataError(
+            f"{case.id} holds NaN or infinite voxels.", "Repair it, or see sulcnet_verify."
+        )
     step = nearest_ras(first.affine, first.shape)
     data = orient(np.stack([image.data for image in images]), step)
     box = nonzero_box(data)
@@ -77,7 +87,9 @@ def measure_case(header: DatasetHeader, case: Case) -> _Measured:
         box_shape=tuple(inside.shape[1:]),
         spacing=tuple(round(float(first.spacing[axis]), 6) for axis in step.axes),
         volumes={} if label is None else _volumes(header, label),
-        extents={} if label is None else _extents(header, orient(label.data[None], step)[0], box),
+        extents={}
+        if label is None
+        else _extents(header, orient(label.data[None], step)[0], box),
     )
     samples = tuple(_sample(channel[channel != 0]) for channel in inside)
     return _Measured(facts, samples, tuple(_few(sample) for sample in samples))
@@ -85,11 +97,18 @@ def measure_case(header: DatasetHeader, case: Case) -> _Measured:
 
 def _volumes(header: DatasetHeader, label: Image) -> dict[str, float]:
     voxel = float(np.prod(label.spacing))
-    counts = np.bincount(label.data[label.data > 0].ravel(), minlength=max(header.label_values) + 1)
-    return {name: float(counts[list(values)].sum()) * voxel for name, values in header.structures.items()}
+    counts = np.bincount(
+        label.data[label.data > 0].ravel(), minlength=max(header.label_values) + 1
+    )
+    return {
+        name: float(counts[list(values)].sum()) * voxel
+        for name, values in header.structures.items()
+    }
 
 
-def _extents(header: DatasetHeader, label: np.ndarray, box: Crop) -> dict[str, tuple[tuple[float, float], ...]]:
+def _extents(
+    header: DatasetHeader, label: np.ndarray, box: Crop
+) -> dict[str, tuple[tuple[float, float], ...]]:
     """Give where each structure begins and ends along each axis, from 0 to 1 over the box; a label of another grid tells nothing."""
     if label.shape != box.shape:
         return {}
@@ -97,10 +116,20 @@ def _extents(header: DatasetHeader, label: np.ndarray, box: Crop) -> dict[str, t
     sides = list(zip(box.low, box.high))
     extents = {}
     for name, values in header.structures.items():
-        boxes = [found[value - 1] for value in values if value <= len(found) and found[value - 1] is not None]
-        ends = [(min(part.start for part in axis), max(part.stop for part in axis)) for axis in zip(*boxes)]
+        boxes = [
+            found[value - 1]
+            for value in values
+            if value <= len(found) and found[value - 1] is not None
+        ]
+        ends = [
+            (min(part.start for part in axis), max(part.stop for part in axis))
+            for axis in zip(*boxes)
+        ]
         if boxes:
-            shares = [[round((end - low) / (high - low), 4) for end in both] for both, (low, high) in zip(ends, sides)]
+            shares = [
+                [round((end - low) / (high - low), 4) for end in both]
+                for both, (low, high) in zip(ends, sides)
+            ]
             extents[name] = tuple(map(tuple, shares))
     return extents
 
@@ -110,7 +139,7 @@ def _sample(values: np.ndarray) -> np.ndarray:
 
 
 def _few(sample: np.ndarray) -> frozenset[float]:
-    return frozenset(np.unique(sample)[: MANY].tolist())
+    return frozenset(np.unique(sample)[:MANY].tolist())
 
 
 def _channel(name: str, number: int, measured: Sequence[_Measured]) -> ChannelFacts:
@@ -118,8 +147,16 @@ def _channel(name: str, number: int, measured: Sequence[_Measured]) -> ChannelFa
     values = np.concatenate(samples).astype(np.float64) if samples else np.zeros(1)
     low, high = np.percentile(values, [0.5, 99.5])
     distinct = _union(case.distinct[number] for case in measured)
-    moments = float(low), float(high), float(values.mean()), float(values.std()), float(values.max())
-    return ChannelFacts(name, *moments, len(distinct), tuple(sorted(distinct)) if len(distinct) <= FEW else ())
+    moments = (
+        float(low),
+        float(high),
+        float(values.mean()),
+        float(values.std()),
+        float(values.max()),
+    )
+    return ChannelFacts(
+        name, *moments, len(distinct), tuple(sorted(distinct)) if len(distinct) <= FEW else ()
+    )
 
 
 def _union(sets: Iterable[frozenset[float]]) -> set[float]:

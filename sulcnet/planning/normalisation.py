@@ -9,7 +9,7 @@ from sulcnet.records.plan import Normalisation
 
 LABEL_LIKE = ("grey_white", "gray_white", "skeleton", "labels")
 UNTOUCHED = ("nonorm",)
-FEW = 16                                # more distinct values than this are intensities
+FEW = 16  # more distinct values than this are intensities
 SMALL = 1e-8
 
 
@@ -20,7 +20,13 @@ def choose(channel: ChannelFacts) -> Normalisation:
         maximum = max(channel.maximum, SMALL)
         return Normalisation("labels", maximum=maximum, values=_table(channel.values, maximum))
     if name == "ct":
-        return Normalisation("ct", channel.percentile_005, channel.percentile_995, channel.mean, max(channel.std, SMALL))
+        return Normalisation(
+            "ct",
+            channel.percentile_005,
+            channel.percentile_995,
+            channel.mean,
+            max(channel.std, SMALL),
+        )
     return Normalisation("none" if name in UNTOUCHED else "zscore")
 
 

@@ -22,8 +22,10 @@ from sulcnet.records.fingerprint import CaseFacts, Fingerprint
 from sulcnet.records.plan import Plan
 from sulcnet.records.tasks import tasks_of, traced_as
 
-ANISOTROPIC = 3.0                       # spacing ratio beyond which the coarse axis is resampled finer than its median
-TWO_D = "2d"                            # the configuration of slices
+ANISOTROPIC = (
+    3.0  # spacing ratio beyond which the coarse axis is resampled finer than its median
+)
+TWO_D = "2d"  # the configuration of slices
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,15 @@ class PlanRequest:
     def __post_init__(self):
         axes = 2 if self.configuration == TWO_D else 3
         if self.patch is not None and len(self.patch) != axes:
-            raise UsageError(f"--patch takes {axes} numbers with -c {self.configuration}, found {len(self.patch)}.",
-                             "Give one for every axis that the network sees.")
+            raise UsageError(
+                f"--patch takes {axes} numbers with -c {self.configuration}, found {len(self.patch)}.",
+                "Give one for every axis that the network sees.",
+            )
         if self.slice_axis is not None and axes == 3:
-            raise UsageError(f"--slice-axis does not go with -c {self.configuration}.",
-                             f"Plan slices with -c {TWO_D}, or leave it out.")
+            raise UsageError(
+                f"--slice-axis does not go with -c {self.configuration}.",
+                f"Plan slices with -c {TWO_D}, or leave it out.",
+            )
 
 
 def make_plan(header: DatasetHeader, fingerprint: Fingerprint, request: PlanRequest) -> Plan:
@@ -65,22 +71,32 @@ def make_plan(header: DatasetHeader, fingerprint: Fingerprint, request: PlanRequ
     spacing = target_spacing(fingerprint)
     flat = _flat_axis(fingerprint)
     if flat is not None and request.configuration != TWO_D:
-        raise ModelError(f"The images of {fingerprint.dataset} are flat: one voxel along an axis.",
-                         f"Plan them with -c {TWO_D}.")
+        raise ModelError(
+            f"The images of {fingerprint.dataset} are flat: one voxel along an axis.",
+            f"Plan them with -c {TWO_D}.",
+        )
     return Plan(
         dataset=fingerprint.dataset,
         configuration=request.configuration,
         preset=request.preset,
         channels=header.channel_names,
-        labels={"background": 0, **{name: value for name, value in header.labels.items() if value != 0}},
+        labels={
+            "background": 0,
+            **{name: value for name, value in header.labels.items() if value != 0},
+        },
         tasks=tasks_of(header),
         file_ending=header.file_ending,
         spacing=spacing,
-        median_shape=tuple(int(round(size)) for size in np.median(resampled_shapes(fingerprint, spacing), axis=0)),
+        median_shape=tuple(
+            int(round(size))
+            for size in np.median(resampled_shapes(fingerprint, spacing), axis=0)
+        ),
         normalisation=tuple(choose(channel) for channel in fingerprint.channels),
         networks={},
         regions_class_order=header.regions_class_order,
-        slice_axis=_slice_axis(request, flat, spacing) if request.configuration == TWO_D else None,
+        slice_axis=_slice_axis(request, flat, spacing)
+        if request.configuration == TWO_D
+        else None,
     )
 
 
@@ -96,10 +112,12 @@ def _slice_axis(request: PlanRequest, flat: int | None, spacing: Sequence[float]
         return request.slice_axis
     if flat is not None:
         return flat
-    return int(np.round(np.array(spacing) / min(spacing), 2).argmax())      # headers are not exact
+    return int(np.round(np.array(spacing) / min(spacing), 2).argmax())  # headers are not exact
 
 
-def constraints_of(plan: Plan, fingerprint: Fingerprint, request: PlanRequest, features: int) -> Constraints:
+def constraints_of(
+    plan: Plan, fingerprint: Fingerprint, request: PlanRequest, features: int
+) -> Constraints:
     """Gather what the memory of every step depends on; `features` are the network's own where the user named none."""
     shapes, axes = resampled_shapes(fingerprint, plan.spacing), list(plan.axes)
     return Constraints(
@@ -143,13 +161,26 @@ def region_of_interest(fingerprint: Fingerprint, plan: Plan) -> tuple[float, ...
     In voxels of the median case; zeros where unknown.
     """
     cases = list(fingerprint.cases.values())
-    means = {name: np.mean(found) for name in plan.structures if (found := _volumes(cases, name))}
-    boxes = [case.extents[name] for name in [min(means, key=means.get)] for case in cases if name in case.extents] if means else []
+    means = {
+        name: np.mean(found) for name in plan.structures if (found := _volumes(cases, name))
+    }
+    boxes = (
+        [
+            case.extents[name]
+            for name in [min(means, key=means.get)]
+            for case in cases
+            if name in case.extents
+        ]
+        if means
+        else []
+    )
     if not boxes:
         return (0.0,) * len(plan.axes)
-    ends = np.array(boxes)                                      # (cases, axes, 2), from 0 to 1 over the foreground box
+    ends = np.array(boxes)  # (cases, axes, 2), from 0 to 1 over the foreground box
     low, high = np.percentile(ends[..., 0], 1, axis=0), np.percentile(ends[..., 1], 99, axis=0)
-    return tuple(((high - low) * np.array(plan.median_shape)).round(1)[list(plan.axes)].tolist())
+    return tuple(
+        ((high - low) * np.array(plan.median_shape)).round(1)[list(plan.axes)].tolist()
+    )
 
 
 def _volumes(cases: Sequence[CaseFacts], name: str) -> list[float]:

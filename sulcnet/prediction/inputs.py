@@ -26,17 +26,30 @@ def find_inputs(path: Path, plan: Plan) -> list[Case]:
     for file in files:
         case, channel = _parse(file, channels)
         if channel in groups.setdefault(case, {}):
-            raise DataError(f"{file} and {groups[case][channel]} are the same case and channel.", "Rename or move one.")
+            raise DataError(
+                f"{file} and {groups[case][channel]} are the same case and channel.",
+                "Rename or move one.",
+            )
         groups[case][channel] = file
     if not groups:
-        raise DataError(f"{path} holds no images ({', '.join(endings())}).", "Name them CASE_0000.nii.gz as in training.")
-    return [Case(case, tuple(file for _, file in sorted(found.items()))) for case, found in sorted(groups.items())]
+        raise DataError(
+            f"{path} holds no images ({', '.join(endings())}).",
+            "Name them CASE_0000.nii.gz as in training.",
+        )
+    return [
+        Case(case, tuple(file for _, file in sorted(found.items())))
+        for case, found in sorted(groups.items())
+    ]
 
 
 def _images(folder: Path) -> list[Path]:
     """List images: those of a BIDS root's anat folders, else those lying in the folder itself."""
     bids = sorted(folder.glob("sub-*/**/anat/*_T1w.nii*"))
-    return bids or sorted(file for file in folder.iterdir() if file.is_file() and _ending(file) and not file.name.startswith("."))
+    return bids or sorted(
+        file
+        for file in folder.iterdir()
+        if file.is_file() and _ending(file) and not file.name.startswith(".")
+    )
 
 
 def _ending(file: Path) -> str:
@@ -54,5 +67,8 @@ def _parse(file: Path, channels: int) -> tuple[str, int]:
     if case and len(number) == 4 and number.isdecimal() and int(number) < channels:
         return case, int(number)
     if channels > 1:
-        raise DataError(f"{file.name} names no channel.", f"The model reads {channels} channels: CASE_0000, CASE_0001, ...")
+        raise DataError(
+            f"{file.name} names no channel.",
+            f"The model reads {channels} channels: CASE_0000, CASE_0001, ...",
+        )
     return name, 0

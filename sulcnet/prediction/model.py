@@ -20,7 +20,7 @@ from sulcnet.tasks._task import Setting
 from sulcnet.training import checkpoint
 from sulcnet.training.device import autocast, choose_precision
 
-WINDOWS = 2                             # per forward pass where no GPU was planned for: one alone meets torch's slow kernels on CPUs
+WINDOWS = 2  # per forward pass where no GPU was planned for: one alone meets torch's slow kernels on CPUs
 
 
 @dataclass(frozen=True)
@@ -34,21 +34,32 @@ class TrainedModel:
     region: Region | None
     model: Model
 
-    def predictor(self, device: torch.device, precision: str = "auto", overlap: float = 0.5) -> Predictor:
+    def predictor(
+        self, device: torch.device, precision: str = "auto", overlap: float = 0.5
+    ) -> Predictor:
         """Give the function from prepared images to what each task makes of them; it has weights of its own."""
         model = copy.deepcopy(self.model).to(device).eval()
         context = partial(autocast, device, choose_precision(precision, device))
         planned, gpu = self.network_plan.prediction, device.type == "cuda"
         batch = planned.batch if planned and gpu else WINDOWS
-        sums = device if planned and gpu and planned.accumulate_on == "gpu" else torch.device("cpu")
+        sums = (
+            device
+            if planned and gpu and planned.accumulate_on == "gpu"
+            else torch.device("cpu")
+        )
         gather = partial(gathers, model, Setting(self.region, sums))
         patch = self.network_plan.patch_size
-        return Predictor(model.network, gather, patch, device, context, overlap, batch, self.plan.axes)
+        return Predictor(
+            model.network, gather, patch, device, context, overlap, batch, self.plan.axes
+        )
 
 
 def gathers(model: Model, setting: Setting, windows: Windows) -> dict[str, Gather]:
     """Give what takes in the windows of an image, by task."""
-    return {task.name: task.gather(model.heads[task.name], model.network, windows, setting) for task in model.tasks}
+    return {
+        task.name: task.gather(model.heads[task.name], model.network, windows, setting)
+        for task in model.tasks
+    }
 
 
 def load_model(folder: RunFolder, which: str = "final") -> TrainedModel:
@@ -58,17 +69,25 @@ def load_model(folder: RunFolder, which: str = "final") -> TrainedModel:
         ModelError: the folder is no run, or the checkpoint is missing, damaged or does not fit its plan.
     """
     if not (folder / EXPERIMENT).exists():
-        raise ModelError(f"{folder.path} is no training run ({EXPERIMENT} is missing).", "Choose one from sulcnet_info.")
+        raise ModelError(
+            f"{folder.path} is no training run ({EXPERIMENT} is missing).",
+            "Choose one from sulcnet_info.",
+        )
     experiment = Experiment.load(folder / EXPERIMENT)
     plan = load_plan(folder.plans(), experiment.configuration)
     network_plan = plan.network(experiment.network)
     model = Model(plan, network_plan, experiment.options)
     state = checkpoint.load(folder.checkpoint(which))["modules"]
-    restore_constants(model.network, {name.removeprefix("network."): value for name, value in state.items()})
+    restore_constants(
+        model.network, {name.removeprefix("network."): value for name, value in state.items()}
+    )
     try:
         model.load_state_dict(state)
     except RuntimeError as problem:
         first = str(problem).split("\n")[1].strip() if "\n" in str(problem) else str(problem)
-        raise ModelError(f"{folder.checkpoint(which)} does not fit its plan: {first}", "The folder was changed; train anew.") from None
+        raise ModelError(
+            f"{folder.checkpoint(which)} does not fit its plan: {first}",
+            "The folder was changed; train anew.",
+        ) from None
     region = Region.load(folder / REGION) if (folder / REGION).exists() else None
     return TrainedModel(folder, experiment, plan, network_plan, region, model)

@@ -11,12 +11,21 @@ from sulcnet.prediction.model import load_model
 from sulcnet.prediction.predict import predict_cases
 from sulcnet.records.dataset import Case, Dataset
 from sulcnet.records.experiment import Experiment
-from sulcnet.records.workspace import EXPERIMENT, SUMMARY, TEST, VALIDATION, DatasetFolders, RunFolder
+from sulcnet.records.workspace import (
+    EXPERIMENT,
+    SUMMARY,
+    TEST,
+    VALIDATION,
+    DatasetFolders,
+    RunFolder,
+)
 from sulcnet.tasks._family import is_known
 from sulcnet.training.device import choose_device, use_threads
 
 
-def score_run(folders: DatasetFolders, run: RunFolder, device: str, precision: str, which: str = "final") -> dict:
+def score_run(
+    folders: DatasetFolders, run: RunFolder, device: str, precision: str, which: str = "final"
+) -> dict:
     """Predict and score validation and test cases into the run's folder; give the test summary, else validation's.
 
     Raises:
@@ -27,16 +36,28 @@ def score_run(folders: DatasetFolders, run: RunFolder, device: str, precision: s
         return _score(folders, run, device, precision, which)
 
 
-def _score(folders: DatasetFolders, run: RunFolder, device: str, precision: str, which: str) -> dict:
+def _score(
+    folders: DatasetFolders, run: RunFolder, device: str, precision: str, which: str
+) -> dict:
     trained, dataset = load_model(run, which), Dataset.open(folders.raw)
     use_threads(trained.experiment.threads)
     summary, lost = {}, []
-    for part, ids in ((VALIDATION, trained.experiment.validation), (TEST, trained.experiment.test)):
+    for part, ids in (
+        (VALIDATION, trained.experiment.validation),
+        (TEST, trained.experiment.test),
+    ):
         cases = [case for case in map(dataset.case, ids) if is_known(trained.plan.tasks, case)]
         if not cases:
             continue
         try:
-            predict_cases(trained, cases, run / part, choose_device(device), precision, ending=dataset.header.file_ending)
+            predict_cases(
+                trained,
+                cases,
+                run / part,
+                choose_device(device),
+                precision,
+                ending=dataset.header.file_ending,
+            )
         except PartlyDone as problem:
             lost.append(problem)
         summary = _evaluate(cases, dataset, run / part)
@@ -48,11 +69,22 @@ def _score(folders: DatasetFolders, run: RunFolder, device: str, precision: str,
 def _evaluate(cases: list[Case], dataset: Dataset, out: Path) -> dict:
     """Score predicted cases against what is known of them."""
     references = {case.id: case.label for case in cases if case.label is not None}
-    return evaluate_folder(out, references, dataset.header, {case.id: case for case in cases}, out, allow_missing=True)
+    return evaluate_folder(
+        out,
+        references,
+        dataset.header,
+        {case.id: case for case in cases},
+        out,
+        allow_missing=True,
+    )
 
 
 def is_scored(run: RunFolder) -> bool:
     """Tell whether a finished run's predictions have been scored to the end."""
     experiment = Experiment.load(run / EXPERIMENT)
-    parts = [part for part, ids in ((VALIDATION, experiment.validation), (TEST, experiment.test)) if ids]
+    parts = [
+        part
+        for part, ids in ((VALIDATION, experiment.validation), (TEST, experiment.test))
+        if ids
+    ]
     return all((run / part / SUMMARY).exists() for part in parts)

@@ -52,7 +52,9 @@ def check_case(header: DatasetHeader, case: Case) -> CaseCheck:
         if first is None:
             first, facts = image, {"orientation": orientation(image), "digest": _digest(image)}
         else:
-            found += _grid_problems("channels on different grids", case, path, image.grid, first.grid)
+            found += _grid_problems(
+                "channels on different grids", case, path, image.grid, first.grid
+            )
     if case.label is not None and header.structures:
         facts["values"] = _check_label(header, case, first, found)
     return CaseCheck(tuple(found), **facts)
@@ -62,14 +64,25 @@ def orientation(image: Image) -> str:
     """Name the direction of each stored axis, like "LAS"; "" where the file states none."""
     if not image.header.oriented:
         return ""
-    step = nearest_ras(image.affine, (2, 2, 2))  # a cube: a 2-D image has its true directions too
-    letters = {axis: pair[flip] for axis, flip, pair in zip(step.axes, step.flips, ("RL", "AP", "SI"))}
+    step = nearest_ras(
+        image.affine, (2, 2, 2)
+    )  # a cube: a 2-D image has its true directions too
+    letters = {
+        axis: pair[flip] for axis, flip, pair in zip(step.axes, step.flips, ("RL", "AP", "SI"))
+    }
     return "".join(letters[axis] for axis in range(3))
 
 
 def _read_channel(case: Case, path: Path, found: list[Problem]) -> Image | None:
     if not path.exists() and not path.is_symlink():
-        found.append(problem("missing channel", case.id, f"no {path.name}", f"{counted(len(case.images), 'channel')} per case"))
+        found.append(
+            problem(
+                "missing channel",
+                case.id,
+                f"no {path.name}",
+                f"{counted(len(case.images), 'channel')} per case",
+            )
+        )
         return None
     try:
         return read_image(path)
@@ -80,42 +93,76 @@ def _read_channel(case: Case, path: Path, found: list[Problem]) -> Image | None:
 
 def _unreadable(case: Case, path: Path, error: DataError) -> Problem:
     reason = error.message.removeprefix(str(path)).strip().rstrip(".") or error.message
-    return problem("unreadable file", case.id, f"{path.name} {reason}", "one image of two or three axes")
+    return problem(
+        "unreadable file", case.id, f"{path.name} {reason}", "one image of two or three axes"
+    )
 
 
 def _image_problems(case: Case, path: Path, image: Image) -> Iterator[Problem]:
     bad = non_finite(image)
     if bad:
-        yield problem("NaN or infinite voxels", case.id, f"{bad} of {image.data.size} in {path.name}", "finite numbers")
+        yield problem(
+            "NaN or infinite voxels",
+            case.id,
+            f"{bad} of {image.data.size} in {path.name}",
+            "finite numbers",
+        )
     elif image.data.min() == image.data.max():
-        yield problem("constant image", case.id, f"{image.data.flat[0]:g} in every voxel of {path.name}", "varying values")
+        yield problem(
+            "constant image",
+            case.id,
+            f"{image.data.flat[0]:g} in every voxel of {path.name}",
+            "varying values",
+        )
     yield from _header_problems(case, path, image)
 
 
 def _header_problems(case: Case, path: Path, image: Image) -> Iterator[Problem]:
     header = image.header
     if not header.oriented:
-        yield problem("left and right are a guess", case.id, f"no orientation in {path.name}", "a coded sform or qform")
+        yield problem(
+            "left and right are a guess",
+            case.id,
+            f"no orientation in {path.name}",
+            "a coded sform or qform",
+        )
     if header.sform_qform_disagree_mm > _allowed(image.grid):
         apart = f"{header.sform_qform_disagree_mm:.2f} mm apart at a corner of {path.name}"
-        yield problem("sform differs from qform", case.id, apart, f"at most {_allowed(image.grid):.2f} mm")
+        yield problem(
+            "sform differs from qform", case.id, apart, f"at most {_allowed(image.grid):.2f} mm"
+        )
     if header.unit not in NO_UNIT:
         yield problem("unit is not mm", case.id, f"{header.unit} in {path.name}", "mm")
 
 
-def _check_label(header: DatasetHeader, case: Case, image: Image | None, found: list[Problem]) -> tuple[int, ...] | None:
+def _check_label(
+    header: DatasetHeader, case: Case, image: Image | None, found: list[Problem]
+) -> tuple[int, ...] | None:
     label = _read_label(case, found)
     if label is None:
         return None
     if image is not None:
-        found += _grid_problems("image and label on different grids", case, case.label, label.grid, image.grid)
+        found += _grid_problems(
+            "image and label on different grids", case, case.label, label.grid, image.grid
+        )
     values = tuple(int(value) for value in np.unique(label.data))
     known = header.label_values
     if not known.issuperset(values):
         strange = _listed(sorted(set(values) - known))
-        found.append(problem("label value outside dataset.json", case.id, strange, _listed(sorted(known))))
+        found.append(
+            problem(
+                "label value outside dataset.json", case.id, strange, _listed(sorted(known))
+            )
+        )
     if values == (0,):
-        found.append(problem("all-background label", case.id, f"only 0 in {case.label.name}", "at least one structure"))
+        found.append(
+            problem(
+                "all-background label",
+                case.id,
+                f"only 0 in {case.label.name}",
+                "at least one structure",
+            )
+        )
     return values
 
 
@@ -129,12 +176,24 @@ def _read_label(case: Case, found: list[Problem]) -> Image | None:
     except DataError:
         found.append(_unreadable(case, case.label, refused))
     else:
-        reason = refused.message.partition(": ")[2].partition(", expected")[0].removeprefix("found ") or refused.message
-        found.append(problem("label values are not whole numbers", case.id, reason, f"whole numbers in {case.label.name}"))
+        reason = (
+            refused.message.partition(": ")[2].partition(", expected")[0].removeprefix("found ")
+            or refused.message
+        )
+        found.append(
+            problem(
+                "label values are not whole numbers",
+                case.id,
+                reason,
+                f"whole numbers in {case.label.name}",
+            )
+        )
     return None
 
 
-def _grid_problems(what: str, case: Case, path: Path, grid: Grid, reference: Grid) -> Iterator[Problem]:
+def _grid_problems(
+    what: str, case: Case, path: Path, grid: Grid, reference: Grid
+) -> Iterator[Problem]:
     different = compare_grids(grid, reference)
     if different is not None:
         yield problem(what, case.id, f"{different[0]} in {path.name}", different[1])
@@ -160,7 +219,9 @@ def _allowed(grid: Grid) -> float:
 
 
 def _digest(image: Image) -> str:
-    return hashlib.blake2b(image.data.tobytes(), digest_size=16, key=str(image.shape).encode()[:64]).hexdigest()
+    return hashlib.blake2b(
+        image.data.tobytes(), digest_size=16, key=str(image.shape).encode()[:64]
+    ).hexdigest()
 
 
 def _listed(values: list[int]) -> str:

@@ -1,9 +1,9 @@
 """What was found wrong with a raw dataset: the rules, one record per problem, and the table for the terminal.
 
-    report = Report("Dataset001_PCS", 596, (problem("constant image", "case_7", "every voxel is 0", "varying values"),))
-    report.save(path)                 # integrity.json
-    report.raise_if_errors()          # DataError in two lines
-    print(format_report(report))      # in cli/, the only place for print
+report = Report("Dataset001_PCS", 596, (problem("constant image", "case_7", "every voxel is 0", "varying values"),))
+report.save(path)                 # integrity.json
+report.raise_if_errors()          # DataError in two lines
+print(format_report(report))      # in cli/, the only place for print
 """
 
 from __future__ import annotations
@@ -24,33 +24,102 @@ WIDEST = 120  # characters of a line of the table; longer texts are wrapped
 # what is wrong -> how bad it is, and what to do about it
 RULES = {
     "dataset cannot be opened": (ERROR, "Do what the line above says, then check again."),
-    "missing channel": (ERROR, "Add the file, or remove the case, or correct channel_names in dataset.json."),
-    "label without images": (ERROR, "Add the image as CASE_0000 + file_ending, or remove the label (and the row of the table)."),
+    "missing channel": (
+        ERROR,
+        "Add the file, or remove the case, or correct channel_names in dataset.json.",
+    ),
+    "label without images": (
+        ERROR,
+        "Add the image as CASE_0000 + file_ending, or remove the label (and the row of the table).",
+    ),
     "unreadable file": (ERROR, "Copy, download or export the file again, or remove the case."),
-    "image and label on different grids": (ERROR, "Resample the label to its image (nearest neighbour), or repair the header."),
-    "channels on different grids": (ERROR, "Resample the channels of a case to one grid, or repair the header."),
-    "NaN or infinite voxels": (ERROR, "Replace them, normally by 0 outside the head, or remove the case."),
-    "label values are not whole numbers": (ERROR, "Resample labels with nearest neighbour; check that it is not the image."),
-    "label value outside dataset.json": (ERROR, "Correct the label, or name the value under labels in dataset.json."),
+    "image and label on different grids": (
+        ERROR,
+        "Resample the label to its image (nearest neighbour), or repair the header.",
+    ),
+    "channels on different grids": (
+        ERROR,
+        "Resample the channels of a case to one grid, or repair the header.",
+    ),
+    "NaN or infinite voxels": (
+        ERROR,
+        "Replace them, normally by 0 outside the head, or remove the case.",
+    ),
+    "label values are not whole numbers": (
+        ERROR,
+        "Resample labels with nearest neighbour; check that it is not the image.",
+    ),
+    "label value outside dataset.json": (
+        ERROR,
+        "Correct the label, or name the value under labels in dataset.json.",
+    ),
     "duplicate case": (ERROR, "Keep the case in one folder."),
-    "subject in train and test": (ERROR, "Move all cases of a subject to one side; a test on known people says nothing."),
-    "splits.json cannot be used": (ERROR, "Correct the file, or remove it and let sulcnet split by subject."),
-    "case could not be checked": (ERROR, "Run again with fewer --workers; if one case always fails, look at its files."),
-    "left and right are a guess": (WARNING, "Write the orientation into the header (sform), best from the original DICOM."),
-    "sform differs from qform": (WARNING, "The sform is used. Make sure that it is the right one: tools differ in their choice."),
-    "orientations differ": (WARNING, "Nothing to do: all are brought to RAS+. A surprise here may be a wrong header."),
-    "unit is not mm": (WARNING, "Lengths are read as mm. Correct the header's unit, or its voxel size."),
-    "identical images": (WARNING, "Remove the copies, or give both cases one subject in the table."),
+    "subject in train and test": (
+        ERROR,
+        "Move all cases of a subject to one side; a test on known people says nothing.",
+    ),
+    "splits.json cannot be used": (
+        ERROR,
+        "Correct the file, or remove it and let sulcnet split by subject.",
+    ),
+    "case could not be checked": (
+        ERROR,
+        "Run again with fewer --workers; if one case always fails, look at its files.",
+    ),
+    "left and right are a guess": (
+        WARNING,
+        "Write the orientation into the header (sform), best from the original DICOM.",
+    ),
+    "sform differs from qform": (
+        WARNING,
+        "The sform is used. Make sure that it is the right one: tools differ in their choice.",
+    ),
+    "orientations differ": (
+        WARNING,
+        "Nothing to do: all are brought to RAS+. A surprise here may be a wrong header.",
+    ),
+    "unit is not mm": (
+        WARNING,
+        "Lengths are read as mm. Correct the header's unit, or its voxel size.",
+    ),
+    "identical images": (
+        WARNING,
+        "Remove the copies, or give both cases one subject in the table.",
+    ),
     "constant image": (WARNING, "Look at the image; it holds nothing to learn from."),
-    "all-background label": (WARNING, "Right if the structure is absent; else draw it, or remove the file."),
-    "structure in no label": (WARNING, "Remove it from labels in dataset.json, or check the label values."),
-    "class with fewer subjects than folds": (WARNING, "Cross-validation will have folds without it; merge classes or add cases."),
-    "every case counts as a person": (WARNING, "Name the column as participants.subject in dataset.json; else people leak into the test."),
-    "case without a row in the table": (WARNING, "Add the row; without it the case has no subject, domain or class."),
+    "all-background label": (
+        WARNING,
+        "Right if the structure is absent; else draw it, or remove the file.",
+    ),
+    "structure in no label": (
+        WARNING,
+        "Remove it from labels in dataset.json, or check the label values.",
+    ),
+    "class with fewer subjects than folds": (
+        WARNING,
+        "Cross-validation will have folds without it; merge classes or add cases.",
+    ),
+    "every case counts as a person": (
+        WARNING,
+        "Name the column as participants.subject in dataset.json; else people leak into the test.",
+    ),
+    "case without a row in the table": (
+        WARNING,
+        "Add the row; without it the case has no subject, domain or class.",
+    ),
     "row in the table without images": (WARNING, "Remove the row, or add the images."),
-    "labels that nothing asks for": (WARNING, "Name the structures under labels in dataset.json, if they shall be learned."),
-    "file that nothing reads": (WARNING, "Rename it to CASE_0000 + file_ending with a known channel number, or move it away."),
-    "numTraining": (WARNING, "Correct numTraining in dataset.json, or look for the missing cases."),
+    "labels that nothing asks for": (
+        WARNING,
+        "Name the structures under labels in dataset.json, if they shall be learned.",
+    ),
+    "file that nothing reads": (
+        WARNING,
+        "Rename it to CASE_0000 + file_ending with a known channel number, or move it away.",
+    ),
+    "numTraining": (
+        WARNING,
+        "Correct numTraining in dataset.json, or look for the missing cases.",
+    ),
 }
 
 
@@ -102,10 +171,14 @@ class Report(Record):
         if not self.errors:
             return
         first = next(iter(self.errors))
-        others = list(dict.fromkeys(problem.what for problem in self.errors if problem.what != first.what))
+        others = list(
+            dict.fromkeys(problem.what for problem in self.errors if problem.what != first.what)
+        )
         also = f"; also: {', '.join(others)}" if others else ""
-        raise DataError(f"{self.dataset} has {counted(len(self.errors), 'error')}: {first.what}: {_line(first)}{also}.",
-                        f"See them all: {command(self, flags)}")
+        raise DataError(
+            f"{self.dataset} has {counted(len(self.errors), 'error')}: {first.what}: {_line(first)}{also}.",
+            f"See them all: {command(self, flags)}",
+        )
 
 
 def problem(what: str, case: str, found: str, expected: str) -> Problem:
@@ -116,7 +189,9 @@ def problem(what: str, case: str, found: str, expected: str) -> Problem:
 def worst_first(problems: list[Problem]) -> tuple[Problem, ...]:
     """Sort by level, then by the order of `RULES`, then by case."""
     order = list(RULES)
-    return tuple(sorted(problems, key=lambda p: (p.level != ERROR, order.index(p.what), p.case, p.found)))
+    return tuple(
+        sorted(problems, key=lambda p: (p.level != ERROR, order.index(p.what), p.case, p.found))
+    )
 
 
 def command(report: Report, flags: str = "") -> str:
@@ -131,27 +206,39 @@ def format_report(report: Report, flags: str = "") -> str:
         flags: What the next command needs besides the dataset, like "--root DIR".
     """
     blocks = [_headline(report)]
-    blocks += [_block(what, list(found)) for what, found in groupby(report.problems_found, lambda problem: problem.what)]
+    blocks += [
+        _block(what, list(found))
+        for what, found in groupby(report.problems_found, lambda problem: problem.what)
+    ]
     again = f"Correct the errors, then run again: {command(report, flags)}"
     on = f"Continue with: sulcnet_plan_and_preprocess -d {report.dataset} {flags}".rstrip()
     return "\n\n".join([*blocks, again if report.errors else on])
 
 
 def _headline(report: Report) -> str:
-    counts = f"{counted(len(report.errors), 'error')}, {counted(len(report.warnings), 'warning')}"
+    counts = (
+        f"{counted(len(report.errors), 'error')}, {counted(len(report.warnings), 'warning')}"
+    )
     return f"{report.dataset}: {counted(report.cases, 'case')}, {counts if report.problems_found else 'nothing wrong'}"
 
 
 def _block(what: str, found: list[Problem]) -> str:
     """Spell out the first few problems of a kind, count the rest, say what to do."""
     level, advice = found[0].level, RULES[what][1]
-    title = f"{level.upper() if level == ERROR else level:<9}{what}" + (f" ({len(found)})" if len(found) > 1 else "")
+    title = f"{level.upper() if level == ERROR else level:<9}{what}" + (
+        f" ({len(found)})" if len(found) > 1 else ""
+    )
     width = max(len(item.case) for item in found[:SHOWN])
-    lines = [_wrapped(f"  {item.case:<{width}}  " if width else "  ", _said(item)) for item in found[:SHOWN]]
+    lines = [
+        _wrapped(f"  {item.case:<{width}}  " if width else "  ", _said(item))
+        for item in found[:SHOWN]
+    ]
     rest = found[SHOWN:]
     if rest:
         cases = {item.case for item in rest} - {""}
-        lines.append(f"  ... and {counted(len(cases), 'more case') if cases else f'{len(rest)} more'}")
+        lines.append(
+            f"  ... and {counted(len(cases), 'more case') if cases else f'{len(rest)} more'}"
+        )
     return "\n".join([title, *lines, f"  -> {advice}"])
 
 
@@ -160,10 +247,20 @@ def _line(item: Problem) -> str:
 
 
 def _said(item: Problem) -> str:
-    return f"found {item.found}, expected {item.expected}" if item.what != "dataset cannot be opened" else f"{item.found} {item.expected}"
+    return (
+        f"found {item.found}, expected {item.expected}"
+        if item.what != "dataset cannot be opened"
+        else f"{item.found} {item.expected}"
+    )
 
 
 def _wrapped(start: str, text: str) -> str:
     """Continue a long text under its own beginning; its end often says what is expected."""
-    return textwrap.fill(text, WIDEST, initial_indent=start, subsequent_indent=" " * len(start),
-                         break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(
+        text,
+        WIDEST,
+        initial_indent=start,
+        subsequent_indent=" " * len(start),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

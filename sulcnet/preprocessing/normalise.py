@@ -7,7 +7,7 @@ import numpy as np
 from sulcnet.records.plan import Normalisation
 
 SMALL = 1e-8
-STRIPPED = 0.1                          # share of exact zeros above which they are background, not tissue
+STRIPPED = 0.1  # share of exact zeros above which they are background, not tissue
 
 
 def normalise(channel: np.ndarray, inside: np.ndarray, how: Normalisation) -> np.ndarray:

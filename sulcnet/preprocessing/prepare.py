@@ -1,7 +1,7 @@
 """Raw cases -> prepared cases: canonical orientation, non-zero box, planned spacing, normalised; with the way back.
 
-    prepare_case(plan, folder, False, case)     # writes CASE.b2nd, CASE_seg.b2nd, CASE.json (last: it marks the case done)
-    arrays = prepare_arrays(images, plan)       # the same without files, for prediction
+prepare_case(plan, folder, False, case)     # writes CASE.b2nd, CASE_seg.b2nd, CASE.json (last: it marks the case done)
+arrays = prepare_arrays(images, plan)       # the same without files, for prediction
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.tasks import targets_of
 from sulcnet.records.trace import Trace
 
-CENTRES = 512                           # voxels of a structure that are kept to centre patches at
-RANGE = (0.5, 99.5)                     # percentiles of the foreground that SSIM takes as black and white
+CENTRES = 512  # voxels of a structure that are kept to centre patches at
+RANGE = (0.5, 99.5)  # percentiles of the foreground that SSIM takes as black and white
 
 
 def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
@@ -43,21 +43,31 @@ def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
         return False
     with locked(facts), writing(facts):
         if not _finished(facts, sources):
-            facts.unlink(missing_ok=True)   # killed or failed from here on, it is not finished
+            facts.unlink(missing_ok=True)  # killed or failed from here on, it is not finished
     label = read_label(case.label) if case.label is not None and plan.structures else None
-    data, prepared_label, trace = prepare_arrays([read_image(path) for path in case.images], plan, label)
+    data, prepared_label, trace = prepare_arrays(
+        [read_image(path) for path in case.images], plan, label
+    )
     prepared = PreparedCase(
-        id=case.id, subject=case.subject, domain=case.domain, targets=_known(plan, case),
+        id=case.id,
+        subject=case.subject,
+        domain=case.domain,
+        targets=_known(plan, case),
         has_label=prepared_label is not None,
-        shape=tuple(data.shape[1:]), trace=trace, centres=_centres(plan, prepared_label),
-        volumes=_volumes(plan, prepared_label, trace), sources=sources,
-        ranges=tuple(foreground_range(channel, how) for channel, how in zip(data, plan.normalisation)),
+        shape=tuple(data.shape[1:]),
+        trace=trace,
+        centres=_centres(plan, prepared_label),
+        volumes=_volumes(plan, prepared_label, trace),
+        sources=sources,
+        ranges=tuple(
+            foreground_range(channel, how) for channel, how in zip(data, plan.normalisation)
+        ),
     )
     with locked(facts):
-        if not overwrite and _finished(facts, sources):     # by another process, meanwhile
+        if not overwrite and _finished(facts, sources):  # by another process, meanwhile
             return False
         with writing(facts):
-            facts.unlink(missing_ok=True)                   # killed from here on, the case is not finished
+            facts.unlink(missing_ok=True)  # killed from here on, the case is not finished
         write_array(folder / f"{case.id}.b2nd", data)
         if prepared_label is not None:
             write_array(folder / f"{case.id}_seg.b2nd", prepared_label)
@@ -65,7 +75,9 @@ def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
     return True
 
 
-def prepare_arrays(images: Sequence[Image], plan: Plan, label: Image | None = None) -> tuple[np.ndarray, np.ndarray | None, Trace]:
+def prepare_arrays(
+    images: Sequence[Image], plan: Plan, label: Image | None = None
+) -> tuple[np.ndarray, np.ndarray | None, Trace]:
     """Give (C, X, Y, Z) float32, (X, Y, Z) int16 or None, and the way back.
 
     Raises:
@@ -74,7 +86,11 @@ def prepare_arrays(images: Sequence[Image], plan: Plan, label: Image | None = No
     _check(images, plan, label)
     stored = np.stack([image.data for image in images])
     data, prepared_label, trace = to_plan(
-        stored, images[0].affine, plan.spacing, None if label is None else label.data, plan.label_like
+        stored,
+        images[0].affine,
+        plan.spacing,
+        None if label is None else label.data,
+        plan.label_like,
     )
     # Taken before resampling: a spline rings around tissue, and what was exactly zero no longer is.
     tissue = crop(orient(stored != 0, trace.orient), trace.crop)
@@ -103,23 +119,32 @@ def read_prepared(folder: Path, case: str, plan: Plan) -> PreparedCase:
     """
     path = folder / f"{case}.json"
     if not path.exists():
-        wait_for_writer(path)               # another process may be preparing it anew
+        wait_for_writer(path)  # another process may be preparing it anew
     if not path.exists():
-        raise ModelError(f"{path} does not exist: case {case} is not prepared.",
-                         f"Prepare it: sulcnet_preprocess -d {plan.dataset} -c {plan.configuration}")
+        raise ModelError(
+            f"{path} does not exist: case {case} is not prepared.",
+            f"Prepare it: sulcnet_preprocess -d {plan.dataset} -c {plan.configuration}",
+        )
     return PreparedCase.load(path)
 
 
 def _check(images: Sequence[Image], plan: Plan, label: Image | None) -> None:
     if len(images) != len(plan.channels):
-        raise DataError(f"{len(images)} channels, expected {len(plan.channels)}: {', '.join(plan.channels)}.",
-                        "Give one image per channel, named CASE_0000, CASE_0001, ...")
+        raise DataError(
+            f"{len(images)} channels, expected {len(plan.channels)}: {', '.join(plan.channels)}.",
+            "Give one image per channel, named CASE_0000, CASE_0001, ...",
+        )
     for image in images:
         differs = compare_grids(image.grid, images[0].grid)
         if differs:
-            raise DataError(f"Channels differ: {differs[0]}, expected {differs[1]}.", "Resample them to one grid.")
+            raise DataError(
+                f"Channels differ: {differs[0]}, expected {differs[1]}.",
+                "Resample them to one grid.",
+            )
         if non_finite(image):
-            raise DataError(f"{non_finite(image)} voxels are NaN or infinite.", "Repair the image.")
+            raise DataError(
+                f"{non_finite(image)} voxels are NaN or infinite.", "Repair the image."
+            )
     if label is not None:
         _check_label(images[0], label, plan)
 
@@ -127,31 +152,49 @@ def _check(images: Sequence[Image], plan: Plan, label: Image | None) -> None:
 def _check_label(image: Image, label: Image, plan: Plan) -> None:
     differs = compare_grids(label.grid, image.grid)
     if differs:
-        raise DataError(f"Label differs from its image: {differs[0]}, expected {differs[1]}.", "Resample the label to the image.")
+        raise DataError(
+            f"Label differs from its image: {differs[0]}, expected {differs[1]}.",
+            "Resample the label to the image.",
+        )
     unknown = sorted(set(np.unique(label.data).tolist()) - plan.label_values)
     if unknown:
-        raise DataError(f"Label values {unknown} are not in dataset.json ({plan.labels}).", "Correct the label or dataset.json.")
+        raise DataError(
+            f"Label values {unknown} are not in dataset.json ({plan.labels}).",
+            "Correct the label or dataset.json.",
+        )
 
 
 def _sources(case: Case, plan: Plan) -> dict[str, str]:
-    files = {path.name: _digest(path) for path in (*case.images, case.label) if path is not None}
-    facts = [case.subject, case.domain, *map(str, targets_of(plan.tasks, case).values() or [None])]
+    files = {
+        path.name: _digest(path) for path in (*case.images, case.label) if path is not None
+    }
+    facts = [
+        case.subject,
+        case.domain,
+        *map(str, targets_of(plan.tasks, case).values() or [None]),
+    ]
     return {**files, "plan": plan.preparation_hash(), "facts": "/".join(facts)}
 
 
 def _known(plan: Plan, case: Case) -> dict[str, Any]:
-    return {name: value for name, value in targets_of(plan.tasks, case).items() if value is not None}
+    return {
+        name: value for name, value in targets_of(plan.tasks, case).items() if value is not None
+    }
 
 
 def _digest(path: Path) -> str:
     if not path.exists():
         raise DataError(f"{path} does not exist.", "Add the missing channel or label.")
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16] if hasattr(hashlib, "file_digest") else _old_digest(file)
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            if hasattr(hashlib, "file_digest")
+            else _old_digest(file)
+        )
 
 
 def _old_digest(file) -> str:
-    digest = hashlib.sha256()           # Python 3.10 has no file_digest
+    digest = hashlib.sha256()  # Python 3.10 has no file_digest
     for piece in iter(lambda: file.read(1 << 20), b""):
         digest.update(piece)
     return digest.hexdigest()[:16]
@@ -162,14 +205,17 @@ def _finished(facts: Path, sources: dict[str, str]) -> bool:
         return False
     try:
         return PreparedCase.load(facts).sources == sources
-    except ModelError:                  # an older or damaged record: prepare again
+    except ModelError:  # an older or damaged record: prepare again
         return False
 
 
 def _centres(plan: Plan, label: np.ndarray | None) -> dict[str, tuple[tuple[int, ...], ...]]:
     if label is None:
         return {}
-    found = {key_of(values): thin(np.argwhere(np.isin(label, values)), CENTRES) for values in plan.structures.values()}
+    found = {
+        key_of(values): thin(np.argwhere(np.isin(label, values)), CENTRES)
+        for values in plan.structures.values()
+    }
     return {key: tuple(map(tuple, rows.tolist())) for key, rows in found.items()}
 
 
@@ -177,4 +223,7 @@ def _volumes(plan: Plan, label: np.ndarray | None, trace: Trace) -> dict[str, fl
     if label is None:
         return {}
     voxel = float(np.prod(trace.prepared_spacing))
-    return {name: float(np.isin(label, values).sum()) * voxel for name, values in plan.structures.items()}
+    return {
+        name: float(np.isin(label, values).sum()) * voxel
+        for name, values in plan.structures.items()
+    }

@@ -17,7 +17,12 @@ from torch import Tensor
 from sulcnet.data.augment_options import AugmentOptions
 from sulcnet.data.loader import Images
 from sulcnet.losses import Ratio
-from sulcnet.losses.adversarial import adaptive_weight, critic_accuracy, critic_loss, generator_loss
+from sulcnet.losses.adversarial import (
+    adaptive_weight,
+    critic_accuracy,
+    critic_loss,
+    generator_loss,
+)
 from sulcnet.networks.critic import Critic
 from sulcnet.pretraining._image import corrupt, image_terms
 from sulcnet.pretraining._pretraining import Pretraining, total
@@ -34,7 +39,9 @@ class Adversarial(Pretraining):
         super().__init__(*parts)
         channels, ndim = len(self.plan.channels), self.network_plan.network.ndim
         self.cycle = self.options.critic_every
-        self.critic = Critic(ndim, channels, self.options.critic_features, self.options.spectral)
+        self.critic = Critic(
+            ndim, channels, self.options.critic_features, self.options.spectral
+        )
         self.modules["critic"] = self.critic
 
     def parts(self) -> dict[str, list[Group]]:
@@ -49,7 +56,11 @@ class Adversarial(Pretraining):
         if self.critic_learns:
             real, fake = self.judge(batch.image), self.judge(output.detach())
             loss = Term(1.0, critic_loss(real, fake, self.options.critic_loss))
-            yield Step("critic", {"loss/critic": loss}, {"critic_accuracy": critic_accuracy(real, fake)})
+            yield Step(
+                "critic",
+                {"loss/critic": loss},
+                {"critic_accuracy": critic_accuracy(real, fake)},
+            )
         terms = image_terms(output, batch, self.options.loss)
         if self.critic_heard:
             terms["loss/fooled"] = self.fooled(output, terms)
@@ -61,7 +72,10 @@ class Adversarial(Pretraining):
         if not self.options.pull:
             return Term(1.0, ratio)
         drawn = sum(term.weight * term.ratio.value() for term in terms.values())
-        return Term(self.options.pull * adaptive_weight(drawn, ratio.value(), self.head.image.weight), ratio)
+        return Term(
+            self.options.pull * adaptive_weight(drawn, ratio.value(), self.head.image.weight),
+            ratio,
+        )
 
     def judge(self, image: Tensor) -> Tensor:
         """Give the critic's logits, in fp32 also under autocast.
@@ -80,7 +94,9 @@ class Adversarial(Pretraining):
     @property
     def critic_learns(self) -> bool:
         """Whether this step teaches the critic: from its start on, in the first of every so many epochs."""
-        epoch = self.progress.step // self.progress.schedule.steps_per_epoch if self.progress else 0
+        epoch = (
+            self.progress.step // self.progress.schedule.steps_per_epoch if self.progress else 0
+        )
         return self.critic_heard and epoch % self.options.critic_every == 0
 
     @torch.no_grad()
@@ -88,8 +104,15 @@ class Adversarial(Pretraining):
         """Score a validation batch; `loss` is reconstruction's alone, since the critic's measure moves with the critic."""
         output = self.reconstruct(batch.corrupted)
         real, fake = self.judge(batch.image), self.judge(output)
-        scores = {"loss": total(image_terms(output, batch, self.options.loss), batch), **self.image_scores(output, batch)}
-        return {**scores, "critic_accuracy": critic_accuracy(real, fake), "fooled": generator_loss(fake, self.options.critic_loss)}
+        scores = {
+            "loss": total(image_terms(output, batch, self.options.loss), batch),
+            **self.image_scores(output, batch),
+        }
+        return {
+            **scores,
+            "critic_accuracy": critic_accuracy(real, fake),
+            "fooled": generator_loss(fake, self.options.critic_loss),
+        }
 
     def assumptions(self) -> dict[str, str]:
         """Name what [P] does not say."""

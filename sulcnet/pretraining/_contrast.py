@@ -1,9 +1,9 @@
 """What is contrasted: whole views, or places that two views share. Both hold their projection and give a loss.
 
-    features = network(batch.corrupted)                      # two views of each case, sample-major
-    contrast(features, batch)                                # Ratio
-    contrast.remember(batch)                                 # not in every step: for the queue
-    contrast.after_step(network)                             # once per step: the average follows, the queue turns
+features = network(batch.corrupted)                      # two views of each case, sample-major
+contrast(features, batch)                                # Ratio
+contrast.remember(batch)                                 # not in every step: for the queue
+contrast.after_step(network)                             # once per step: the average follows, the queue turns
 """
 
 from __future__ import annotations
@@ -46,26 +46,46 @@ class ImageContrast(nn.Module):
     """
 
     def __init__(
-        self, network: Network, ndim: int, temperature: float, hidden: int, out: int, queue: int, momentum: float, here: bool,
+        self,
+        network: Network,
+        ndim: int,
+        temperature: float,
+        hidden: int,
+        out: int,
+        queue: int,
+        momentum: float,
+        here: bool,
     ):
         super().__init__()
         self.temperature, self.momentum, self.here = temperature, momentum, here
         self.project = ProjectionHead(network.encoder_channels[-1], hidden, out)
         self.queue = Queue(queue, out, ndim) if queue else None
         self.average = Average(network, self.project) if queue else None
-        self._keys: Tensor | None = None                              # of this micro-batch's second views
-        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []       # made in this step, queued when it has ended
+        self._keys: Tensor | None = None  # of this micro-batch's second views
+        self._waiting: list[
+            tuple[Tensor, Tensor, Tensor]
+        ] = []  # made in this step, queued when it has ended
         self._seen: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # of this validation pass
 
     def forward(self, features: Features, batch: Images) -> Ratio:
         """Give NT-Xent of a training batch."""
-        a, b = self.project(features.encoder[-1]).view(-1, 2, self.project.project[-1].out_features).unbind(1)
+        a, b = (
+            self.project(features.encoder[-1])
+            .view(-1, 2, self.project.project[-1].out_features)
+            .unbind(1)
+        )
         loss = nt_xent(a, b, self.temperature, self.negatives(batch.case, batch.place))
         if self._keys is None:
             return loss
         keys, self._keys = self._keys, None
-        among = self.negatives(batch.case, batch.place, self.queue)[: len(a), len(a):]         # of first views: second views, queue
-        return Ratio(*map(sum, zip(loss, info_nce(a, keys, self.temperature, self.queue.embedding, among))))
+        among = self.negatives(batch.case, batch.place, self.queue)[
+            : len(a), len(a) :
+        ]  # of first views: second views, queue
+        return Ratio(
+            *map(
+                sum, zip(loss, info_nce(a, keys, self.temperature, self.queue.embedding, among))
+            )
+        )
 
     def remember(self, batch: Images) -> None:
         """Embed the second views: what the first ones look for now, and queued when the step has ended."""
@@ -76,7 +96,11 @@ class ImageContrast(nn.Module):
     def negatives(self, case: Tensor, place: Tensor, queue: Queue | None = None) -> Tensor:
         """Tell what may be a negative of what, (2N, 2N + Q): first views, second views, queue."""
         case, place = torch.cat((case[0::2], case[1::2])), torch.cat((place[0::2], place[1::2]))
-        others, places = (case, place) if queue is None else (torch.cat((case, queue.case)), torch.cat((place, queue.place)))
+        others, places = (
+            (case, place)
+            if queue is None
+            else (torch.cat((case, queue.case)), torch.cat((place, queue.place)))
+        )
         allowed = (case[:, None] != others) & (others != UNKNOWN)
         return allowed & same_place(place, places) if self.here else allowed
 
@@ -102,10 +126,18 @@ class ImageContrast(nn.Module):
         during the first epochs, and the score would rise with it.
         """
         before = self._pooled()
-        a, b = self.project(features.encoder[-1]).view(-1, 2, self.project.project[-1].out_features).unbind(1)
+        a, b = (
+            self.project(features.encoder[-1])
+            .view(-1, 2, self.project.project[-1].out_features)
+            .unbind(1)
+        )
         self._seen.append((a, b, batch.case, batch.place))
-        grown = {name: Ratio(*(new - old for new, old in zip(ratio, before[name]))) if before else ratio
-                 for name, ratio in self._pooled().items()}
+        grown = {
+            name: Ratio(*(new - old for new, old in zip(ratio, before[name])))
+            if before
+            else ratio
+            for name, ratio in self._pooled().items()
+        }
         return {**grown, "alignment": alignment(a, b)}
 
     def _pooled(self) -> dict[str, Ratio]:
@@ -150,18 +182,28 @@ class PatchContrast(nn.Module):
         a, b, label_a, label_b = self._read(features, batch)
         views = a.new_full((), float(len(batch.image)))
         contrast = dense_nt_xent(a, b, self.temperature, label_a, label_b, most=len(a)).value()
-        return {"contrast": Ratio(contrast * views, views), "alignment": alignment(a, b), "uniformity": uniformity(a)}
+        return {
+            "contrast": Ratio(contrast * views, views),
+            "alignment": alignment(a, b),
+            "uniformity": uniformity(a),
+        }
 
     def _read(self, features: Features, batch: Images) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Give vectors (M, D) of both views at M chosen places, and the labels (M,) there; background is unknown."""
         grids = matching_places(batch.place[0::2], batch.place[1::2], self.places)
         told = torch.stack((batch.label.float(), batch.inside[:, 0]), dim=1)
-        read = [sample(told[view::2], grid, "nearest").movedim(1, -1).flatten(0, -2) for view, grid in enumerate(grids)]
+        read = [
+            sample(told[view::2], grid, "nearest").movedim(1, -1).flatten(0, -2)
+            for view, grid in enumerate(grids)
+        ]
         shown = read[0][:, 1] * read[1][:, 1]
         # Ranked, not picked by a Boolean: the count must not depend on values.
         chosen = (shown + torch.rand_like(shown)).topk(-(-len(shown) // 2)).indices
         maps = features.decoder[self.stage]
-        vectors = [self.project(sample(maps[view::2], grid)).movedim(1, -1).flatten(0, -2)[chosen] for view, grid in enumerate(grids)]
+        vectors = [
+            self.project(sample(maps[view::2], grid)).movedim(1, -1).flatten(0, -2)[chosen]
+            for view, grid in enumerate(grids)
+        ]
         labels = [one[chosen, 0].round().long() for one in read]
         return (*vectors, *(torch.where(label > 0, label, UNKNOWN) for label in labels))
 
@@ -208,7 +250,11 @@ class Average(nn.Module):
 def _encoder_of(network: Network) -> Network:
     """Copy a network without its decoder, under the same names."""
     encoder = copy.deepcopy(network)
-    dropped = {id(module) for stage in encoder.stages()[len(encoder.encoder_channels):] for module in stage.modules}
+    dropped = {
+        id(module)
+        for stage in encoder.stages()[len(encoder.encoder_channels) :]
+        for module in stage.modules
+    }
     for parent in list(encoder.modules()):
         for name, child in parent.named_children():
             if id(child) in dropped:

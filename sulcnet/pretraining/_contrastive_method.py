@@ -43,7 +43,9 @@ class Views(Pretraining):
         raise NotImplementedError
 
     def parts(self) -> dict[str, list[Group]]:
-        learned = [parameter for parameter in self.contrast.parameters() if parameter.requires_grad]
+        learned = [
+            parameter for parameter in self.contrast.parameters() if parameter.requires_grad
+        ]
         return {"network": [*super().parts()["network"], Group("heads", learned)]}
 
     def corruption(self) -> AugmentOptions | None:
@@ -55,7 +57,13 @@ class Views(Pretraining):
             self.contrast.remember(batch)
         features = self.network(batch.corrupted)
         terms = image_terms(self.head(features.decoder[-1]), batch, self.options.loss)
-        yield Step("network", {"loss/contrast": Term(self.options.weight, self.contrast(features, batch)), **terms})
+        yield Step(
+            "network",
+            {
+                "loss/contrast": Term(self.options.weight, self.contrast(features, batch)),
+                **terms,
+            },
+        )
 
     def after_step(self, part: str) -> None:
         """Move average and queue on."""
@@ -69,12 +77,19 @@ class Views(Pretraining):
         found = self.contrast.watch(features, batch)
         drawn = total(image_terms(output, batch, self.options.loss), batch)
         # Both are counted once per view.
-        loss = Ratio(self.options.weight * found["contrast"].numerator + drawn.numerator, drawn.denominator)
+        loss = Ratio(
+            self.options.weight * found["contrast"].numerator + drawn.numerator,
+            drawn.denominator,
+        )
         return {"loss": loss, **self.image_scores(output, batch), **found}
 
     def assumptions(self) -> dict[str, str]:
         """Name what [P] does not say."""
-        moved = "one patch, rotated and scaled in half of the views each" if self.overlap == 1 else "two crops"
+        moved = (
+            "one patch, rotated and scaled in half of the views each"
+            if self.overlap == 1
+            else "two crops"
+        )
         return {
             "contrastive_views": f"{moved}; {self.options.corruption:g} of the views get each of {', '.join(KINDS)}",
             "contrastive_embedding": f"a projection of {self.embedded}, dropped at export",
@@ -94,12 +109,21 @@ class Contrastive(Views):
     def make_contrast(self) -> nn.Module:
         own, ndim = self.options, self.network_plan.network.ndim
         return ImageContrast(
-            self.network, ndim, own.temperature, own.hidden, own.out, own.queue, own.momentum, own.same_place
+            self.network,
+            ndim,
+            own.temperature,
+            own.hidden,
+            own.out,
+            own.queue,
+            own.momentum,
+            own.same_place,
         )
 
     def assumptions(self) -> dict[str, str]:
-        queue = (f"in one step of {self.cycle} first views also look for second views among those of earlier steps, all "
-                 "embedded by a moving average")
+        queue = (
+            f"in one step of {self.cycle} first views also look for second views among those of earlier steps, all "
+            "embedded by a moving average"
+        )
         return {**super().assumptions(), "contrastive_queue": queue}
 
 
@@ -110,4 +134,9 @@ class ContrastivePatch(Views):
     reads_labels = True
 
     def make_contrast(self) -> nn.Module:
-        return PatchContrast(self.network, self.network_plan.network.ndim, self.options.temperature, self.options.places)
+        return PatchContrast(
+            self.network,
+            self.network_plan.network.ndim,
+            self.options.temperature,
+            self.options.places,
+        )

@@ -22,8 +22,8 @@ from sulcnet.networks.film import Film, fold
 from sulcnet.pretraining._pretraining import Pretraining, reestimate_norms
 from sulcnet.training.method import Group, Step, Term
 
-LEVELS = (50, 250, 500, 750)            # that validation looks at; of 1000
-SHOWN = 250                             # level of pictures and image scores: about half of the variance is noise
+LEVELS = (50, 250, 500, 750)  # that validation looks at; of 1000
+SHOWN = 250  # level of pictures and image scores: about half of the variance is noise
 
 
 class Diffusion(Pretraining):
@@ -36,7 +36,7 @@ class Diffusion(Pretraining):
         super().__init__(*parts)
         self.noise = Noise(self.options.betas, self.options.first_beta, self.options.last_beta)
         self.film = None if hasattr(self.network, "set_time") else Film(self.network)
-        self.modules["noise"] = self.noise                   # only so that its table is on the network's device
+        self.modules["noise"] = self.noise  # only so that its table is on the network's device
         if self.film is not None:
             self.modules["film"] = self.film
 
@@ -49,7 +49,10 @@ class Diffusion(Pretraining):
         epsilon = torch.randn_like(batch.image)
         answer = self.answer(self.noise.add(batch.image, epsilon, t), t)
         weight = self.noise.min_snr_weight(t)
-        yield Step("network", {"loss/denoising": Term(1.0, self.error(answer, batch, epsilon, t, weight))})
+        yield Step(
+            "network",
+            {"loss/denoising": Term(1.0, self.error(answer, batch, epsilon, t, weight))},
+        )
 
     def answer(self, noisy: Tensor, t: Tensor) -> Tensor:
         """Give what network and head say of noisy images (B, C, X, Y, Z) at levels (B,): v, or the image."""
@@ -60,17 +63,25 @@ class Diffusion(Pretraining):
         """Tell the network the level of what it sees next."""
         (self.network if self.film is None else self.film).set_time(t)
 
-    def error(self, answer: Tensor, batch: Images, epsilon: Tensor, t: Tensor, weight: Tensor) -> Ratio:
+    def error(
+        self, answer: Tensor, batch: Images, epsilon: Tensor, t: Tensor, weight: Tensor
+    ) -> Ratio:
         """Give what the answers cost; `weight` (B,) is that of each level's v, unused where it is the image."""
         if self.options.predicts == "image":
-            return ssim_loss(to_unit(answer, batch.range), to_unit(batch.image, batch.range), batch.inside)
+            return ssim_loss(
+                to_unit(answer, batch.range), to_unit(batch.image, batch.range), batch.inside
+            )
         # The background counts a little, for a drawing begins with noise there too.
         voxels = batch.inside + self.options.outside * (1 - batch.inside)
         return v_loss(answer, self.noise.v_target(batch.image, epsilon, t), weight, voxels)
 
     def clean(self, noisy: Tensor, answer: Tensor, t: Tensor) -> Tensor:
         """Give the image that an answer means."""
-        return answer if self.options.predicts == "image" else self.noise.x0_from_v(noisy, answer, t)
+        return (
+            answer
+            if self.options.predicts == "image"
+            else self.noise.x0_from_v(noisy, answer, t)
+        )
 
     @torch.no_grad()
     def watch(self, batch: Images) -> dict[str, Ratio]:
@@ -82,21 +93,31 @@ class Diffusion(Pretraining):
         for level in LEVELS:
             t, epsilon, noisy, answer = self._at(level, batch)
             found[f"loss_t{level}"] = self.error(answer, batch, epsilon, t, torch.ones_like(t))
-            weights.append(1.0 if self.options.predicts == "image" else self.noise.min_snr_weight(t[0]))
+            weights.append(
+                1.0 if self.options.predicts == "image" else self.noise.min_snr_weight(t[0])
+            )
             if level == SHOWN:
                 scores = self.image_scores(self.clean(noisy, answer, t), batch)
-        paid = sum(weight * ratio.numerator for weight, ratio in zip(weights, found.values())) / len(LEVELS)
+        paid = sum(
+            weight * ratio.numerator for weight, ratio in zip(weights, found.values())
+        ) / len(LEVELS)
         return {"loss": Ratio(paid, found[f"loss_t{SHOWN}"].denominator), **scores, **found}
 
     @torch.no_grad()
     def picture(self, batch: Images) -> dict[str, Tensor]:
         """Show the image, a noisy copy, and the image that is read off it in one step."""
         t, _, noisy, answer = self._at(SHOWN, batch)
-        return {"input": batch.image, "corrupted": noisy, "output": self.clean(noisy, answer, t)}
+        return {
+            "input": batch.image,
+            "corrupted": noisy,
+            "output": self.clean(noisy, answer, t),
+        }
 
     def last_picture(self, batch: Images) -> dict[str, Tensor]:
         """Show an image made of nothing but noise, in few steps."""
-        drawn = self.noise.sample(self._v, torch.randn_like(batch.image), self.options.sampling_steps)
+        drawn = self.noise.sample(
+            self._v, torch.randn_like(batch.image), self.options.sampling_steps
+        )
         return {"from noise": drawn}
 
     @torch.no_grad()
@@ -113,12 +134,23 @@ class Diffusion(Pretraining):
 
     def facts(self) -> dict[str, Any]:
         """Name the level that was folded in and the share of amplitude that an image keeps there."""
-        return {"fold_t": self.options.fold_t, "signal": round(float(self.noise.signal[self.options.fold_t]), 4)}
+        return {
+            "fold_t": self.options.fold_t,
+            "signal": round(float(self.noise.signal[self.options.fold_t]), 4),
+        }
 
     def assumptions(self) -> dict[str, str]:
         """Name what the sources do not say."""
-        way = "the network's own time embedding" if self.film is None else "a scale and a shift after every norm module"
-        target = "the image, 1 - SSIM over foreground" if self.options.predicts == "image" else "v, squared error, min-SNR weights (gamma 5)"
+        way = (
+            "the network's own time embedding"
+            if self.film is None
+            else "a scale and a shift after every norm module"
+        )
+        target = (
+            "the image, 1 - SSIM over foreground"
+            if self.options.predicts == "image"
+            else "v, squared error, min-SNR weights (gamma 5)"
+        )
         return {
             "diffusion_target": f"{target}; T = {self.noise.steps}, levels drawn evenly, each image its own",
             "diffusion_time": f"{way}; folded at t = {self.options.fold_t}, where a clean image is {self.facts()['signal']} of the input",
@@ -134,4 +166,8 @@ class Diffusion(Pretraining):
 
     def _v(self, noisy: Tensor, t: Tensor) -> Tensor:
         answer = self.answer(noisy, t)
-        return self.noise.v_from_x0(noisy, answer, t) if self.options.predicts == "image" else answer
+        return (
+            self.noise.v_from_x0(noisy, answer, t)
+            if self.options.predicts == "image"
+            else answer
+        )

@@ -22,7 +22,10 @@ def image_terms(output: Tensor, batch: Images, loss: str) -> dict[str, Term]:
     structure = ssim_loss(x, y, batch.inside)
     if loss == "ssim":
         return {"loss/ssim": Term(1.0, structure)}
-    return {"loss/ssim": Term(0.5, structure), "loss/l1": Term(0.5, l1(output, batch.image, batch.inside))}
+    return {
+        "loss/ssim": Term(0.5, structure),
+        "loss/l1": Term(0.5, l1(output, batch.image, batch.inside)),
+    }
 
 
 def corrupt(share: float, kinds: tuple[str, ...] = LIGHT) -> AugmentOptions | None:

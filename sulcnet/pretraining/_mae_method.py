@@ -29,11 +29,18 @@ class Mae(Pretraining):
 
     def make_head(self) -> nn.Module:
         """Build the head; a label-like channel has a logit per value that the plan lists, else it is an intensity."""
-        tables = [channel.values if channel.label_like else () for channel in self.plan.normalisation]
+        tables = [
+            channel.values if channel.label_like else () for channel in self.plan.normalisation
+        ]
         for name, channel in zip(self.plan.channels, self.plan.normalisation):
             if channel.label_like and not channel.values:
-                log.warning("channel %s: its plan lists no values, so it is reconstructed as an intensity", name)
-        return MaskedHead(self.network.decoder_channels[-1], tables, self.network_plan.network.ndim)
+                log.warning(
+                    "channel %s: its plan lists no values, so it is reconstructed as an intensity",
+                    name,
+                )
+        return MaskedHead(
+            self.network.decoder_channels[-1], tables, self.network_plan.network.ndim
+        )
 
     def steps(self, batch: Images) -> Iterator[Step]:
         hidden = self.draw(batch)
@@ -43,7 +50,9 @@ class Mae(Pretraining):
         """Draw which voxels are hidden, (B, 1, X, Y, Z) of 0 and 1."""
         shape = batch.image.shape[2:]
         edge = max(1, min(self.options.block, min(shape) // 4))
-        return block_mask(len(batch.image), shape, edge, self.options.masked, batch.image.device)
+        return block_mask(
+            len(batch.image), shape, edge, self.options.masked, batch.image.device
+        )
 
     def answer(self, batch: Images, hidden: Tensor) -> Tensor:
         """Give the head's outputs (B, outputs, X, Y, Z) for the image with blocks hidden."""
@@ -55,12 +64,18 @@ class Mae(Pretraining):
         share = 1 / batch.image.shape[1]
         smooth, terms = self.head.smooth, {}
         if smooth:
-            drawn = torch.cat([answer[:, self.head.columns[channel]] for channel in smooth], dim=1)
-            terms["loss/l1"] = Term(len(smooth) * share, l1(drawn, batch.image[:, smooth], weight))
+            drawn = torch.cat(
+                [answer[:, self.head.columns[channel]] for channel in smooth], dim=1
+            )
+            terms["loss/l1"] = Term(
+                len(smooth) * share, l1(drawn, batch.image[:, smooth], weight)
+            )
         for channel in self.head.stepped:
             logits = answer[:, self.head.columns[channel]]
             codes = self.head.codes(batch.image, channel)
-            terms[f"loss/values_{channel}"] = Term(share, value_cross_entropy(logits, codes, weight))
+            terms[f"loss/values_{channel}"] = Term(
+                share, value_cross_entropy(logits, codes, weight)
+            )
         return terms
 
     @torch.no_grad()
@@ -76,7 +91,11 @@ class Mae(Pretraining):
         """Show the image, what was left of it, and what was made of that."""
         hidden = self.draw(batch)
         drawn = self.head.draw(self.answer(batch, hidden))
-        return {"input": batch.image, "corrupted": self.head.hide(batch.image, hidden), "output": drawn}
+        return {
+            "input": batch.image,
+            "corrupted": self.head.hide(batch.image, hidden),
+            "output": drawn,
+        }
 
     def finish(self, batches: Iterable[Images]) -> None:
         """Re-estimate BatchNorm statistics: those of training are of masked images."""
@@ -101,13 +120,18 @@ class MaskedHead(nn.Module):
     def __init__(self, channels: int, tables: Sequence[Sequence[float]], ndim: int):
         super().__init__()
         widths = [max(1, len(table)) for table in tables]
-        self.columns = [slice(sum(widths[:number]), sum(widths[: number + 1])) for number in range(len(tables))]
+        self.columns = [
+            slice(sum(widths[:number]), sum(widths[: number + 1]))
+            for number in range(len(tables))
+        ]
         self.smooth = [number for number, table in enumerate(tables) if not table]
         self.stepped = [number for number, table in enumerate(tables) if table]
         self.outputs = ReconstructionHead(channels, sum(widths), ndim)
         self.token = nn.Parameter(torch.zeros(len(tables)))
         for number in self.stepped:
-            self.register_buffer(f"values_{number}", torch.tensor(tables[number], dtype=torch.float32))
+            self.register_buffer(
+                f"values_{number}", torch.tensor(tables[number], dtype=torch.float32)
+            )
 
     def forward(self, features: Tensor) -> Tensor:
         return self.outputs(features)
@@ -126,11 +150,19 @@ class MaskedHead(nn.Module):
         """Turn outputs into an image (B, C, ...): intensities as they are, the likeliest value elsewhere."""
         parts = [answer[:, columns] for columns in self.columns]
         for number in self.stepped:
-            parts[number] = getattr(self, f"values_{number}")[parts[number].argmax(dim=1, keepdim=True)].to(answer.dtype)
+            parts[number] = getattr(self, f"values_{number}")[
+                parts[number].argmax(dim=1, keepdim=True)
+            ].to(answer.dtype)
         return torch.cat(parts, dim=1)
 
 
-def block_mask(count: int, shape: Sequence[int], edge: int, share: tuple[float, float], device: torch.device) -> Tensor:
+def block_mask(
+    count: int,
+    shape: Sequence[int],
+    edge: int,
+    share: tuple[float, float],
+    device: torch.device,
+) -> Tensor:
     """Draw a mask (count, 1, *shape) of 0 and 1: a share of the blocks between the two bounds, drawn for each item."""
     blocks = [-(-size // edge) for size in shape]
     low, high = share

@@ -1,6 +1,6 @@
 """What the file of a pre-training method says before torch is imported: its options, and how it is built.
 
-    METHOD = MethodFamily(ReconOptions, build)      # build(network, plan, network_plan, options) imports the method
+METHOD = MethodFamily(ReconOptions, build)      # build(network, plan, network_plan, options) imports the method
 """
 
 from __future__ import annotations
@@ -16,19 +16,28 @@ from sulcnet.training.schedule import ScheduleOptions
 if TYPE_CHECKING:
     from sulcnet.pretraining._pretraining import Pretraining
 
-LOSSES = ("ssim+l1", "ssim")            # what a drawn image is compared by
+LOSSES = ("ssim+l1", "ssim")  # what a drawn image is compared by
 
 
 def corruption(more: str = "", **presets: float) -> float:
     """Declare how often inputs are corrupted."""
-    return option(0.5, f"share of channels that get each of noise, blur, gamma, bias field{more}",
-                  at_least=0, at_most=1, **presets)
+    return option(
+        0.5,
+        f"share of channels that get each of noise, blur, gamma, bias field{more}",
+        at_least=0,
+        at_most=1,
+        **presets,
+    )
 
 
 def image_loss() -> str:
     """Declare how a drawn image is compared with the true one."""
-    return option("ssim+l1", "what a drawn image costs: 0.5 (1 - SSIM) + 0.5 L1, or 1 - SSIM alone",
-                  paper="ssim", among=LOSSES)
+    return option(
+        "ssim+l1",
+        "what a drawn image costs: 0.5 (1 - SSIM) + 0.5 L1, or 1 - SSIM alone",
+        paper="ssim",
+        among=LOSSES,
+    )
 
 
 @dataclass(frozen=True)
@@ -36,12 +45,20 @@ class PretrainOptions(ScheduleOptions):
     """What every method can be told by `--set`."""
 
     epochs: int = option(300, "epochs of at least 250 patches", paper=600, at_least=1)
-    rate: float = option(3e-4, "peak learning rate of the network", paper=5e-3, above=0, below=1)
+    rate: float = option(
+        3e-4, "peak learning rate of the network", paper=5e-3, above=0, below=1
+    )
     batch: int = option(0, "samples per step; 0 takes the plan's", at_least=0)
     augment: bool = option(True, "whether patches are moved and deformed", paper=False)
-    use_validation: bool = option(False, "learn from validation subjects too; then no best checkpoint is picked")
-    recompute: str = option("", "what the backward pass computes again to save memory: none, attention (swin_unetr), stages; "
-                                "empty takes the plan's", among=("", *RECOMPUTE))
+    use_validation: bool = option(
+        False, "learn from validation subjects too; then no best checkpoint is picked"
+    )
+    recompute: str = option(
+        "",
+        "what the backward pass computes again to save memory: none, attention (swin_unetr), stages; "
+        "empty takes the plan's",
+        among=("", *RECOMPUTE),
+    )
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """What pre-training methods share: a network, a head that draws an image, and what is watched, shown and exported.
 
-    class Recon(Pretraining):
-        def steps(self, batch):
-            yield Step("network", {"loss/ssim": Term(1.0, ssim_loss(...))})
+class Recon(Pretraining):
+    def steps(self, batch):
+        yield Step("network", {"loss/ssim": Term(1.0, ssim_loss(...))})
 
-    method = build_method(plugins.find("pretraining", "recon", "METHOD"), plan, network_plan, options)
+method = build_method(plugins.find("pretraining", "recon", "METHOD"), plan, network_plan, options)
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class Pretraining(Method):
     exports = ("encoder", "decoder")
     reads_labels = False
 
-    def __init__(self, network: Network, plan: Plan, network_plan: NetworkPlan, options: PretrainOptions):
+    def __init__(
+        self, network: Network, plan: Plan, network_plan: NetworkPlan, options: PretrainOptions
+    ):
         self.network, self.plan, self.network_plan = network, plan, network_plan
         self.options = options
         self.schedule: Schedule | None = None
@@ -56,7 +58,11 @@ class Pretraining(Method):
 
     def make_head(self) -> nn.Module:
         """Build what turns full-resolution decoder features into the output; an image of all channels by default."""
-        return ReconstructionHead(self.network.decoder_channels[-1], len(self.plan.channels), self.network_plan.network.ndim)
+        return ReconstructionHead(
+            self.network.decoder_channels[-1],
+            len(self.plan.channels),
+            self.network_plan.network.ndim,
+        )
 
     def begin(self, schedule: Schedule) -> None:
         """Learn how long the run will be, before its first step; a method that changes its mind on the way keeps it."""
@@ -71,7 +77,12 @@ class Pretraining(Method):
         return None
 
     def parts(self) -> dict[str, list[Group]]:
-        return {"network": [Group("network", list(self.network.parameters())), Group("heads", list(self.head.parameters()))]}
+        return {
+            "network": [
+                Group("network", list(self.network.parameters())),
+                Group("heads", list(self.head.parameters())),
+            ]
+        }
 
     def reconstruct(self, image: Tensor) -> Tensor:
         """Give the image (B, C, X, Y, Z) that network and head make of an input, in network units."""
@@ -91,7 +102,11 @@ class Pretraining(Method):
 
     def picture(self, batch: Images) -> dict[str, Tensor]:
         """Give what to show of a batch, each (B, C, X, Y, Z): input, corrupted input, output."""
-        return {"input": batch.image, "corrupted": batch.corrupted, "output": self.reconstruct(batch.corrupted)}
+        return {
+            "input": batch.image,
+            "corrupted": batch.corrupted,
+            "output": self.reconstruct(batch.corrupted),
+        }
 
     def last_picture(self, batch: Images) -> dict[str, Tensor]:
         """Give more columns for the picture at the end of the run: what is too slow to draw on the way."""
@@ -102,7 +117,10 @@ class Pretraining(Method):
 
     def export(self) -> dict[str, Tensor]:
         """Give the network's state under the names of the network that is fine-tuned, on the CPU."""
-        return {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
+        return {
+            name: value.detach().cpu().clone()
+            for name, value in self.network.state_dict().items()
+        }
 
     def facts(self) -> dict[str, Any]:
         """Give what a reader of the export should know beside its method: numbers that were folded in, for example."""
@@ -120,10 +138,15 @@ class Pretraining(Method):
         """
         x, y = to_unit(output, batch.range), to_unit(batch.image, batch.range)
         scores = {"ssim": ssim(x, y, batch.inside), "ms_ssim": ms_ssim(x, y, batch.inside)}
-        return {**scores, **_distances(x[0], y[0], batch.inside[0, 0], self.plan.network_spacing)}
+        return {
+            **scores,
+            **_distances(x[0], y[0], batch.inside[0, 0], self.plan.network_spacing),
+        }
 
 
-def build_method(family: MethodFamily, plan: Plan, network_plan: NetworkPlan, options: PretrainOptions) -> Pretraining:
+def build_method(
+    family: MethodFamily, plan: Plan, network_plan: NetworkPlan, options: PretrainOptions
+) -> Pretraining:
     """Put a method on a planned network."""
     network = build(network_plan.network)
     network.recompute = network_plan.recompute
@@ -135,7 +158,9 @@ def build_method(family: MethodFamily, plan: Plan, network_plan: NetworkPlan, op
 def total(terms: Mapping[str, Term], batch: Images) -> Ratio:
     """Weigh terms as the loop does and give their sum, counted once per image."""
     images = torch.tensor(float(len(batch.image)), device=batch.image.device)
-    return Ratio(sum(term.weight * term.ratio.value() for term in terms.values()) * images, images)
+    return Ratio(
+        sum(term.weight * term.ratio.value() for term in terms.values()) * images, images
+    )
 
 
 @torch.no_grad()
@@ -152,7 +177,7 @@ def reestimate_norms(network: nn.Module, batches: Iterable[Images]) -> None:
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None            # a plain mean over all batches
+        norm.momentum = None  # a plain mean over all batches
         norm.train()
     for batch in batches:
         network(batch.image)
@@ -161,14 +186,20 @@ def reestimate_norms(network: nn.Module, batches: Iterable[Images]) -> None:
     network.eval()
 
 
-def _distances(output: Tensor, image: Tensor, inside: Tensor, spacing: tuple[float, ...]) -> dict[str, Ratio]:
+def _distances(
+    output: Tensor, image: Tensor, inside: Tensor, spacing: tuple[float, ...]
+) -> dict[str, Ratio]:
     foreground = inside.cpu().numpy() > 0
     pairs = zip(output.float().cpu().numpy(), image.float().cpu().numpy())
-    found = np.array([score_reconstruction(a, b, spacing, foreground)["hausdorff"] for a, b in pairs], dtype=float)
+    found = np.array(
+        [score_reconstruction(a, b, spacing, foreground)["hausdorff"] for a, b in pairs],
+        dtype=float,
+    )
     finite = np.isfinite(found)
     count = torch.tensor(float(len(found)))
     return {
-        "hausdorff": Ratio(torch.tensor(found[finite].sum()), torch.tensor(float(finite.sum()))),
+        "hausdorff": Ratio(
+            torch.tensor(found[finite].sum()), torch.tensor(float(finite.sum()))
+        ),
         "hausdorff_empty": Ratio(count - float(finite.sum()), count),
     }
-

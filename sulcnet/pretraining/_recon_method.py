@@ -38,16 +38,23 @@ class Recon(Pretraining):
     def watch(self, batch: Images) -> dict[str, Ratio]:
         """Score a validation batch; `loss` is that of training, corruption included."""
         output = self.reconstruct(batch.corrupted)
-        scores = {"loss": total(self.terms(output, batch), batch), **self.image_scores(output, batch)}
+        scores = {
+            "loss": total(self.terms(output, batch), batch),
+            **self.image_scores(output, batch),
+        }
         return {**scores, "skip_only": self.skip_only(batch)}
 
     def skip_only(self, batch: Images) -> Ratio:
         """Give the SSIM of what the finest skip draws alone, every deeper feature being zero."""
         finest, *deeper = self.network.encode(batch.corrupted)
-        decoded = self.network.decode([finest, *(torch.zeros_like(feature) for feature in deeper)])
+        decoded = self.network.decode(
+            [finest, *(torch.zeros_like(feature) for feature in deeper)]
+        )
         x, y = to_unit(self.head(decoded[-1]), batch.range), to_unit(batch.image, batch.range)
         return ssim(x, y, batch.inside)
 
     def assumptions(self) -> dict[str, str]:
         """Name what [P] does not say."""
-        return {"recon_target": "the clean image in network units; SSIM over foreground after a fixed map to [0, 1]"}
+        return {
+            "recon_target": "the clean image in network units; SSIM over foreground after a fixed map to [0, 1]"
+        }

@@ -14,17 +14,35 @@ class ContrastiveOptions(PretrainOptions):
 
     augment: bool = option(True, "whether each view is moved and deformed")
     temperature: float = option(0.2, "what cosines are divided by", paper=0.5, above=0)
-    weight: float = option(1.0, "weight of the contrast; that of the reconstruction is 1", at_least=0)
+    weight: float = option(
+        1.0, "weight of the contrast; that of the reconstruction is 1", at_least=0
+    )
     loss: str = image_loss()
-    overlap: float = option(0.5, "least share of the patch, per axis, that the two views have in common", paper=1.0,
-                            at_least=0, at_most=1)
+    overlap: float = option(
+        0.5,
+        "least share of the patch, per axis, that the two views have in common",
+        paper=1.0,
+        at_least=0,
+        at_most=1,
+    )
     corruption: float = corruption(", brightness, contrast")
-    queue: int = option(256, "embeddings of earlier steps that are negatives too", paper=0, at_least=0)
-    every: int = option(2, "one step in so many looks at the queue and fills it, by a moving average of the encoder",
-                        at_least=1)
-    momentum: float = option(0.99, "share that the moving average, which fills the queue, keeps per step",
-                             at_least=0, at_most=1)
-    same_place: bool = option(False, "only patches from about the same place of other cases are negatives")
+    queue: int = option(
+        256, "embeddings of earlier steps that are negatives too", paper=0, at_least=0
+    )
+    every: int = option(
+        2,
+        "one step in so many looks at the queue and fills it, by a moving average of the encoder",
+        at_least=1,
+    )
+    momentum: float = option(
+        0.99,
+        "share that the moving average, which fills the queue, keeps per step",
+        at_least=0,
+        at_most=1,
+    )
+    same_place: bool = option(
+        False, "only patches from about the same place of other cases are negatives"
+    )
     hidden: int = option(512, "width of the projection's hidden layer", at_least=1)
     out: int = option(128, "values of an embedding", at_least=1)
 

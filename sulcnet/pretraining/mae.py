@@ -12,11 +12,20 @@ from sulcnet.pretraining._options import MethodFamily, PretrainOptions
 class MaeOptions(PretrainOptions):
     """What `--set` changes of the masked reconstruction."""
 
-    block: int = option(16, "largest edge of a hidden block [voxels]; at most a quarter of the shortest patch axis",
-                        at_least=1)
-    masked: tuple[float, float] = option((0.60, 0.75), "least and most share of blocks hidden, drawn for each sample",
-                                         at_least=0, at_most=1)
-    visible: float = option(0.1, "weight of a visible voxel's loss; a hidden one's is 1", at_least=0)
+    block: int = option(
+        16,
+        "largest edge of a hidden block [voxels]; at most a quarter of the shortest patch axis",
+        at_least=1,
+    )
+    masked: tuple[float, float] = option(
+        (0.60, 0.75),
+        "least and most share of blocks hidden, drawn for each sample",
+        at_least=0,
+        at_most=1,
+    )
+    visible: float = option(
+        0.1, "weight of a visible voxel's loss; a hidden one's is 1", at_least=0
+    )
 
 
 def make(*parts):

@@ -1,15 +1,15 @@
 """What every record shares: strict JSON in and out, and one error that gathers every problem.
 
-    @dataclass(frozen=True)
-    class Box(Record):
-        low: tuple[int, ...]
-        high: tuple[int, ...]
+@dataclass(frozen=True)
+class Box(Record):
+    low: tuple[int, ...]
+    high: tuple[int, ...]
 
-        def problems(self):
-            if len(self.low) != len(self.high):
-                yield "high", f"expected {len(self.low)} numbers, found {len(self.high)}"
+    def problems(self):
+        if len(self.low) != len(self.high):
+            yield "high", f"expected {len(self.low)} numbers, found {len(self.high)}"
 
-    Box.from_json({"low": [0, 0], "high": [4, 4]})     # lists become tuples, unknown keys are errors
+Box.from_json({"low": [0, 0], "high": [4, 4]})     # lists become tuples, unknown keys are errors
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class Record:
     def __post_init__(self):
         found = [f"{field}: {wrong}" for field, wrong in self.problems()]
         if found:
-            raise self.error(_gathered(type(self).__name__, found), "Correct the fields named above.")
+            raise self.error(
+                _gathered(type(self).__name__, found), "Correct the fields named above."
+            )
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (field, what is wrong) for everything that is wrong; children override this."""
@@ -54,7 +56,9 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Give plain dicts, lists, strings and numbers."""
-        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return {
+            field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)
+        }
 
     @classmethod
     def from_json(cls: type[R], data: Mapping[str, Any], where: str = "") -> R:
@@ -67,10 +71,16 @@ class Record:
         values = {}
         for name in fields:
             try:
-                values.update({name: _typed(hints[name], data[name], name, cls.error)} if name in data else {})
+                values.update(
+                    {name: _typed(hints[name], data[name], name, cls.error)}
+                    if name in data
+                    else {}
+                )
             except SulcnetError as error:
                 found = [*found, error.message]
-                strange = [*strange, error.message] if getattr(error, "strange", False) else strange
+                strange = (
+                    [*strange, error.message] if getattr(error, "strange", False) else strange
+                )
         if found:
             raise cls._refusal(where, data, found, bool(strange))
         try:
@@ -79,15 +89,26 @@ class Record:
             raise type(error)(f"{where}: {error.message}", error.hint) from error
 
     @classmethod
-    def _refusal(cls, where: str, data: Mapping[str, Any], found: list[str], strange: bool) -> SulcnetError:
+    def _refusal(
+        cls, where: str, data: Mapping[str, Any], found: list[str], strange: bool
+    ) -> SulcnetError:
         """Make the error of a file whose keys or values are wrong; `strange` are keys, here or deeper down."""
         if strange and cls.written_by:
             versions = data.get("versions")
-            version = f", {versions['sulcnet']}" if isinstance(versions, Mapping) and "sulcnet" in versions else ""
-            error = cls.error(f"{where} was written by another version of sulcnet{version}: {'; '.join(found)}",
-                              f"Make it anew with {cls.written_by}, or use the version that wrote it.")
+            version = (
+                f", {versions['sulcnet']}"
+                if isinstance(versions, Mapping) and "sulcnet" in versions
+                else ""
+            )
+            error = cls.error(
+                f"{where} was written by another version of sulcnet{version}: {'; '.join(found)}",
+                f"Make it anew with {cls.written_by}, or use the version that wrote it.",
+            )
         else:
-            error = cls.error(_gathered(where, found), f"Known keys: {', '.join(field.name for field in dataclasses.fields(cls))}.")
+            error = cls.error(
+                _gathered(where, found),
+                f"Known keys: {', '.join(field.name for field in dataclasses.fields(cls))}.",
+            )
         error.strange = strange
         return error
 
@@ -105,13 +126,19 @@ class Record:
 def read_json(path: Path, error: type[SulcnetError] = DataError, missing: str = ABSENT) -> Any:
     """Parse a JSON file, or say what is wrong with it in the caller's kind of error; `missing` is what to do without it."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))  # some editors begin a file with a byte order mark
+        return json.loads(
+            Path(path).read_text(encoding="utf-8-sig")
+        )  # some editors begin a file with a byte order mark
     except FileNotFoundError:
         raise error(f"{path} does not exist.", missing) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as problem:
-        raise error(f"{path} is not valid JSON: {problem}", "Correct the file or write it anew.") from None
+        raise error(
+            f"{path} is not valid JSON: {problem}", "Correct the file or write it anew."
+        ) from None
     except OSError as problem:
-        raise error(f"{path} cannot be read: {problem.strerror}.", "Check its permissions and the disk.") from None
+        raise error(
+            f"{path} cannot be read: {problem.strerror}.", "Check its permissions and the disk."
+        ) from None
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -138,10 +165,16 @@ def _gathered(where: str, found: list[str]) -> str:
     return f"{where} has {counted(len(found), 'problem')}: " + "; ".join(found)
 
 
-def _strange_keys(data: Mapping[str, Any], fields: Mapping[str, dataclasses.Field]) -> list[str]:
+def _strange_keys(
+    data: Mapping[str, Any], fields: Mapping[str, dataclasses.Field]
+) -> list[str]:
     """List what keys say of another version: unknown ones, missing ones, another schema number."""
     found = [f"{key}: unknown key" for key in data if key not in fields]
-    found += [f"{name}: missing" for name, field in fields.items() if name not in data and not _has_default(field)]
+    found += [
+        f"{name}: missing"
+        for name, field in fields.items()
+        if name not in data and not _has_default(field)
+    ]
     known = fields["schema"].default if "schema" in fields else None
     if data.get("schema", known) != known:
         found.append(f"schema: expected {known}, found {data['schema']!r}")
@@ -149,7 +182,10 @@ def _strange_keys(data: Mapping[str, Any], fields: Mapping[str, dataclasses.Fiel
 
 
 def _has_default(field: dataclasses.Field) -> bool:
-    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+    return (
+        field.default is not dataclasses.MISSING
+        or field.default_factory is not dataclasses.MISSING
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -173,7 +209,11 @@ def _typed(hint: Any, value: Any, where: str, error: type[SulcnetError]) -> Any:
         if value is None and type(None) in args:
             return None
         named = [a for a in args if a is not type(None)]
-        fits = [a for a in named if (typing.get_origin(a) is tuple) == isinstance(value, (list, tuple))]
+        fits = [
+            a
+            for a in named
+            if (typing.get_origin(a) is tuple) == isinstance(value, (list, tuple))
+        ]
         return _typed((fits or named)[0], value, where, error)
     if isinstance(hint, type) and issubclass(hint, Record):
         _expect(isinstance(value, Mapping), "an object", value, where, error)
@@ -185,15 +225,35 @@ def _typed(hint: Any, value: Any, where: str, error: type[SulcnetError]) -> Any:
         return tuple(_typed(a, v, where, error) for a, v in zip(inner, value))
     if origin in (dict, Mapping) or origin is typing.get_origin(Mapping[str, int]):
         _expect(isinstance(value, Mapping), "an object", value, where, error)
-        return {key: _typed(args[1], item, f"{where}.{key}", error) for key, item in value.items()}
+        return {
+            key: _typed(args[1], item, f"{where}.{key}", error) for key, item in value.items()
+        }
     if hint is float:
-        _expect(isinstance(value, (int, float)) and not isinstance(value, bool), "a number", value, where, error)
+        _expect(
+            isinstance(value, (int, float)) and not isinstance(value, bool),
+            "a number",
+            value,
+            where,
+            error,
+        )
         return float(value)
     if hint is int:
-        _expect(isinstance(value, int) and not isinstance(value, bool), "a whole number", value, where, error)
+        _expect(
+            isinstance(value, int) and not isinstance(value, bool),
+            "a whole number",
+            value,
+            where,
+            error,
+        )
         return value
     if hint in (str, bool):
-        _expect(isinstance(value, hint), "text" if hint is str else "true or false", value, where, error)
+        _expect(
+            isinstance(value, hint),
+            "text" if hint is str else "true or false",
+            value,
+            where,
+            error,
+        )
     return value
 
 

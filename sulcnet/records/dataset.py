@@ -1,8 +1,8 @@
 """A raw dataset: nnU-Net v2's dataset.json with two more blocks, and the cases found beside it.
 
-    dataset = Dataset.open(folder)
-    dataset.cases[0].images        # one path per channel
-    dataset.cases[0].target        # index into classification.classes, None where unknown
+dataset = Dataset.open(folder)
+dataset.cases[0].images        # one path per channel
+dataset.cases[0].target        # index into classification.classes, None where unknown
 """
 
 from __future__ import annotations
@@ -83,16 +83,24 @@ class DatasetHeader(Labelled, Record):
     def parse(cls, data: Mapping[str, Any], where: str) -> DatasetHeader:
         """Understand the parsed JSON of a dataset.json."""
         if not isinstance(data, Mapping):
-            raise DataError(f"{where}: expected an object, found {data!r}.", "See dataset_json_examples/README.md.")
+            raise DataError(
+                f"{where}: expected an object, found {data!r}.",
+                "See dataset_json_examples/README.md.",
+            )
         missing = [key for key in ("channel_names", "labels") if key not in data]
         if missing:
-            raise DataError(f"{where} lacks {' and '.join(_meant(key, data) for key in missing)}.", "See dataset_json_examples/README.md.")
+            raise DataError(
+                f"{where} lacks {' and '.join(_meant(key, data) for key in missing)}.",
+                "See dataset_json_examples/README.md.",
+            )
         labels = _labels(data["labels"], where)
         block = {
             "channel_names": _channels(data["channel_names"], where),
             "labels": labels,
             # As in nnU-Net, an order says nothing where no label is a list.
-            "regions_class_order": data.get("regions_class_order") or () if _regions(labels) else (),
+            "regions_class_order": data.get("regions_class_order") or ()
+            if _regions(labels)
+            else (),
             "file_ending": data.get("file_ending", ".nii.gz"),
             "classification": data.get("classification"),
             "participants": data.get("participants"),
@@ -138,23 +146,39 @@ class Dataset:
         rows = read_participants(folder, header)
         ids = case_ids(folder / names.IMAGES, header.file_ending)
         _require_first_channel(folder / names.IMAGES, header)
-        return cls(folder.name, folder, header, tuple(describe_case(folder, header, key, rows.get(key, {})) for key in ids))
+        return cls(
+            folder.name,
+            folder,
+            header,
+            tuple(describe_case(folder, header, key, rows.get(key, {})) for key in ids),
+        )
 
     def case(self, key: str) -> Case:
         """Find a case by id."""
         for case in self.cases:
             if case.id == key:
                 return case
-        raise DataError(f"{self.name} has no case '{key}'.", f"It has {len(self.cases)}, such as {self.cases[0].id}.")
+        raise DataError(
+            f"{self.name} has no case '{key}'.",
+            f"It has {len(self.cases)}, such as {self.cases[0].id}.",
+        )
 
 
 def case_ids(folder: Path, ending: str) -> list[str]:
     """List the case ids of a folder of images named CASE_0000<ending>."""
     if not folder.is_dir():
         return []
-    files = (path.name for path in folder.iterdir() if _visible(path) and path.name.endswith(ending))
+    files = (
+        path.name for path in folder.iterdir() if _visible(path) and path.name.endswith(ending)
+    )
     found = {name[: -len(ending)].rpartition("_") for name in files}
-    return sorted({case for case, _, channel in found if case and len(channel) == 4 and channel.isdecimal()})
+    return sorted(
+        {
+            case
+            for case, _, channel in found
+            if case and len(channel) == 4 and channel.isdecimal()
+        }
+    )
 
 
 def _require_first_channel(folder: Path, header: DatasetHeader) -> None:
@@ -165,20 +189,29 @@ def _require_first_channel(folder: Path, header: DatasetHeader) -> None:
     ending = header.file_ending
     files = sorted(label_files(folder, ending))
     if not files:
-        raise DataError(f"{folder} holds no image named CASE_0000{ending}.",
-                        "Name images CASE_0000 (case, channel) as nnU-Net does, or correct file_ending in dataset.json.")
+        raise DataError(
+            f"{folder} holds no image named CASE_0000{ending}.",
+            "Name images CASE_0000 (case, channel) as nnU-Net does, or correct file_ending in dataset.json.",
+        )
     cases = {name[:-5] for name in files if name.endswith("_0000")}
     labels = set(label_files(folder.parent / names.LABELS, ending))
-    if not cases or (labels & set(files) and not labels & cases):       # phantom_0000 may be a whole name, as its label shows
+    if not cases or (
+        labels & set(files) and not labels & cases
+    ):  # phantom_0000 may be a whole name, as its label shows
         rename = f"Rename CASE{ending} to CASE_0000{ending}, for example {files[0]}{ending} to {files[0]}_0000{ending}."
         count = f"Count channels from 0: CASE_0000{ending}, CASE_0001{ending}, ..."
-        raise DataError(f"{folder}: the images lack the first channel number, _0000{ending}; there is {files[0]}{ending}.",
-                        rename if len(header.channel_names) == 1 else count)
+        raise DataError(
+            f"{folder}: the images lack the first channel number, _0000{ending}; there is {files[0]}{ending}.",
+            rename if len(header.channel_names) == 1 else count,
+        )
 
 
 def channel_files(folder: Path, case: str, header: DatasetHeader) -> tuple[Path, ...]:
     """Name the image file of each channel of a case."""
-    return tuple(folder / f"{case}_{number:04d}{header.file_ending}" for number in range(len(header.channel_names)))
+    return tuple(
+        folder / f"{case}_{number:04d}{header.file_ending}"
+        for number in range(len(header.channel_names))
+    )
 
 
 def _table(path: Path) -> list[tuple[int, dict[str, str]]]:
@@ -188,30 +221,52 @@ def _table(path: Path) -> list[tuple[int, dict[str, str]]]:
             reader = csv.DictReader(file, delimiter="\t", strict=True)
             return [(reader.line_num, row) for row in reader]
     except (csv.Error, UnicodeDecodeError) as problem:
-        raise DataError(f"{path} is not a tab-separated table: {problem}.", "Save it as UTF-8 text with tabs.") from None
+        raise DataError(
+            f"{path} is not a tab-separated table: {problem}.",
+            "Save it as UTF-8 text with tabs.",
+        ) from None
 
 
 def describe_case(
-    folder: Path, header: DatasetHeader, key: str, row: Mapping[str, str], images: str = names.IMAGES, labels: str = names.LABELS
+    folder: Path,
+    header: DatasetHeader,
+    key: str,
+    row: Mapping[str, str],
+    images: str = names.IMAGES,
+    labels: str = names.LABELS,
 ) -> Case:
     """Put together what the files and the case's row of the table say; without a row it is a subject of its own."""
     label = folder / labels / f"{key}{header.file_ending}"
     about = header.participants or Participants()
-    given = {part: row.get(column or "", "") for part, column in
-             (("subject", about.subject), ("domain", about.domain), ("hemisphere", about.hemisphere))}
-    given = {part: "" if value.lower() in UNKNOWN_WORDS else value for part, value in given.items()}
+    given = {
+        part: row.get(column or "", "")
+        for part, column in (
+            ("subject", about.subject),
+            ("domain", about.domain),
+            ("hemisphere", about.hemisphere),
+        )
+    }
+    given = {
+        part: "" if value.lower() in UNKNOWN_WORDS else value for part, value in given.items()
+    }
     given["subject"] = given["subject"] or key
     # A link to a label that was not fetched is a label: reading it must fail, not make the case an unlabelled one.
     there = label.exists() or label.is_symlink()
     files = channel_files(folder / images, key, header)
-    return Case(key, files, label if there else None, _target(row, header), row=dict(row), **given)
+    return Case(
+        key, files, label if there else None, _target(row, header), row=dict(row), **given
+    )
 
 
 def label_files(folder: Path, ending: str) -> dict[str, Path]:
     """Find the masks of a folder, named CASE<ending>, by case id."""
     if not folder.is_dir():
         return {}
-    return {path.name[: -len(ending)]: path for path in sorted(folder.iterdir()) if _visible(path) and path.name.endswith(ending)}
+    return {
+        path.name[: -len(ending)]: path
+        for path in sorted(folder.iterdir())
+        if _visible(path) and path.name.endswith(ending)
+    }
 
 
 def read_participants(folder: Path, header: DatasetHeader) -> dict[str, dict[str, str]]:
@@ -226,10 +281,17 @@ def read_participants(folder: Path, header: DatasetHeader) -> dict[str, dict[str
     if not path.exists():
         if header.participants is None and header.classification is None:
             return {}
-        raise DataError(f"{path} does not exist, but dataset.json refers to it.", "Add the table, a row per case.")
+        raise DataError(
+            f"{path} does not exist, but dataset.json refers to it.",
+            "Add the table, a row per case.",
+        )
     lines = _table(path)
     columns = list(lines[0][1]) if lines else []
-    wrong = [f"column '{column}' is missing" for column in _wanted(header) if lines and column not in columns]
+    wrong = [
+        f"column '{column}' is missing"
+        for column in _wanted(header)
+        if lines and column not in columns
+    ]
     rows: dict[str, dict[str, str]] = {}
     for number, line in lines:
         row = {key: (value or "").strip() for key, value in line.items() if key is not None}
@@ -239,7 +301,10 @@ def read_participants(folder: Path, header: DatasetHeader) -> dict[str, dict[str
         wrong += [f"line {number}: {problem}" for problem in _unknown_class(row, header)]
         rows[case] = row
     if wrong:
-        raise DataError(f"{path}: {'; '.join(wrong[:8])}{' ...' * (len(wrong) > 8)}", "Correct the table (n/a means unknown).")
+        raise DataError(
+            f"{path}: {'; '.join(wrong[:8])}{' ...' * (len(wrong) > 8)}",
+            "Correct the table (n/a means unknown).",
+        )
     return rows
 
 
@@ -252,7 +317,9 @@ def _target(row: Mapping[str, str], header: DatasetHeader) -> int | None:
     if header.classification is None:
         return None
     value = row.get(header.classification.target, "")
-    return None if value.lower() in UNKNOWN_WORDS else header.classification.classes.index(value)
+    return (
+        None if value.lower() in UNKNOWN_WORDS else header.classification.classes.index(value)
+    )
 
 
 def _unknown_class(row: Mapping[str, str], header: DatasetHeader) -> Iterator[str]:
@@ -272,25 +339,40 @@ def _meant(key: str, data: Mapping[str, Any]) -> str:
 def _wanted(header: DatasetHeader) -> list[str]:
     about = header.participants or Participants()
     wanted = [about.subject, about.domain, about.hemisphere]
-    return [column for column in wanted if column] + ([header.classification.target] if header.classification else [])
+    return [column for column in wanted if column] + (
+        [header.classification.target] if header.classification else []
+    )
 
 
 def _channels(channels: Any, where: str) -> list[str]:
     if isinstance(channels, Mapping):
         expected = [str(number) for number in range(len(channels))]
         if sorted(channels, key=str) != sorted(expected):
-            raise DataError(f"{where}: channel_names has keys {list(channels)}, expected {expected}.", "Number from 0.")
+            raise DataError(
+                f"{where}: channel_names has keys {list(channels)}, expected {expected}.",
+                "Number from 0.",
+            )
         return [str(channels[key]) for key in expected]
     if not isinstance(channels, (list, tuple)):
-        raise DataError(f"{where}: channel_names is {channels!r}, expected an object or a list.", 'Like {"0": "T1w"}.')
+        raise DataError(
+            f"{where}: channel_names is {channels!r}, expected an object or a list.",
+            'Like {"0": "T1w"}.',
+        )
     return list(channels)
 
 
 def _labels(labels: Any, where: str) -> dict[str, Any]:
     """Read the values; a list of one value is that value."""
     if not isinstance(labels, Mapping):
-        raise DataError(f"{where}: labels is {labels!r}, expected an object.", 'Like {"background": 0, "PCS": 1}.')
-    alone = {name: value[0] for name, value in labels.items() if isinstance(value, list) and len(value) == 1}
+        raise DataError(
+            f"{where}: labels is {labels!r}, expected an object.",
+            'Like {"background": 0, "PCS": 1}.',
+        )
+    alone = {
+        name: value[0]
+        for name, value in labels.items()
+        if isinstance(value, list) and len(value) == 1
+    }
     return {str(name): alone.get(name, value) for name, value in labels.items()}
 
 

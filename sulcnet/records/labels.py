@@ -1,6 +1,6 @@
 """Which values of a mask are which structure: one each, or several for a region that others lie in; and `ignore`.
 
-    {"background": 0, "skeleton": (1, 2), "PCS": 2, "ignore": 3}    # PCS is part of the skeleton; 3 counts for nothing
+{"background": 0, "skeleton": (1, 2), "PCS": 2, "ignore": 3}    # PCS is part of the skeleton; 3 counts for nothing
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 IGNORE = "ignore"
-UNKNOWN = -1                            # the label, class or case that nobody told
+UNKNOWN = -1  # the label, class or case that nobody told
 
 Labels = dict[str, int | tuple[int, ...]]
 
@@ -22,8 +22,15 @@ class Labelled:
     @property
     def structures(self) -> dict[str, tuple[int, ...]]:
         """The values of each structure; neither background nor what is ignored is one."""
-        values = {name: value if isinstance(value, tuple) else (value,) for name, value in self.labels.items()}
-        return {name: several for name, several in values.items() if name != IGNORE and several != (0,)}
+        values = {
+            name: value if isinstance(value, tuple) else (value,)
+            for name, value in self.labels.items()
+        }
+        return {
+            name: several
+            for name, several in values.items()
+            if name != IGNORE and several != (0,)
+        }
 
     @property
     def ignored(self) -> int | None:
@@ -45,13 +52,20 @@ def label_problems(labels: Labelled) -> Iterator[tuple[str, str]]:
         yield "labels", f"{IGNORE} is one value, found {labels.ignored}"
         return
     values = sorted(labels.label_values - {0})
-    repeated = [value for value in values if sum(several == (value,) for several in labels.structures.values()) > 1]
+    repeated = [
+        value
+        for value in values
+        if sum(several == (value,) for several in labels.structures.values()) > 1
+    ]
     if values != list(range(1, len(values) + 1)):
         yield "labels", f"expected consecutive values 1..{len(values)}, found {values}"
     elif repeated:
         yield "labels", f"{repeated[0]} is the value of two structures"
     elif labels.ignored not in (None, max(values, default=0)):
-        yield "labels", f"{IGNORE} must be the highest value, {max(values)}, found {labels.ignored}"
+        yield (
+            "labels",
+            f"{IGNORE} must be the highest value, {max(values)}, found {labels.ignored}",
+        )
     elif any(labels.ignored in several for several in labels.structures.values()):
         yield "labels", f"the value of {IGNORE}, {labels.ignored}, belongs to a structure too"
     else:
@@ -64,11 +78,21 @@ def _region_problems(labels: Labelled) -> Iterator[tuple[str, str]]:
     if not order and any(len(several) > 1 for several in structures.values()):
         yield "regions_class_order", "missing, but some labels are lists of values"
     elif order and len(order) != len(structures):
-        yield "regions_class_order", f"expected one value per region ({', '.join(structures)}), found {list(order)}"
+        yield (
+            "regions_class_order",
+            f"expected one value per region ({', '.join(structures)}), found {list(order)}",
+        )
     elif order:
-        wrong = [(name, value) for (name, several), value in zip(structures.items(), order) if value not in several]
+        wrong = [
+            (name, value)
+            for (name, several), value in zip(structures.items(), order)
+            if value not in several
+        ]
         for name, value in wrong:
-            yield "regions_class_order", f"{value} stands for {name}, which has the values {list(structures[name])}"
+            yield (
+                "regions_class_order",
+                f"{value} stands for {name}, which has the values {list(structures[name])}",
+            )
         if len(set(order)) < len(order):
             yield "regions_class_order", f"two regions have one value: {list(order)}"
 

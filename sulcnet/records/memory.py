@@ -24,8 +24,12 @@ from sulcnet.records.tasks import TaskSpec
 log = logging.getLogger("sulcnet")
 
 PRECISIONS = ("bf16", "fp32")
-RECOMPUTE = ("none", "attention", "stages")       # what the backward pass computes again, from nothing to most
-PREDICT = "predict"                     # in the place of a method or strategy: a forward pass over windows
+RECOMPUTE = (
+    "none",
+    "attention",
+    "stages",
+)  # what the backward pass computes again, from nothing to most
+PREDICT = "predict"  # in the place of a method or strategy: a forward pass over windows
 
 
 @dataclass(frozen=True)
@@ -114,8 +118,13 @@ class MemoryTable:
         for row in rows:
             table._take(row)
         if table.strange:
-            log.warning("%s: %d of %d rows are left out, because this version cannot read them, such as %.120s",
-                        path, len(table.strange), len(rows), table.strange[0])
+            log.warning(
+                "%s: %d of %d rows are left out, because this version cannot read them, such as %.120s",
+                path,
+                len(table.strange),
+                len(rows),
+                table.strange[0],
+            )
         return table
 
     def _take(self, row: dict) -> None:
@@ -127,7 +136,12 @@ class MemoryTable:
     def save(self, path: Path, origin: Mapping[str, str | Sequence[str]]) -> None:
         """Write all rows, one per line, in an order that does not depend on how they came."""
         rows = sorted([*self.strange, *map(_row, self.rows, self.rows.values())])
-        write_text(path, f'{{"origin": {json.dumps(dict(origin))},\n"rows": [\n' + ",\n".join(rows) + "\n]}\n")
+        write_text(
+            path,
+            f'{{"origin": {json.dumps(dict(origin))},\n"rows": [\n'
+            + ",\n".join(rows)
+            + "\n]}\n",
+        )
 
 
 def minor_version(library: str) -> str:
@@ -142,7 +156,10 @@ def _covers(written: Mapping[str, str | Sequence[str]], asked: Mapping[str, str]
     """Tell whether a table was traced with what is asked for; it may name several versions of a library."""
     if written.keys() != asked.keys():
         return False
-    return all(asked[name] == value or (isinstance(value, list) and asked[name] in value) for name, value in written.items())
+    return all(
+        asked[name] == value or (isinstance(value, list) and asked[name] in value)
+        for name, value in written.items()
+    )
 
 
 def _row(question: StepQuestion, need: StepNeed) -> str:

@@ -39,4 +39,7 @@ class NetworkSpec(Record):
             yield "strides, kernels, blocks", "expected one entry per stage in each"
         for stage in (*self.strides, *self.kernels):
             if len(stage) != self.ndim:
-                yield "strides, kernels", f"expected {self.ndim} numbers per stage, found {stage}"
+                yield (
+                    "strides, kernels",
+                    f"expected {self.ndim} numbers per stage, found {stage}",
+                )

@@ -24,8 +24,8 @@ from sulcnet.records.tasks import IMAGE, TaskSpec, tasks_of
 from sulcnet.records.workspace import ANY_DATASET
 
 PREPARATION = {"channels", "labels", "tasks", "spacing", "normalisation", "schema"}
-BEFORE = "classification"               # what plans held in place of tasks, and hashes of what is prepared still do
-INHERITS = "inherits_from"              # of a configuration that a person wrote into plans.json: only what differs follows
+BEFORE = "classification"  # what plans held in place of tasks, and hashes of what is prepared still do
+INHERITS = "inherits_from"  # of a configuration that a person wrote into plans.json: only what differs follows
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,10 @@ class StepPlan(Record):
         if not 1 <= self.bag <= self.windows:
             yield "bag", f"expected 1 to windows={self.windows}, found {self.bag}"
         if self.recompute not in RECOMPUTE:
-            yield "recompute", f"expected one of {', '.join(RECOMPUTE)}, found '{self.recompute}'"
+            yield (
+                "recompute",
+                f"expected one of {', '.join(RECOMPUTE)}, found '{self.recompute}'",
+            )
 
 
 @dataclass(frozen=True)
@@ -141,13 +144,25 @@ class NetworkPlan(StepPlan):
     def of(self, step: str) -> NetworkPlan:
         """Give this plan with the numbers of one method or strategy; as it is where that was not planned."""
         own = self.steps.get(step)
-        return self if own is None else self.replace(steps={}, **{item.name: getattr(own, item.name) for item in fields(own)})
+        return (
+            self
+            if own is None
+            else self.replace(
+                steps={}, **{item.name: getattr(own, item.name) for item in fields(own)}
+            )
+        )
 
     def problems(self) -> Iterator[tuple[str, str]]:
         yield from super().problems()
-        for where, step in (("", self), *((f"steps.{name}.", step) for name, step in self.steps.items())):
+        for where, step in (
+            ("", self),
+            *((f"steps.{name}.", step) for name, step in self.steps.items()),
+        ):
             if len(step.patch_size) != self.network.ndim:
-                yield f"{where}patch_size", f"expected {self.network.ndim} numbers, found {step.patch_size}"
+                yield (
+                    f"{where}patch_size",
+                    f"expected {self.network.ndim} numbers, found {step.patch_size}",
+                )
 
 
 @dataclass(frozen=True)
@@ -186,9 +201,15 @@ class Plan(Labelled, Record):
             yield "slice_axis", f"expected 0, 1, 2 or null, found {self.slice_axis!r}"
         for name, network in self.networks.items():
             if network.network.ndim != len(self.axes):
-                yield f"networks.{name}", f"expected {len(self.axes)} dimensions, found {network.network.ndim}"
+                yield (
+                    f"networks.{name}",
+                    f"expected {len(self.axes)} dimensions, found {network.network.ndim}",
+                )
         if len(self.normalisation) != len(self.channels):
-            yield "normalisation", f"expected one per channel ({len(self.channels)}), found {len(self.normalisation)}"
+            yield (
+                "normalisation",
+                f"expected one per channel ({len(self.channels)}), found {len(self.normalisation)}",
+            )
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -208,8 +229,16 @@ class Plan(Labelled, Record):
     @classmethod
     def from_json(cls, data: Mapping[str, Any], where: str = "") -> Plan:
         """Build a plan; one from before tasks were records asks what its labels and classes ask."""
-        if isinstance(data, Mapping) and {BEFORE, "channels", "labels"} <= data.keys() and "tasks" not in data:
-            header = {"channel_names": data["channels"], "labels": data["labels"], BEFORE: data[BEFORE]}
+        if (
+            isinstance(data, Mapping)
+            and {BEFORE, "channels", "labels"} <= data.keys()
+            and "tasks" not in data
+        ):
+            header = {
+                "channel_names": data["channels"],
+                "labels": data["labels"],
+                BEFORE: data[BEFORE],
+            }
             asked = tasks_of(DatasetHeader.from_json(header, where))
             others = {key: value for key, value in data.items() if key != BEFORE}
             data = {**others, "tasks": {name: spec.to_json() for name, spec in asked.items()}}
@@ -224,10 +253,14 @@ class Plan(Labelled, Record):
         """Identify what prepared cases depend on; patch, batch and network do not change them."""
         parts = {key: value for key, value in self.to_json().items() if key in PREPARATION}
         # Of tasks only numbers per case are prepared.
-        of_images = {name: spec["own"] for name, spec in parts.pop("tasks").items() if spec["per"] == IMAGE}
+        of_images = {
+            name: spec["own"]
+            for name, spec in parts.pop("tasks").items()
+            if spec["per"] == IMAGE
+        }
         parts |= {BEFORE: None, **of_images}
         for channel in parts["normalisation"]:
-            del channel["values"]       # what occurs is not what is done
+            del channel["values"]  # what occurs is not what is done
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def network(self, name: str | None) -> NetworkPlan:
@@ -240,10 +273,15 @@ class Plan(Labelled, Record):
         if name is None and len(self.networks) == 1:
             return next(iter(self.networks.values()))
         if name is None:
-            raise ModelError(f"{self.dataset} {self.configuration} is planned for {known}.", "Choose one with --net.")
+            raise ModelError(
+                f"{self.dataset} {self.configuration} is planned for {known}.",
+                "Choose one with --net.",
+            )
         if name not in self.networks:
-            raise ModelError(f"{self.dataset} {self.configuration} is not planned for {name} (but for {known}).",
-                             f"Plan it: sulcnet_plan -d {self.dataset} -c {self.configuration} --net {name}.")
+            raise ModelError(
+                f"{self.dataset} {self.configuration} is not planned for {name} (but for {known}).",
+                f"Plan it: sulcnet_plan -d {self.dataset} -c {self.configuration} --net {name}.",
+            )
         return self.networks[name]
 
 
@@ -251,8 +289,13 @@ def load_plans(path: Path) -> dict[str, Plan]:
     """Read all plans of a dataset, by configuration."""
     plans = read_json(path, ModelError, f"{Plan.written_by} writes it.")
     if not isinstance(plans, dict):
-        raise ModelError(f"{path}: expected an object, found {plans!r}.", f"Make it anew with {Plan.written_by}.")
-    return {name: Plan.from_json(_inherited(plans, name, path), f"{path}: {name}") for name in plans}
+        raise ModelError(
+            f"{path}: expected an object, found {plans!r}.",
+            f"Make it anew with {Plan.written_by}.",
+        )
+    return {
+        name: Plan.from_json(_inherited(plans, name, path), f"{path}: {name}") for name in plans
+    }
 
 
 def _inherited(plans: dict, name: str, path: Path, seen: tuple[str, ...] = ()) -> dict:
@@ -262,36 +305,60 @@ def _inherited(plans: dict, name: str, path: Path, seen: tuple[str, ...] = ()) -
     if parent is None:
         return own
     if parent not in plans or parent in (*seen, name):
-        raise ModelError(f"{path}: {name} inherits from {parent!r}, which is {'itself' if parent in plans else 'not there'}.",
-                         f"Name another configuration of the file: {', '.join(other for other in plans if other != name)}.")
+        raise ModelError(
+            f"{path}: {name} inherits from {parent!r}, which is {'itself' if parent in plans else 'not there'}.",
+            f"Name another configuration of the file: {', '.join(other for other in plans if other != name)}.",
+        )
     base = _inherited(plans, parent, path, (*seen, name))
     changes = {key: value for key, value in own.items() if key != INHERITS}
     # Prepared cases are shared as long as nothing that they depend on is changed.
-    shared = "" if PREPARATION & changes.keys() else base.get("prepared_as") or base.get("configuration", parent)
+    shared = (
+        ""
+        if PREPARATION & changes.keys()
+        else base.get("prepared_as") or base.get("configuration", parent)
+    )
     return _merged(base, {"configuration": name, "prepared_as": shared, **changes})
 
 
 def _merged(base: dict, over: dict) -> dict:
-    return {**base, **{key: _merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
-                       for key, value in over.items()}}
+    return {
+        **base,
+        **{
+            key: _merged(base[key], value)
+            if isinstance(value, dict) and isinstance(base.get(key), dict)
+            else value
+            for key, value in over.items()
+        },
+    }
 
 
 def load_plan(path: Path, configuration: str) -> Plan:
     """Read one configuration of a plans file; an unknown one lists the known ones."""
     if not path.exists():
-        raise ModelError(f"{path} does not exist: the dataset is not planned.", _how_to_plan(path.parent.name))
+        raise ModelError(
+            f"{path} does not exist: the dataset is not planned.",
+            _how_to_plan(path.parent.name),
+        )
     plans = load_plans(path)
     if configuration not in plans:
-        raise ModelError(f"{path} has no configuration '{configuration}'.", f"It has: {', '.join(plans)}.")
+        raise ModelError(
+            f"{path} has no configuration '{configuration}'.", f"It has: {', '.join(plans)}."
+        )
     return plans[configuration]
 
 
 def _how_to_plan(folder: str) -> str:
     planned = f"Plan it: sulcnet_plan_and_preprocess -d {folder}"
-    return planned if ANY_DATASET.match(folder) else "Restore the file, or train anew: the folder of a run has a copy."
+    return (
+        planned
+        if ANY_DATASET.match(folder)
+        else "Restore the file, or train anew: the folder of a run has a copy."
+    )
 
 
-def change_plan(path: Path, configuration: str, change: Callable[[dict[str, Plan]], Plan]) -> Plan:
+def change_plan(
+    path: Path, configuration: str, change: Callable[[dict[str, Plan]], Plan]
+) -> Plan:
     """Write what `change` makes of all plans as one configuration's; the others stay as they are written.
 
     No other process writes the file from the reading to the writing, so `change` has to be quick.

@@ -42,7 +42,10 @@ class PreparedCase(Record):
         """Read the facts; those from before there were several tasks have one target, the class."""
         if isinstance(data, Mapping) and "target" in data:
             others = {key: value for key, value in data.items() if key != "target"}
-            data = {**others, "targets": {} if data["target"] is None else {"classification": data["target"]}}
+            data = {
+                **others,
+                "targets": {} if data["target"] is None else {"classification": data["target"]},
+            }
         return super().from_json(data, where)
 
     def problems(self) -> Iterator[tuple[str, str]]:

@@ -1,8 +1,8 @@
 """What a run is asked to be: a record that names its folder, repeats its command, and travels to another machine.
 
-    spec = RunSpec("train", ("Dataset001_PCS",), network="resenc_unet", tune="scratch", preset="sulcnet")
-    spec.folder(workspace)          # results/Dataset001_PCS/train/none__scratch__resenc_unet__3d/holdout__sulcnet__seed0
-    spec.argv()                     # ("sulcnet_train", "Dataset001_PCS", "3d", "--net", "resenc_unet", ...)
+spec = RunSpec("train", ("Dataset001_PCS",), network="resenc_unet", tune="scratch", preset="sulcnet")
+spec.folder(workspace)          # results/Dataset001_PCS/train/none__scratch__resenc_unet__3d/holdout__sulcnet__seed0
+spec.argv()                     # ("sulcnet_train", "Dataset001_PCS", "3d", "--net", "resenc_unet", ...)
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from sulcnet.records.splits import HOLDOUT
 from sulcnet.records.workspace import DatasetFolders, RunFolder, Workspace, dataset_number
 
 PRETRAIN, TRAIN = "pretrain", "train"
-RANDOM = "none"                         # the start that is no weights
+RANDOM = "none"  # the start that is no weights
 LENGTH = ("epochs", "minutes", "patience", "accumulate")
-LONGEST = 100                           # characters that say what is not default; file systems take 255 for a name
+LONGEST = 100  # characters that say what is not default; file systems take 255 for a name
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,10 @@ class RunSpec(Record):
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if self.epochs is not None and self.minutes is not None:
-            yield "epochs", "--epochs and --time-limit both say how long to learn; give one of them"
+            yield (
+                "epochs",
+                "--epochs and --time-limit both say how long to learn; give one of them",
+            )
         if self.name and not re.fullmatch(r"[\w.-]+", self.name):
             yield "name", f"expected letters, digits, '.', '_' and '-', found '{self.name}'"
         if len(set(self.datasets)) < len(self.datasets):
@@ -75,13 +78,26 @@ class RunSpec(Record):
         """Name the folder of a settled run; the facts live in its JSON, and no program parses this name."""
         what = (self.pretrain, self.tune, self.network, self.configuration)
         fold = self.fold if self.fold == HOLDOUT else f"fold_{self.fold}"
-        run = (fold, self.preset, f"seed{self.seed}", self.pool(), self.plans_name, self.name or self.differences())
+        run = (
+            fold,
+            self.preset,
+            f"seed{self.seed}",
+            self.pool(),
+            self.plans_name,
+            self.name or self.differences(),
+        )
         dataset = self.dataset(workspace)
-        return workspace.run(dataset, self.kind, *("__".join(part for part in parts if part) for parts in (what, run)))
+        return workspace.run(
+            dataset,
+            self.kind,
+            *("__".join(part for part in parts if part) for parts in (what, run)),
+        )
 
     def pool(self) -> str:
         """Name the datasets that are pooled with the first: `pool002+003`; empty without any."""
-        return "pool" * (len(self.datasets) > 1) + "+".join(dataset_number(name) for name in self.datasets[1:])
+        return "pool" * (len(self.datasets) > 1) + "+".join(
+            dataset_number(name) for name in self.datasets[1:]
+        )
 
     def differences(self) -> str:
         """Say in a folder's name what is not default: `epochs20__rate0.001`; a long text ends in a hash."""
@@ -91,26 +107,54 @@ class RunSpec(Record):
         text = "__".join(told)
         if len(text) <= LONGEST:
             return text
-        return f"{text[:LONGEST - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        return f"{text[: LONGEST - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def hash(self) -> str:
         """Identify the run by everything that was asked."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[
+            :16
+        ]
 
     def argv(self) -> tuple[str, ...]:
         """Give the command that asks for this run."""
         method = (self.pretrain,) if self.kind == PRETRAIN else ()
         fold = (self.fold,) if self.fold != HOLDOUT else ()
-        words = (f"sulcnet_{self.kind}", ",".join(self.datasets), self.configuration, *method, *fold)
-        start = self.weights or self.pretrain if self.kind != PRETRAIN and self.pretrain != RANDOM else None
+        words = (
+            f"sulcnet_{self.kind}",
+            ",".join(self.datasets),
+            self.configuration,
+            *method,
+            *fold,
+        )
+        start = (
+            self.weights or self.pretrain
+            if self.kind != PRETRAIN and self.pretrain != RANDOM
+            else None
+        )
         flags = {
-            "--net": self.network, "--pretrain": start, "--tune": self.tune or None,
-            "--preset": self.preset if self.kind == PRETRAIN else None, "--seed": self.seed or None,
-            "--epochs": self.epochs, "--time-limit": self.minutes, "--patience": self.patience,
-            "--accumulate": self.accumulate, "--plans-name": self.plans_name or None, "--name": self.name or None,
+            "--net": self.network,
+            "--pretrain": start,
+            "--tune": self.tune or None,
+            "--preset": self.preset if self.kind == PRETRAIN else None,
+            "--seed": self.seed or None,
+            "--epochs": self.epochs,
+            "--time-limit": self.minutes,
+            "--patience": self.patience,
+            "--accumulate": self.accumulate,
+            "--plans-name": self.plans_name or None,
+            "--name": self.name or None,
         }
-        given = [word for flag, value in flags.items() if value is not None for word in (flag, _text(value))]
-        return (*words, *given, *(word for setting in self.settings for word in ("--set", setting)))
+        given = [
+            word
+            for flag, value in flags.items()
+            if value is not None
+            for word in (flag, _text(value))
+        ]
+        return (
+            *words,
+            *given,
+            *(word for setting in self.settings for word in ("--set", setting)),
+        )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from sulcnet.errors import DataError, UsageError
 from sulcnet.records._record import Record
 from sulcnet.records.dataset import Case
 
-HOLDOUT = "holdout"                     # the part that is no fold
+HOLDOUT = "holdout"  # the part that is no fold
 FOLDS = 5
 
 
@@ -57,24 +57,33 @@ class Splits(Record):
             return self.holdout
         if fold.isdecimal() and int(fold) < len(self.folds):
             return self.folds[int(fold)]
-        raise UsageError(f"There is no fold '{fold}'.", f"Folds: holdout, 0 to {len(self.folds) - 1}.")
+        raise UsageError(
+            f"There is no fold '{fold}'.", f"Folds: holdout, 0 to {len(self.folds) - 1}."
+        )
 
     def listed(self) -> set[str]:
         """Give every case that is in any part."""
-        return {*self.test, *(case for _, part in self._parts() for case in (*part.train, *part.validation))}
+        return {
+            *self.test,
+            *(case for _, part in self._parts() for case in (*part.train, *part.validation)),
+        }
 
     def _parts(self) -> Iterator[tuple[str, Part]]:
         yield HOLDOUT, self.holdout
         yield from ((f"folds[{number}]", fold) for number, fold in enumerate(self.folds))
 
 
-def split(cases: Sequence[Case], seed: int = 0, shares: tuple[float, float] = (0.7, 0.2)) -> Splits:
+def split(
+    cases: Sequence[Case], seed: int = 0, shares: tuple[float, float] = (0.7, 0.2)
+) -> Splits:
     """Split by subject, stratified by class; what `shares` (training, validation) leave is test.
 
     Cases that have neither label nor class are for pre-training only. Those of test subjects are never read, those
     of unknown subjects join the training part, as nothing is ever measured on them.
     """
-    useful = [case for case in cases if case.label is not None or case.target is not None] or list(cases)
+    useful = [
+        case for case in cases if case.label is not None or case.target is not None
+    ] or list(cases)
     groups = _dealt(useful, seed)
     train, rest = _cut(groups, shares[0])
     validation, test = _cut(rest, shares[1] / max(1.0 - shares[0], 1e-9))
@@ -87,7 +96,9 @@ def split(cases: Sequence[Case], seed: int = 0, shares: tuple[float, float] = (0
         seed=seed,
         test=_ids(cases, tested),
         holdout=Part(_ids(cases, training), _ids(useful, mine)),
-        folds=tuple(Part(_ids(cases, (training | mine) - fold), _ids(useful, fold)) for fold in inside),
+        folds=tuple(
+            Part(_ids(cases, (training | mine) - fold), _ids(useful, fold)) for fold in inside
+        ),
         subjects={case.id: case.subject for case in cases},
     )
 
@@ -96,20 +107,35 @@ def read_splits(path: Path, cases: Sequence[Case]) -> Splits:
     """Read a split and check it against the dataset: disjoint by subject, every case known."""
     splits = Splits.load(path)
     known = {case.id: case.subject for case in cases}
-    moved = sorted(case for case, subject in splits.subjects.items() if known.get(case, subject) != subject)
+    moved = sorted(
+        case for case, subject in splits.subjects.items() if known.get(case, subject) != subject
+    )
     lost = sorted(case for case in splits.listed() if case not in known)
-    wrong = [f"{_some(cases)} {what}" for cases, what in
-             ((lost, "gone from the dataset"), (moved, "given to another subject")) if cases]
+    wrong = [
+        f"{_some(cases)} {what}"
+        for cases, what in (
+            (lost, "gone from the dataset"),
+            (moved, "given to another subject"),
+        )
+        if cases
+    ]
     if wrong:
-        raise DataError(f"{path} does not fit the dataset: {'; '.join(wrong)}.",
-                        "Restore the cases, or delete the file and train anew.")
+        raise DataError(
+            f"{path} does not fit the dataset: {'; '.join(wrong)}.",
+            "Restore the cases, or delete the file and train anew.",
+        )
     return splits
 
 
 def _some(cases: Sequence[str]) -> str:
     """Name a few cases, as the subject of a sentence: `a and b are`."""
     shown = [*cases[:4], f"{len(cases) - 4} more"] if len(cases) > 5 else list(cases)
-    return ", ".join(shown[:-1]) + " and " * (len(shown) > 1) + shown[-1] + (" are" if len(cases) > 1 else " is")
+    return (
+        ", ".join(shown[:-1])
+        + " and " * (len(shown) > 1)
+        + shown[-1]
+        + (" are" if len(cases) > 1 else " is")
+    )
 
 
 def _dealt(cases: Sequence[Case], seed: int) -> dict[str, list[str]]:
@@ -125,7 +151,9 @@ def _dealt(cases: Sequence[Case], seed: int) -> dict[str, list[str]]:
     return dict(sorted(groups.items()))
 
 
-def _cut(groups: Mapping[str, list[str]], share: float) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+def _cut(
+    groups: Mapping[str, list[str]], share: float
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """Cut each group at `share`; rounding errors are carried on, so that the total share is right too."""
     first, second, owed = {}, {}, 0.0
     for key, subjects in groups.items():
@@ -143,7 +171,9 @@ def _join(one: Mapping[str, list[str]], two: Mapping[str, list[str]]) -> dict[st
 def _deal_folds(groups: Mapping[str, list[str]]) -> list[set[str]]:
     """Deal subjects to folds like cards, class after class, so that each fold sees every class alike."""
     folds: list[set[str]] = [set() for _ in range(FOLDS)]
-    for number, subject in enumerate(subject for subjects in groups.values() for subject in subjects):
+    for number, subject in enumerate(
+        subject for subjects in groups.values() for subject in subjects
+    ):
         folds[number % FOLDS].add(subject)
     return folds
 

@@ -42,8 +42,13 @@ class Crop(Record):
     def problems(self) -> Iterator[tuple[str, str]]:
         if not len(self.low) == len(self.high) == len(self.shape):
             yield "low, high, shape", "expected equally many numbers"
-        elif not all(0 <= low < high <= size for low, high, size in zip(self.low, self.high, self.shape)):
-            yield "low, high", f"expected a box inside {self.shape}, found {self.low} to {self.high}"
+        elif not all(
+            0 <= low < high <= size for low, high, size in zip(self.low, self.high, self.shape)
+        ):
+            yield (
+                "low, high",
+                f"expected a box inside {self.shape}, found {self.low} to {self.high}",
+            )
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,12 @@ class Trace(Record):
             yield "crop", f"expected shape {oriented} after orient, found {self.crop.shape}"
         cropped = tuple(high - low for low, high in zip(self.crop.low, self.crop.high))
         if cropped != self.resample.shape:
-            yield "resample", f"expected shape {cropped} after crop, found {self.resample.shape}"
-        if any(len(row) != 4 for row in (*self.affine, *self.prepared_affine)) or len(self.affine) != 4:
+            yield (
+                "resample",
+                f"expected shape {cropped} after crop, found {self.resample.shape}",
+            )
+        if (
+            any(len(row) != 4 for row in (*self.affine, *self.prepared_affine))
+            or len(self.affine) != 4
+        ):
             yield "affine, prepared_affine", "expected 4 rows of 4 numbers"

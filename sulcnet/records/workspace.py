@@ -1,8 +1,8 @@
 """Where everything lives: the only file that knows folder and file names and reads environment variables.
 
-    workspace = Workspace.find(root=None)           # --root, $SULCNET_ROOT, nnU-Net-style variables, ./sulcnet_data
-    dataset = workspace.dataset("1")                # also 001, Dataset001_PCS
-    dataset.raw / DATASET_JSON
+workspace = Workspace.find(root=None)           # --root, $SULCNET_ROOT, nnU-Net-style variables, ./sulcnet_data
+dataset = workspace.dataset("1")                # also 001, Dataset001_PCS
+dataset.raw / DATASET_JSON
 """
 
 from __future__ import annotations
@@ -70,13 +70,22 @@ class DatasetFolders:
     def plans(self) -> Path:
         """The dataset's plans file: plans.json, or plans_NAME.json."""
         file = Path(PLANS)
-        return self.preprocessed / (f"{file.stem}_{self.plans_name}{file.suffix}" if self.plans_name else PLANS)
+        return self.preprocessed / (
+            f"{file.stem}_{self.plans_name}{file.suffix}" if self.plans_name else PLANS
+        )
 
     def planned(self) -> list[DatasetFolders]:
         """Look at the dataset through each plans file that is there, the usual one first."""
         stem, suffix = Path(PLANS).stem, Path(PLANS).suffix
-        names = sorted(path.stem.removeprefix(stem).removeprefix("_") for path in self.preprocessed.glob(f"{stem}*{suffix}"))
-        return [folders for folders in (replace(self, plans_name=name) for name in names) if folders.plans.exists()]
+        names = sorted(
+            path.stem.removeprefix(stem).removeprefix("_")
+            for path in self.preprocessed.glob(f"{stem}*{suffix}")
+        )
+        return [
+            folders
+            for folders in (replace(self, plans_name=name) for name in names)
+            if folders.plans.exists()
+        ]
 
     @property
     def splits(self) -> Path:
@@ -85,7 +94,9 @@ class DatasetFolders:
 
     def prepared(self, configuration: str) -> Path:
         """The folder of prepared cases of one configuration; named plans have their own."""
-        return self.preprocessed / (f"{configuration}__{self.plans_name}" if self.plans_name else configuration)
+        return self.preprocessed / (
+            f"{configuration}__{self.plans_name}" if self.plans_name else configuration
+        )
 
     def pooled(self, configuration: str, other: str) -> Path:
         """The folder of another dataset's cases, prepared by this dataset's plan to be pre-trained on together."""
@@ -122,9 +133,14 @@ class Workspace:
     @classmethod
     def find(cls, root: str | Path | None = None) -> Workspace:
         """Choose the folders: `--root`, `$SULCNET_ROOT`, the three variables, `./sulcnet_data`; in this order."""
-        three = [os.environ.get(f"sulcnet_{part}") for part in ("raw", "preprocessed", "results")]
+        three = [
+            os.environ.get(f"sulcnet_{part}") for part in ("raw", "preprocessed", "results")
+        ]
         if root is None and not os.environ.get("SULCNET_ROOT") and all(three):
-            return cls(*(Path(part).expanduser() for part in three), rule="sulcnet_raw, _preprocessed, _results")
+            return cls(
+                *(Path(part).expanduser() for part in three),
+                rule="sulcnet_raw, _preprocessed, _results",
+            )
         if root is not None:
             rule = "--root"
         elif os.environ.get("SULCNET_ROOT"):
@@ -136,7 +152,12 @@ class Workspace:
 
     def datasets(self) -> list[str]:
         """List the names of all datasets, raw or preprocessed."""
-        found = {folder.name for base in (self.raw, self.preprocessed) if base.is_dir() for folder in base.iterdir()}
+        found = {
+            folder.name
+            for base in (self.raw, self.preprocessed)
+            if base.is_dir()
+            for folder in base.iterdir()
+        }
         return sorted(name for name in found if ANY_DATASET.match(name))
 
     def dataset(self, key: str, plans_name: str | None = None) -> DatasetFolders:
@@ -145,18 +166,30 @@ class Workspace:
         Raises:
             DataError: none or more than one fits; the known ones are listed.
         """
-        fits = [name for name in self.datasets() if key == name or _number(name) == (int(key) if key.isdecimal() else None)]
+        fits = [
+            name
+            for name in self.datasets()
+            if key == name or _number(name) == (int(key) if key.isdecimal() else None)
+        ]
         if len(fits) == 1:
             return self.folders(fits[0], plans_name or "")
         where = f"{self.raw} (chosen by {self.rule})"
         known = ", ".join(self.datasets()) or "none"
         if fits:
-            raise DataError(f"Dataset {key} is ambiguous in {where}: {', '.join(fits)}.", "Give the full name.")
-        raise DataError(f"There is no dataset '{key}' in {where}.", f"Datasets there: {known}. Another place: --root DIR.")
+            raise DataError(
+                f"Dataset {key} is ambiguous in {where}: {', '.join(fits)}.",
+                "Give the full name.",
+            )
+        raise DataError(
+            f"There is no dataset '{key}' in {where}.",
+            f"Datasets there: {known}. Another place: --root DIR.",
+        )
 
     def folders(self, name: str, plans_name: str = "") -> DatasetFolders:
         """Give the three folders of a dataset by its full name, whether they exist or not."""
-        return DatasetFolders(name, self.raw / name, self.preprocessed / name, self.results / name, plans_name)
+        return DatasetFolders(
+            name, self.raw / name, self.preprocessed / name, self.results / name, plans_name
+        )
 
     def run(self, dataset: DatasetFolders, kind: str, what: str, run: str) -> RunFolder:
         """Name the folder of a run; its facts live in its JSON, never in this name."""
@@ -164,7 +197,10 @@ class Workspace:
 
     def runs(self, dataset: DatasetFolders, kind: str) -> list[RunFolder]:
         """List every run of a kind, `train` or `pretrain`, that has an experiment file."""
-        return [RunFolder(file.parent) for file in sorted((dataset.results / kind).glob(f"*/*/{EXPERIMENT}"))]
+        return [
+            RunFolder(file.parent)
+            for file in sorted((dataset.results / kind).glob(f"*/*/{EXPERIMENT}"))
+        ]
 
     def only_run(self, key: str | None) -> RunFolder:
         """Choose the model to predict with when only a dataset, or nothing, was named.
@@ -173,13 +209,23 @@ class Workspace:
             ModelError: there is none, or more than one (they are listed).
         """
         names = [self.dataset(key).name] if key else self.datasets()
-        runs = [run for name in names for run in self.runs(self.folders(name), "train") if _has_model(run)]
+        runs = [
+            run
+            for name in names
+            for run in self.runs(self.folders(name), "train")
+            if _has_model(run)
+        ]
         if len(runs) == 1:
             return runs[0]
         if not runs:
-            raise ModelError(f"There is no trained model in {self.results}.", "Train one: sulcnet_train DATASET 3d.")
+            raise ModelError(
+                f"There is no trained model in {self.results}.",
+                "Train one: sulcnet_train DATASET 3d.",
+            )
         listed = "\n      ".join(str(run.path) for run in runs)
-        raise ModelError(f"{len(runs)} models could be meant.", f"Name one with -m:\n      {listed}")
+        raise ModelError(
+            f"{len(runs)} models could be meant.", f"Name one with -m:\n      {listed}"
+        )
 
 
 def plugin_folder() -> Path | None:
@@ -189,7 +235,9 @@ def plugin_folder() -> Path | None:
 
 def cache_folder() -> Path:
     """Where caches may be written: `$SULCNET_CACHE`, else this user's folder under the temporary one."""
-    return Path(os.environ.get("SULCNET_CACHE") or Path(_temporary()) / f"sulcnet_cache_{_uid()}")
+    return Path(
+        os.environ.get("SULCNET_CACHE") or Path(_temporary()) / f"sulcnet_cache_{_uid()}"
+    )
 
 
 def _uid() -> int:
@@ -219,12 +267,14 @@ def settle_user() -> None:
         _temporary()
     try:
         getpass.getuser()
-    except (KeyError, OSError, ImportError):                # OSError from Python 3.13 on
+    except (KeyError, OSError, ImportError):  # OSError from Python 3.13 on
         os.environ["USER"] = f"uid{_uid()}"
     home = os.path.expanduser("~")
-    if not os.path.isabs(home):         # neither HOME nor an entry
+    if not os.path.isabs(home):  # neither HOME nor an entry
         home = os.environ["HOME"] = str(cache_folder().absolute())
-    if not os.access(home, os.W_OK) and not {"MPLCONFIGDIR", "XDG_CONFIG_HOME"} & set(os.environ):
+    if not os.access(home, os.W_OK) and not {"MPLCONFIGDIR", "XDG_CONFIG_HOME"} & set(
+        os.environ
+    ):
         os.environ["MPLCONFIGDIR"] = str(cache_folder().absolute() / "matplotlib")
 
 
@@ -243,7 +293,10 @@ def require_path(path: Path, flag: str) -> Path:
 def require_folder(path: Path, flag: str) -> Path:
     """Give the folder back, or say which flag named none."""
     if not require_path(path, flag).is_dir():
-        raise UsageError(f"{flag}: {path} is a file, expected a folder.", f"Give the folder: {flag} {path.parent}")
+        raise UsageError(
+            f"{flag}: {path} is a file, expected a folder.",
+            f"Give the folder: {flag} {path.parent}",
+        )
     return path
 
 
@@ -251,8 +304,16 @@ def _nearest(path: Path) -> str:
     """Say how far a path leads, and what it may have meant."""
     there = next(parent for parent in path.parents if parent.is_dir())
     part = path.relative_to(there).parts[0]
-    near = difflib.get_close_matches(part, [item.name for item in there.iterdir()], n=1) if os.access(there, os.R_OK) else []
-    return f"Did you mean {there / near[0]}?" if near else f"There is no {part} in {there}: correct the path."
+    near = (
+        difflib.get_close_matches(part, [item.name for item in there.iterdir()], n=1)
+        if os.access(there, os.R_OK)
+        else []
+    )
+    return (
+        f"Did you mean {there / near[0]}?"
+        if near
+        else f"There is no {part} in {there}: correct the path."
+    )
 
 
 def make_folder(path: Path) -> Path:

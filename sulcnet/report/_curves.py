@@ -17,7 +17,9 @@ from sulcnet.tasks._family import headlines
 GIB = 2.0**-30
 
 
-def training_curves(metrics: Sequence[Mapping[str, Any]], path: Path | str, title: str = "") -> None:
+def training_curves(
+    metrics: Sequence[Mapping[str, Any]], path: Path | str, title: str = ""
+) -> None:
     """Draw a run's progress; quantities that were not recorded get no panel.
 
     Args:
@@ -52,7 +54,9 @@ def _draw_headline(name: str, axes, metrics) -> None:
     for key, color in zip(parts, cycle(LINES)):
         _line(axes, metrics, key, color, key.removeprefix(f"{name}/"), clip_on=False)
     if len(parts) != 1:
-        _line(axes, metrics, name, INK if parts else BLUE, "mean" if parts else "", clip_on=False)
+        _line(
+            axes, metrics, name, INK if parts else BLUE, "mean" if parts else "", clip_on=False
+        )
     values = [_series(metrics, key)[1] for key in _matching(metrics, (name, f"{name}/*"))]
     if all(np.nanmin(some) >= 0 and np.nanmax(some) <= 1 for some in values):
         axes.set_ylim(0, 1)
@@ -60,7 +64,11 @@ def _draw_headline(name: str, axes, metrics) -> None:
 
 
 def _draw_similarity(axes, metrics) -> None:
-    names = {"val/ssim": "SSIM", "val/ms_ssim": "MS-SSIM", "val/skip_only": "SSIM of the finest skip alone"}
+    names = {
+        "val/ssim": "SSIM",
+        "val/ms_ssim": "MS-SSIM",
+        "val/skip_only": "SSIM of the finest skip alone",
+    }
     for (key, label), color in zip(names.items(), LINES):
         _line(axes, metrics, key, color, label)
     _note_best(axes, metrics, "val/ssim")
@@ -84,12 +92,17 @@ def _draw_memory(axes, metrics) -> None:
     _note(axes, f"most {np.nanmax(_series(metrics, 'peak_bytes')[1]) * GIB:.3g} GiB")
 
 
-Panel = tuple[str, tuple[str, ...], Callable]       # title, keys (a star stands for any ending), painter
+Panel = tuple[
+    str, tuple[str, ...], Callable
+]  # title, keys (a star stands for any ending), painter
 
 
 def _panels() -> tuple[Panel, ...]:
     scores = [(line.words, f"val/{line.key}") for line in headlines()]
-    of_tasks = [(f"Validation {words}", (key, f"{key}/*"), partial(_draw_headline, key)) for words, key in scores]
+    of_tasks = [
+        (f"Validation {words}", (key, f"{key}/*"), partial(_draw_headline, key))
+        for words, key in scores
+    ]
     return ("Loss", ("loss", "val/loss", "loss/*"), _draw_loss), *of_tasks, *_OTHERS
 
 
@@ -105,12 +118,20 @@ def _matching(metrics: Iterable[Mapping[str, Any]], patterns: Sequence[str]) -> 
     """List the keys that have values, in order of appearance."""
     stems = tuple(pattern[:-1] for pattern in patterns if pattern.endswith("*"))
     keys = dict.fromkeys(key for row in metrics for key in row)
-    return [key for key in keys if (key in patterns or key.startswith(stems)) and _has_values(metrics, key)]
+    return [
+        key
+        for key in keys
+        if (key in patterns or key.startswith(stems)) and _has_values(metrics, key)
+    ]
 
 
 def _series(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
     """Give the epochs and values of a key; what is there but no number is NaN, which leaves a gap in the line."""
-    points = [(_epoch(number, row), _number(row[key])) for number, row in enumerate(metrics) if key in row]
+    points = [
+        (_epoch(number, row), _number(row[key]))
+        for number, row in enumerate(metrics)
+        if key in row
+    ]
     return tuple(np.array(points, dtype=float).reshape(-1, 2).T)
 
 
@@ -124,10 +145,14 @@ def _epoch(number: int, row: Mapping[str, Any]) -> float:
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
+    return (
+        float(value) if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
+    )
 
 
-def _line(axes, metrics, key: str, color: str, label: str, factor: float = 1.0, **style) -> None:
+def _line(
+    axes, metrics, key: str, color: str, label: str, factor: float = 1.0, **style
+) -> None:
     epochs, values = _series(metrics, key)
     if _has_values(metrics, key):
         # A few points are also marked: a line through one point cannot be seen.

@@ -22,7 +22,9 @@ class View(NamedTuple):
 
     name: str
     cut: int
-    across: int  # the picture's horizontal axis; always drawn from its high end, which is R or A
+    across: (
+        int  # the picture's horizontal axis; always drawn from its high end, which is R or A
+    )
     up: int  # the picture's vertical axis
     left: str
     right: str
@@ -56,7 +58,9 @@ def fullest_slice(mask: np.ndarray, axis: int) -> int:
 
 def cut(volume: np.ndarray, view: View, index: int) -> np.ndarray:
     """Cut a slice as a picture: (rows from top to bottom, columns from left to right)."""
-    plane = np.take(volume, index, axis=view.cut)  # the remaining axes keep their order: across, then up
+    plane = np.take(
+        volume, index, axis=view.cut
+    )  # the remaining axes keep their order: across, then up
     return plane[::-1, ::-1].T
 
 
@@ -66,7 +70,10 @@ def frame(image: np.ndarray, border: int = 3) -> tuple[slice, ...]:
     filled = image > low + 0.1 * (high - low)
     if not filled.any():
         return tuple(slice(0, size) for size in image.shape)
-    return tuple(_range(filled.any(axis=tuple(b for b in range(image.ndim) if b != a)), border) for a in range(image.ndim))
+    return tuple(
+        _range(filled.any(axis=tuple(b for b in range(image.ndim) if b != a)), border)
+        for a in range(image.ndim)
+    )
 
 
 def outline(mask: np.ndarray, height: float, width: float) -> np.ndarray:

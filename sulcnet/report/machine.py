@@ -40,9 +40,22 @@ class Machine:
 def describe_machine() -> Machine:
     """Look around; nothing here fails on a machine that lacks something."""
     gpus, note = _gpus()
-    versions = {"sulcnet": __version__, "python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
+    versions = {
+        "sulcnet": __version__,
+        "python": platform.python_version(),
+        **{name: _version(name) for name in LIBRARIES},
+    }
     system = f"{platform.system()} {platform.machine()}"
-    return Machine(versions, system, gpus, note, limits.cores(), limits.memory(), limits.machine_cores(), limits.machine_memory())
+    return Machine(
+        versions,
+        system,
+        gpus,
+        note,
+        limits.cores(),
+        limits.memory(),
+        limits.machine_cores(),
+        limits.machine_memory(),
+    )
 
 
 def _version(library: str) -> str | None:
@@ -63,8 +76,13 @@ def _gpus() -> tuple[tuple[Gpu, ...], str]:
     except pynvml.NVMLError as problem:
         return (), str(problem)
     try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
-        return tuple(_gpu(pynvml, handle) for handle in handles), f"driver {_text(pynvml.nvmlSystemGetDriverVersion())}"
+        handles = [
+            pynvml.nvmlDeviceGetHandleByIndex(number)
+            for number in range(pynvml.nvmlDeviceGetCount())
+        ]
+        return tuple(
+            _gpu(pynvml, handle) for handle in handles
+        ), f"driver {_text(pynvml.nvmlSystemGetDriverVersion())}"
     except pynvml.NVMLError as problem:
         return (), str(problem)
     finally:
@@ -77,4 +95,6 @@ def _gpu(pynvml, handle) -> Gpu:
 
 
 def _text(name: str | bytes) -> str:
-    return name.decode() if isinstance(name, bytes) else name  # older releases of nvidia-ml-py give bytes
+    return (
+        name.decode() if isinstance(name, bytes) else name
+    )  # older releases of nvidia-ml-py give bytes

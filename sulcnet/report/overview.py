@@ -81,7 +81,9 @@ class DatasetOverview:
 
 def describe_workspace(workspace: Workspace) -> list[DatasetOverview]:
     """Describe every dataset."""
-    return [describe_dataset(workspace, workspace.folders(name)) for name in workspace.datasets()]
+    return [
+        describe_dataset(workspace, workspace.folders(name)) for name in workspace.datasets()
+    ]
 
 
 def describe_dataset(workspace: Workspace, folders: DatasetFolders) -> DatasetOverview:
@@ -89,15 +91,34 @@ def describe_dataset(workspace: Workspace, folders: DatasetFolders) -> DatasetOv
     notes: list[str] = []
     dataset = _read(lambda: Dataset.open(folders.raw), notes) if folders.raw.is_dir() else None
     split = dataset is not None and folders.splits.exists()
-    plans = [(seen, plan) for seen in folders.planned() for plan in (_read(lambda seen=seen: load_plans(seen.plans), notes) or {}).values()]
-    report = _read(lambda: Report.load(folders.preprocessed / INTEGRITY), notes) if (folders.preprocessed / INTEGRITY).exists() else None
-    runs = [_read(lambda run=run: describe_run(run), notes) for run in workspace.runs(folders, TRAIN)]
+    plans = [
+        (seen, plan)
+        for seen in folders.planned()
+        for plan in (_read(lambda seen=seen: load_plans(seen.plans), notes) or {}).values()
+    ]
+    report = (
+        _read(lambda: Report.load(folders.preprocessed / INTEGRITY), notes)
+        if (folders.preprocessed / INTEGRITY).exists()
+        else None
+    )
+    runs = [
+        _read(lambda run=run: describe_run(run), notes)
+        for run in workspace.runs(folders, TRAIN)
+    ]
     return DatasetOverview(
         name=folders.name,
         **_counts(dataset),
         planned={_asked_for(seen, plan): tuple(plan.networks) for seen, plan in plans},
-        prepared={_asked_for(seen, plan): _prepared(seen.prepared(plan.folder)) for seen, plan in plans},
-        to_prepare=_read(lambda: len(cases_to_prepare(dataset, read_splits(folders.splits, dataset.cases))), notes) if split else None,
+        prepared={
+            _asked_for(seen, plan): _prepared(seen.prepared(plan.folder))
+            for seen, plan in plans
+        },
+        to_prepare=_read(
+            lambda: len(cases_to_prepare(dataset, read_splits(folders.splits, dataset.cases))),
+            notes,
+        )
+        if split
+        else None,
         errors=None if report is None else len(report.errors),
         warnings=None if report is None else len(report.warnings),
         runs=tuple(run for run in runs if run is not None),
@@ -115,8 +136,13 @@ def describe_run(run: RunFolder) -> RunOverview:
     best = _json(run.checkpoint("best").with_suffix(".json"))
     summary = _json(run / TEST / SUMMARY)
     return RunOverview(
-        path=str(run.path), pretrain=experiment.pretrain, tune=experiment.tune, network=experiment.network,
-        configuration=experiment.configuration, fold=experiment.fold, seed=experiment.seed,
+        path=str(run.path),
+        pretrain=experiment.pretrain,
+        tune=experiment.tune,
+        network=experiment.network,
+        configuration=experiment.configuration,
+        fold=experiment.fold,
+        seed=experiment.seed,
         epochs_done=_lines(run / METRICS),
         epochs=None if experiment.schedule.minutes else experiment.schedule.epochs,
         best_score=_number(best, "score"),
@@ -129,13 +155,24 @@ def _state(run: RunFolder, experiment: Experiment) -> str:
     """Say how far a run is: a finished one has still to be scored, which an interruption may have prevented."""
     if not run.checkpoint("final").exists():
         return UNFINISHED
-    parts = [part for part, cases in ((VALIDATION, experiment.validation), (TEST, experiment.test)) if cases]
+    parts = [
+        part
+        for part, cases in ((VALIDATION, experiment.validation), (TEST, experiment.test))
+        if cases
+    ]
     return FINISHED if all((run / part / SUMMARY).exists() for part in parts) else NOT_SCORED
 
 
 def _counts(dataset: Dataset | None) -> dict:
     if dataset is None:
-        return {"cases": None, "labelled": None, "subjects": None, "structures": (), "target": None, "classes": {}}
+        return {
+            "cases": None,
+            "labelled": None,
+            "subjects": None,
+            "structures": (),
+            "target": None,
+            "classes": {},
+        }
     about = dataset.header.classification
     targets = Counter(case.target for case in dataset.cases)
     return {
@@ -144,13 +181,19 @@ def _counts(dataset: Dataset | None) -> dict:
         "subjects": len({case.subject for case in dataset.cases}),
         "structures": tuple(dataset.header.structures),
         "target": about.target if about else None,
-        "classes": {name: targets[index] for index, name in enumerate(about.classes)} if about else {},
+        "classes": {name: targets[index] for index, name in enumerate(about.classes)}
+        if about
+        else {},
     }
 
 
 def _asked_for(folders: DatasetFolders, plan: Plan) -> str:
     """Name a plan as a command asks for it."""
-    return f"{plan.configuration} -p {folders.plans_name}" if folders.plans_name else plan.configuration
+    return (
+        f"{plan.configuration} -p {folders.plans_name}"
+        if folders.plans_name
+        else plan.configuration
+    )
 
 
 def _prepared(folder: Path) -> int:

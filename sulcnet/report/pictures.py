@@ -20,7 +20,16 @@ import numpy as np
 
 from sulcnet.report._canvas import FAINT, INK, ORANGE, OUTLINES, SKY, sheet
 from sulcnet.report._curves import training_curves
-from sulcnet.report._slices import SAGITTAL, VIEWS, View, central_voxel, cut, frame, fullest_slice, outline
+from sulcnet.report._slices import (
+    SAGITTAL,
+    VIEWS,
+    View,
+    central_voxel,
+    cut,
+    frame,
+    fullest_slice,
+    outline,
+)
 
 __all__ = ["case_montage", "cohort_overview", "reconstruction_montage", "training_curves"]
 
@@ -71,12 +80,28 @@ def case_montage(
             for column, view in enumerate(VIEWS):
                 axes = figure.add_subplot(grid[row, column])
                 overlay = Overlay(masks.get(name), labels, OUTLINES, 1.3)
-                _slice(axes, image, [overlay], spacing, view, at[view.cut], box, (widths[column], max(heights)))
+                _slice(
+                    axes,
+                    image,
+                    [overlay],
+                    spacing,
+                    view,
+                    at[view.cut],
+                    box,
+                    (widths[column], max(heights)),
+                )
                 _letters(axes, view)
-                axes.set_title(view.name if row == 0 else "", loc="center", fontweight="normal", color=FAINT)
+                axes.set_title(
+                    view.name if row == 0 else "",
+                    loc="center",
+                    fontweight="normal",
+                    color=FAINT,
+                )
             figure.axes[3 * row].set_ylabel(name, fontsize=10, color=INK)
         _legend(figure, list(labels), OUTLINES, "radiological: patient's right on the left")
-        figure.suptitle("\n".join(filter(None, (title, text))) or None, x=0.01, ha="left", fontsize=10)
+        figure.suptitle(
+            "\n".join(filter(None, (title, text))) or None, x=0.01, ha="left", fontsize=10
+        )
 
 
 def cohort_overview(
@@ -97,7 +122,12 @@ def cohort_overview(
         title: one line.
         view: direction to look from; sagittal shows the medial wall.
     """
-    found = [mask for _, reference, prediction, _ in cases for mask in (reference, prediction) if mask is not None]
+    found = [
+        mask
+        for _, reference, prediction, _ in cases
+        for mask in (reference, prediction)
+        if mask is not None
+    ]
     value = value or max((int(mask.max()) for mask in found), default=1)
     columns = min(4, max(1, len(cases)))
     rows = max(1, math.ceil(len(cases) / columns))
@@ -106,16 +136,32 @@ def cohort_overview(
     with sheet(2.4 * columns, rows * (2.4 * room[1] / room[0] + 0.28) + 0.6, path) as figure:
         for place, (image, reference, prediction, caption) in enumerate(cases, start=1):
             axes = figure.add_subplot(rows, columns, place)
-            index = fullest_slice(_where([m for m in (reference, prediction) if m is not None], value, image.shape), view.cut)
-            overlays = [Overlay(reference, {"": value}, (SKY,), None), Overlay(prediction, {"": value}, (ORANGE,), 1.2)]
+            index = fullest_slice(
+                _where(
+                    [m for m in (reference, prediction) if m is not None], value, image.shape
+                ),
+                view.cut,
+            )
+            overlays = [
+                Overlay(reference, {"": value}, (SKY,), None),
+                Overlay(prediction, {"": value}, (ORANGE,), 1.2),
+            ]
             _slice(axes, image, overlays, spacing, view, index, frame(image), room)
             axes.set_xlabel(caption, fontsize=8, labelpad=3)
-        _legend(figure, ["reference (filled)", "prediction (outline)"], (SKY, ORANGE), f"{view.name}: {view.left} left, {view.right} right")
+        _legend(
+            figure,
+            ["reference (filled)", "prediction (outline)"],
+            (SKY, ORANGE),
+            f"{view.name}: {view.left} left, {view.right} right",
+        )
         figure.suptitle(title or None, x=0.01, ha="left", fontsize=11)
 
 
 def reconstruction_montage(
-    volumes: Mapping[str, np.ndarray], path: Path | str, spacing: Sequence[float] = (1.0, 1.0, 1.0), title: str = ""
+    volumes: Mapping[str, np.ndarray],
+    path: Path | str,
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    title: str = "",
 ) -> None:
     """Draw three orthogonal slices through the middle, a column for each volume, all in the grey scale of the first.
 
@@ -125,7 +171,10 @@ def reconstruction_montage(
         spacing: mm per axis.
         title: one line.
     """
-    volumes = {name: volume[..., None] if volume.ndim == 2 else volume for name, volume in volumes.items()}
+    volumes = {
+        name: volume[..., None] if volume.ndim == 2 else volume
+        for name, volume in volumes.items()
+    }
     first = next(iter(volumes.values()))
     views, spacing = (VIEWS if first.shape[2] > 1 else VIEWS[2:]), (*spacing, 1.0)[:3]
     window = tuple(np.percentile(first, [0.5, 99.5]))
@@ -138,14 +187,31 @@ def reconstruction_montage(
             for column, (name, volume) in enumerate(volumes.items()):
                 axes = figure.add_subplot(grid[row, column])
                 room = (width, heights[row])
-                _slice(axes, volume, (), spacing, view, first.shape[view.cut] // 2, box, room, window)
+                _slice(
+                    axes,
+                    volume,
+                    (),
+                    spacing,
+                    view,
+                    first.shape[view.cut] // 2,
+                    box,
+                    room,
+                    window,
+                )
                 axes.set_title(name if row == 0 else "", loc="center", fontweight="normal")
             figure.axes[-len(volumes)].set_ylabel(view.name, color=FAINT)
         figure.suptitle(title or None, x=0.01, ha="left", fontsize=10)
 
 
 def _slice(
-    axes, image: np.ndarray, overlays: Sequence[Overlay], spacing, view: View, index: int, box, room: tuple[float, float],
+    axes,
+    image: np.ndarray,
+    overlays: Sequence[Overlay],
+    spacing,
+    view: View,
+    index: int,
+    box,
+    room: tuple[float, float],
     window: tuple[float, float] | None = None,
 ) -> None:
     """Draw one slice in the middle of `room` [mm], and its overlays on it; `window` is what is black and white."""
@@ -155,14 +221,28 @@ def _slice(
     axes.imshow(cut(image[inside], view, index), cmap="gray", vmin=low, vmax=max(high, low + 1e-6),
                 extent=(0, width, height, 0), interpolation="bicubic")  # fmt: skip
     for overlay in overlays:
-        for value, color in zip(overlay.labels.values() if overlay.mask is not None else (), cycle(overlay.colors)):
+        for value, color in zip(
+            overlay.labels.values() if overlay.mask is not None else (), cycle(overlay.colors)
+        ):
             shown = cut(overlay.mask[inside], view, index) == value
             if overlay.width is None:
                 _fill(axes, shown, color, (0, width, height, 0))
             else:
-                _trace(axes, outline(shown, spacing[view.up], spacing[view.across]), color, overlay.width)
+                _trace(
+                    axes,
+                    outline(shown, spacing[view.up], spacing[view.across]),
+                    color,
+                    overlay.width,
+                )
     across, up = (room[0] - width) / 2, (room[1] - height) / 2
-    axes.set(xticks=[], yticks=[], xlim=(-across, width + across), ylim=(height + up, -up), aspect="equal", facecolor="black")
+    axes.set(
+        xticks=[],
+        yticks=[],
+        xlim=(-across, width + across),
+        ylim=(height + up, -up),
+        aspect="equal",
+        facecolor="black",
+    )
     for spine in axes.spines.values():
         spine.set_visible(False)
 
@@ -170,31 +250,64 @@ def _slice(
 def _fill(axes, shown: np.ndarray, color: str, extent: tuple[float, ...]) -> None:
     from matplotlib.colors import to_rgba
 
-    axes.imshow(shown[..., None] * np.array(to_rgba(color, 0.75)), extent=extent, interpolation="nearest")
+    axes.imshow(
+        shown[..., None] * np.array(to_rgba(color, 0.75)),
+        extent=extent,
+        interpolation="nearest",
+    )
 
 
 def _trace(axes, pieces: np.ndarray, color: str, weight: float) -> None:
     """Draw line pieces on a dark rim, which keeps them legible on white matter too."""
     from matplotlib.collections import LineCollection
 
-    axes.add_collection(LineCollection(pieces, colors="black", linewidths=weight + 1.2, capstyle="round", alpha=0.55))
-    axes.add_collection(LineCollection(pieces, colors=color, linewidths=weight, capstyle="round"))
+    axes.add_collection(
+        LineCollection(
+            pieces, colors="black", linewidths=weight + 1.2, capstyle="round", alpha=0.55
+        )
+    )
+    axes.add_collection(
+        LineCollection(pieces, colors=color, linewidths=weight, capstyle="round")
+    )
 
 
 def _letters(axes, view: View) -> None:
     from matplotlib.patheffects import withStroke
 
-    places = ((view.left, 0.03, 0.5), (view.right, 0.97, 0.5), (view.top, 0.5, 0.96), (view.bottom, 0.5, 0.04))
+    places = (
+        (view.left, 0.03, 0.5),
+        (view.right, 0.97, 0.5),
+        (view.top, 0.5, 0.96),
+        (view.bottom, 0.5, 0.04),
+    )
     for letter, x, y in places:
-        text = axes.text(x, y, letter, transform=axes.transAxes, color="white", ha="center", va="center", fontsize=8)
+        text = axes.text(
+            x,
+            y,
+            letter,
+            transform=axes.transAxes,
+            color="white",
+            ha="center",
+            va="center",
+            fontsize=8,
+        )
         text.set_path_effects([withStroke(linewidth=2, foreground="black")])
 
 
 def _legend(figure, names: Sequence[str], colors: Sequence[str], remark: str) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=color, linewidth=2, label=name) for name, color in zip(names, cycle(colors))]
-    figure.legend(handles=handles, loc="outside lower left", ncols=max(1, len(handles)), handlelength=1.4, borderaxespad=0.2)
+    handles = [
+        Line2D([], [], color=color, linewidth=2, label=name)
+        for name, color in zip(names, cycle(colors))
+    ]
+    figure.legend(
+        handles=handles,
+        loc="outside lower left",
+        ncols=max(1, len(handles)),
+        handlelength=1.4,
+        borderaxespad=0.2,
+    )
     figure.text(0.99, 0.01, remark, ha="right", va="bottom", fontsize=8, color=FAINT)
 
 
@@ -207,7 +320,10 @@ def _extent(image: np.ndarray, box, spacing, view: View) -> tuple[float, float]:
 def _named(labels: Mapping[str, int] | None, masks: Iterable[np.ndarray]) -> dict[str, int]:
     """Give structure -> value without the background, by default from the values that occur."""
     if labels is None:
-        labels = {f"label {value}": int(value) for value in sorted({value for mask in masks for value in np.unique(mask)})}
+        labels = {
+            f"label {value}": int(value)
+            for value in sorted({value for mask in masks for value in np.unique(mask)})
+        }
     return {name: value for name, value in labels.items() if value > 0}
 
 

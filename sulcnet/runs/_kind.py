@@ -1,9 +1,9 @@
 """What a kind of run gives to `execute`: its options, its name, and an assembly of stages.
 
-    class Train(RunKind):
-        def assemble(self, job): return Assembly(...)
+class Train(RunKind):
+    def assemble(self, job): return Assembly(...)
 
-    RUN = Train()                       # the file's name is the kind, and the folder under results/
+RUN = Train()                       # the file's name is the kind, and the folder under results/
 """
 
 from __future__ import annotations
@@ -130,7 +130,9 @@ class RunKind:
         usual = merged(resolve(preset, (), *families))
         asked = merged(resolve(preset, spec.settings, *families, epochs=spec.epochs))
         given = sorted(setting.partition("=")[0] for setting in spec.settings)
-        chosen = tuple(f"{name}={_plain(asked[name])}" for name in given if asked[name] != usual[name])
+        chosen = tuple(
+            f"{name}={_plain(asked[name])}" for name in given if asked[name] != usual[name]
+        )
         epochs = spec.epochs if spec.epochs != usual["epochs"] else None
         return spec.replace(network=network, preset=preset, settings=chosen, epochs=epochs)
 
@@ -142,7 +144,9 @@ class RunKind:
         """Whether nothing is left to do."""
         return self.trained(folder)
 
-    def prepare(self, workspace: Workspace, spec: RunSpec, execution: Execution, drawing: Drawing) -> None:
+    def prepare(
+        self, workspace: Workspace, spec: RunSpec, execution: Execution, drawing: Drawing
+    ) -> None:
         """See that what the run starts from is there."""
 
     def assemble(self, job: Job) -> Assembly:

@@ -34,7 +34,7 @@ from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 log = logging.getLogger("sulcnet")
 
 NAME = "Dataset900_Phantoms"
-COHORT = (150, 24, 36)                  # training, validation and test phantoms; a third of each per class
+COHORT = (150, 24, 36)  # training, validation and test phantoms; a third of each per class
 NET, FEATURES = "resenc_unet", 16
 # Phantoms stand straight: what helps a small cohort in a long run only slows a short one.
 SETTINGS = ("rotation_probability=0.2", "scale_probability=0.2", "elastic_probability=0")
@@ -50,14 +50,23 @@ class Demonstration:
 
 
 def demonstrate(
-    root: Path, epochs: int, device: str, workers: int, seed: int, picture: Callable, cohort: tuple[int, int, int] = COHORT
+    root: Path,
+    epochs: int,
+    device: str,
+    workers: int,
+    seed: int,
+    picture: Callable,
+    cohort: tuple[int, int, int] = COHORT,
 ) -> Demonstration:
     """Run the main job on a phantom cohort; what an earlier demo left under `root` is replaced."""
     workspace = Workspace.find(root)
     folders = workspace.folders(NAME)
     for old in (folders.raw, folders.preprocessed, folders.results):
         shutil.rmtree(old, ignore_errors=True)
-    log.info("drawing %d phantoms: one hemisphere each, its paracingulate sulcus absent, short or long", sum(cohort))
+    log.info(
+        "drawing %d phantoms: one hemisphere each, its paracingulate sulcus absent, short or long",
+        sum(cohort),
+    )
     shares = cohort[0] / sum(cohort), cohort[1] / sum(cohort)
     write_dataset(folders.raw, draw_cohort(seed, sum(cohort)), shares=shares)
     log.info("verify, fingerprint, plan, preprocess")
@@ -65,7 +74,15 @@ def demonstrate(
     fingerprint_dataset(folders, workers, overwrite=True)
     plan = plan_dataset(folders, PlanRequest(net=NET, features=FEATURES), workers)
     preprocess_dataset(folders, plan.configuration, workers, overwrite=False)
-    spec = RunSpec(TRAIN, (NAME,), plan.configuration, network=NET, seed=seed, epochs=epochs, settings=SETTINGS)
+    spec = RunSpec(
+        TRAIN,
+        (NAME,),
+        plan.configuration,
+        network=NET,
+        seed=seed,
+        epochs=epochs,
+        settings=SETTINGS,
+    )
     run = execute(workspace, spec, Execution(device), Drawing(picture))
     log.info("predicting and scoring the validation and test phantoms")
     return Demonstration(folders, run, score_run(folders, run, device, "auto"))
@@ -76,11 +93,26 @@ def examples(demonstration: Demonstration, most: int = 12) -> list[tuple]:
     dataset, tested = Dataset.open(demonstration.folders.raw), demonstration.run / TEST
     names = dataset.header.classification.classes
     found = read_predictions_table(tested / PREDICTIONS, names)
-    by_class = [[case for case in dataset.cases if case.id in found and case.target == index] for index in range(len(names))]
+    by_class = [
+        [case for case in dataset.cases if case.id in found and case.target == index]
+        for index in range(len(names))
+    ]
     shown = [case for together in zip(*by_class) for case in together]
-    return [_example(case, tested / f"{case.id}{dataset.header.file_ending}", names, found[case.id]) for case in shown[:most]]
+    return [
+        _example(case, tested / f"{case.id}{dataset.header.file_ending}", names, found[case.id])
+        for case in shown[:most]
+    ]
 
 
-def _example(case: Case, prediction: Path, names: Sequence[str], probabilities: Sequence[float]) -> tuple:
-    caption = f"{names[case.target]} \N{RIGHTWARDS ARROW} {names[int(np.argmax(probabilities))]}"
-    return read_image(case.images[0]).data, read_label(case.label).data, read_label(prediction).data, caption
+def _example(
+    case: Case, prediction: Path, names: Sequence[str], probabilities: Sequence[float]
+) -> tuple:
+    caption = (
+        f"{names[case.target]} \N{RIGHTWARDS ARROW} {names[int(np.argmax(probabilities))]}"
+    )
+    return (
+        read_image(case.images[0]).data,
+        read_label(case.label).data,
+        read_label(prediction).data,
+        caption,
+    )

@@ -1,7 +1,7 @@
 """Execute a run, whatever its kind: claim its folder, write its facts, run its stages, leave a folder that explains itself.
 
-    run = execute(workspace, RunSpec("train", ("Dataset001_PCS",), tune="scratch"), Execution(device="cpu"))
-    run / EXPERIMENT
+run = execute(workspace, RunSpec("train", ("Dataset001_PCS",), tune="scratch"), Execution(device="cpu"))
+run / EXPERIMENT
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ from sulcnet.options import resolve
 from sulcnet.records._record import write_json
 from sulcnet.records.plan import Plan, load_plan
 from sulcnet.records.run import Execution, RunSpec
-from sulcnet.records.workspace import DATASET_JSON, EXPERIMENT, LOG, PLANS, RESOURCES, SPLITS, RunFolder, Workspace
+from sulcnet.records.workspace import (
+    DATASET_JSON,
+    EXPERIMENT,
+    LOG,
+    PLANS,
+    RESOURCES,
+    SPLITS,
+    RunFolder,
+    Workspace,
+)
 from sulcnet.runs._kind import Assembly, Drawing, Job, RunKind, Stage
 from sulcnet.runs.folders import check_claim, find_folder, recorded, take
 from sulcnet.training.device import choose_device, choose_precision, use_threads
@@ -26,7 +35,10 @@ log = logging.getLogger("sulcnet")
 
 
 def execute(
-    workspace: Workspace, spec: RunSpec, execution: Execution | None = None, drawing: Drawing | None = None
+    workspace: Workspace,
+    spec: RunSpec,
+    execution: Execution | None = None,
+    drawing: Drawing | None = None,
 ) -> RunFolder:
     """Execute one run; give its folder. A trained run that is to be continued is given back as it is.
 
@@ -50,7 +62,13 @@ def execute(
 
 
 def _job(
-    kind: RunKind, workspace: Workspace, spec: RunSpec, execution: Execution, folder: RunFolder, plan: Plan, drawing: Drawing
+    kind: RunKind,
+    workspace: Workspace,
+    spec: RunSpec,
+    execution: Execution,
+    folder: RunFolder,
+    plan: Plan,
+    drawing: Drawing,
 ) -> Job:
     """Settle options, device, precision and threads; see that what the run starts from is there."""
     families = kind.families(spec, plan)
@@ -59,9 +77,17 @@ def _job(
     device = choose_device(execution.device)
     kind.prepare(workspace, spec, execution, drawing)
     return Job(
-        workspace, spec, execution, folder, options, load_plan(folder.plans(), spec.configuration) if before else plan, before,
-        device, before.precision if before else choose_precision(execution.precision, device),
-        use_threads(before.threads if before else execution.threads), drawing,
+        workspace,
+        spec,
+        execution,
+        folder,
+        options,
+        load_plan(folder.plans(), spec.configuration) if before else plan,
+        before,
+        device,
+        before.precision if before else choose_precision(execution.precision, device),
+        use_threads(before.threads if before else execution.threads),
+        drawing,
     )
 
 
@@ -85,7 +111,14 @@ def _run_stage(job: Job, stage: Stage) -> None:
     folder = RunFolder(job.folder.path / stage.name)
     folder.path.mkdir(exist_ok=True)
     loop = Loop(
-        stage.method, stage.schedule, folder, job.device, job.precision, stage.batches, stage.validate, stage.after_epoch,
+        stage.method,
+        stage.schedule,
+        folder,
+        job.device,
+        job.precision,
+        stage.batches,
+        stage.validate,
+        stage.after_epoch,
         job.spec.seed,
     )
     if job.before and folder.checkpoint("last").exists():
@@ -98,7 +131,9 @@ def _run_stage(job: Job, stage: Stage) -> None:
 def _write_facts(job: Job, assembly: Assembly) -> None:
     """Copy in what prediction and a reader need, so that the folder can travel alone."""
     folder, dataset = job.folder, job.dataset
-    alone = job.plan.replace(networks={assembly.network_plan.network.name: assembly.network_plan})
+    alone = job.plan.replace(
+        networks={assembly.network_plan.network.name: assembly.network_plan}
+    )
     write_json(folder / PLANS, {job.plan.configuration: alone.to_json()})
     copy(dataset.preprocessed / DATASET_JSON, folder / DATASET_JSON)
     copy(dataset.splits, folder / SPLITS)

@@ -36,7 +36,10 @@ def find_folder(workspace: Workspace, spec: RunSpec, go_on: bool) -> RunFolder:
     fits = fits if len(fits) < 2 else [run for run in fits if _was_asked(run, spec)]
     if len(fits) > 1:
         listed = "\n      ".join(str(run.path) for run in fits)
-        raise ModelError(f"{len(fits)} runs could be continued.", f"Repeat the options of one:\n      {listed}")
+        raise ModelError(
+            f"{len(fits)} runs could be continued.",
+            f"Repeat the options of one:\n      {listed}",
+        )
     return fits[0] if fits else folder
 
 
@@ -44,14 +47,18 @@ def _is_of(run: RunFolder, spec: RunSpec) -> bool:
     """Whether a run differs from this one in nothing but length, options and name."""
     began = Experiment.load(run / EXPERIMENT).run
     same = ("fold", "preset", "seed", "plans_name", "datasets")
-    return began is not None and all(getattr(began, name) == getattr(spec, name) for name in same)
+    return began is not None and all(
+        getattr(began, name) == getattr(spec, name) for name in same
+    )
 
 
 def _was_asked(run: RunFolder, spec: RunSpec) -> bool:
     """Whether a run has the length, options and name that were asked again."""
     began = Experiment.load(run / EXPERIMENT).run
     length = all(getattr(spec, name) in (None, getattr(began, name)) for name in LENGTH)
-    return length and set(spec.settings) <= set(began.settings) and spec.name in ("", began.name)
+    return (
+        length and set(spec.settings) <= set(began.settings) and spec.name in ("", began.name)
+    )
 
 
 def check_claim(run: RunFolder, execution: Execution, trained: bool, complete: bool) -> None:
@@ -67,15 +74,28 @@ def check_claim(run: RunFolder, execution: Execution, trained: bool, complete: b
     """
     started = run.checkpoint("last").exists()
     if execution.go_on and execution.overwrite:
-        raise UsageError("--c continues a run, --overwrite starts it anew.", "Give one of them.")
+        raise UsageError(
+            "--c continues a run, --overwrite starts it anew.", "Give one of them."
+        )
     if execution.go_on and not started and not trained:
-        raise ModelError(f"There is nothing to continue in {run.path}.", "Start it without --c.")
+        raise ModelError(
+            f"There is nothing to continue in {run.path}.", "Start it without --c."
+        )
     if execution.go_on and complete:
-        raise ModelError(f"{run.path} is finished; there is nothing to continue.", "Use it, or --overwrite it.")
+        raise ModelError(
+            f"{run.path} is finished; there is nothing to continue.",
+            "Use it, or --overwrite it.",
+        )
     if not execution.go_on and not execution.overwrite and trained:
-        raise ModelError(f"{run.path} is finished.", "Train it anew with --overwrite, or beside it with another --seed or a --name.")
+        raise ModelError(
+            f"{run.path} is finished.",
+            "Train it anew with --overwrite, or beside it with another --seed or a --name.",
+        )
     if not execution.go_on and not execution.overwrite and started:
-        raise ModelError(f"{run.path} holds an unfinished run.", "Continue it with --c, or start anew with --overwrite.")
+        raise ModelError(
+            f"{run.path} holds an unfinished run.",
+            "Continue it with --c, or start anew with --overwrite.",
+        )
 
 
 def take(run: RunFolder) -> None:
@@ -86,7 +106,9 @@ def take(run: RunFolder) -> None:
     make_writable(run.path)
 
 
-def recorded(run: RunFolder, spec: RunSpec, *families: Family) -> tuple[Experiment, list[Options]]:
+def recorded(
+    run: RunFolder, spec: RunSpec, *families: Family
+) -> tuple[Experiment, list[Options]]:
     """Give the experiment of a run that is to be continued, and each family's options; flags may repeat it, not change it.
 
     Raises:
@@ -95,18 +117,28 @@ def recorded(run: RunFolder, spec: RunSpec, *families: Family) -> tuple[Experime
     """
     experiment = Experiment.load(run / EXPERIMENT)
     given = {name: getattr(spec, name) for name in LENGTH}
-    differ = [name for name, value in given.items() if value is not None and value != getattr(experiment.schedule, name)]
+    differ = [
+        name
+        for name, value in given.items()
+        if value is not None and value != getattr(experiment.schedule, name)
+    ]
     asked = merged(resolve(experiment.preset, spec.settings, *families))
     lost = [name for name in asked if name not in experiment.options]
     if lost:
-        raise ModelError(f"{run.path} was begun by an earlier version of sulcnet, which did not write down "
-                         f"{', '.join(lost)}.",
-                         f"Continue it with sulcnet {experiment.versions.get('sulcnet')}, or start anew with --overwrite.")
+        raise ModelError(
+            f"{run.path} was begun by an earlier version of sulcnet, which did not write down "
+            f"{', '.join(lost)}.",
+            f"Continue it with sulcnet {experiment.versions.get('sulcnet')}, or start anew with --overwrite.",
+        )
     set_now = {setting.partition("=")[0] for setting in spec.settings}
-    differ += [name for name in asked if name in set_now and asked[name] != experiment.options[name]]
+    differ += [
+        name for name in asked if name in set_now and asked[name] != experiment.options[name]
+    ]
     if differ:
-        raise UsageError(f"--c continues a run as it was started, but {', '.join(differ)} differ from {run / EXPERIMENT}.",
-                         "Leave them out, or start anew with --overwrite.")
+        raise UsageError(
+            f"--c continues a run as it was started, but {', '.join(differ)} differ from {run / EXPERIMENT}.",
+            "Leave them out, or start anew with --overwrite.",
+        )
     return experiment, [family.Options.of(experiment.options) for family in families]
 
 
@@ -115,11 +147,18 @@ def read_cases(prepared: Path, ids: Sequence[str], plan: Plan) -> list[PreparedC
     cases = [read_prepared(prepared, case, plan) for case in ids]
     stale = [case.id for case in cases if case.sources.get("plan") != plan.preparation_hash()]
     if stale:
-        raise ModelError(f"{len(stale)} cases in {prepared} were prepared under another plan, such as {stale[0]}.",
-                         f"Prepare them again: sulcnet_preprocess -d {plan.dataset} -c {plan.configuration}")
+        raise ModelError(
+            f"{len(stale)} cases in {prepared} were prepared under another plan, such as {stale[0]}.",
+            f"Prepare them again: sulcnet_preprocess -d {plan.dataset} -c {plan.configuration}",
+        )
     return cases
 
 
 def versions() -> dict[str, str]:
     """Give the versions that a run's numbers may depend on."""
-    return {"sulcnet": __version__, "python": platform.python_version(), "torch": torch.__version__, "monai": version("monai")}
+    return {
+        "sulcnet": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "monai": version("monai"),
+    }

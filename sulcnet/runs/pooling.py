@@ -40,7 +40,13 @@ class Pool:
     subjects: dict[str, str]
 
 
-def gather(folders: Sequence[DatasetFolders], plan: Plan, use_validation: bool, workers: int = 1, fold: str = HOLDOUT) -> Pool:
+def gather(
+    folders: Sequence[DatasetFolders],
+    plan: Plan,
+    use_validation: bool,
+    workers: int = 1,
+    fold: str = HOLDOUT,
+) -> Pool:
     """Read the facts of every case that pre-training may read; prepare those of further datasets first.
 
     Args:
@@ -51,17 +57,32 @@ def gather(folders: Sequence[DatasetFolders], plan: Plan, use_validation: bool, 
     Raises:
         DataError: not prepared, or a further dataset has other channels.
     """
-    pools = [_first(folders[0], plan, fold), *(_further(folders[0], other, plan, workers) for other in folders[1:])]
+    pools = [
+        _first(folders[0], plan, fold),
+        *(_further(folders[0], other, plan, workers) for other in folders[1:]),
+    ]
     _warn_of_shared_subjects(pools)
     pool = Pool(
         *(sum((getattr(pool, name) for pool in pools), []) for name in ("training", "watched")),
-        *(sum((getattr(pool, name) for pool in pools), ()) for name in ("train", "validation", "test")),
+        *(
+            sum((getattr(pool, name) for pool in pools), ())
+            for name in ("train", "validation", "test")
+        ),
         {case: subject for pool in pools for case, subject in pool.subjects.items()},
     )
     if use_validation:
-        pool = replace(pool, training=pool.training + pool.watched, watched=[], train=pool.train + pool.validation, validation=())
+        pool = replace(
+            pool,
+            training=pool.training + pool.watched,
+            watched=[],
+            train=pool.train + pool.validation,
+            validation=(),
+        )
     if not pool.training:
-        raise DataError(f"There is no training case in {', '.join(f.name for f in folders)}.", "Add images, and preprocess them.")
+        raise DataError(
+            f"There is no training case in {', '.join(f.name for f in folders)}.",
+            "Add images, and preprocess them.",
+        )
     return pool
 
 
@@ -73,11 +94,17 @@ def _further(first: DatasetFolders, other: DatasetFolders, plan: Plan, workers: 
     """Prepare another dataset's training and validation cases by this plan; finished ones are skipped."""
     dataset = Dataset.open(other.raw)
     if len(dataset.header.channel_names) != len(plan.channels):
-        raise DataError(f"{other.name} has channels {', '.join(dataset.header.channel_names)}, {first.name} has "
-                        f"{', '.join(plan.channels)}.", "Pool datasets of the same channels.")
+        raise DataError(
+            f"{other.name} has channels {', '.join(dataset.header.channel_names)}, {first.name} has "
+            f"{', '.join(plan.channels)}.",
+            "Pool datasets of the same channels.",
+        )
     splits = settle_splits(other, dataset)
     # Labels help label-guided contrast alone, and only where they mean the same.
-    keep = (dataset.header.structures, dataset.header.ignored) == (plan.structures, plan.ignored)
+    keep = (dataset.header.structures, dataset.header.ignored) == (
+        plan.structures,
+        plan.ignored,
+    )
     chosen = {*splits.holdout.train, *splits.holdout.validation}
     cases = [case for case in dataset.cases if case.id in chosen]
     if not keep:
@@ -88,18 +115,40 @@ def _further(first: DatasetFolders, other: DatasetFolders, plan: Plan, workers: 
 
 
 def _prepare(cases: Sequence[Case], plan: Plan, place: Path, workers: int) -> None:
-    prepared = map_cases(partial(prepare_case, plan, place, False), cases, max(1, workers), "pool")
+    prepared = map_cases(
+        partial(prepare_case, plan, place, False), cases, max(1, workers), "pool"
+    )
     outcomes = unless_the_machine_fails(prepared)
-    failed = [f"\n  {case.id}: {getattr(out, 'message', out)}" for case, out in outcomes if isinstance(out, Exception)]
+    failed = [
+        f"\n  {case.id}: {getattr(out, 'message', out)}"
+        for case, out in outcomes
+        if isinstance(out, Exception)
+    ]
     if failed:
-        raise PartlyDone(f"{len(failed)} of {len(cases)} cases could not be prepared:{''.join(sorted(failed))}", "Correct them.")
+        raise PartlyDone(
+            f"{len(failed)} of {len(cases)} cases could not be prepared:{''.join(sorted(failed))}",
+            "Correct them.",
+        )
 
 
-def _located(place: Path, splits: Splits, plan: Plan, prefix: str = "", fold: str = HOLDOUT) -> Pool:
+def _located(
+    place: Path, splits: Splits, plan: Plan, prefix: str = "", fold: str = HOLDOUT
+) -> Pool:
     part = splits.part(fold)
-    training, watched = ([(place, case) for case in read_cases(place, ids, plan)] for ids in (part.train, part.validation))
-    named = [tuple(prefix + case for case in ids) for ids in (part.train, part.validation, splits.test)]
-    return Pool(training, watched, *named, {prefix + case: subject for case, subject in splits.subjects.items()})
+    training, watched = (
+        [(place, case) for case in read_cases(place, ids, plan)]
+        for ids in (part.train, part.validation)
+    )
+    named = [
+        tuple(prefix + case for case in ids)
+        for ids in (part.train, part.validation, splits.test)
+    ]
+    return Pool(
+        training,
+        watched,
+        *named,
+        {prefix + case: subject for case, subject in splits.subjects.items()},
+    )
 
 
 def _warn_of_shared_subjects(pools: Sequence[Pool]) -> None:
@@ -107,5 +156,9 @@ def _warn_of_shared_subjects(pools: Sequence[Pool]) -> None:
     tested = {pool.subjects[case] for pool in pools for case in pool.test}
     read = {pool.subjects[case] for pool in pools for case in (*pool.train, *pool.validation)}
     if tested & read:
-        log.warning("%d subjects are test in one dataset and read from another: %s. If they are the same persons, rename "
-                    "or remove them.", len(tested & read), ", ".join(sorted(tested & read)[:3]))
+        log.warning(
+            "%d subjects are test in one dataset and read from another: %s. If they are the same persons, rename "
+            "or remove them.",
+            len(tested & read),
+            ", ".join(sorted(tested & read)[:3]),
+        )

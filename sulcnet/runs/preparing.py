@@ -17,7 +17,13 @@ from sulcnet.records.dataset import Case, Dataset
 from sulcnet.records.fingerprint import Fingerprint
 from sulcnet.records.plan import Plan, load_plan, load_plans
 from sulcnet.records.splits import Splits, read_splits, split
-from sulcnet.records.workspace import DATASET_JSON, SPLITS, DatasetFolders, make_folder, make_writable
+from sulcnet.records.workspace import (
+    DATASET_JSON,
+    SPLITS,
+    DatasetFolders,
+    make_folder,
+    make_writable,
+)
 
 log = logging.getLogger("sulcnet")
 
@@ -33,13 +39,20 @@ def settle_splits(folders: DatasetFolders, dataset: Dataset) -> Splits:
     if not folders.splits.exists():
         make_writable(folders.preprocessed)
         with locked(folders.splits):
-            if not folders.splits.exists():                 # another process may just have settled it
-                splits = read_splits(own, dataset.cases) if own.exists() else split(dataset.cases)
+            if not folders.splits.exists():  # another process may just have settled it
+                splits = (
+                    read_splits(own, dataset.cases) if own.exists() else split(dataset.cases)
+                )
                 splits.save(folders.splits)
     splits = read_splits(folders.splits, dataset.cases)
     late = [case.id for case in dataset.cases if case.id not in splits.subjects]
     if late:
-        log.warning("in no part of %s, because newer: %s (%s)", folders.splits, counted(len(late), "case"), ", ".join(late[:3]))
+        log.warning(
+            "in no part of %s, because newer: %s (%s)",
+            folders.splits,
+            counted(len(late), "case"),
+            ", ".join(late[:3]),
+        )
     return splits
 
 
@@ -59,7 +72,11 @@ def cases_to_prepare(dataset: Dataset, splits: Splits) -> list[Case]:
     """List the cases that the split knows; an unlabelled scan of a test subject is never read."""
     tested = {splits.subjects[case] for case in splits.test}
     known = [case for case in dataset.cases if case.id in splits.subjects]
-    return [case for case in known if case.subject not in tested or case.label is not None or case.target is not None]
+    return [
+        case
+        for case in known
+        if case.subject not in tested or case.label is not None or case.target is not None
+    ]
 
 
 def unless_the_machine_fails(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
@@ -75,7 +92,9 @@ def unless_the_machine_fails(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
             yield case, outcome
 
 
-def preprocess_dataset(folders: DatasetFolders, configuration: str, workers: int, overwrite: bool) -> tuple[int, int]:
+def preprocess_dataset(
+    folders: DatasetFolders, configuration: str, workers: int, overwrite: bool
+) -> tuple[int, int]:
     """Prepare every case of the split; give how many were prepared now and how many had been before.
 
     Raises:
@@ -90,12 +109,18 @@ def preprocess_dataset(folders: DatasetFolders, configuration: str, workers: int
     cases = cases_to_prepare(dataset, splits)
     work = partial(prepare_case, plan, make_folder(folders.prepared(plan.folder)), overwrite)
     outcomes = list(unless_the_machine_fails(map_cases(work, cases, workers, "preprocess")))
-    failed = sorted((case.id, outcome) for case, outcome in outcomes if isinstance(outcome, Exception))
+    failed = sorted(
+        (case.id, outcome) for case, outcome in outcomes if isinstance(outcome, Exception)
+    )
     if failed:
-        reasons = "".join(f"\n  {case}: {getattr(problem, 'message', problem)}" for case, problem in failed)
-        raise PartlyDone(f"{len(failed)} of {counted(len(cases), 'case')} could not be prepared:{reasons}",
-                         f"Correct them and go on: sulcnet_preprocess -d {folders.name} -c {configuration} "
-                         "(finished cases are skipped)")
+        reasons = "".join(
+            f"\n  {case}: {getattr(problem, 'message', problem)}" for case, problem in failed
+        )
+        raise PartlyDone(
+            f"{len(failed)} of {counted(len(cases), 'case')} could not be prepared:{reasons}",
+            f"Correct them and go on: sulcnet_preprocess -d {folders.name} -c {configuration} "
+            "(finished cases are skipped)",
+        )
     done = sum(bool(outcome) for _, outcome in outcomes)
     return done, len(cases) - done
 
@@ -104,6 +129,8 @@ def _check_owner(folders: DatasetFolders, plan: Plan) -> None:
     """See that who owns the prepared cases prepares them alike: two plans would take turns in one folder."""
     owner = load_plans(folders.plans).get(plan.folder, plan)
     if owner.preparation_hash() != plan.preparation_hash():
-        raise ModelError(f"{plan.configuration} shares the prepared cases of {owner.configuration}, "
-                         "which is planned otherwise by now.",
-                         f"Plan it again: sulcnet_plan -d {folders.name} -c {plan.configuration}.")
+        raise ModelError(
+            f"{plan.configuration} shares the prepared cases of {owner.configuration}, "
+            "which is planned otherwise by now.",
+            f"Plan it again: sulcnet_plan -d {folders.name} -c {plan.configuration}.",
+        )

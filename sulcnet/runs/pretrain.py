@@ -1,7 +1,7 @@
 """Pre-training: a method on images alone, of one or several datasets; its last act is the export.
 
-    run = execute(workspace, RunSpec("pretrain", ("Dataset001_PCS",), pretrain="mae", fold="0"))
-    run / EXPORT                        # what `sulcnet_train 1 3d 0 --pretrain mae` starts from
+run = execute(workspace, RunSpec("pretrain", ("Dataset001_PCS",), pretrain="mae", fold="0"))
+run / EXPORT                        # what `sulcnet_train 1 3d 0 --pretrain mae` starts from
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from sulcnet.training.loop import seed_draws
 
 log = logging.getLogger("sulcnet")
 
-PICTURE_EVERY = 10                      # epochs
-CLEAN_BATCHES = 50                      # that BatchNorm statistics are re-estimated on
+PICTURE_EVERY = 10  # epochs
+CLEAN_BATCHES = 50  # that BatchNorm statistics are re-estimated on
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,10 @@ class Pretrain(RunKind):
         spec = super().settle(workspace, spec, plan)
         (own,) = resolve(spec.preset, spec.settings, *self.families(spec, plan))
         if own.use_validation and spec.patience:
-            raise UsageError("--patience needs validation subjects, use_validation=true learns from them.", "Give one of them.")
+            raise UsageError(
+                "--patience needs validation subjects, use_validation=true learns from them.",
+                "Give one of them.",
+            )
         return spec
 
     def trained(self, folder: RunFolder) -> bool:
@@ -93,11 +96,16 @@ class Pretrain(RunKind):
     def _parts(self, job: Job) -> Parts:
         spec, (family,), (own,) = job.spec, self.families(job.spec, job.plan), job.options
         network_plan = _network_plan(job, family)
-        folders = [job.workspace.folders(name, spec.plans_name * (name == spec.datasets[0])) for name in spec.datasets]
+        folders = [
+            job.workspace.folders(name, spec.plans_name * (name == spec.datasets[0]))
+            for name in spec.datasets
+        ]
         pool = gather(folders, job.plan, own.use_validation, job.execution.workers, spec.fold)
         torch.manual_seed(spec.seed)
         method = build_method(family, job.plan, network_plan, own)
-        batch, accumulate = (own.batch, 1) if own.batch else (network_plan.batch_size, network_plan.accumulate)
+        batch, accumulate = (
+            (own.batch, 1) if own.batch else (network_plan.batch_size, network_plan.accumulate)
+        )
         return Parts(network_plan, own, pool, method, batch, accumulate)
 
 
@@ -105,7 +113,7 @@ def _network_plan(job: Job, family: MethodFamily) -> NetworkPlan:
     """Give the plan of this method; where it was not planned, or for another preset, with the preset's patch and views."""
     planned = job.plan.network(job.spec.network)
     if job.before:
-        return planned                  # the copy in the run's folder is of this method
+        return planned  # the copy in the run's folder is of this method
     if job.spec.preset == job.plan.preset and job.spec.pretrain in planned.steps:
         return planned.of(job.spec.pretrain)
     (usual,) = resolve(job.spec.preset, (), networks.family(job.spec.network))
@@ -114,7 +122,14 @@ def _network_plan(job: Job, family: MethodFamily) -> NetworkPlan:
 
 def _schedule(job: Job, parts: Parts) -> Schedule:
     accumulate = job.spec.accumulate or parts.accumulate
-    return schedule_of(parts.options, len(parts.pool.training), parts.batch, accumulate, job.spec.minutes, job.spec.patience)
+    return schedule_of(
+        parts.options,
+        len(parts.pool.training),
+        parts.batch,
+        accumulate,
+        job.spec.minutes,
+        job.spec.patience,
+    )
 
 
 def _stage(job: Job, parts: Parts, schedule: Schedule) -> Stage:
@@ -135,54 +150,127 @@ def _stage(job: Job, parts: Parts, schedule: Schedule) -> Stage:
             _draw(job, method, watched or source, f"epoch_{len(rows):04d}.png")
 
     return Stage(
-        method, schedule, after_epoch=after_epoch,
-        batches=lambda step: image_batches(source, parts.batch, step * times, job.execution.workers, job.pin, times + 1),
-        validate=Watch(method, watched, collate_images, parts.batch, job.device, job.precision, job.spec.seed) if watched else dict,
+        method,
+        schedule,
+        after_epoch=after_epoch,
+        batches=lambda step: image_batches(
+            source, parts.batch, step * times, job.execution.workers, job.pin, times + 1
+        ),
+        validate=Watch(
+            method,
+            watched,
+            collate_images,
+            parts.batch,
+            job.device,
+            job.precision,
+            job.spec.seed,
+        )
+        if watched
+        else dict,
     )
 
 
 def _source(job: Job, parts: Parts, cases: Sequence[Located], augment=None) -> ImageSource:
     method = parts.method
     return ImageSource(
-        cases, job.plan, parts.network_plan, job.spec.seed, augment, method.corruption(), method.views, method.overlap
+        cases,
+        job.plan,
+        parts.network_plan,
+        job.spec.seed,
+        augment,
+        method.corruption(),
+        method.views,
+        method.overlap,
     )
 
 
 @torch.no_grad()
-def _draw(job: Job, method: Pretraining, source: ImageSource, name: str, last: bool = False) -> None:
+def _draw(
+    job: Job, method: Pretraining, source: ImageSource, name: str, last: bool = False
+) -> None:
     """Draw the first watched case: input, corrupted input, output, first channel."""
     method.modules.eval()
     seed_draws(job.spec.seed + WATCHING, 0)
     batch = collate_images([source.fixed(0)]).to(job.device)
     with autocast(job.device, job.precision):
         shown = {**method.picture(batch), **(method.last_picture(batch) if last else {})}
-    job.drawing.montage({name: volume[0, 0].float().cpu().numpy() for name, volume in shown.items()}, job.folder / PICTURES / name)
+    job.drawing.montage(
+        {name: volume[0, 0].float().cpu().numpy() for name, volume in shown.items()},
+        job.folder / PICTURES / name,
+    )
 
 
 def _finish(job: Job, parts: Parts) -> None:
     """Re-estimate what needs it on clean training patches, draw the last picture, export."""
     method, pool = parts.method, parts.pool
-    clean = ImageSource(pool.training, job.plan, parts.network_plan, job.spec.seed, None, None, method.views, method.overlap)
+    clean = ImageSource(
+        pool.training,
+        job.plan,
+        parts.network_plan,
+        job.spec.seed,
+        None,
+        None,
+        method.views,
+        method.overlap,
+    )
     drawn = image_batches(clean, parts.batch, 0, job.execution.workers, job.pin)
     with closing(drawn), autocast(job.device, job.precision):
         method.finish(batch.to(job.device) for batch in islice(drawn, CLEAN_BATCHES))
     if job.drawing.montage:
-        _draw(job, method, _source(job, parts, pool.watched or pool.training), "final.png", last=True)
-    log.info("exported to %s", write_export(job.folder, method, job.spec.pretrain, job.spec.preset, parts.network_plan))
+        _draw(
+            job,
+            method,
+            _source(job, parts, pool.watched or pool.training),
+            "final.png",
+            last=True,
+        )
+    log.info(
+        "exported to %s",
+        write_export(
+            job.folder, method, job.spec.pretrain, job.spec.preset, parts.network_plan
+        ),
+    )
 
 
 def _experiment(job: Job, parts: Parts, schedule: Schedule) -> Experiment:
     """Write down everything that decides the result."""
     spec, pool = job.spec, parts.pool
     named = zip(pool.train, pool.training, strict=True)
-    labels = tuple(name for name, (_, case) in named if case.has_label) if parts.method.reads_labels else ()
+    labels = (
+        tuple(name for name, (_, case) in named if case.has_label)
+        if parts.method.reads_labels
+        else ()
+    )
     return Experiment(
-        kind=spec.kind, dataset="+".join(spec.datasets), configuration=spec.configuration, network=spec.network,
-        pretrain=spec.pretrain, tune="none", preset=spec.preset, fold=spec.fold, seed=spec.seed, schedule=schedule,
-        options={**parts.options.to_json(), "samples_per_step": parts.batch * schedule.accumulate},
-        assumptions={**_assumptions(job, parts.network_plan, schedule), **parts.method.assumptions()}, precision=job.precision,
-        device=str(job.device), threads=job.threads, preparation=job.plan.preparation_hash(), versions=versions(),
-        subjects=pool.subjects, train=pool.train, validation=pool.validation, test=pool.test, labels=labels, run=spec,
+        kind=spec.kind,
+        dataset="+".join(spec.datasets),
+        configuration=spec.configuration,
+        network=spec.network,
+        pretrain=spec.pretrain,
+        tune="none",
+        preset=spec.preset,
+        fold=spec.fold,
+        seed=spec.seed,
+        schedule=schedule,
+        options={
+            **parts.options.to_json(),
+            "samples_per_step": parts.batch * schedule.accumulate,
+        },
+        assumptions={
+            **_assumptions(job, parts.network_plan, schedule),
+            **parts.method.assumptions(),
+        },
+        precision=job.precision,
+        device=str(job.device),
+        threads=job.threads,
+        preparation=job.plan.preparation_hash(),
+        versions=versions(),
+        subjects=pool.subjects,
+        train=pool.train,
+        validation=pool.validation,
+        test=pool.test,
+        labels=labels,
+        run=spec,
     )
 
 
@@ -194,18 +282,26 @@ def _assumptions(job: Job, network_plan: NetworkPlan, schedule: Schedule) -> dic
         "validation": "fixed windows of the validation subjects; the Hausdorff distance is of one image per batch, at half the range",
     }
     if job.spec.preset != job.plan.preset:
-        named["preset"] = (f"{job.spec.preset} on a plan made for {job.plan.preset}: the plan's spacing, the preset's patch, "
-                           "batch and rates")
+        named["preset"] = (
+            f"{job.spec.preset} on a plan made for {job.plan.preset}: the plan's spacing, the preset's patch, "
+            "batch and rates"
+        )
     if len(set(schedule.rates.values())) == 1:
         named["rates"] = "heads and critic learn at the network's rate; [P] names one"
     return named
 
 
 def _opening(job: Job, parts: Parts, schedule: Schedule) -> str:
-    length = f"{schedule.minutes:g} minutes" if schedule.minutes else f"{schedule.epochs} epochs"
+    length = (
+        f"{schedule.minutes:g} minutes" if schedule.minutes else f"{schedule.epochs} epochs"
+    )
     patch = "x".join(map(str, parts.network_plan.patch_size))
     times = f" x {schedule.accumulate}" if schedule.accumulate > 1 else ""
-    masks = sum(case.has_label for _, case in parts.pool.training) if parts.method.reads_labels else 0
+    masks = (
+        sum(case.has_label for _, case in parts.pool.training)
+        if parts.method.reads_labels
+        else 0
+    )
     guided = f"; it reads the masks of {counted(masks, 'training case')}" if masks else ""
     return (
         f"{job.spec.pretrain} ({job.spec.preset}) of {job.spec.network}, patch {patch}, {counted(parts.batch, 'sample')}{times} per "

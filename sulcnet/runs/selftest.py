@@ -44,16 +44,21 @@ from sulcnet.training.device import autocast, choose_device, choose_precision, u
 log = logging.getLogger("sulcnet")
 
 NAME = "Dataset909_SelfTest"
-PHANTOMS, SHAPE, SPACING = 9, (27, 38, 32), 2.2     # cases; voxels; mm
-NET, FEATURES, PATCH = "resenc_unet", 4, 16         # of the run from raw images to scores
-SMALL = {"swin_unetr_12": 12, "swin_unetr_24": 24}  # features of the large networks, whose tiny step is of one image
-ADAPTED = {"lora": "swin_unetr_12"}                 # needs linear layers; the other strategies find something in NET
-MINUTES = 0.05                                      # of training
+PHANTOMS, SHAPE, SPACING = 9, (27, 38, 32), 2.2  # cases; voxels; mm
+NET, FEATURES, PATCH = "resenc_unet", 4, 16  # of the run from raw images to scores
+SMALL = {
+    "swin_unetr_12": 12,
+    "swin_unetr_24": 24,
+}  # features of the large networks, whose tiny step is of one image
+ADAPTED = {
+    "lora": "swin_unetr_12"
+}  # needs linear layers; the other strategies find something in NET
+MINUTES = 0.05  # of training
 WORKERS = 2
 CLASSES = Classification("class", ("a", "b", "c"))
 ASKED = DatasetHeader(("t1",), {"background": 0, "a": 1, "b": 2}, classification=CLASSES)
-TASKS = traced_as(tasks_of(ASKED))                  # of a step that fine-tunes
-TOLERANCE = 2e-2                                    # of a convolution in bf16, relative to the largest value
+TASKS = traced_as(tasks_of(ASKED))  # of a step that fine-tunes
+TOLERANCE = 2e-2  # of a convolution in bf16, relative to the largest value
 
 
 class Check(NamedTuple):
@@ -89,7 +94,7 @@ def _tried(name: str, act: Callable[[], str]) -> Check:
         found, problem = act(), ""
     except SulcnetError as error:
         found, problem = "", " ".join(f"{error.message} {error.hint}".split())
-    except Exception as error:                      # noqa: BLE001  whatever it is, the table must name it
+    except Exception as error:  # noqa: BLE001  whatever it is, the table must name it
         found, problem = "", f"{type(error).__name__}: {' '.join(str(error).split())}"
         log.debug("%s", name, exc_info=True)
     return Check(name, time.perf_counter() - began, found, problem)
@@ -107,7 +112,9 @@ def _compute(wanted: str) -> str:
             found = layer.to(device)(image.to(device)).float().cpu()
     off = float((found - expected).abs().max() / expected.abs().max())
     if not off < TOLERANCE:
-        raise ModelError(f"A convolution on {device} differs from the CPU's by {off:.1e} of its largest value.")
+        raise ModelError(
+            f"A convolution on {device} differs from the CPU's by {off:.1e} of its largest value."
+        )
     card = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
     return f"{device}{card}, {precision}, torch {torch.__version__}"
 
@@ -126,7 +133,11 @@ def _pipeline(root: Path, device: str) -> Iterator[Check]:
     }
     failed = ""
     for name, act in acts.items():
-        check = Check(name, 0.0, "", f"not tried: '{failed}' failed") if failed else _tried(name, act)
+        check = (
+            Check(name, 0.0, "", f"not tried: '{failed}' failed")
+            if failed
+            else _tried(name, act)
+        )
         failed = failed or (name if check.problem else "")
         yield check
 
@@ -137,7 +148,9 @@ def _write(folders: DatasetFolders) -> str:
     dataset = Dataset.open(folders.raw)
     for case, phantom in zip(dataset.cases, phantoms):
         image = read_image(case.images[0])
-        same = np.allclose(image.data, phantom.image) and np.allclose(image.affine, phantom.affine)
+        same = np.allclose(image.data, phantom.image) and np.allclose(
+            image.affine, phantom.affine
+        )
         if not same or not np.array_equal(read_label(case.label).data, phantom.label):
             raise ModelError(f"{case.images[0].name} reads otherwise than it was written.")
     return f"{len(dataset.cases)} phantoms of {'x'.join(map(str, SHAPE))} voxels"
@@ -149,7 +162,9 @@ def _measure(folders: DatasetFolders) -> str:
 
 
 def _plan(folders: DatasetFolders) -> str:
-    plan = plan_dataset(folders, PlanRequest(NET, FEATURES, gpu_gb=2, patch=(PATCH,) * 3, batch=2), WORKERS)
+    plan = plan_dataset(
+        folders, PlanRequest(NET, FEATURES, gpu_gb=2, patch=(PATCH,) * 3, batch=2), WORKERS
+    )
     return f"{len(plan.networks[NET].steps)} methods and strategies"
 
 
@@ -194,7 +209,20 @@ def _question(net: str, step: str) -> StepQuestion:
     images = 1 if net in SMALL else 2
     spec = kind.topology(3, 1, SMALL.get(net, 2 * FEATURES), patch, (1.0,) * 3)
     tuned = step in plugins.names("tuning", "TUNING")
-    return StepQuestion(step, "sulcnet", spec, patch, images, views, 1, 1, TASKS if tuned else {}, (0,), "fp32", "none")
+    return StepQuestion(
+        step,
+        "sulcnet",
+        spec,
+        patch,
+        images,
+        views,
+        1,
+        1,
+        TASKS if tuned else {},
+        (0,),
+        "fp32",
+        "none",
+    )
 
 
 def _step(question: StepQuestion, wanted: str) -> str:

@@ -48,23 +48,44 @@ def settle_start(spec: RunSpec) -> RunSpec:
     pretrained, methods = spec.pretrain != RANDOM, plugins.names("pretraining", "METHOD")
     spec = spec if spec.tune else spec.replace(tune="full" if pretrained else "scratch")
     if plugins.find("tuning", spec.tune, "TUNING").pretrained != pretrained:
-        hint = "Leave --pretrain away, or choose another --tune." if pretrained else "Give --pretrain METHOD or a file, or --tune scratch."
-        raise UsageError(f"--tune {spec.tune} does not go with --pretrain {spec.pretrain}.", hint)
+        hint = (
+            "Leave --pretrain away, or choose another --tune."
+            if pretrained
+            else "Give --pretrain METHOD or a file, or --tune scratch."
+        )
+        raise UsageError(
+            f"--tune {spec.tune} does not go with --pretrain {spec.pretrain}.", hint
+        )
     if not pretrained or spec.pretrain in methods or spec.weights:
         return spec
     file = Path(spec.pretrain)
     if not file.is_file():
-        raise UsageError(f"--pretrain {spec.pretrain} is neither a method nor a file.", f"Methods: none, {', '.join(methods)}.")
+        raise UsageError(
+            f"--pretrain {spec.pretrain} is neither a method nor a file.",
+            f"Methods: none, {', '.join(methods)}.",
+        )
     # Every export has the same file name: a part of its hash tells runs from different ones apart.
-    return spec.replace(pretrain=f"{file.stem}-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}", weights=str(file))
+    return spec.replace(
+        pretrain=f"{file.stem}-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}",
+        weights=str(file),
+    )
 
 
 def find_start(workspace: Workspace, spec: RunSpec) -> Start | None:
     """Give the weights that a settled run starts from; None is a random start."""
     if spec.pretrain == RANDOM:
         return None
-    file = Path(spec.weights) if spec.weights else find_pretraining(workspace, spec).folder / EXPORT
-    return Start(file, _facts(file, Splits.load(spec.dataset(workspace).splits).part(spec.fold), spec, workspace))
+    file = (
+        Path(spec.weights)
+        if spec.weights
+        else find_pretraining(workspace, spec).folder / EXPORT
+    )
+    return Start(
+        file,
+        _facts(
+            file, Splits.load(spec.dataset(workspace).splits).part(spec.fold), spec, workspace
+        ),
+    )
 
 
 def find_pretraining(workspace: Workspace, spec: RunSpec) -> Made:
@@ -83,8 +104,10 @@ def find_pretraining(workspace: Workspace, spec: RunSpec) -> Made:
     finished = [made for made in others if (made.folder / EXPORT).exists()]
     if len(finished) > 1:
         listed = "\n      ".join(str(made.folder / EXPORT) for made in finished)
-        raise ModelError(f"{len(finished)} pre-trainings with {spec.pretrain} could be meant.",
-                         f"Name one: --pretrain FILE:\n      {listed}")
+        raise ModelError(
+            f"{len(finished)} pre-trainings with {spec.pretrain} could be meant.",
+            f"Name one: --pretrain FILE:\n      {listed}",
+        )
     only = finished or [made for made in others if made.spec]
     if len(only) == 1:
         log.info("starting from %s", only[0].folder / EXPORT)
@@ -94,7 +117,19 @@ def find_pretraining(workspace: Workspace, spec: RunSpec) -> Made:
 
 def pretraining_of(spec: RunSpec) -> RunSpec:
     """Ask for the pre-training that a training starts from, as long as its preset says."""
-    same = {name: getattr(spec, name) for name in ("datasets", "configuration", "plans_name", "network", "pretrain", "preset", "fold", "seed")}
+    same = {
+        name: getattr(spec, name)
+        for name in (
+            "datasets",
+            "configuration",
+            "plans_name",
+            "network",
+            "pretrain",
+            "preset",
+            "fold",
+            "seed",
+        )
+    }
     return RunSpec(PRETRAIN, **same)
 
 
@@ -109,7 +144,11 @@ def _others(workspace: Workspace, spec: RunSpec) -> list[Made]:
             continue
         seen = tested & set(experiment.train)
         if seen:
-            log.info("%s is no start for this fold: it learned from %s that it is scored on", run.path, counted(len(seen), "case"))
+            log.info(
+                "%s is no start for this fold: it learned from %s that it is scored on",
+                run.path,
+                counted(len(seen), "case"),
+            )
             continue
         fitting.append(Made(run, experiment.run))
     return fitting
@@ -117,8 +156,23 @@ def _others(workspace: Workspace, spec: RunSpec) -> list[Made]:
 
 def _fits(experiment: Experiment, spec: RunSpec) -> bool:
     plans_name = experiment.run.plans_name if experiment.run else ""
-    found = (experiment.pretrain, experiment.network, experiment.configuration, experiment.preset, experiment.fold, experiment.seed)
-    return (*found, plans_name) == (spec.pretrain, spec.network, spec.configuration, spec.preset, spec.fold, spec.seed, spec.plans_name)
+    found = (
+        experiment.pretrain,
+        experiment.network,
+        experiment.configuration,
+        experiment.preset,
+        experiment.fold,
+        experiment.seed,
+    )
+    return (*found, plans_name) == (
+        spec.pretrain,
+        spec.network,
+        spec.configuration,
+        spec.preset,
+        spec.fold,
+        spec.seed,
+        spec.plans_name,
+    )
 
 
 def _facts(file: Path, part: Part, spec: RunSpec, workspace: Workspace) -> dict[str, Any]:
@@ -128,8 +182,10 @@ def _facts(file: Path, part: Part, spec: RunSpec, workspace: Workspace) -> dict[
         return {"file": str(file), "cases": "unknown"}
     own = made.dataset.split("+")[0] == spec.datasets[0]
     test = Splits.load(spec.dataset(workspace).splits).test
-    saw = {name: len({*cases} & {*made.train}) if own else "another dataset" for name, cases in
-           (("validation", part.validation), ("test", test))}
+    saw = {
+        name: len({*cases} & {*made.train}) if own else "another dataset"
+        for name, cases in (("validation", part.validation), ("test", test))
+    }
     return {"file": str(file), "cases": "known", "fold": made.fold, "learned_from": saw}
 
 
@@ -146,7 +202,10 @@ def _experiment(path: Path) -> Experiment | None:
 
 
 def pretrain_first(
-    workspace: Workspace, spec: RunSpec, execution: Execution, run: Callable[[RunSpec, Execution], RunFolder]
+    workspace: Workspace,
+    spec: RunSpec,
+    execution: Execution,
+    run: Callable[[RunSpec, Execution], RunFolder],
 ) -> None:
     """Run the pre-training that a training asks for, or go on with it where it was stopped.
 
@@ -159,13 +218,29 @@ def pretrain_first(
     folder, wanted = find_pretraining(workspace, spec)
     command = " ".join(wanted.argv())
     if not execution.auto_pretrain:
-        raise ModelError(f"{folder / EXPORT} does not exist: nothing was pre-trained with {spec.pretrain}"
-                         f"{'' if spec.fold == HOLDOUT else f' for fold {spec.fold}'}.", f"Run {command}")
-    log.info("nothing was pre-trained with %s yet (%s): that comes first, as long as the preset says; for a choice run %s",
-             spec.pretrain, folder / EXPORT, command)
-    with claimed(folder.path, patience=math.inf):           # perhaps another process is at it
+        raise ModelError(
+            f"{folder / EXPORT} does not exist: nothing was pre-trained with {spec.pretrain}"
+            f"{'' if spec.fold == HOLDOUT else f' for fold {spec.fold}'}.",
+            f"Run {command}",
+        )
+    log.info(
+        "nothing was pre-trained with %s yet (%s): that comes first, as long as the preset says; for a choice run %s",
+        spec.pretrain,
+        folder / EXPORT,
+        command,
+    )
+    with claimed(folder.path, patience=math.inf):  # perhaps another process is at it
         if (folder / EXPORT).exists():
             log.info("another process has just made it")
             return
         begun = folder.checkpoint("last").exists()
-        run(wanted, Execution(execution.device, execution.precision, execution.workers, execution.threads, go_on=begun))
+        run(
+            wanted,
+            Execution(
+                execution.device,
+                execution.precision,
+                execution.workers,
+                execution.threads,
+                go_on=begun,
+            ),
+        )

@@ -1,6 +1,6 @@
 """Fine-tuning: network, heads and strategy on labelled cases, from random or from pre-trained weights.
 
-    run = execute(workspace, RunSpec("train", ("Dataset001_PCS",), pretrain="mae", tune="top"))
+run = execute(workspace, RunSpec("train", ("Dataset001_PCS",), pretrain="mae", tune="top"))
 """
 
 from __future__ import annotations
@@ -31,7 +31,15 @@ from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.run import Execution, RunSpec
 from sulcnet.records.splits import Splits
 from sulcnet.records.tasks import VOXEL
-from sulcnet.records.workspace import EXPORT, PROGRESS, REGION, SPLITS, TRANSFER, RunFolder, Workspace
+from sulcnet.records.workspace import (
+    EXPORT,
+    PROGRESS,
+    REGION,
+    SPLITS,
+    TRANSFER,
+    RunFolder,
+    Workspace,
+)
 from sulcnet.runs._kind import Assembly, Drawing, Job, RunKind, Stage
 from sulcnet.runs.execute import execute
 from sulcnet.runs.folders import read_cases, versions
@@ -71,10 +79,20 @@ class Train(RunKind):
     def complete(self, folder: RunFolder) -> bool:
         return self.trained(folder) and is_scored(folder)
 
-    def prepare(self, workspace: Workspace, spec: RunSpec, execution: Execution, drawing: Drawing) -> None:
+    def prepare(
+        self, workspace: Workspace, spec: RunSpec, execution: Execution, drawing: Drawing
+    ) -> None:
         methods = plugins.names("pretraining", "METHOD")
-        if spec.pretrain in methods and not (find_pretraining(workspace, spec).folder / EXPORT).exists():
-            pretrain_first(workspace, spec, execution, lambda wanted, how: execute(workspace, wanted, how, drawing))
+        if (
+            spec.pretrain in methods
+            and not (find_pretraining(workspace, spec).folder / EXPORT).exists()
+        ):
+            pretrain_first(
+                workspace,
+                spec,
+                execution,
+                lambda wanted, how: execute(workspace, wanted, how, drawing),
+            )
 
     def assemble(self, job: Job) -> Assembly:
         network_plan = job.plan.network(job.spec.network).of(job.spec.tune)
@@ -84,51 +102,111 @@ class Train(RunKind):
         model = Model(job.plan, network_plan, experiment.options)
         transfer = load_pretrained(model.network, start.file) if start else None
         model.to(job.device)
-        method = FineTuning(model, plugins.find("tuning", experiment.tune, "TUNING"), job.options[0])
+        method = FineTuning(
+            model, plugins.find("tuning", experiment.tune, "TUNING"), job.options[0]
+        )
         share = method.tuned.share()
         facts = {REGION: cases.region, TRANSFER: transfer}
         return Assembly(
             experiment=experiment.replace(learns=share._asdict()),
             network_plan=network_plan,
-            stages=[partial(self._stage, job, method, cases, network_plan, experiment.schedule)],
+            stages=[
+                partial(self._stage, job, method, cases, network_plan, experiment.schedule)
+            ],
             opening=_opening(job, method, experiment, cases, network_plan),
             news="\n".join(transfer.lines()) if transfer else "",
             records={name: record for name, record in facts.items() if record is not None},
             finish=partial(self._finish, job.folder, method),
         )
 
-    def _experiment(self, job: Job, network_plan: NetworkPlan, cases: Cases, start: Start | None) -> Experiment:
+    def _experiment(
+        self, job: Job, network_plan: NetworkPlan, cases: Cases, start: Start | None
+    ) -> Experiment:
         """Write down everything that decides the result."""
         spec, patches = job.spec, network_plan.batch_size * network_plan.windows
         accumulate = spec.accumulate or network_plan.accumulate
-        schedule = schedule_of(job.options[0], len(cases.training), patches, accumulate, spec.minutes, spec.patience)
+        schedule = schedule_of(
+            job.options[0],
+            len(cases.training),
+            patches,
+            accumulate,
+            spec.minutes,
+            spec.patience,
+        )
         part = cases.splits.part(spec.fold)
         return Experiment(
-            kind=spec.kind, dataset=job.plan.dataset, configuration=spec.configuration, network=spec.network,
-            pretrain=spec.pretrain, tune=spec.tune, preset=spec.preset, fold=spec.fold, seed=spec.seed,
-            schedule=schedule, options=merged(job.options), assumptions=ASSUMPTIONS, precision=job.precision,
-            device=str(job.device), threads=job.threads, preparation=job.plan.preparation_hash(), versions=versions(),
-            subjects=cases.splits.subjects, train=tuple(case.id for case in cases.training), validation=part.validation,
-            test=cases.splits.test, start=start.facts if start else {}, run=spec,
+            kind=spec.kind,
+            dataset=job.plan.dataset,
+            configuration=spec.configuration,
+            network=spec.network,
+            pretrain=spec.pretrain,
+            tune=spec.tune,
+            preset=spec.preset,
+            fold=spec.fold,
+            seed=spec.seed,
+            schedule=schedule,
+            options=merged(job.options),
+            assumptions=ASSUMPTIONS,
+            precision=job.precision,
+            device=str(job.device),
+            threads=job.threads,
+            preparation=job.plan.preparation_hash(),
+            versions=versions(),
+            subjects=cases.splits.subjects,
+            train=tuple(case.id for case in cases.training),
+            validation=part.validation,
+            test=cases.splits.test,
+            start=start.facts if start else {},
+            run=spec,
         )
 
     def _stage(
-        self, job: Job, method: FineTuning, cases: Cases, network_plan: NetworkPlan, schedule: Schedule
+        self,
+        job: Job,
+        method: FineTuning,
+        cases: Cases,
+        network_plan: NetworkPlan,
+        schedule: Schedule,
     ) -> Stage:
         own: TuningOptions = job.options[0]
         prepared = job.dataset.prepared(job.plan.folder)
         images = network_plan.batch_size
         seed = job.spec.seed
-        source = PatchSource(prepared, cases.training, job.plan, network_plan, cases.region, seed, own, views=own.views)
-        fixed = PatchSource(prepared, cases.watched, job.plan, network_plan, cases.region, seed, balanced=False)
+        source = PatchSource(
+            prepared,
+            cases.training,
+            job.plan,
+            network_plan,
+            cases.region,
+            seed,
+            own,
+            views=own.views,
+        )
+        fixed = PatchSource(
+            prepared, cases.watched, job.plan, network_plan, cases.region, seed, balanced=False
+        )
         times, workers = schedule.accumulate, job.execution.workers
-        cache = FeatureCache(method.model.network, source, images, job.device, job.precision, own.cache_gb) if own.cache_gb else None
-        drawn = cache.batches if cache else lambda first: batches(source, images, first, workers, job.pin, times + 1)
+        cache = (
+            FeatureCache(
+                method.model.network, source, images, job.device, job.precision, own.cache_gb
+            )
+            if own.cache_gb
+            else None
+        )
+        drawn = (
+            cache.batches
+            if cache
+            else lambda first: batches(source, images, first, workers, job.pin, times + 1)
+        )
         curves = job.drawing.curves
         return Stage(
-            method, schedule, lambda step: drawn(step * times),
+            method,
+            schedule,
+            lambda step: drawn(step * times),
             validate=Watch(method, fixed, collate, images, job.device, job.precision, seed),
-            after_epoch=(lambda rows: curves(rows, job.folder / PROGRESS)) if curves else (lambda rows: None),
+            after_epoch=(lambda rows: curves(rows, job.folder / PROGRESS))
+            if curves
+            else (lambda rows: None),
         )
 
     def _finish(self, folder: RunFolder, method: FineTuning) -> None:
@@ -145,27 +223,42 @@ def read_fold(job: Job) -> Cases:
     """
     splits = Splits.load(job.folder / SPLITS if job.before else job.dataset.splits)
     part, prepared = splits.part(job.spec.fold), job.dataset.prepared(job.plan.folder)
-    training, watched = (_labelled_cases(prepared, ids, job.plan) for ids in (part.train, part.validation))
+    training, watched = (
+        _labelled_cases(prepared, ids, job.plan) for ids in (part.train, part.validation)
+    )
     if not training:
-        raise DataError(f"No training case of {job.dataset.name} has a label or a class.",
-                        "Fine-tuning needs some; pre-training does not.")
+        raise DataError(
+            f"No training case of {job.dataset.name} has a label or a class.",
+            "Fine-tuning needs some; pre-training does not.",
+        )
     return Cases(training, watched, learn_region(training, job.plan.structures), splits)
 
 
 def _labelled_cases(prepared: Path, ids: Sequence[str], plan: Plan) -> list[PreparedCase]:
-    return [case for case in read_cases(prepared, ids, plan) if any(_knows(case, name, plan) for name in plan.tasks)]
+    return [
+        case
+        for case in read_cases(prepared, ids, plan)
+        if any(_knows(case, name, plan) for name in plan.tasks)
+    ]
 
 
 def _knows(case: PreparedCase, task: str, plan: Plan) -> bool:
     return case.has_label if plan.tasks[task].per == VOXEL else task in case.targets
 
 
-def _opening(job: Job, method: FineTuning, experiment: Experiment, cases: Cases, network: NetworkPlan) -> str:
+def _opening(
+    job: Job, method: FineTuning, experiment: Experiment, cases: Cases, network: NetworkPlan
+) -> str:
     """Say what is about to be trained, on what, for how long."""
     schedule = experiment.schedule
-    length = f"{schedule.minutes:g} minutes" if schedule.minutes else f"{schedule.epochs} epochs"
+    length = (
+        f"{schedule.minutes:g} minutes" if schedule.minutes else f"{schedule.epochs} epochs"
+    )
     parameters = sum(p.numel() for p in method.model.network.parameters())
-    unknown = {name: sum(not _knows(case, name, job.plan) for case in cases.training) for name in job.plan.tasks}
+    unknown = {
+        name: sum(not _knows(case, name, job.plan) for case in cases.training)
+        for name in job.plan.tasks
+    }
     left_out = ", ".join(f"{count} without {name}" for name, count in unknown.items())
     return (
         f"pretrain {experiment.pretrain}, tune {experiment.tune}; {' and '.join(task.name for task in method.model.tasks)}\n"

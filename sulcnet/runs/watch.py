@@ -13,8 +13,8 @@ from sulcnet.training.device import autocast
 from sulcnet.training.loop import seed_draws
 from sulcnet.training.method import Method
 
-MOST = 64                               # cases watched; a larger validation set is thinned evenly
-WATCHING = 2**32                        # beside a seed: draws of validation are none of training
+MOST = 64  # cases watched; a larger validation set is thinned evenly
+WATCHING = 2**32  # beside a seed: draws of validation are none of training
 
 
 class Source(Protocol):
@@ -36,7 +36,13 @@ class Watch:
     """
 
     def __init__(
-        self, method: Method, source: Source, collate: Callable[[list], Any], batch: int, device: torch.device, precision: str,
+        self,
+        method: Method,
+        source: Source,
+        collate: Callable[[list], Any],
+        batch: int,
+        device: torch.device,
+        precision: str,
         seed: int,
     ):
         self.method, self.source, self.collate, self.batch = method, source, collate, batch
@@ -59,7 +65,9 @@ class Watch:
         cases = range(len(self.source.cases))
         watched = cases[:: max(1, -(-len(cases) // MOST))]
         for first in range(0, len(watched), self.batch):
-            samples = [self.source.fixed(index) for index in watched[first: first + self.batch]]
+            samples = [
+                self.source.fixed(index) for index in watched[first : first + self.batch]
+            ]
             yield self.collate(samples).to(self.device)
 
 

@@ -32,4 +32,7 @@ class ClassificationScorer(Scorer):
         about = self.evaluated.about
         cases = self.asked | self.predicted if self.summary else set()
         truth = {case: about[case].target if case in about else None for case in cases}
-        return {case: {"truth": truth[case], "probabilities": self.table.get(case)} for case in cases}
+        return {
+            case: {"truth": truth[case], "probabilities": self.table.get(case)}
+            for case in cases
+        }

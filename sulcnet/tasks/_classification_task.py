@@ -34,7 +34,9 @@ class Classification(ImageTask):
     def head(self, network: Network, ndim: int) -> nn.Module:
         own = self.options
         channels, classes = class_channels(network), self.spec.outputs
-        return ClassHead(channels, classes, ndim, pooling=own.pooling, positions=True, dropout=own.dropout)
+        return ClassHead(
+            channels, classes, ndim, pooling=own.pooling, positions=True, dropout=own.dropout
+        )
 
     def loss(self, logits: Tensor, batch: Batch) -> Ratio:
         return cross_entropy(logits, batch.targets[self.name])
@@ -42,7 +44,9 @@ class Classification(ImageTask):
     def counts(self, logits: Tensor, batch: Batch, layout: Layout) -> np.ndarray:
         """Count (true, predicted) pairs of images with a known class, (K, K)."""
         confusion = np.zeros((logits.shape[1],) * 2, dtype=np.int64)
-        for true, found in zip(batch.targets[self.name].tolist(), logits.argmax(dim=1).tolist()):
+        for true, found in zip(
+            batch.targets[self.name].tolist(), logits.argmax(dim=1).tolist()
+        ):
             if true >= 0:
                 confusion[true, found] += 1
         return confusion
@@ -52,5 +56,7 @@ class Classification(ImageTask):
 
     def write(self, result: Tensor, output: Output) -> Mapping[str, str]:
         shares = torch.softmax(result, dim=0).cpu().numpy()
-        cells = {PROBABILITY + name: f"{share:.6f}" for name, share in zip(self.classes, shares)}
+        cells = {
+            PROBABILITY + name: f"{share:.6f}" for name, share in zip(self.classes, shares)
+        }
         return {"class": self.classes[int(shares.argmax())], **cells}

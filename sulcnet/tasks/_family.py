@@ -1,10 +1,10 @@
 """What the file of a task says before torch is imported: what it asks of a dataset, its options, how it is scored.
 
-    class Segmentation(TaskFamily):
-        Options, headline = SegmentationOptions, Headline("dice", "Dice", ("mean_dice", "mean"))
-        ...
+class Segmentation(TaskFamily):
+    Options, headline = SegmentationOptions, Headline("dice", "Dice", ("mean_dice", "mean"))
+    ...
 
-    TASK = Segmentation()
+TASK = Segmentation()
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 def weight(default: float) -> float:
     """Declare a task's share of the joint loss."""
-    return option(default, "share of the joint loss ([P] eq. 9); a task that is alone has all of it", above=0)
+    return option(
+        default,
+        "share of the joint loss ([P] eq. 9); a task that is alone has all of it",
+        above=0,
+    )
 
 
 class Headline(NamedTuple):
@@ -126,7 +130,11 @@ def family_of(name: str) -> TaskFamily:
 def scorers_of(evaluated: Evaluated, per: str = "") -> list[Scorer]:
     """Give a scorer of each task that a dataset asks, or of those per voxel or per image."""
     asked = tasks_of(evaluated.header)
-    return [family_of(name).scorer(spec, evaluated) for name, spec in asked.items() if per in ("", spec.per)]
+    return [
+        family_of(name).scorer(spec, evaluated)
+        for name, spec in asked.items()
+        if per in ("", spec.per)
+    ]
 
 
 def is_known(tasks: Mapping[str, TaskSpec], case: Case) -> bool:

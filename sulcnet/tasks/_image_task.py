@@ -26,11 +26,22 @@ class ImageTask(Task):
     def head(self, network: Network, ndim: int) -> nn.Module:
         return ClassHead(class_channels(network), self.spec.outputs, ndim, positions=True)
 
-    def forward(self, head: nn.Module, network: Network, features: Features, batch: Batch, layout: Layout) -> Tensor:
+    def forward(
+        self,
+        head: nn.Module,
+        network: Network,
+        features: Features,
+        batch: Batch,
+        layout: Layout,
+    ) -> Tensor:
         maps = [in_bag(part, layout) for part in class_maps(network, features)]
-        return head(maps, layout.bag, coordinates(in_bag(batch.place, layout), maps[0].shape[2:]))
+        return head(
+            maps, layout.bag, coordinates(in_bag(batch.place, layout), maps[0].shape[2:])
+        )
 
-    def gather(self, head: nn.Module, network: Network, windows: Windows, setting: Setting) -> Bag:
+    def gather(
+        self, head: nn.Module, network: Network, windows: Windows, setting: Setting
+    ) -> Bag:
         return Bag(head, network, windows, setting.region)
 
     def blank(self, images: int, windows: int, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -40,7 +51,9 @@ class ImageTask(Task):
 class Bag:
     """What the windows of one image say, as far as they are asked."""
 
-    def __init__(self, head: ClassHead, network: Network, windows: Windows, region: Region | None):
+    def __init__(
+        self, head: ClassHead, network: Network, windows: Windows, region: Region | None
+    ):
         self.head, self.network, self.windows = head, network, windows
         self.heard = heard(windows, region)
         self.evidence: list[Evidence] = []
@@ -75,7 +88,9 @@ def heard(windows: Windows, region: Region | None) -> set[tuple[int, ...]]:
         return set(corners)
     centres = np.array(corners) - windows.before + np.array(windows.window) / 2
     least, most = centres.min(axis=0), centres.max(axis=0)
-    low, high = (np.clip(corner * (np.array(windows.size) - 1), least, most) for corner in region.box())
+    low, high = (
+        np.clip(corner * (np.array(windows.size) - 1), least, most) for corner in region.box()
+    )
     reach = np.array([np.diff(np.unique(axis)).max(initial=0) / 2 + 0.5 for axis in centres.T])
     inside = np.all((centres >= low - reach) & (centres <= high + reach), axis=1)
     return {corner for corner, told in zip(corners, inside) if told}
@@ -91,7 +106,9 @@ def coordinates(place: Tensor, shape: tuple[int, ...]) -> Tensor:
     axes = []
     for axis, size in enumerate(shape):
         along = (torch.arange(size, device=place.device) + 0.5) / size
-        line = place[:, axis, :1] + along * (place[:, axis, 1:] - place[:, axis, :1])           # (B, size)
+        line = place[:, axis, :1] + along * (
+            place[:, axis, 1:] - place[:, axis, :1]
+        )  # (B, size)
         view = [size if other == axis else 1 for other in range(len(shape))]
         axes.append(line.view(-1, *view).expand(-1, *shape))
     return torch.stack(axes, dim=1)

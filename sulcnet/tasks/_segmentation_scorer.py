@@ -33,7 +33,10 @@ class SegmentationScorer(Scorer):
     def __init__(self, spec: TaskSpec, evaluated: Evaluated):
         super().__init__(spec, evaluated)
         folder, ending = evaluated.predictions, evaluated.header.file_ending
-        pairs = [Pair(case, folder / f"{case}{ending}", path) for case, path in sorted(evaluated.references.items())]
+        pairs = [
+            Pair(case, folder / f"{case}{ending}", path)
+            for case, path in sorted(evaluated.references.items())
+        ]
         self.pairs = [pair for pair in pairs if pair.prediction.exists()]
         self.asked = {pair.id for pair in pairs}
         self.predicted = {pair.id for pair in self.pairs}
@@ -41,8 +44,13 @@ class SegmentationScorer(Scorer):
 
     def scores(self, workers: int) -> dict[str, dict[str, Any]]:
         own = self.spec.own
-        score = partial(score_pair_of_files, own["structures"], own["ignored"], self.evaluated.tolerance)
-        return {case: {"structures": scores} for case, scores in _each(score, self.pairs, workers).items()}
+        score = partial(
+            score_pair_of_files, own["structures"], own["ignored"], self.evaluated.tolerance
+        )
+        return {
+            case: {"structures": scores}
+            for case, scores in _each(score, self.pairs, workers).items()
+        }
 
 
 def score_pair_of_files(
@@ -56,22 +64,35 @@ def score_pair_of_files(
     prediction, reference = read_label(pair.prediction), read_label(pair.reference)
     different = compare_grids(prediction.grid, reference.grid)
     if different is not None:
-        raise DataError(f"{pair.prediction} does not lie on the grid of {pair.reference}: found {different[0]}, "
-                        f"expected {different[1]}.", "Write predictions on the grid of the image that was labelled.")
+        raise DataError(
+            f"{pair.prediction} does not lie on the grid of {pair.reference}: found {different[0]}, "
+            f"expected {different[1]}.",
+            "Write predictions on the grid of the image that was labelled.",
+        )
     try:
-        return score_masks(prediction.data, reference.data, reference.spacing, structures, tolerance, ignored)
+        return score_masks(
+            prediction.data, reference.data, reference.spacing, structures, tolerance, ignored
+        )
     except DataError as error:
-        raise DataError(f"{pair.prediction} against {pair.reference}: {error.message}.", error.hint) from error
+        raise DataError(
+            f"{pair.prediction} against {pair.reference}: {error.message}.", error.hint
+        ) from error
 
 
 def _each(score, pairs: Sequence[Pair], workers: int) -> dict[str, dict[str, Score]]:
-    outcomes = {pair.id: outcome for pair, outcome in map_cases(score, pairs, workers, "evaluate")}
-    failed = sorted((case, outcome) for case, outcome in outcomes.items() if isinstance(outcome, Exception))
+    outcomes = {
+        pair.id: outcome for pair, outcome in map_cases(score, pairs, workers, "evaluate")
+    }
+    failed = sorted(
+        (case, outcome) for case, outcome in outcomes.items() if isinstance(outcome, Exception)
+    )
     if len(failed) > 1:
         first = getattr(failed[0][1], "message", str(failed[0][1]))
         names = listed([case for case, _ in failed])
-        raise DataError(f"{counted(len(failed), 'case')} cannot be scored ({names}). The first: {first}",
-                        getattr(failed[0][1], "hint", ""))
+        raise DataError(
+            f"{counted(len(failed), 'case')} cannot be scored ({names}). The first: {first}",
+            getattr(failed[0][1], "hint", ""),
+        )
     if failed:
         raise failed[0][1]
     return outcomes

@@ -42,7 +42,9 @@ class Segmentation(VoxelTask):
         return tuple(map(_volume, self.structures))
 
     def head(self, network: Network, ndim: int) -> nn.Module:
-        return SegmentationHead(network.decoder_channels[-1], self.spec.outputs, ndim, background=not self.order)
+        return SegmentationHead(
+            network.decoder_channels[-1], self.spec.outputs, ndim, background=not self.order
+        )
 
     def loss(self, logits: Tensor, batch: Batch) -> Ratio:
         target, labelled = self._target(batch), batch.known[self.name]
@@ -56,7 +58,9 @@ class Segmentation(VoxelTask):
     def counts(self, logits: Tensor, batch: Batch, layout: Layout) -> np.ndarray:
         """Count per structure (both, predicted, referred) voxels over labelled items, (K, 3)."""
         target, predicted = self._target(batch), self._mask(logits)
-        here = (batch.known[self.name] > 0).view(-1, *[1] * (target.ndim - 1)) & (target != UNKNOWN)
+        here = (batch.known[self.name] > 0).view(-1, *[1] * (target.ndim - 1)) & (
+            target != UNKNOWN
+        )
         rows = []
         for values in self.structures.values():
             found, true = has_value(predicted, values) & here, has_value(target, values) & here
@@ -65,7 +69,10 @@ class Segmentation(VoxelTask):
 
     def scores(self, counts: np.ndarray) -> dict[str, float]:
         per = {name: _dice(*row) for name, row in zip(self.structures, counts.tolist())}
-        return {"dice": float(np.mean(list(per.values()))), **{f"dice/{name}": value for name, value in per.items()}}
+        return {
+            "dice": float(np.mean(list(per.values()))),
+            **{f"dice/{name}": value for name, value in per.items()},
+        }
 
     def maps(self, logits: Tensor) -> Tensor:
         return logits.sigmoid() if self.order else logits.softmax(dim=1)
@@ -74,11 +81,22 @@ class Segmentation(VoxelTask):
         mask, maps = to_input_grid(result, output.trace, output.maps, self.order)
         write_mask(output.folder / f"{output.case}{output.ending}", mask, output.image)
         if maps is not None:
-            channels = range(len(self.order)) if self.order else [value for value, in self.structures.values()]
+            channels = (
+                range(len(self.order))
+                if self.order
+                else [value for (value,) in self.structures.values()]
+            )
             for name, channel in zip(self.structures, channels):
-                write_map(output.folder / f"{output.case}_p_{name}{output.ending}", maps[channel], output.image)
+                write_map(
+                    output.folder / f"{output.case}_p_{name}{output.ending}",
+                    maps[channel],
+                    output.image,
+                )
         voxel = float(np.prod(output.image.spacing))
-        return {_volume(name): f"{np.isin(mask, values).sum() * voxel:.2f}" for name, values in self.structures.items()}
+        return {
+            _volume(name): f"{np.isin(mask, values).sum() * voxel:.2f}"
+            for name, values in self.structures.items()
+        }
 
     def _target(self, batch: Batch) -> Tensor:
         """Give the mask with -1 where a voxel counts for nothing."""
@@ -91,7 +109,7 @@ class Segmentation(VoxelTask):
             return logits.argmax(dim=1)
         mask = torch.zeros(logits[:, 0].shape, dtype=torch.int64, device=logits.device)
         for region, value in zip(logits.unbind(dim=1), self.order):
-            mask = torch.where(region > 0, value, mask)                    # a probability above a half
+            mask = torch.where(region > 0, value, mask)  # a probability above a half
         return mask
 
 

@@ -84,7 +84,14 @@ class Task:
         """Build the head."""
         raise NotImplementedError
 
-    def forward(self, head: nn.Module, network: Network, features: Features, batch: Batch, layout: Layout) -> Tensor:
+    def forward(
+        self,
+        head: nn.Module,
+        network: Network,
+        features: Features,
+        batch: Batch,
+        layout: Layout,
+    ) -> Tensor:
         """Give logits."""
         raise NotImplementedError
 
@@ -104,7 +111,9 @@ class Task:
         """Turn summed counts into named scores, higher is better; the first one is the task's headline."""
         raise NotImplementedError
 
-    def gather(self, head: nn.Module, network: Network, windows: Windows, setting: Setting) -> Gather:
+    def gather(
+        self, head: nn.Module, network: Network, windows: Windows, setting: Setting
+    ) -> Gather:
         """Give what takes in the features of an image's windows, and then gives the task's result."""
         raise NotImplementedError
 

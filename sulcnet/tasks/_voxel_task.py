@@ -22,14 +22,23 @@ class VoxelTask(Task):
     def head(self, network: Network, ndim: int) -> nn.Module:
         return SegmentationHead(network.decoder_channels[-1], self.spec.outputs, ndim)
 
-    def forward(self, head: nn.Module, network: Network, features: Features, batch: Batch, layout: Layout) -> Tensor:
+    def forward(
+        self,
+        head: nn.Module,
+        network: Network,
+        features: Features,
+        batch: Batch,
+        layout: Layout,
+    ) -> Tensor:
         return head(features.decoder[-1])
 
     def maps(self, logits: Tensor) -> Tensor:
         """Turn logits into what is averaged over the windows that see a voxel."""
         raise NotImplementedError
 
-    def gather(self, head: nn.Module, network: Network, windows: Windows, setting: Setting) -> Blend:
+    def gather(
+        self, head: nn.Module, network: Network, windows: Windows, setting: Setting
+    ) -> Blend:
         return Blend(self, head, windows, setting.sums)
 
     def traced(self, head: nn.Module, features: Features) -> None:
@@ -43,7 +52,9 @@ class VoxelTask(Task):
 class Blend:
     """A weighted sum of windows' maps, and of the weights."""
 
-    def __init__(self, task: VoxelTask, head: nn.Module, windows: Windows, device: torch.device):
+    def __init__(
+        self, task: VoxelTask, head: nn.Module, windows: Windows, device: torch.device
+    ):
         self.task, self.head, self.windows, self.device = task, head, windows, device
         self.weights = torch.from_numpy(blending_weights(windows.window)).to(device)
         self.sum: Tensor | None = None
@@ -64,5 +75,5 @@ class Blend:
         """Give the mean (K, X, Y, Z) float32, without what was padded."""
         inside = self.windows.inside
         mean = self.sum[(slice(None), *inside)]
-        mean /= self.total[inside]          # in place: K maps of a whole head are large
+        mean /= self.total[inside]  # in place: K maps of a whole head are large
         return mean.cpu().numpy()

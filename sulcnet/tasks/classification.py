@@ -15,9 +15,17 @@ class ClassificationOptions(Options):
     """How much the class counts, and how windows agree on it."""
 
     classification_weight: float = weight(0.15)
-    pooling: str = option("attention", "how windows agree on the class: attention, or the mean of their logits",
-                          among=("attention", "mean"))
-    dropout: float = option(0.5, "share of the class head's inputs that are dropped in training", at_least=0, below=1)
+    pooling: str = option(
+        "attention",
+        "how windows agree on the class: attention, or the mean of their logits",
+        among=("attention", "mean"),
+    )
+    dropout: float = option(
+        0.5,
+        "share of the class head's inputs that are dropped in training",
+        at_least=0,
+        below=1,
+    )
 
 
 class Classification(TaskFamily):
@@ -25,12 +33,20 @@ class Classification(TaskFamily):
 
     Options = ClassificationOptions
     rank = 1
-    headline = Headline("balanced_accuracy", "balanced accuracy", ("classification", "balanced_accuracy", "estimate"))
+    headline = Headline(
+        "balanced_accuracy",
+        "balanced accuracy",
+        ("classification", "balanced_accuracy", "estimate"),
+    )
 
     def asks(self, header: DatasetHeader) -> TaskSpec | None:
         """Ask for the class; classes are drawn equally often."""
         about = header.classification
-        return None if about is None else TaskSpec(IMAGE, len(about.classes), balanced=True, own=about.to_json())
+        return (
+            None
+            if about is None
+            else TaskSpec(IMAGE, len(about.classes), balanced=True, own=about.to_json())
+        )
 
     def target(self, spec: TaskSpec, case: Case) -> int | None:
         """Give the number of the class."""

@@ -15,8 +15,12 @@ class SegmentationOptions(Options):
     """How much the mask counts, and how it is compared."""
 
     segmentation_weight: float = weight(0.85)
-    segmentation_loss: str = option("dice+ce", "what masks are compared by: batch Dice and cross-entropy, or batch Dice alone",
-                                    paper="dice", among=("dice+ce", "dice"))
+    segmentation_loss: str = option(
+        "dice+ce",
+        "what masks are compared by: batch Dice and cross-entropy, or batch Dice alone",
+        paper="dice",
+        among=("dice+ce", "dice"),
+    )
 
 
 class Segmentation(TaskFamily):

@@ -1,7 +1,7 @@
 """Checkpoints: tensors and facts in one .pth that loads with weights_only, and the facts in a JSON beside it to `cat`.
 
-    save(path, {"modules": method.modules.state_dict()}, {"step": 3})
-    tensors, facts = read(path)
+save(path, {"modules": method.modules.state_dict()}, {"step": 3})
+tensors, facts = read(path)
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from sulcnet.errors import ModelError
 from sulcnet.files import replacing
 from sulcnet.records._record import json_text, read_json, write_json
 
-FACTS = "sulcnet facts"                 # their key among the tensors; those of older files are only in the JSON
+FACTS = (
+    "sulcnet facts"  # their key among the tensors; those of older files are only in the JSON
+)
 
 
 def save(path: Path, tensors: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -29,7 +31,9 @@ def save(path: Path, tensors: Mapping[str, Any], facts: Mapping[str, Any]) -> No
         EnvironmentFault: the place cannot be written.
     """
     text = json_text(dict(facts))
-    with replacing(path, RuntimeError) as beside:        # torch does not always tell that a disk is full
+    with replacing(
+        path, RuntimeError
+    ) as beside:  # torch does not always tell that a disk is full
         with open(beside, "wb") as file:
             torch.save({**tensors, FACTS: text}, file)
         beside.with_suffix(".json").write_text(text, encoding="utf-8")
@@ -47,13 +51,23 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         ModelError: missing, damaged, or not a checkpoint.
     """
     if not path.exists():
-        raise ModelError(f"{path} does not exist.", "Train first, or choose another checkpoint with -chk.")
+        raise ModelError(
+            f"{path} does not exist.", "Train first, or choose another checkpoint with -chk."
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as problem:
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ) as problem:
         first = str(problem).split("\n")[0]
-        raise ModelError(f"{path} cannot be read as a checkpoint: {first}.",
-                         "It is damaged or no checkpoint; use another one.") from None
+        raise ModelError(
+            f"{path} cannot be read as a checkpoint: {first}.",
+            "It is damaged or no checkpoint; use another one.",
+        ) from None
     if isinstance(content, dict) and FACTS in content:
         return content, json.loads(content.pop(FACTS))
     copy = path.with_suffix(".json")

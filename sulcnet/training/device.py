@@ -13,7 +13,7 @@ import torch
 from sulcnet import limits
 from sulcnet.errors import EnvironmentFault, OutOfMemory, UsageError
 
-CPU_ALLOCATOR = "DefaultCPUAllocator"   # names itself where the machine's memory ends; torch has no class for that
+CPU_ALLOCATOR = "DefaultCPUAllocator"  # names itself where the machine's memory ends; torch has no class for that
 SMALLER = (
     "Plan for less (sulcnet_plan --gpu-memory GB, or --patch, --batch), recompute (--set recompute=stages), "
     "or free what else uses the memory; then start anew with --overwrite."
@@ -32,10 +32,14 @@ def choose_device(wish: str) -> torch.device:
         wish = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = wish.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()):
-        raise UsageError(f"--device {wish} is not a device.", "Use auto, cpu, cuda, cuda:1 or mps.")
+        raise UsageError(
+            f"--device {wish} is not a device.", "Use auto, cpu, cuda, cuda:1 or mps."
+        )
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise EnvironmentFault(f"--device {wish}: {torch.cuda.device_count()} CUDA devices are visible.",
-                               "Use --device cpu, or check the driver (in Docker: --gpus all, in Singularity: --nv).")
+        raise EnvironmentFault(
+            f"--device {wish}: {torch.cuda.device_count()} CUDA devices are visible.",
+            "Use --device cpu, or check the driver (in Docker: --gpus all, in Singularity: --nv).",
+        )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise EnvironmentFault("--device mps: this machine has none.", "Use --device auto.")
     return torch.device(wish)
@@ -48,7 +52,10 @@ def choose_precision(wish: str, device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
     # CPUs without these instructions emulate bf16 and are slower with it than without.
-    native = [getattr(torch.cpu, name, lambda: False)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    native = [
+        getattr(torch.cpu, name, lambda: False)()
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    ]
     return "bf16" if device.type == "cpu" and any(native) else "fp32"
 
 
@@ -73,13 +80,19 @@ def memory_errors(device: torch.device) -> Iterator[None]:
     except RuntimeError as problem:
         if CPU_ALLOCATOR not in str(problem):
             raise
-        raise _ran_out("this machine", str(problem).partition(CPU_ALLOCATOR)[2].strip(": ")) from problem
+        raise _ran_out(
+            "this machine", str(problem).partition(CPU_ALLOCATOR)[2].strip(": ")
+        ) from problem
 
 
 def _ran_out(whose: str, text: str) -> OutOfMemory:
     """Keep of torch's text how much was asked for; the rest is advice to programmers."""
     asked = re.search(r"ried to allocate ([\d.]+ \w+)", text)
-    return OutOfMemory(f"The memory of {whose} ran out" + (f" when {asked[1]} more were asked for." if asked else "."), SMALLER)
+    return OutOfMemory(
+        f"The memory of {whose} ran out"
+        + (f" when {asked[1]} more were asked for." if asked else "."),
+        SMALLER,
+    )
 
 
 def use_threads(count: int | None) -> int:
@@ -93,5 +106,9 @@ def _cores() -> int:
     """Count the cores, and say once where they are fewer than the machine's."""
     cores, all_cores = limits.cores(), limits.machine_cores()
     if cores < all_cores:
-        log.info("%d of this machine's %d cores may be used here (container, batch job or affinity)", cores, all_cores)
+        log.info(
+            "%d of this machine's %d cores may be used here (container, batch job or affinity)",
+            cores,
+            all_cores,
+        )
     return cores

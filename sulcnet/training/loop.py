@@ -31,7 +31,7 @@ from sulcnet.training.schedule import Progress, rate_factor
 from sulcnet.training.signals import Stopped, StopRequest, stop_request
 
 log = logging.getLogger("sulcnet")
-LAST_SAVE_SECONDS = 60.0                # a kill costs at most about this much work
+LAST_SAVE_SECONDS = 60.0  # a kill costs at most about this much work
 
 
 class Loop:
@@ -45,15 +45,24 @@ class Loop:
     """
 
     def __init__(
-        self, method: Method, schedule: Schedule, folder: RunFolder, device: torch.device, precision: str,
-        batches: Callable[[int], Generator[Any, None, None]], validate: Callable[[], dict[str, float]],
-        after_epoch: Callable[[list[dict]], None] = lambda rows: None, seed: int = 0,
+        self,
+        method: Method,
+        schedule: Schedule,
+        folder: RunFolder,
+        device: torch.device,
+        precision: str,
+        batches: Callable[[int], Generator[Any, None, None]],
+        validate: Callable[[], dict[str, float]],
+        after_epoch: Callable[[list[dict]], None] = lambda rows: None,
+        seed: int = 0,
     ):
         self.method, self.schedule, self.folder = method, schedule, folder
         self.device, self.precision, self.seed = device, precision, seed
         self.batches, self.validate, self.after_epoch = batches, validate, after_epoch
         self.progress = method.progress = Progress(schedule)
-        self.optimisers = {part: _optimiser(groups, schedule) for part, groups in method.parts().items()}
+        self.optimisers = {
+            part: _optimiser(groups, schedule) for part, groups in method.parts().items()
+        }
         self.sums: dict[str, tuple[Tensor, Tensor]] = {}
         self.best, self.since_best, self.rows = -math.inf, 0, []
         self.epoch_began = self.saved = 0.0
@@ -98,7 +107,9 @@ class Loop:
         """Take one step; False if the run was to stop while it waited. Whatever ends the wait, nothing is lost."""
         try:
             with request.waiting():
-                batches = [next(source).to(self.device) for _ in range(self.schedule.accumulate)]
+                batches = [
+                    next(source).to(self.device) for _ in range(self.schedule.accumulate)
+                ]
         except Stopped:
             self._save_new()
             return False
@@ -115,9 +126,14 @@ class Loop:
 
     def _interrupted(self, request: StopRequest) -> Interrupted:
         if self.saved_step is None:
-            return Interrupted(f"{request.name} before the first step.", "Start it again with the same command.")
-        return Interrupted(f"{request.name} after step {self.progress.step}; the run is saved.",
-                           "Continue it with the same command and --c.")
+            return Interrupted(
+                f"{request.name} before the first step.",
+                "Start it again with the same command.",
+            )
+        return Interrupted(
+            f"{request.name} after step {self.progress.step}; the run is saved.",
+            "Continue it with the same command and --c.",
+        )
 
     def resume(self) -> None:
         """Take the state of `checkpoint_last.pth`; metric rows written after it are dropped.
@@ -134,7 +150,10 @@ class Loop:
             self.method.load_extra_state(state["extra"])
             for part, optimiser in self.optimisers.items():
                 optimiser.load_state_dict(state["optimisers"][part])
-            self.sums = {name: tuple(part.to(self.device) for part in pair) for name, pair in state["sums"].items()}
+            self.sums = {
+                name: tuple(part.to(self.device) for part in pair)
+                for name, pair in state["sums"].items()
+            }
             self.progress.step, self.progress.elapsed = state["step"], state["elapsed"]
             self.best = state["best"]
             self.since_best = state["since_best"]
@@ -142,7 +161,9 @@ class Loop:
             self.epoch_began = state["epoch_began"]
         except (KeyError, RuntimeError, ValueError) as problem:
             first = str(problem).split("\n")[0]
-            raise ModelError(f"{path} does not fit this run: {first}", "Start it anew with --overwrite.") from problem
+            raise ModelError(
+                f"{path} does not fit this run: {first}", "Start it anew with --overwrite."
+            ) from problem
         self.saved, self.saved_step = self.progress.elapsed, self.progress.step
         log.info("continuing at step %d (epoch %d)", self.progress.step, len(self.rows))
 
@@ -176,26 +197,42 @@ class Loop:
         """Add the gradient of one part's loss to that part's parameters alone."""
         loss = 0.0
         for name, (weight, ratio) in step.terms.items():
-            whole = totals[name].clamp_min(1e-6) if name in totals else ratio.denominator.clamp_min(1e-6) * micro_batches
+            whole = (
+                totals[name].clamp_min(1e-6)
+                if name in totals
+                else ratio.denominator.clamp_min(1e-6) * micro_batches
+            )
             loss = loss + weight * ratio.numerator / whole
             self._count(name, ratio)
         for name, ratio in step.report.items():
             self._count(name, ratio)
         # Counted like the loss that is optimised: once per step, whatever its terms were divided by.
         self._count("loss", Ratio(loss * micro_batches, torch.ones((), device=self.device)))
-        inputs = [p for group in self.optimisers[step.part].param_groups for p in group["params"] if p.requires_grad]
+        inputs = [
+            p
+            for group in self.optimisers[step.part].param_groups
+            for p in group["params"]
+            if p.requires_grad
+        ]
         loss.backward(inputs=inputs)
 
     def _count(self, name: str, ratio: Ratio) -> None:
         """Add to the epoch's sums on the device; nothing waits for the value."""
-        pair = tuple(part.detach().double() if self.device.type != "mps" else part.detach() for part in ratio)
+        pair = tuple(
+            part.detach().double() if self.device.type != "mps" else part.detach()
+            for part in ratio
+        )
         before = self.sums.get(name)
         self.sums[name] = pair if before is None else (before[0] + pair[0], before[1] + pair[1])
 
     def _descend(self, part: str) -> None:
         optimiser = self.optimisers[part]
-        parameters = [p for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.schedule.clip if self.schedule.clip > 0 else math.inf)
+        parameters = [
+            p for group in optimiser.param_groups for p in group["params"] if p.grad is not None
+        ]
+        norm = torch.nn.utils.clip_grad_norm_(
+            parameters, self.schedule.clip if self.schedule.clip > 0 else math.inf
+        )
         self._count(f"gradient/{part}", Ratio(norm, torch.ones((), device=self.device)))
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -211,7 +248,9 @@ class Loop:
         """Log, validate, keep the best."""
         self._check_finite()
         row = self._row()
-        row.update({f"val/{name}": _finite(float(value)) for name, value in self.validate().items()})
+        row.update(
+            {f"val/{name}": _finite(float(value)) for name, value in self.validate().items()}
+        )
         self._keep_best(row.get("val/score"))
         self.progress.tick()
         row["seconds"] = round(self.progress.elapsed - self.epoch_began, 3)
@@ -224,14 +263,18 @@ class Loop:
     def _check_finite(self) -> None:
         """Refuse to go on, or to save, once a loss or a gradient is no number."""
         for name, (total, _) in self.sums.items():
-            if (name == "loss" or name.startswith("gradient/")) and not bool(torch.isfinite(total)):
-                raise ModelError(f"The {name} is no longer a number after step {self.progress.step}.",
-                                 "Train with a lower rate (--set rate=...) or --precision fp32; the last good state is saved.")
+            if (name == "loss" or name.startswith("gradient/")) and not bool(
+                torch.isfinite(total)
+            ):
+                raise ModelError(
+                    f"The {name} is no longer a number after step {self.progress.step}.",
+                    "Train with a lower rate (--set rate=...) or --precision fp32; the last good state is saved.",
+                )
 
     def _draw(self) -> None:
         try:
             self.after_epoch(self.rows)
-        except (OSError, ValueError, RuntimeError) as problem:    # a picture is never worth a run
+        except (OSError, ValueError, RuntimeError) as problem:  # a picture is never worth a run
             log.warning("the progress picture could not be drawn: %s", problem)
 
     def _write_rows(self) -> None:
@@ -239,11 +282,22 @@ class Loop:
         write_text(self.folder / METRICS, "".join(_line(row) for row in self.rows))
 
     def _row(self) -> dict[str, Any]:
-        values = {name: _finite(float(a / b)) if float(b) else None for name, (a, b) in sorted(self.sums.items())}
+        values = {
+            name: _finite(float(a / b)) if float(b) else None
+            for name, (a, b) in sorted(self.sums.items())
+        }
         self.sums = {}
         rate = next(iter(self.optimisers.values())).param_groups[0]["lr"]
-        peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
-        return {"epoch": len(self.rows), "step": self.progress.step, **values, "rate": rate, "peak_bytes": peak}
+        peak = (
+            torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
+        )
+        return {
+            "epoch": len(self.rows),
+            "step": self.progress.step,
+            **values,
+            "rate": rate,
+            "peak_bytes": peak,
+        }
 
     def _keep_best(self, score: float | None) -> None:
         if score is None:
@@ -255,18 +309,36 @@ class Loop:
             self.since_best += 1
 
     def _save_weights(self, which: str) -> None:
-        facts = {"which": which, "step": self.progress.step, "epoch": len(self.rows), "score": _finite(self.best)}
+        facts = {
+            "which": which,
+            "step": self.progress.step,
+            "epoch": len(self.rows),
+            "score": _finite(self.best),
+        }
         checkpoint.save(self.folder.checkpoint(which), self.method.weights_to_keep(), facts)
 
     def _save_last(self) -> None:
         self._check_finite()
         state = {
             "modules": self.method.modules.state_dict(),
-            "optimisers": {part: optimiser.state_dict() for part, optimiser in self.optimisers.items()},
-            "extra": self.method.extra_state(), "sums": self.sums, "step": self.progress.step,
-            "elapsed": self.progress.elapsed, "epoch_began": self.epoch_began, "best": self.best, "since_best": self.since_best, "rows": self.rows,
+            "optimisers": {
+                part: optimiser.state_dict() for part, optimiser in self.optimisers.items()
+            },
+            "extra": self.method.extra_state(),
+            "sums": self.sums,
+            "step": self.progress.step,
+            "elapsed": self.progress.elapsed,
+            "epoch_began": self.epoch_began,
+            "best": self.best,
+            "since_best": self.since_best,
+            "rows": self.rows,
         }
-        facts = {"which": "last", "step": self.progress.step, "epoch": len(self.rows), "score": _finite(self.best)}
+        facts = {
+            "which": "last",
+            "step": self.progress.step,
+            "epoch": len(self.rows),
+            "score": _finite(self.best),
+        }
         checkpoint.save(self.folder.checkpoint("last"), state, facts)
         self.saved, self.saved_step = self.progress.elapsed, self.progress.step
 
@@ -288,7 +360,13 @@ def _optimiser(groups: Sequence[Group], schedule: Schedule) -> torch.optim.Optim
         for decays in (True, False):
             chosen = [p for p in parameters if (p.ndim > 1) == decays]
             if chosen:
-                kinds.append({"params": chosen, "rate": rate, "weight_decay": schedule.weight_decay if decays else 0.0})
+                kinds.append(
+                    {
+                        "params": chosen,
+                        "rate": rate,
+                        "weight_decay": schedule.weight_decay if decays else 0.0,
+                    }
+                )
     kind = torch.optim.AdamW if schedule.optimiser == "adamw" else torch.optim.Adam
     return kind(kinds, lr=1e-3, foreach=True)
 
@@ -310,7 +388,13 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _sentence(row: dict[str, Any], progress: Progress, headlines: Sequence[tuple[str, str]]) -> str:
-    shown = [("loss", "loss"), *((f"val/{key}", words.lower()) for key, words in headlines), ("val/score", "score")]
+def _sentence(
+    row: dict[str, Any], progress: Progress, headlines: Sequence[tuple[str, str]]
+) -> str:
+    shown = [
+        ("loss", "loss"),
+        *((f"val/{key}", words.lower()) for key, words in headlines),
+        ("val/score", "score"),
+    ]
     parts = [f"{label} {row[key]:.3f}" for key, label in shown if row.get(key) is not None]
     return f"epoch {row['epoch']:3d}  {100 * progress.share:3.0f} %  {'  '.join(parts)}  {row['seconds']:.1f} s"

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 log = logging.getLogger("sulcnet")
-EVERY = 1.0                             # seconds between readings
+EVERY = 1.0  # seconds between readings
 NO_GPU = "no GPU"
 
 
@@ -53,7 +53,9 @@ class GpuWatch:
                 log.debug("NVML: %s", problem)
 
 
-def costs(rows: Sequence[dict[str, Any]], network: nn.Module, watch: GpuWatch) -> dict[str, Any]:
+def costs(
+    rows: Sequence[dict[str, Any]], network: nn.Module, watch: GpuWatch
+) -> dict[str, Any]:
     """Gather what one run cost from its metric rows."""
     seconds = [row["seconds"] for row in rows]
     peaks = [row["peak_bytes"] for row in rows if row.get("peak_bytes")]
@@ -75,8 +77,10 @@ def _nvml_handle(device: torch.device) -> Any:
 
         pynvml.nvmlInit()
         # By UUID: CUDA_VISIBLE_DEVICES renumbers torch's devices but not NVML's.
-        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}".encode())
-    except Exception as problem:        # noqa: BLE001  a missing driver library must not cost a run
+        return pynvml.nvmlDeviceGetHandleByUUID(
+            f"GPU-{torch.cuda.get_device_properties(device).uuid}".encode()
+        )
+    except Exception as problem:  # noqa: BLE001  a missing driver library must not cost a run
         log.warning("GPU memory and power are not recorded: %s", problem)
         return None
 

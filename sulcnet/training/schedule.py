@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from sulcnet.options import Options, option
 from sulcnet.records.experiment import DECAYS, OPTIMISERS, Schedule
 
-STEP_DECAY = 0.1                        # `paper`: the rate after half of the epochs
+STEP_DECAY = 0.1  # `paper`: the rate after half of the epochs
 
 
 @dataclass(frozen=True)
@@ -17,19 +17,43 @@ class ScheduleOptions(Options):
     """How long and how fast any run learns: `rate` the network, `<group>_rate` each further group of its method."""
 
     epochs: int = option(200, "epochs of at least 250 patches", paper=600, at_least=1)
-    rate: float = option(1e-4, "peak learning rate of the network", paper=5e-3, above=0, below=1)
-    heads_rate: float = option(1e-3, "peak learning rate of the heads", paper=5e-3, above=0, below=1)
-    optimiser: str = option("adamw", "what takes the steps: adamw or adam", paper="adam", among=OPTIMISERS)
+    rate: float = option(
+        1e-4, "peak learning rate of the network", paper=5e-3, above=0, below=1
+    )
+    heads_rate: float = option(
+        1e-3, "peak learning rate of the heads", paper=5e-3, above=0, below=1
+    )
+    optimiser: str = option(
+        "adamw", "what takes the steps: adamw or adam", paper="adam", among=OPTIMISERS
+    )
     weight_decay: float = option(1e-2, "decay of the weights", paper=1e-4, at_least=0, below=1)
-    warm_up: float = option(0.05, "share of the run in which rates rise from nothing", paper=0.0, at_least=0, below=1)
-    decay: str = option("cosine", "how rates fall: cosine, or step, to a tenth halfway", paper="step", among=DECAYS)
-    floor: float = option(0.01, "share of the peak rate at which a cosine ends", paper=0.1, at_least=0, at_most=1)
-    clip: float = option(1.0, "largest norm of the gradient; 0 does not clip", paper=0.0, at_least=0)
+    warm_up: float = option(
+        0.05,
+        "share of the run in which rates rise from nothing",
+        paper=0.0,
+        at_least=0,
+        below=1,
+    )
+    decay: str = option(
+        "cosine",
+        "how rates fall: cosine, or step, to a tenth halfway",
+        paper="step",
+        among=DECAYS,
+    )
+    floor: float = option(
+        0.01, "share of the peak rate at which a cosine ends", paper=0.1, at_least=0, at_most=1
+    )
+    clip: float = option(
+        1.0, "largest norm of the gradient; 0 does not clip", paper=0.0, at_least=0
+    )
 
     def rates(self) -> dict[str, float]:
         """Give the peak rates by parameter group."""
         further = {name: value for name, value in vars(self).items() if name.endswith("_rate")}
-        return {"network": self.rate, **{name.removesuffix("_rate"): value for name, value in further.items()}}
+        return {
+            "network": self.rate,
+            **{name.removesuffix("_rate"): value for name, value in further.items()},
+        }
 
 
 def rate_factor(schedule: Schedule, progress: float) -> float:

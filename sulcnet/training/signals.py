@@ -1,9 +1,9 @@
 """Stop cleanly: SIGTERM, SIGUSR1 and Ctrl-C ask the loop to finish its step and save.
 
-    with stop_request() as request:
-        with request.waiting():             # a signal raises Stopped here; elsewhere somebody has to look
-            batch = next(batches)
-        if request: ...
+with stop_request() as request:
+    with request.waiting():             # a signal raises Stopped here; elsewhere somebody has to look
+        batch = next(batches)
+    if request: ...
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import contextlib
 import signal
 from collections.abc import Iterator
 
-SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
+]
 
 
 class Stopped(BaseException):
@@ -63,7 +65,7 @@ def stop_request() -> Iterator[StopRequest]:
 
     try:
         before = {number: signal.signal(number, ask) for number in SIGNALS}
-    except ValueError:                  # only the main thread may set handlers; elsewhere a run cannot be asked
+    except ValueError:  # only the main thread may set handlers; elsewhere a run cannot be asked
         before = {}
     try:
         yield request

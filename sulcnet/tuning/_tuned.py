@@ -1,8 +1,8 @@
 """A network under a tuning strategy: what is frozen, what learns, and how much that is.
 
-    tuned = TunedNetwork(plugins.find("tuning", "top", "TUNING"), network, options)
-    features = tuned(image)                      # frozen stages run without gradient, in eval mode
-    tuned.share().sentence()                     # what learns
+tuned = TunedNetwork(plugins.find("tuning", "top", "TUNING"), network, options)
+features = tuned(image)                      # frozen stages run without gradient, in eval mode
+tuned.share().sentence()                     # what learns
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ class TunedNetwork:
     def groups(self, heads: nn.Module) -> list[Group]:
         """Give what learns by rate: the network's share, and the heads."""
         own = self.adapter if self.adapter is not None else self.network
-        return [Group("network", [p for p in own.parameters() if p.requires_grad]), Group("heads", list(heads.parameters()))]
+        return [
+            Group("network", [p for p in own.parameters() if p.requires_grad]),
+            Group("heads", list(heads.parameters())),
+        ]
 
     def train(self) -> None:
         """Enter training mode; frozen stages stay in eval mode, so that their statistics and dropouts rest."""
@@ -67,4 +70,9 @@ class TunedNetwork:
         """Count what learns."""
         learning = self.groups(nn.Module())[0].parameters
         total = sum(p.numel() for p in self.network.parameters())
-        return Share(tuple(stage.name for stage in self.learning), len(learning), sum(p.numel() for p in learning), total)
+        return Share(
+            tuple(stage.name for stage in self.learning),
+            len(learning),
+            sum(p.numel() for p in learning),
+            total,
+        )

@@ -1,6 +1,6 @@
 """What a tuning strategy is: its options, and the first stage that learns, or an adapter. No torch here.
 
-    TUNING = Top()                      # `_tuned.py` puts a network under it
+TUNING = Top()                      # `_tuned.py` puts a network under it
 """
 
 from __future__ import annotations
@@ -29,23 +29,36 @@ class TuningOptions(AugmentOptions, ScheduleOptions):
     views: ClassVar[int] = 0
     cache_gb: ClassVar[float] = 0.0
 
-    recompute: str = option("", "what the backward pass computes again to save memory: none, attention (swin_unetr), stages; "
-                                "empty takes the plan's", among=("", *RECOMPUTE))
+    recompute: str = option(
+        "",
+        "what the backward pass computes again to save memory: none, attention (swin_unetr), stages; "
+        "empty takes the plan's",
+        among=("", *RECOMPUTE),
+    )
 
 
 @dataclass(frozen=True)
 class FrozenOptions(TuningOptions):
     """Options of strategies whose encoder is frozen, so that its features can be kept."""
 
-    views: int = option(0, "augmented views per case that training keeps to; 0 draws new ones in every step",
-                        at_least=0)
-    cache_gb: float = option(0.0, "memory for the frozen features of these views [GB]; 0 computes them in every step",
-                             at_least=0)
+    views: int = option(
+        0,
+        "augmented views per case that training keeps to; 0 draws new ones in every step",
+        at_least=0,
+    )
+    cache_gb: float = option(
+        0.0,
+        "memory for the frozen features of these views [GB]; 0 computes them in every step",
+        at_least=0,
+    )
 
     def problems(self) -> Iterator[tuple[str, str]]:
         yield from super().problems()
         if self.cache_gb and not self.views:
-            yield "cache_gb", f"expected views above 0 with it, found {self.cache_gb:g} and views {self.views}"
+            yield (
+                "cache_gb",
+                f"expected views above 0 with it, found {self.cache_gb:g} and views {self.views}",
+            )
 
 
 class Tuning(Family):

@@ -20,8 +20,11 @@ class ConvLoraOptions(TuningOptions):
 
     rank: int = option(8, "rank of the updates", paper=2, at_least=1)
     alpha: float = option(16.0, "updates are scaled by alpha / rank", paper=2.0, above=0)
-    layout: str = option("rank", "rank: the kernel lies in the first factor, any convolution; paper: two matrices, square 2-D kernels",
-                         among=("rank", "paper"))
+    layout: str = option(
+        "rank",
+        "rank: the kernel lies in the first factor, any convolution; paper: two matrices, square 2-D kernels",
+        among=("rank", "paper"),
+    )
 
 
 class ConvLora(Tuning):
@@ -33,7 +36,9 @@ class ConvLora(Tuning):
         from sulcnet.networks.adapters import Adapter, convolutions
 
         try:
-            return Adapter(network, convolutions(network), options.rank, options.alpha, options.layout)
+            return Adapter(
+                network, convolutions(network), options.rank, options.alpha, options.layout
+            )
         except ValueError as problem:
             raise ModelError(f"{problem}.", "Leave --set layout=paper away.") from None
 

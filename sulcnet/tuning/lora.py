@@ -32,7 +32,10 @@ class Lora(Tuning):
 
         layers = linears(network)
         if not layers:
-            raise ModelError("This network has no linear layer that --tune lora could adapt.", "Choose --tune convlora, or a swin_unetr.")
+            raise ModelError(
+                "This network has no linear layer that --tune lora could adapt.",
+                "Choose --tune convlora, or a swin_unetr.",
+            )
         return Adapter(network, layers, options.rank, options.alpha)
 
 

@@ -12,7 +12,9 @@ from sulcnet.tuning._tuning import Tuning, TuningOptions
 class ScratchOptions(TuningOptions):
     """A random start learns as fast as the heads do."""
 
-    rate: float = option(1e-3, "peak learning rate of the network", paper=5e-3, above=0, below=1)
+    rate: float = option(
+        1e-3, "peak learning rate of the network", paper=5e-3, above=0, below=1
+    )
 
 
 class Scratch(Tuning):

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 class TopOptions(FrozenOptions):
     """How much is on top."""
 
-    top_fraction: float = option(0.10, "largest share of the network's parameters, by elements, that learns",
-                                 above=0, at_most=1)
+    top_fraction: float = option(
+        0.10,
+        "largest share of the network's parameters, by elements, that learns",
+        above=0,
+        at_most=1,
+    )
 
 
 class Top(Tuning):
@@ -26,9 +30,12 @@ class Top(Tuning):
     Options = TopOptions
 
     def first(self, network: Network, options: TopOptions) -> int:
-        sizes = [sum(p.numel() for module in stage.modules for p in module.parameters()) for stage in network.stages()]
+        sizes = [
+            sum(p.numel() for module in stage.modules for p in module.parameters())
+            for stage in network.stages()
+        ]
         first = len(sizes) - 1
-        while first > 0 and sum(sizes[first - 1:]) <= options.top_fraction * sum(sizes):
+        while first > 0 and sum(sizes[first - 1 :]) <= options.top_fraction * sum(sizes):
             first -= 1
         return first
 
