@@ -34,7 +34,7 @@ class Drawing:
         montage: draws volumes (X, Y, Z) by name into a file.
     """
 
-    curves: Callable[[list[dict]], Path] | None = None
+    curves: Callable[[list[dict], Path], None] | None = None
     montage: Callable[[dict[str, np.ndarray], Path], None] | None = None
 
 

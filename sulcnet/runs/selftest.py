@@ -180,7 +180,7 @@ def _train(workspace: Workspace, folders: DatasetFolders, device: str) -> str:
 
 
 def _predict(workspace: Workspace, folders: DatasetFolders, device: str) -> str:
-    (run,) = workspace.runs(folders)
+    (run,) = workspace.runs(folders, TRAIN)
     score_run(folders, run, device, "auto")
     dataset, masks = Dataset.open(folders.raw), sorted((run / TEST).glob("*.nii.gz"))
     for path in masks:
@@ -204,11 +204,11 @@ def _steps() -> Iterator[tuple[str, StepQuestion]]:
 
 
 def _question(net: str, step: str) -> StepQuestion:
-    kind, views = family(net), plugins.constant("pretraining", step, "views", 1)
+    kind, tuned = family(net), step in plugins.names("tuning", "TUNING")
+    views = 1 if tuned else plugins.find("pretraining", step, "METHOD").views
     patch = (max(PATCH, kind.smallest_patch),) * 3
     images = 1 if net in SMALL else 2
     spec = kind.topology(3, 1, SMALL.get(net, 2 * FEATURES), patch, (1.0,) * 3)
-    tuned = step in plugins.names("tuning", "TUNING")
     return StepQuestion(
         step,
         "sulcnet",
