@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,16 +147,18 @@ def test_rows_that_ship_are_what_this_code_traces(shipped):
 def test_the_default_plan_of_a_hemisphere_imports_no_torch(tmp_path, values, shipped):
     code = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from cohort import asked_tasks
-from sulcnet.records.tasks import traced_as
+from sulcnet.records.dataset import Classification, DatasetHeader
+from sulcnet.records.tasks import tasks_of, traced_as
 from sulcnet.planning.budget import Constraints
-from sulcnet.memory.oracle import MemoryOracle, origin
+from sulcnet.memory.oracle import MemoryOracle
 from sulcnet.memory.planning import plan_network
-case = (90.0, 190.0, 160.0)
-with MemoryOracle.kept() as needs:
-    plan = plan_network("swin_unetr_24", Constraints("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, traced_as(asked_tasks()), {values}, 24), needs)
-assert plan.patch_size == (96, 192, 160) and len(plan.steps) == 11 and "torch" not in sys.modules, sorted(sys.modules)
+case, classes = (90.0, 190.0, 160.0), Classification("pcs", ("absent", "present", "prominent"))
+header = DatasetHeader(("image",), {{"background": 0, "skeleton": 1, "PCS": 2}}, classification=classes)
+tasks = traced_as(tasks_of(header))
+asked = Constraints("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, tasks, {values}, 24)
+with MemoryOracle.kept() as oracle:
+    plan = plan_network("swin_unetr_24", asked, oracle)
+assert plan.patch_size == (96, 192, 160) and len(plan.steps) == 12 and "torch" not in sys.modules, sorted(sys.modules)
 """
     subprocess.run(
         [sys.executable, "-c", code],
