@@ -4,6 +4,9 @@ Every rule is a function from a file to what breaks it, and comes with a bad lin
 """
 
 import ast
+import io
+import tokenize
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +16,8 @@ import pytest
 
 from sulcnet.records import workspace
 
+MOST_TOKENS, MOST_COLUMNS, MOST_LINES, MOST_PARAMETERS = 30, 120, 60, 7
+TOKENS_PER_LINE = 8.5  # of the package as a whole
 PACKAGE = Path(__file__).parents[1] / "sulcnet"
 FLOORS = {
     10: {"cli"},
@@ -95,11 +100,12 @@ class Source:
     """A parsed file and its place: `("networks", "resenc_unet.py")`."""
 
     parts: tuple[str, ...]
+    text: str
     tree: ast.Module
 
     @classmethod
     def of(cls, place: str, text: str) -> "Source":
-        return cls(tuple(place.split("/")), ast.parse(text))
+        return cls(tuple(place.split("/")), text, ast.parse(text))
 
     @property
     def room(self) -> str:
@@ -108,6 +114,28 @@ class Source:
     @property
     def place(self) -> str:
         return "/".join(self.parts)
+
+
+NO_CODE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def tokens_of(source: Source) -> Counter[int]:
+    """Count the tokens that begin on each line; neither comments nor docstrings are code."""
+    docstrings: set[int] = set()
+    for node in ast.walk(source.tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+            docstrings.update(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    tokens = tokenize.generate_tokens(io.StringIO(source.text).readline)
+    lines = (token.start[0] for token in tokens if token.type not in NO_CODE)
+    return Counter(line for line in lines if line not in docstrings)
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -336,6 +364,41 @@ def documented(source: Source) -> Iterator[tuple[int, str]]:
             yield node.lineno, f"{node.name} without docstring"
 
 
+def plain_lines(source: Source) -> Iterator[tuple[int, str]]:
+    """A person reads a line at once: at most 30 tokens and 120 columns."""
+    for line, count in tokens_of(source).items():
+        if count > MOST_TOKENS:
+            yield line, f"{count} tokens"
+    for line, text in enumerate(source.text.splitlines(), 1):
+        if len(text) > MOST_COLUMNS:
+            yield line, f"{len(text)} columns"
+
+
+def one_for_each(source: Source) -> Iterator[tuple[int, str]]:
+    """A comprehension has one `for`."""
+    comprehensions = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+    for node in ast.walk(source.tree):
+        if isinstance(node, comprehensions) and len(node.generators) > 1:
+            yield node.lineno, "two `for`s in one comprehension"
+
+
+def small_functions(source: Source) -> Iterator[tuple[int, str]]:
+    """A function has at most 60 lines and, `self` aside, 7 parameters."""
+    for node in ast.walk(source.tree):
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        length = node.end_lineno - node.lineno + 1
+        names = [
+            each.arg
+            for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+        ]
+        count = len(names) - (names[:1] in (["self"], ["cls"]))
+        if length > MOST_LINES:
+            yield node.lineno, f"{node.name} has {length} lines"
+        if count > MOST_PARAMETERS:
+            yield node.lineno, f"{node.name} has {count} parameters"
+
+
 def known_room(source: Source) -> Iterator[tuple[int, str]]:
     """Every file lies on a floor."""
     if source.room not in FLOOR and source.place != "__init__.py":
@@ -419,6 +482,15 @@ RULES = {
     ),
     "documented": (documented, "io/x.py", '"""A."""\ndef read():\n    return 1'),
     "documented module": (documented, "io/x.py", "a = 1"),
+    "plain lines": (plain_lines, "io/x.py", f"a = [{'1, ' * 20}]"),
+    "plain lines, short enough": (plain_lines, "io/x.py", f"a = '{'x' * 120}'"),
+    "one for each": (one_for_each, "io/x.py", "a = [cell for row in table for cell in row]"),
+    "small functions": (small_functions, "io/x.py", "def f():\n" + "    a = 1\n" * 60),
+    "small functions, few parameters": (
+        small_functions,
+        "io/x.py",
+        "class A:\n    def f(self, a, b, c, d, e, f, g, h):\n        pass",
+    ),
     "known room": (known_room, "utils/x.py", "a = 1"),
 }
 GOOD = '"""A good file."""\nimport os\nfrom sulcnet.errors import DataError\n\n\ndef read():\n    """Read."""\n    import torch\n\n    with writing(path), path.open("a") as file:\n        file.write("a".replace("a", "b"))\n    return torch.load(open(os.devnull, "rb"), weights_only=True)\n'
@@ -451,3 +523,9 @@ def test_the_rule_catches_a_bad_line_and_lets_a_good_file_pass(name):
 def test_every_folder_is_a_package_so_that_it_is_installed():
     rooms = {file.parent for file in PACKAGE.rglob("*.py")}
     assert not [str(room) for room in rooms if not (room / "__init__.py").exists()]
+
+
+def test_a_line_of_code_holds_one_idea():
+    counts = [tokens_of(source) for source in sources()]
+    tokens, lines = sum(map(Counter.total, counts)), sum(map(len, counts))
+    assert tokens / lines <= TOKENS_PER_LINE, f"{tokens} tokens in {lines} lines of code"
