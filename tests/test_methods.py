@@ -33,6 +33,7 @@ from sulcnet.records.workspace import EXPORT, METRICS, RunFolder, Workspace
 from sulcnet.training import loop as training
 from sulcnet.training.loop import Loop, seed_draws
 from sulcnet.training.schedule import Progress
+from sulcnet.training.stage import Stage
 
 METHODS = plugins.names("pretraining", "METHOD")
 VARIANTS = [(name, {}) for name in METHODS]
@@ -194,15 +195,8 @@ def loop_of(
                 raise KeyboardInterrupt
             yield batch_of(method, seed=number)
 
-    return Loop(
-        method,
-        schedule,
-        RunFolder(folder),
-        torch.device("cpu"),
-        "fp32",
-        draw or batches,
-        validate=dict,
-    )
+    stage = Stage(method, schedule, draw or batches)
+    return Loop(stage, RunFolder(folder), torch.device("cpu"), "fp32")
 
 
 def watched(method: Pretraining, batch: Images) -> dict[str, float]:

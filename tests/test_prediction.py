@@ -15,7 +15,7 @@ from sulcnet.assembly.finetuning import Model
 from sulcnet.cli.predict import COMMAND as PREDICT
 from sulcnet.data.region import Region
 from sulcnet.errors import ModelError, UsageError
-from sulcnet.inference.predictor import Predictor, Windows
+from sulcnet.inference.predictor import Predictor, Windowing, Windows
 from sulcnet.inference.windows import blending_weights, window_corners
 from sulcnet.networks._network import Features
 from sulcnet.prediction.inputs import find_inputs
@@ -91,9 +91,8 @@ class Bare(torch.nn.Module):
 def predictor_of(model, patch, region=None, **options) -> Predictor:
     """Predict with a model that was not loaded from a run."""
     gather = partial(gathers, model.eval(), Setting(region, CPU))
-    return Predictor(
-        model.network, gather, patch, CPU, lambda: autocast(CPU, "fp32"), **options
-    )
+    windowing = Windowing(patch, **options)
+    return Predictor(model.network, gather, windowing, CPU, lambda: autocast(CPU, "fp32"))
 
 
 def test_blended_windows_of_a_voxelwise_model_equal_the_model():

@@ -24,6 +24,7 @@ from sulcnet.training import checkpoint
 from sulcnet.training.loop import Loop
 from sulcnet.training.method import Group, Method, Step, Term
 from sulcnet.training.schedule import rate_factor
+from sulcnet.training.stage import Stage
 
 CPU = torch.device("cpu")
 
@@ -314,15 +315,8 @@ def line_loop(tmp_path: Path, batches: list[Points], accumulate: int) -> tuple[L
         accumulate=accumulate,
     )
     method = Line()
-    return method, Loop(
-        method,
-        schedule,
-        RunFolder(tmp_path),
-        CPU,
-        "fp32",
-        lambda step: (batch for batch in batches),
-        lambda: {},
-    )
+    stage = Stage(method, schedule, lambda step: (batch for batch in batches))
+    return method, Loop(stage, RunFolder(tmp_path), CPU, "fp32")
 
 
 def test_accumulation_equals_one_large_batch(tmp_path):
@@ -368,26 +362,17 @@ def test_patience_ends_with_the_best_weights(tmp_path):
     batches = [points(4, [1, 1, 1, 1])] * 10
     schedule = Schedule(10, 1, {"network": 1e-2}, 0.0, 0.0, 0.1, 0.0, patience=2)
     scores = iter([0.1, 0.5, 0.4, 0.3, 0.2, 0.9])
-    loop = Loop(
-        Line(),
-        schedule,
-        RunFolder(tmp_path),
-        CPU,
-        "fp32",
-        lambda step: (batch for batch in batches),
-        lambda: {"score": next(scores)},
-    )
+    folder = RunFolder(tmp_path)
+
+    def draw(step):
+        yield from batches
+
+    stage = Stage(Line(), schedule, draw, lambda: {"score": next(scores)})
+    loop = Loop(stage, folder, CPU, "fp32")
     loop.run()
     assert len(loop.rows) == 4
-    resumed = Loop(
-        Line(),
-        schedule,
-        RunFolder(tmp_path),
-        CPU,
-        "fp32",
-        lambda step: (batch for batch in batches),
-        lambda: {"score": 0.9},
-    )
+    stage = Stage(Line(), schedule, draw, lambda: {"score": 0.9})
+    resumed = Loop(stage, folder, CPU, "fp32")
     resumed.resume()  # killed before `final`: patience is still out
     resumed.run()
     assert len(resumed.rows) == 4

@@ -50,6 +50,7 @@ from sulcnet.records.plan import (
 from sulcnet.records.workspace import RunFolder, Workspace
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 from sulcnet.training.loop import Loop
+from sulcnet.training.stage import Stage
 
 CPU = torch.device("cpu")
 PATCH = (16, 24)
@@ -409,7 +410,7 @@ def trained(plan: Plan, folder, draw, method, steps: int = 3) -> tuple[dict, lis
     )
     if hasattr(method, "begin"):
         method.begin(schedule)
-    loop = Loop(method, schedule, RunFolder(folder), CPU, "fp32", batches=draw, validate=dict)
+    loop = Loop(Stage(method, schedule, draw), RunFolder(folder), CPU, "fp32")
     loop.run()
     return method.modules.state_dict(), [row["loss"] for row in loop.rows]
 

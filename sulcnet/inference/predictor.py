@@ -1,6 +1,6 @@
 """A prepared image -> what each task makes of it, window by window.
 
-    predictor = Predictor(network, gather, patch, device, autocast)
+    predictor = Predictor(network, gather, Windowing(patch), device, autocast)
     predictor(data)["segmentation"]             # whatever this task's gatherer gives
 
 A 2-D network's windows are pieces of slices, boxes one voxel thick; what it says of them is put together as a volume.
@@ -50,6 +50,22 @@ class Windows(NamedTuple):
         return tuple(slice(low, low + size) for low, size in zip(self.before, self.size))
 
 
+class Windowing(NamedTuple):
+    """How an image is cut into windows, and how many are predicted at a time.
+
+    Attributes:
+        patch: window size, as in training, along `axes`.
+        overlap: of neighbouring windows.
+        batch: windows per forward pass.
+        axes: of a volume, those that the network sees.
+    """
+
+    patch: Sequence[int]
+    overlap: float = 0.5
+    batch: int = 2
+    axes: tuple[int, ...] = (0, 1, 2)
+
+
 class Gather(Protocol):
     """Takes in the features of one image's windows, a few at a time."""
 
@@ -65,27 +81,21 @@ class Predictor:
 
     Args:
         gather: gives what takes in an image's windows, by task.
-        patch: window size, as in training, along `axes`.
         autocast: gives the context of the run's precision.
-        overlap: of neighbouring windows.
-        batch: windows per forward pass.
-        axes: of a volume, those that the network sees.
     """
 
     def __init__(
         self,
         network: nn.Module,
         gather: Callable[[Windows], Mapping[str, Gather]],
-        patch: Sequence[int],
+        windowing: Windowing,
         device: torch.device,
         autocast: Callable[[], AbstractContextManager],
-        overlap: float = 0.5,
-        batch: int = 2,
-        axes: tuple[int, ...] = (0, 1, 2),
     ):
-        self.network, self.gather, self.axes = network, gather, axes
-        self.patch = tuple(thick(patch, axes, 1).tolist())
-        self.device, self.autocast, self.overlap, self.batch = device, autocast, overlap, batch
+        self.network, self.gather = network, gather
+        self.device, self.autocast = device, autocast
+        patch, self.overlap, self.batch, self.axes = windowing
+        self.patch = tuple(thick(patch, self.axes, 1).tolist())
 
     @torch.no_grad()
     def __call__(self, data: np.ndarray) -> dict[str, Any]:
@@ -97,12 +107,8 @@ class Predictor:
         gathers = self.gather(windows)
         for first in range(0, len(corners), self.batch):
             some = corners[first : first + self.batch]
-            read = np.stack(
-                [
-                    flat(padded[(slice(None), *windows.slices(corner))], self.axes)
-                    for corner in some
-                ]
-            )
+            boxes = [padded[(slice(None), *windows.slices(corner))] for corner in some]
+            read = np.stack([flat(box, self.axes) for box in boxes])
             with self.autocast():
                 features = self.network(torch.from_numpy(read).to(self.device))
                 for gather in gathers.values():
@@ -112,11 +118,8 @@ class Predictor:
 
     def _padded(self, data: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
         """Surround a volume smaller than the window by zeros, as training patches are; give what lies before it."""
-        before = tuple(
-            -(min(have - size, 0) // 2) for size, have in zip(self.patch, data.shape[1:])
-        )
-        after = [
-            max(size, have) - start
-            for start, size, have in zip(before, self.patch, data.shape[1:])
-        ]
-        return cut(data, [-start for start in before], after), before
+        sizes = list(zip(self.patch, data.shape[1:]))
+        before = tuple(-(min(have - size, 0) // 2) for size, have in sizes)
+        low = [-start for start in before]
+        high = [max(pair) + start for pair, start in zip(sizes, low)]
+        return cut(data, low, high), before

@@ -23,7 +23,8 @@ def window_corners(
     for size, width in zip(shape, window):
         room = max(size - width, 0)
         count = int(np.ceil(room / max(width * (1 - overlap), 1))) + 1
-        axes.append([int(round(room * index / max(count - 1, 1))) for index in range(count)])
+        step = max(count - 1, 1)
+        axes.append([int(round(room * index / step)) for index in range(count)])
     return list(product(*axes))
 
 

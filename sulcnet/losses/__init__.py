@@ -1,4 +1,7 @@
-"""Losses: pure functions that give a numerator and a denominator, so that batches and processes add up before dividing."""
+"""Losses: pure functions that give a numerator and a denominator.
+
+So batches and processes add up before dividing.
+"""
 
 from sulcnet.losses._ratio import Ratio
 

@@ -1,7 +1,7 @@
 """The two sides of adversarial training, in the paper's form (cross-entropy) and as hinge loss.
 
-    ce      critic     (CE(D(fake), 0) + CE(D(real), 1)) / 2        [P] eq. 4        generator    CE(D(fake), 1)    [P] eq. 5
-    hinge   critic     (relu(1 + D(fake)) + relu(1 - D(real))) / 2                   generator    -D(fake)
+    ce      critic     (CE(D(fake), 0) + CE(D(real), 1)) / 2        [P] eq. 4     generator   CE(D(fake), 1)   [P] eq. 5
+    hinge   critic     (relu(1 + D(fake)) + relu(1 - D(real))) / 2                generator   -D(fake)
 
 D gives one logit per patch of the image (B, 1, x, y, z); every logit counts alike. The hinge stops pushing logits that
 are right by a margin, so a critic that wins does not run away (Lim & Ye 2017, arXiv 1705.02894; Miyato et al. 2018,
@@ -40,7 +40,8 @@ def generator_loss(fake: Tensor, kind: str = "hinge") -> Ratio:
     """Give what the network pays for reconstructions that the critic tells apart; arguments as `critic_loss`."""
     _known(kind)
     fake = fake.float()
-    return _per_logit((-fake if kind == "hinge" else functional.softplus(-fake)).mean(), fake)
+    paid = -fake if kind == "hinge" else functional.softplus(-fake)
+    return _per_logit(paid.mean(), fake)
 
 
 def critic_accuracy(real: Tensor, fake: Tensor) -> Ratio:
@@ -48,8 +49,9 @@ def critic_accuracy(real: Tensor, fake: Tensor) -> Ratio:
 
     A constant critic has exactly 0.5, since 0 counts as "fake". Near 1 the critic wins, and its gradient says little.
     """
-    right = ((real.detach() > 0).float().mean() + (fake.detach() <= 0).float().mean()) / 2
-    return _per_logit(right, real)
+    of_real = (real.detach() > 0).float().mean()
+    of_fake = (fake.detach() <= 0).float().mean()
+    return _per_logit((of_real + of_fake) / 2, real)
 
 
 def adaptive_weight(
@@ -70,11 +72,14 @@ def adaptive_weight(
     Returns:
         A scalar without gradient.
     """
-    wanted, found = (
-        torch.autograd.grad(loss, last_layer, retain_graph=True)[0].float().norm()
-        for loss in (reconstruction, adversarial)
-    )
-    return (wanted / (found + 1e-4)).clamp(0, ceiling).detach()
+    wanted = _gradient_norm(reconstruction, last_layer)
+    present = _gradient_norm(adversarial, last_layer)
+    return (wanted / (present + 1e-4)).clamp(0, ceiling).detach()
+
+
+def _gradient_norm(loss: Tensor, layer: Tensor) -> Tensor:
+    (gradient,) = torch.autograd.grad(loss, layer, retain_graph=True)
+    return gradient.float().norm()
 
 
 def _known(kind: str) -> None:

@@ -1,7 +1,7 @@
 """Contrast: two views of one thing should look alike to the network, and unlike everything else.
 
     nt_xent(a, b, 0.2)                                       # one vector per image
-    info_nce(a, keys, 0.2, queue, negatives)                 # the other views by an average of the network, as the queue is
+    info_nce(a, keys, 0.2, queue, negatives)                 # of the other views, by a moving average as the queue is
     grid_a, grid_b = matching_places(place_a, place_b, 512)
     dense_nt_xent(sample(maps_a, grid_a), sample(maps_b, grid_b), 0.2)     # one vector per place
 
@@ -10,9 +10,9 @@ NT-Xent ([P] eq. 7-8; Chen et al. 2020, arXiv 2002.05709) of 2N views z, with s 
     loss = mean over all 2N views i of  -log( exp(s(i, j) / t) / sum over k != i of exp(s(i, k) / t) )
 
 The sum holds the other view and every view that is a negative of i. InfoNCE looks from first views alone at keys that a
-moving average made: of their second views, of other cases', and a queue of earlier ones (He et al. 2020, arXiv 1911.05722).
-Positive and negatives must come from one network: where they do not, telling the networks apart is all that is learned. A
-view without any negative has loss 0 and is not counted. All in fp32, also under autocast.
+moving average made: of their second views, of other cases', and a queue of earlier ones (He et al. 2020,
+arXiv 1911.05722). Positive and negatives must come from one network: where they do not, telling the networks apart is
+all that is learned. A view without any negative has loss 0 and is not counted. All in fp32, also under autocast.
 """
 
 from __future__ import annotations
@@ -40,9 +40,8 @@ def nt_xent(a: Tensor, b: Tensor, temperature: float, negatives: Tensor | None =
     with torch.autocast(a.device.type, enabled=False):
         views = _unit(torch.cat((a, b)))
         if negatives is None:
-            negatives = torch.ones(
-                len(views), len(views), dtype=torch.bool, device=views.device
-            )
+            size = len(views), len(views)
+            negatives = torch.ones(size, dtype=torch.bool, device=views.device)
         return _contrast(views, temperature, negatives, torch.ones_like(views[:, 0]))
 
 
@@ -59,12 +58,9 @@ def info_nce(
     """
     with torch.autocast(a.device.type, enabled=False):
         views, others = _unit(a), _unit(torch.cat((keys, queue)).detach())
-        return _cross_entropy(
-            views @ others.T / temperature,
-            torch.arange(len(a), device=a.device),
-            negatives,
-            torch.ones_like(views[:, 0]),
-        )
+        keyed = torch.arange(len(a), device=a.device)
+        counts = torch.ones_like(views[:, 0])
+        return _cross_entropy(views @ others.T / temperature, keyed, negatives, counts)
 
 
 def dense_nt_xent(
@@ -92,9 +88,8 @@ def dense_nt_xent(
     if (label_a is None) != (label_b is None):
         raise ValueError("labels: expected those of both views or of none, found one")
     with torch.autocast(a.device.type, enabled=False):
-        views = _unit(
-            torch.cat([_picked(one.movedim(1, -1).flatten(0, -2), most) for one in (a, b)])
-        )
+        vectors = [one.movedim(1, -1).flatten(0, -2) for one in (a, b)]
+        views = _unit(torch.cat([_picked(rows, most) for rows in vectors]))
         if label_a is None:
             labels = torch.full((len(views),), UNKNOWN, device=views.device)
         else:
@@ -126,14 +121,11 @@ def uniformity(z: Tensor, t: float = 2.0) -> Ratio:
     rows = len(unit)
     if rows < 2:
         return Ratio(unit.sum() * 0, unit.new_zeros(()))  # no pair, nothing to say
+    itself = torch.eye(rows, dtype=torch.bool, device=unit.device)
     with torch.autocast(z.device.type, enabled=False):
-        exponent = (2 * t * (unit @ unit.T - 1)).masked_fill(
-            _itself(rows, rows, unit.device), -torch.inf
-        )
-    return Ratio(
-        (exponent.flatten().logsumexp(0) - log(rows * (rows - 1))) * rows,
-        unit.new_full((), rows),
-    )
+        exponent = (2 * t * (unit @ unit.T - 1)).masked_fill(itself, -torch.inf)
+    mean = exponent.flatten().logsumexp(0) - log(rows * (rows - 1))
+    return Ratio(mean * rows, unit.new_full((), rows))
 
 
 def same_place(place: Tensor, others: Tensor, share: float = 0.5) -> Tensor:
@@ -150,7 +142,8 @@ def same_place(place: Tensor, others: Tensor, share: float = 0.5) -> Tensor:
     first = torch.maximum(place[:, None, :, 0], others[..., 0])
     last = torch.minimum(place[:, None, :, 1], others[..., 1])
     size, other_size = (one[..., 1] - one[..., 0] + 1 for one in (place, others))
-    return (last - first + 1 >= share * torch.minimum(size[:, None], other_size)).all(dim=-1)
+    shorter = torch.minimum(size[:, None], other_size)
+    return (last - first + 1 >= share * shorter).all(dim=-1)
 
 
 def matching_places(place_a: Tensor, place_b: Tensor, most: int) -> tuple[Tensor, Tensor]:
@@ -174,9 +167,8 @@ def matching_places(place_a: Tensor, place_b: Tensor, most: int) -> tuple[Tensor
     first = torch.maximum(place_a[..., 0], place_b[..., 0])
     last = torch.minimum(place_a[..., 1], place_b[..., 1])
     along = (torch.arange(points, device=place_a.device) + 0.5) / points
-    lattice = torch.stack(
-        torch.meshgrid(*[along] * ndim, indexing="ij"), dim=-1
-    )  # (k, ..., k, ndim)
+    axes = torch.meshgrid(*[along] * ndim, indexing="ij")
+    lattice = torch.stack(axes, dim=-1)  # (k, ..., k, ndim)
     first, last = (one.view(-1, *[1] * ndim, ndim) for one in (first, last))
     voxel = first - 0.5 + lattice * (last - first + 1)
     return _within(voxel, place_a), _within(voxel, place_b)
@@ -203,10 +195,9 @@ def _contrast(views: Tensor, temperature: float, negatives: Tensor, counts: Tens
         counts: (2N,) 1 for views that count.
     """
     rows = torch.arange(len(views), device=views.device)
-    itself = rows[:, None] == rows
-    return _cross_entropy(
-        views @ views.T / temperature, rows.roll(len(views) // 2), negatives & ~itself, counts
-    )
+    negatives = negatives & (rows[:, None] != rows)
+    partner = rows.roll(len(views) // 2)
+    return _cross_entropy(views @ views.T / temperature, partner, negatives, counts)
 
 
 def _cross_entropy(
@@ -228,13 +219,8 @@ def _cross_entropy(
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    return functional.normalize(
-        vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=1
-    )
-
-
-def _itself(rows: int, columns: int, device: torch.device) -> Tensor:
-    return torch.arange(rows, device=device)[:, None] == torch.arange(columns, device=device)
+    wide = torch.promote_types(vectors.dtype, torch.float32)
+    return functional.normalize(vectors.to(wide), dim=1)
 
 
 def _picked(rows: Tensor, most: int) -> Tensor:
@@ -244,7 +230,6 @@ def _picked(rows: Tensor, most: int) -> Tensor:
 
 def _within(voxel: Tensor, place: Tensor) -> Tensor:
     """Turn voxel coordinates of the volume into -1 to 1 of the view, from edge to edge."""
-    first, last = (
-        one.view(-1, *[1] * (voxel.ndim - 2), voxel.shape[-1]) for one in place.unbind(-1)
-    )
+    shape = -1, *[1] * (voxel.ndim - 2), voxel.shape[-1]
+    first, last = (one.view(shape) for one in place.unbind(-1))
     return 2 * (voxel - first + 0.5) / (last - first + 1) - 1

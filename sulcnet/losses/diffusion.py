@@ -43,15 +43,10 @@ class Noise(nn.Module):
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule: expected one of {SCHEDULES}, found {schedule!r}")
         power = 2 if schedule == "scaled_linear" else 1
-        betas = (
-            torch.linspace(
-                first ** (1 / power), last ** (1 / power), steps, dtype=torch.float64
-            )
-            ** power
-        )
-        kept = torch.cat(
-            (torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0))
-        )  # alpha_bar(0) = 1
+        ends = first ** (1 / power), last ** (1 / power)
+        betas = torch.linspace(*ends, steps, dtype=torch.float64) ** power
+        clean = torch.ones(1, dtype=torch.float64)  # alpha_bar(0) = 1
+        kept = torch.cat((clean, (1 - betas).cumprod(0)))
         # The roots in double too: 1 - alpha_bar at t = 1 is 1e-4, of which float32 would keep three digits.
         self.steps = steps
         self.register_buffer("alpha_bar", kept.float(), persistent=False)
@@ -118,14 +113,11 @@ class Noise(nn.Module):
         image = noise
         with torch.no_grad():
             for level, following in self.ddim_steps(count):
-                t, to = (
-                    torch.full((len(image),), one, device=image.device)
-                    for one in (level, following)
-                )
+                t = torch.full((len(image),), level, device=image.device)
+                to = torch.full((len(image),), following, device=image.device)
                 v = predict(image, t)
-                image = self.add(
-                    self.x0_from_v(image, v, t), self.epsilon_from_v(image, v, t), to
-                )
+                x0, epsilon = self.x0_from_v(image, v, t), self.epsilon_from_v(image, v, t)
+                image = self.add(x0, epsilon, to)
         return image
 
     def _parts(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,6 +141,5 @@ def v_loss(
     """
     error = (prediction.float() - target.float()).square().mean(dim=1, keepdim=True)
     inside = torch.ones_like(error) if inside is None else inside.to(error.dtype)
-    return Ratio(
-        (error * inside * weight.view(-1, *[1] * (error.ndim - 1))).sum(), inside.sum()
-    )
+    weight = weight.view(-1, *[1] * (error.ndim - 1))
+    return Ratio((error * inside * weight).sum(), inside.sum())

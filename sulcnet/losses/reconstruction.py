@@ -1,4 +1,4 @@
-"""Distances of an output from its target voxel by voxel, weighted, so that masked or foreground voxels alone may count."""
+"""Distances of an output from its target voxel by voxel, weighted: masked or foreground voxels alone may count."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def l1(x: Tensor, y: Tensor, weight: Tensor | None = None) -> Ratio:
     Args:
         x: (B, C, ...), any floating type; computed in fp32.
         y: the target, same shape.
-        weight: (B, 1, ...) of each voxel, for example 1 where masked and 0.1 elsewhere; without it every voxel counts 1.
+        weight: (B, 1, ...) of each voxel, for example 1 where masked and 0.1 elsewhere; without it every voxel
+            counts 1.
     """
     difference = (x.float() - y.float()).abs().mean(dim=1, keepdim=True)
     return _weighted(difference, weight)
@@ -35,7 +36,8 @@ def value_cross_entropy(logits: Tensor, codes: Tensor, weight: Tensor | None = N
     """
     entropy = functional.cross_entropy(
         logits.float(), codes, ignore_index=UNKNOWN, reduction="none"
-    )[:, None]
+    )
+    entropy = entropy[:, None]
     known = (codes != UNKNOWN)[:, None].to(entropy.dtype)
     return _weighted(entropy, known if weight is None else weight * known)
 

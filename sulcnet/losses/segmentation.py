@@ -43,22 +43,21 @@ def dice_ce(logits: Tensor, target: Tensor, labelled: Tensor) -> Ratio:
     """
     log_probability, target = _masked(logits, target, labelled)
     voxels = (target != UNKNOWN).sum().clamp_min(1)
-    entropy = (
-        functional.nll_loss(log_probability, target, ignore_index=UNKNOWN, reduction="sum")
-        / voxels
+    entropy = functional.nll_loss(
+        log_probability, target, ignore_index=UNKNOWN, reduction="sum"
     )
-    return _per_item(_dice(log_probability, target) + entropy, labelled)
+    return _per_item(_dice(log_probability, target) + entropy / voxels, labelled)
 
 
 def region_dice(
     logits: Tensor, target: Tensor, labelled: Tensor, regions: Sequence[Sequence[int]]
 ) -> Ratio:
     """Give batch Dice alone, the mean over regions; arguments as `region_dice_ce`."""
-    valid = _valid(target, labelled)
-    scores = [
-        _region(logits[:, number], target, valid, values)[0]
-        for number, values in enumerate(regions)
-    ]
+    valid = valid_voxels(target, labelled)
+    scores = []
+    for number, values in enumerate(regions):
+        score, _ = _region(logits[:, number], target, valid, values)
+        scores.append(score)
     return _per_item(1 - torch.stack(scores).mean(), labelled)
 
 
@@ -73,21 +72,22 @@ def region_dice_ce(
         labelled: (B,) float, 1 where an item has a label map.
         regions: the values of each region.
     """
-    valid = _valid(target, labelled)
-    terms = [
-        _region(logits[:, number], target, valid, values)
-        for number, values in enumerate(regions)
-    ]
-    scores, entropies = (torch.stack(part) for part in zip(*terms))
-    return _per_item(1 - scores.mean() + entropies.mean() / valid.sum().clamp_min(1), labelled)
+    valid = valid_voxels(target, labelled)
+    scores, entropies = [], []
+    for number, values in enumerate(regions):
+        score, entropy = _region(logits[:, number], target, valid, values)
+        scores.append(score)
+        entropies.append(entropy)
+    entropy = torch.stack(entropies).mean() / valid.sum().clamp_min(1)
+    return _per_item(1 - torch.stack(scores).mean() + entropy, labelled)
 
 
 def has_value(label: Tensor, values: Sequence[int]) -> Tensor:
     """Tell where a label map has one of these values."""
-    found = label == values[0]
+    has = label == values[0]
     for value in values[1:]:
-        found = found | (label == value)
-    return found
+        has = has | (label == value)
+    return has
 
 
 def _region(
@@ -96,23 +96,24 @@ def _region(
     """Give the Dice of one region, and its binary cross-entropy summed over voxels that count."""
     logits, here = logits.float(), has_value(target, values) & valid
     probability = logits.sigmoid()
-    both, either = (probability * here).sum(), (probability * valid).sum() + here.sum()
+    both = (probability * here).sum()
+    either = (probability * valid).sum() + here.sum()
     entropy = functional.binary_cross_entropy_with_logits(
         logits, here.float(), reduction="none"
     )
     return (2 * both + SMOOTH) / (either + SMOOTH), (entropy * valid).sum()
 
 
-def _valid(target: Tensor, labelled: Tensor) -> Tensor:
+def valid_voxels(target: Tensor, labelled: Tensor) -> Tensor:
     """Tell which voxels count."""
-    return (labelled.view(-1, *[1] * (target.ndim - 1)) > 0) & (target != UNKNOWN)
+    per_item = labelled.view(-1, *[1] * (target.ndim - 1))
+    return (per_item > 0) & (target != UNKNOWN)
 
 
 def _masked(logits: Tensor, target: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
     """Give log-probabilities in fp32, once for both terms, and a target that is -1 in items without labels."""
-    return functional.log_softmax(logits.float(), dim=1), torch.where(
-        _valid(target, labelled), target, UNKNOWN
-    )
+    log_probability = functional.log_softmax(logits.float(), dim=1)
+    return log_probability, torch.where(valid_voxels(target, labelled), target, UNKNOWN)
 
 
 def _dice(log_probability: Tensor, target: Tensor) -> Tensor:
@@ -121,7 +122,8 @@ def _dice(log_probability: Tensor, target: Tensor) -> Tensor:
     for label in range(1, probability.shape[1]):
         # Class by class: a one-hot volume of all classes would be written and read once more.
         of_label, here = probability[:, label], target == label
-        both, either = (of_label * here).sum(), (of_label * valid).sum() + here.sum()
+        both = (of_label * here).sum()
+        either = (of_label * valid).sum() + here.sum()
         scores.append((2 * both + SMOOTH) / (either + SMOOTH))
     return 1 - torch.stack(scores).mean()
 

@@ -1,4 +1,4 @@
-"""Structural similarity (SSIM) and its multi-scale form, 2-D and 3-D, of images mapped to [0, 1], averaged over foreground.
+"""Structural similarity (SSIM) and its multi-scale form, 2-D and 3-D, of images mapped to [0, 1], over foreground.
 
     x, y = to_unit(output, batch.range), to_unit(batch.image, batch.range)
     ssim(x, y, batch.inside).value()                         # 1 for equal images
@@ -47,7 +47,8 @@ def to_unit(image: Tensor, range: Tensor) -> Tensor:
         image: (B, C, ...).
         range: (B, C, 2) the two percentiles in the image's units; equal ones (a constant image) count as 1 apart.
     """
-    low, high = range.to(_wide(image)).reshape(*range.shape, *[1] * (image.ndim - 2)).unbind(2)
+    ends = range.reshape(*range.shape, *[1] * (image.ndim - 2))
+    low, high = ends.to(_wide(image)).unbind(2)
     width = high - low
     return (image.to(width.dtype) - low) / torch.where(width > 0, width, 1.0)
 
@@ -97,12 +98,12 @@ def ms_ssim(x: Tensor, y: Tensor, inside: Tensor | None = None) -> Ratio:
     with torch.autocast(x.device.type, enabled=False):
         x, y = x.to(_wide(x)), y.to(_wide(x))
         inside = torch.ones_like(x[:, :1]) if inside is None else inside.to(x.dtype)
-        some, product = (inside.flatten(1).sum(1) > 0).to(x.dtype), x.new_ones(x.shape[:2])
+        some = (inside.flatten(1).sum(1) > 0).to(x.dtype)
+        product = x.new_ones(x.shape[:2])
         for scale, weight in enumerate(weights, start=1):
             luminance, contrast = _similarity(x, y, WINDOW, SIGMA)
-            mean = _per_item(
-                luminance * contrast if scale == len(weights) else contrast, inside
-            )
+            last = scale == len(weights)
+            mean = _per_item(luminance * contrast if last else contrast, inside)
             product = product * _power(mean, weight)
             x, y, inside = _halved(x), _halved(y), _halved(inside)
         return Ratio((product.mean(1) * some).sum(), some.sum())
@@ -119,9 +120,8 @@ def _wide(image: Tensor) -> torch.dtype:
 def _similarity(x: Tensor, y: Tensor, window: int, sigma: float) -> tuple[Tensor, Tensor]:
     """Give luminance l and contrast c of every voxel, both (B, C, ...)."""
     if x.shape != y.shape:
-        raise ValueError(
-            f"ssim: expected two images of one shape, found {tuple(x.shape)} and {tuple(y.shape)}"
-        )
+        shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
+        raise ValueError(f"ssim: expected two images of one shape, found {shapes}")
     x, y = x.to(_wide(x)), y.to(_wide(x))
     # Matrices are made anew: kept ones, if made on fake tensors, would turn up in a real step.
     rows = {size: _window_rows(size, window, sigma, x) for size in set(x.shape[2:])}
@@ -143,7 +143,8 @@ def _window_rows(size: int, window: int, sigma: float, like: Tensor) -> Tensor:
     """
     place = torch.arange(size, device=like.device, dtype=like.dtype)
     distance = (place[:, None] - place).abs()
-    weights = torch.exp(-0.5 * (distance / sigma) ** 2) * (distance <= window // 2)
+    bell = torch.exp(-0.5 * (distance / sigma) ** 2)
+    weights = bell * (distance <= window // 2)
     return weights / weights.sum(dim=1, keepdim=True)
 
 
@@ -155,19 +156,22 @@ def _windowed(image: Tensor, matrices: Sequence[Tensor]) -> Tensor:
     """
     shape = image.shape
     for axis, matrix in enumerate(matrices[:-1], start=2):
-        image = torch.matmul(matrix, image.reshape(-1, shape[axis], prod(shape[axis + 1 :])))
+        after = prod(shape[axis + 1 :])
+        image = torch.matmul(matrix, image.reshape(-1, shape[axis], after))
     return (image.reshape(-1, shape[-1]) @ matrices[-1].T).reshape(shape)
 
 
 def _scale_weights(shape: Sequence[int]) -> tuple[float, ...]:
     if min(shape) >= WINDOW * 2 ** (len(WEIGHTS) - 1):
         return WEIGHTS
-    return tuple(weight / sum(WEIGHTS[:FEW]) for weight in WEIGHTS[:FEW])
+    few = WEIGHTS[:FEW]
+    return tuple(weight / sum(few) for weight in few)
 
 
 def _per_item(values: Tensor, inside: Tensor) -> Tensor:
     """Average (B, C, ...) over the foreground of each item, (B, C); 0 where there is none."""
-    return (values * inside).flatten(2).sum(2) / inside.flatten(2).sum(2).clamp_min(1e-6)
+    voxels = inside.flatten(2).sum(2)
+    return (values * inside).flatten(2).sum(2) / voxels.clamp_min(1e-6)
 
 
 def _power(base: Tensor, exponent: float) -> Tensor:

@@ -33,6 +33,7 @@ from sulcnet.records.workspace import RunFolder
 from sulcnet.training.device import autocast
 from sulcnet.training.loop import Loop
 from sulcnet.training.method import Method
+from sulcnet.training.stage import Stage
 
 CPU = torch.device("cpu")
 # Steps into the run: past every warm-up.
@@ -232,18 +233,10 @@ def _step(
 
 def _loop(method: Method, question: StepQuestion, device: torch.device) -> Loop:
     """Put a method into the loop, with the schedule of a short run."""
-    schedule = schedule_of(method.options, 1, 1, question.accumulate).replace(
-        epochs=2 * HALFWAY, steps_per_epoch=1
-    )
-    loop = Loop(
-        method,
-        schedule,
-        RunFolder(Path()),
-        device,
-        question.precision,
-        batches=iter,
-        validate=dict,
-    )
+    schedule = schedule_of(method.options, 1, 1, question.accumulate)
+    schedule = schedule.replace(epochs=2 * HALFWAY, steps_per_epoch=1)
+    stage = Stage(method, schedule, batches=iter)
+    loop = Loop(stage, RunFolder(Path()), device, question.precision)
     if isinstance(method, Pretraining):
         method.begin(schedule)
     return loop

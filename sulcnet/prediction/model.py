@@ -12,7 +12,7 @@ from sulcnet.assembly.finetuning import Model
 from sulcnet.assembly.transfer import restore_constants
 from sulcnet.data.region import Region
 from sulcnet.errors import ModelError
-from sulcnet.inference.predictor import Gather, Predictor, Windows
+from sulcnet.inference.predictor import Gather, Predictor, Windowing, Windows
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import NetworkPlan, Plan, load_plan
 from sulcnet.records.workspace import EXPERIMENT, REGION, RunFolder
@@ -42,16 +42,11 @@ class TrainedModel:
         context = partial(autocast, device, choose_precision(precision, device))
         planned, gpu = self.network_plan.prediction, device.type == "cuda"
         batch = planned.batch if planned and gpu else WINDOWS
-        sums = (
-            device
-            if planned and gpu and planned.accumulate_on == "gpu"
-            else torch.device("cpu")
-        )
+        on_gpu = planned and gpu and planned.accumulate_on == "gpu"
+        sums = device if on_gpu else torch.device("cpu")
         gather = partial(gathers, model, Setting(self.region, sums))
-        patch = self.network_plan.patch_size
-        return Predictor(
-            model.network, gather, patch, device, context, overlap, batch, self.plan.axes
-        )
+        windowing = Windowing(self.network_plan.patch_size, overlap, batch, self.plan.axes)
+        return Predictor(model.network, gather, windowing, device, context)
 
 
 def gathers(model: Model, setting: Setting, windows: Windows) -> dict[str, Gather]:

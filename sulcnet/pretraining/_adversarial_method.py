@@ -30,22 +30,21 @@ from sulcnet.training.method import Group, Step, Term
 
 
 class Adversarial(Pretraining):
-    """`paper`: cross-entropy, the critic learns in every other epoch; `sulcnet`: hinge, spectral norm, both in every step.
+    """`paper`: cross-entropy, the critic in every other epoch; `sulcnet`: hinge, spectral norm, both in every step.
 
     The critic is a part of its own with its own optimiser. It is saved so that a run can go on, and not exported.
     """
 
     def __init__(self, *parts):
         super().__init__(*parts)
-        channels, ndim = len(self.plan.channels), self.network_plan.network.ndim
-        self.cycle = self.options.critic_every
-        self.critic = Critic(
-            ndim, channels, self.options.critic_features, self.options.spectral
-        )
+        own, ndim = self.options, self.network_plan.network.ndim
+        self.cycle = own.critic_every
+        self.critic = Critic(ndim, len(self.plan.channels), own.critic_features, own.spectral)
         self.modules["critic"] = self.critic
 
     def parts(self) -> dict[str, list[Group]]:
-        return {**super().parts(), "critic": [Group("critic", list(self.critic.parameters()))]}
+        critic = Group("critic", list(self.critic.parameters()))
+        return {**super().parts(), "critic": [critic]}
 
     def corruption(self) -> AugmentOptions | None:
         """Corrupt as `recon` does, so that the critic is the only difference."""
@@ -56,11 +55,8 @@ class Adversarial(Pretraining):
         if self.critic_learns:
             real, fake = self.judge(batch.image), self.judge(output.detach())
             loss = Term(1.0, critic_loss(real, fake, self.options.critic_loss))
-            yield Step(
-                "critic",
-                {"loss/critic": loss},
-                {"critic_accuracy": critic_accuracy(real, fake)},
-            )
+            report = {"critic_accuracy": critic_accuracy(real, fake)}
+            yield Step("critic", {"loss/critic": loss}, report)
         terms = image_terms(output, batch, self.options.loss)
         if self.critic_heard:
             terms["loss/fooled"] = self.fooled(output, terms)
@@ -72,16 +68,15 @@ class Adversarial(Pretraining):
         if not self.options.pull:
             return Term(1.0, ratio)
         drawn = sum(term.weight * term.ratio.value() for term in terms.values())
-        return Term(
-            self.options.pull * adaptive_weight(drawn, ratio.value(), self.head.image.weight),
-            ratio,
-        )
+        weight = adaptive_weight(drawn, ratio.value(), self.head.image.weight)
+        return Term(self.options.pull * weight, ratio)
 
     def judge(self, image: Tensor) -> Tensor:
         """Give the critic's logits, in fp32 also under autocast.
 
         Power iteration in bf16 does not keep spectral norm's bound, and torch 2.13's bf16 gradient of the critic's last
-        convolution reads memory that nobody wrote, on CPUs, where a patch is 16 voxels wide (39 of 40 repeats differ, some NaN).
+        convolution reads memory that nobody wrote, on CPUs, where a patch is 16 voxels wide (39 of 40 repeats differ,
+        some NaN).
         """
         with torch.autocast(image.device.type, enabled=False):
             return self.critic(image.float())
@@ -94,33 +89,34 @@ class Adversarial(Pretraining):
     @property
     def critic_learns(self) -> bool:
         """Whether this step teaches the critic: from its start on, in the first of every so many epochs."""
-        epoch = (
-            self.progress.step // self.progress.schedule.steps_per_epoch if self.progress else 0
-        )
+        at = self.progress
+        epoch = at.step // at.schedule.steps_per_epoch if at else 0
         return self.critic_heard and epoch % self.options.critic_every == 0
 
     @torch.no_grad()
     def watch(self, batch: Images) -> dict[str, Ratio]:
-        """Score a validation batch; `loss` is reconstruction's alone, since the critic's measure moves with the critic."""
+        """Score a validation batch.
+
+        `loss` is reconstruction's alone, since the critic's measure moves with the critic.
+        """
         output = self.reconstruct(batch.corrupted)
         real, fake = self.judge(batch.image), self.judge(output)
-        scores = {
+        return {
             "loss": total(image_terms(output, batch, self.options.loss), batch),
             **self.image_scores(output, batch),
-        }
-        return {
-            **scores,
             "critic_accuracy": critic_accuracy(real, fake),
             "fooled": generator_loss(fake, self.options.critic_loss),
         }
 
     def assumptions(self) -> dict[str, str]:
         """Name what [P] does not say."""
-        turns = f"the critic learns before the network in every step, from {self.options.critic_start:g} of the run on"
+        own = self.options
+        turns = f"the critic learns before the network in every step, from {own.critic_start:g} of the run on"
         if self.cycle > 1:
             turns = f"n = 1: network and SSIM learn in every epoch, the critic in the first of every {self.cycle}"
+        pair = "the clean image and the detached output"
         return {
             "adversarial_turns": turns,
-            "critic": f"patch critic, {self.options.critic_features} features, sees the clean image and the detached output",
+            "critic": f"patch critic, {own.critic_features} features, sees {pair}",
             "adversarial_best": "the best checkpoint follows the reconstruction loss",
         }

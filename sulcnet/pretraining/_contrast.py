@@ -9,6 +9,8 @@ contrast.after_step(network)                             # once per step: the av
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,77 +32,95 @@ from sulcnet.networks.heads import DenseProjectionHead, ProjectionHead, class_st
 from sulcnet.records.labels import UNKNOWN
 
 
-class ImageContrast(nn.Module):
-    """One vector per view; the other view of the case is the positive, other cases are negatives.
+@dataclass(frozen=True)
+class Contrasting:
+    """How images are contrasted.
 
-    With a queue, in some steps first views also look for their second ones among those of other cases and of earlier steps
-    (He et al. 2020, arXiv 1911.05722), all of them embedded by a moving average of encoder and projection: without gradient
-    or decoder that costs about a quarter of a step of `recon` (resenc_unet, 16 features), so not every step need do it. A
-    positive by the network against a queue by the average would be known by who made it: the loss fell from 4.0 to 1.8,
-    which is chance within the batch, and nothing was learned.
-
-    Args:
+    Attributes:
+        hidden: width of the projection's hidden layer.
+        out: values of an embedding.
         queue: embeddings kept; 0 for neither queue nor average.
         momentum: share that the average keeps per step.
         here: only patches from about the same place are negatives.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        ndim: int,
-        temperature: float,
-        hidden: int,
-        out: int,
-        queue: int,
-        momentum: float,
-        here: bool,
-    ):
+    temperature: float
+    hidden: int
+    out: int
+    queue: int
+    momentum: float
+    here: bool
+
+
+class Keys(NamedTuple):
+    """Embeddings, and the case and the place that each is of."""
+
+    embedding: Tensor
+    case: Tensor
+    place: Tensor
+
+
+class Seen(NamedTuple):
+    """Embeddings of both views, with the case and the place of every view."""
+
+    a: Tensor
+    b: Tensor
+    case: Tensor
+    place: Tensor
+
+
+class ImageContrast(nn.Module):
+    """One vector per view; the other view of the case is the positive, other cases are negatives.
+
+    With a queue, in some steps first views also look for their second ones among those of other cases and of earlier
+    steps (He et al. 2020, arXiv 1911.05722), all of them embedded by a moving average of encoder and projection:
+    without gradient or decoder that costs about a quarter of a step of `recon` (resenc_unet, 16 features), so not every
+    step need do it. A positive by the network against a queue by the average would be known by who made it: the loss
+    fell from 4.0 to 1.8, which is chance within the batch, and nothing was learned.
+    """
+
+    def __init__(self, network: Network, ndim: int, contrasting: Contrasting):
         super().__init__()
-        self.temperature, self.momentum, self.here = temperature, momentum, here
-        self.project = ProjectionHead(network.encoder_channels[-1], hidden, out)
-        self.queue = Queue(queue, out, ndim) if queue else None
-        self.average = Average(network, self.project) if queue else None
+        asked = contrasting
+        self.temperature, self.momentum, self.here = (
+            asked.temperature,
+            asked.momentum,
+            asked.here,
+        )
+        self.project = ProjectionHead(network.encoder_channels[-1], asked.hidden, asked.out)
+        self.queue = Queue(asked.queue, asked.out, ndim) if asked.queue else None
+        self.average = Average(network, self.project) if asked.queue else None
         self._keys: Tensor | None = None  # of this micro-batch's second views
-        self._waiting: list[
-            tuple[Tensor, Tensor, Tensor]
-        ] = []  # made in this step, queued when it has ended
-        self._seen: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # of this validation pass
+        self._waiting: list[Keys] = []  # made in this step, queued when it has ended
+        self._seen: list[Seen] = []  # of this validation pass
 
     def forward(self, features: Features, batch: Images) -> Ratio:
         """Give NT-Xent of a training batch."""
-        a, b = (
-            self.project(features.encoder[-1])
-            .view(-1, 2, self.project.project[-1].out_features)
-            .unbind(1)
-        )
+        a, b = self._embedded(features)
         loss = nt_xent(a, b, self.temperature, self.negatives(batch.case, batch.place))
         if self._keys is None:
             return loss
         keys, self._keys = self._keys, None
-        among = self.negatives(batch.case, batch.place, self.queue)[
-            : len(a), len(a) :
-        ]  # of first views: second views, queue
-        return Ratio(
-            *map(
-                sum, zip(loss, info_nce(a, keys, self.temperature, self.queue.embedding, among))
-            )
-        )
+        negatives = self.negatives(batch.case, batch.place, self.queue)
+        among = negatives[: len(a), len(a) :]  # of first views: second views, queue
+        more = info_nce(a, keys, self.temperature, self.queue.embedding, among)
+        return Ratio(*map(sum, zip(loss, more)))
 
     def remember(self, batch: Images) -> None:
         """Embed the second views: what the first ones look for now, and queued when the step has ended."""
         if self.queue is not None:
             self._keys = self.average(batch.corrupted[1::2])
-            self._waiting.append((self._keys, batch.case[1::2], batch.place[1::2]))
+            case, place = batch.case[1::2], batch.place[1::2]
+            self._waiting.append(Keys(self._keys, case, place))
 
     def negatives(self, case: Tensor, place: Tensor, queue: Queue | None = None) -> Tensor:
         """Tell what may be a negative of what, (2N, 2N + Q): first views, second views, queue."""
-        case, place = torch.cat((case[0::2], case[1::2])), torch.cat((place[0::2], place[1::2]))
-        others, places = (
-            (case, place)
-            if queue is None
-            else (torch.cat((case, queue.case)), torch.cat((place, queue.place)))
-        )
+        case = torch.cat((case[0::2], case[1::2]))
+        place = torch.cat((place[0::2], place[1::2]))
+        others, places = case, place
+        if queue is not None:
+            others = torch.cat((case, queue.case))
+            places = torch.cat((place, queue.place))
         allowed = (case[:, None] != others) & (others != UNKNOWN)
         return allowed & same_place(place, places) if self.here else allowed
 
@@ -121,24 +141,24 @@ class ImageContrast(nn.Module):
     def watch(self, features: Features, batch: Images) -> dict[str, Ratio]:
         """Score a validation batch so that the sums over a pass are of all its images at once.
 
-        The contrast of two pairs is not that of a hundred, nor is the logarithm of a mean the mean of logarithms. So each
-        batch gives what the score of all images so far, times their number, has grown by. The queue has no say: it fills
-        during the first epochs, and the score would rise with it.
+        The contrast of two pairs is not that of a hundred, nor is the logarithm of a mean the mean of logarithms. So
+        each batch gives what the score of all images so far, times their number, has grown by. The queue has no say: it
+        fills during the first epochs, and the score would rise with it.
         """
         before = self._pooled()
-        a, b = (
-            self.project(features.encoder[-1])
-            .view(-1, 2, self.project.project[-1].out_features)
-            .unbind(1)
-        )
-        self._seen.append((a, b, batch.case, batch.place))
-        grown = {
-            name: Ratio(*(new - old for new, old in zip(ratio, before[name])))
-            if before
-            else ratio
-            for name, ratio in self._pooled().items()
-        }
-        return {**grown, "alignment": alignment(a, b)}
+        a, b = self._embedded(features)
+        self._seen.append(Seen(a, b, batch.case, batch.place))
+        scores = self._pooled()
+        for name, old in before.items():
+            new = scores[name]
+            above, below = new.numerator - old.numerator, new.denominator - old.denominator
+            scores[name] = Ratio(above, below)
+        return {**scores, "alignment": alignment(a, b)}
+
+    def _embedded(self, features: Features) -> tuple[Tensor, Tensor]:
+        """Give the vectors (N, D) of first and of second views."""
+        vectors = self.project(features.encoder[-1])
+        return vectors.view(-1, 2, vectors.shape[-1]).unbind(1)
 
     def _pooled(self) -> dict[str, Ratio]:
         """Score all images of this pass so far."""
@@ -191,21 +211,25 @@ class PatchContrast(nn.Module):
     def _read(self, features: Features, batch: Images) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Give vectors (M, D) of both views at M chosen places, and the labels (M,) there; background is unknown."""
         grids = matching_places(batch.place[0::2], batch.place[1::2], self.places)
-        told = torch.stack((batch.label.float(), batch.inside[:, 0]), dim=1)
+        facts = torch.stack((batch.label.float(), batch.inside[:, 0]), dim=1)
         read = [
-            sample(told[view::2], grid, "nearest").movedim(1, -1).flatten(0, -2)
-            for view, grid in enumerate(grids)
+            _rows(sample(facts[view::2], grid, "nearest")) for view, grid in enumerate(grids)
         ]
         shown = read[0][:, 1] * read[1][:, 1]
         # Ranked, not picked by a Boolean: the count must not depend on values.
-        chosen = (shown + torch.rand_like(shown)).topk(-(-len(shown) // 2)).indices
-        maps = features.decoder[self.stage]
-        vectors = [
-            self.project(sample(maps[view::2], grid)).movedim(1, -1).flatten(0, -2)[chosen]
-            for view, grid in enumerate(grids)
-        ]
-        labels = [one[chosen, 0].round().long() for one in read]
-        return (*vectors, *(torch.where(label > 0, label, UNKNOWN) for label in labels))
+        rank = shown + torch.rand_like(shown)
+        chosen = rank.topk(-(-len(shown) // 2)).indices
+        maps, vectors, labels = features.decoder[self.stage], [], []
+        for view, grid in enumerate(grids):
+            vectors.append(_rows(self.project(sample(maps[view::2], grid)))[chosen])
+            label = read[view][chosen, 0].round().long()
+            labels.append(torch.where(label > 0, label, UNKNOWN))
+        return (*vectors, *labels)
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """Turn maps (N, D, ...) into a vector per position, (M, D)."""
+    return maps.movedim(1, -1).flatten(0, -2)
 
 
 class Queue(nn.Module):
@@ -221,8 +245,10 @@ class Queue(nn.Module):
     def push(self, embedding: Tensor, case: Tensor, place: Tensor) -> None:
         """Overwrite the oldest slots; of more than there are slots, the last ones stay."""
         size = len(self.case)
-        slots = (self.next + torch.arange(min(len(case), size), device=case.device)) % size
-        for kept, new in ((self.embedding, embedding), (self.case, case), (self.place, place)):
+        count = torch.arange(min(len(case), size), device=case.device)
+        slots = (self.next + count) % size
+        for name, new in (("embedding", embedding), ("case", case), ("place", place)):
+            kept = getattr(self, name)
             kept[slots] = new[-size:].to(kept.dtype)
         self.next.copy_((self.next + len(slots)) % size)
 
@@ -250,11 +276,9 @@ class Average(nn.Module):
 def _encoder_of(network: Network) -> Network:
     """Copy a network without its decoder, under the same names."""
     encoder = copy.deepcopy(network)
-    dropped = {
-        id(module)
-        for stage in encoder.stages()[len(encoder.encoder_channels) :]
-        for module in stage.modules
-    }
+    dropped: set[int] = set()
+    for stage in encoder.stages()[len(encoder.encoder_channels) :]:
+        dropped.update(map(id, stage.modules))
     for parent in list(encoder.modules()):
         for name, child in parent.named_children():
             if id(child) in dropped:

@@ -5,7 +5,8 @@
            +-- view b --network--+-- bottleneck, projection --> b --+
                                  +-- head --> 1 - SSIM
 
-`contrastive_patch` contrasts features at the same place of both views instead, the task of ProViCNet (arXiv 2601.15888).
+`contrastive_patch` contrasts features at the same place of both views instead, the task of ProViCNet
+(arXiv 2601.15888).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import nn
 from sulcnet.data.augment_options import AugmentOptions
 from sulcnet.data.loader import Images
 from sulcnet.losses import Ratio
-from sulcnet.pretraining._contrast import ImageContrast, PatchContrast
+from sulcnet.pretraining._contrast import Contrasting, ImageContrast, PatchContrast
 from sulcnet.pretraining._image import LIGHT, corrupt, image_terms
 from sulcnet.pretraining._pretraining import Pretraining, total
 from sulcnet.training.method import Group, Step, Term
@@ -43,9 +44,7 @@ class Views(Pretraining):
         raise NotImplementedError
 
     def parts(self) -> dict[str, list[Group]]:
-        learned = [
-            parameter for parameter in self.contrast.parameters() if parameter.requires_grad
-        ]
+        learned = [p for p in self.contrast.parameters() if p.requires_grad]
         return {"network": [*super().parts()["network"], Group("heads", learned)]}
 
     def corruption(self) -> AugmentOptions | None:
@@ -56,14 +55,9 @@ class Views(Pretraining):
         if self.progress is None or self.progress.step % self.cycle == 0:
             self.contrast.remember(batch)
         features = self.network(batch.corrupted)
-        terms = image_terms(self.head(features.decoder[-1]), batch, self.options.loss)
-        yield Step(
-            "network",
-            {
-                "loss/contrast": Term(self.options.weight, self.contrast(features, batch)),
-                **terms,
-            },
-        )
+        drawn = image_terms(self.head(features.decoder[-1]), batch, self.options.loss)
+        contrast = Term(self.options.weight, self.contrast(features, batch))
+        yield Step("network", {"loss/contrast": contrast, **drawn})
 
     def after_step(self, part: str) -> None:
         """Move average and queue on."""
@@ -74,31 +68,28 @@ class Views(Pretraining):
         """Score a validation batch; negatives are validation images alone."""
         features = self.network(batch.corrupted)
         output = self.head(features.decoder[-1])
-        found = self.contrast.watch(features, batch)
+        scores = self.contrast.watch(features, batch)
         drawn = total(image_terms(output, batch, self.options.loss), batch)
         # Both are counted once per view.
-        loss = Ratio(
-            self.options.weight * found["contrast"].numerator + drawn.numerator,
-            drawn.denominator,
-        )
-        return {"loss": loss, **self.image_scores(output, batch), **found}
+        paid = self.options.weight * scores["contrast"].numerator + drawn.numerator
+        loss = Ratio(paid, drawn.denominator)
+        return {"loss": loss, **self.image_scores(output, batch), **scores}
 
     def assumptions(self) -> dict[str, str]:
         """Name what [P] does not say."""
-        moved = (
-            "one patch, rotated and scaled in half of the views each"
-            if self.overlap == 1
-            else "two crops"
-        )
+        moved = "two crops"
+        if self.overlap == 1:
+            moved = "one patch, rotated and scaled in half of the views each"
+        spoiled = f"{self.options.corruption:g} of the views get each of {', '.join(KINDS)}"
         return {
-            "contrastive_views": f"{moved}; {self.options.corruption:g} of the views get each of {', '.join(KINDS)}",
+            "contrastive_views": f"{moved}; {spoiled}",
             "contrastive_embedding": f"a projection of {self.embedded}, dropped at export",
             "contrastive_target": "each view is drawn again as it was before its intensities were changed",
         }
 
 
 class Contrastive(Views):
-    """Contrast a vector per view. Either one patch, moved and corrupted twice, or two crops that overlap, and a queue."""
+    """Contrast a vector per view: of one patch, moved and corrupted twice, or of crops that overlap, and a queue."""
 
     embedded = "the pooled bottleneck"
 
@@ -107,17 +98,16 @@ class Contrastive(Views):
         self.cycle = self.options.every
 
     def make_contrast(self) -> nn.Module:
-        own, ndim = self.options, self.network_plan.network.ndim
-        return ImageContrast(
-            self.network,
-            ndim,
-            own.temperature,
-            own.hidden,
-            own.out,
-            own.queue,
-            own.momentum,
-            own.same_place,
+        own = self.options
+        contrasting = Contrasting(
+            temperature=own.temperature,
+            hidden=own.hidden,
+            out=own.out,
+            queue=own.queue,
+            momentum=own.momentum,
+            here=own.same_place,
         )
+        return ImageContrast(self.network, self.network_plan.network.ndim, contrasting)
 
     def assumptions(self) -> dict[str, str]:
         queue = (
@@ -128,7 +118,10 @@ class Contrastive(Views):
 
 
 class ContrastivePatch(Views):
-    """Contrast features at the same places of two views; where a training case has a mask, it says which places are alike."""
+    """Contrast features at the same places of two views.
+
+    Where a training case has a mask, it says which places are alike.
+    """
 
     embedded = "decoder features at a quarter of the resolution"
     reads_labels = True

@@ -2,8 +2,8 @@
 
     image + noise at level t --network(., t), head--> v (`sulcnet`) or the image itself (`paper`)
 
-The network sees the noisy image and t, never the clean one. For fine-tuning t is folded in at one low level, `fold_t`, so
-that what is exported is a network without time. Nothing is drawn from pure noise but one picture, when the run ends.
+The network sees the noisy image and t, never the clean one. For fine-tuning t is folded in at one low level, `fold_t`,
+so that what is exported is a network without time. Nothing is drawn from pure noise but one picture, when the run ends.
 """
 
 from __future__ import annotations
@@ -48,11 +48,8 @@ class Diffusion(Pretraining):
         t = self.noise.draw(len(batch.image), batch.image.device)
         epsilon = torch.randn_like(batch.image)
         answer = self.answer(self.noise.add(batch.image, epsilon, t), t)
-        weight = self.noise.min_snr_weight(t)
-        yield Step(
-            "network",
-            {"loss/denoising": Term(1.0, self.error(answer, batch, epsilon, t, weight))},
-        )
+        error = self.error(answer, batch, epsilon, t, self.noise.min_snr_weight(t))
+        yield Step("network", {"loss/denoising": Term(1.0, error)})
 
     def answer(self, noisy: Tensor, t: Tensor) -> Tensor:
         """Give what network and head say of noisy images (B, C, X, Y, Z) at levels (B,): v, or the image."""
@@ -68,20 +65,17 @@ class Diffusion(Pretraining):
     ) -> Ratio:
         """Give what the answers cost; `weight` (B,) is that of each level's v, unused where it is the image."""
         if self.options.predicts == "image":
-            return ssim_loss(
-                to_unit(answer, batch.range), to_unit(batch.image, batch.range), batch.inside
-            )
+            drawn, image = to_unit(answer, batch.range), to_unit(batch.image, batch.range)
+            return ssim_loss(drawn, image, batch.inside)
         # The background counts a little, for a drawing begins with noise there too.
         voxels = batch.inside + self.options.outside * (1 - batch.inside)
         return v_loss(answer, self.noise.v_target(batch.image, epsilon, t), weight, voxels)
 
     def clean(self, noisy: Tensor, answer: Tensor, t: Tensor) -> Tensor:
         """Give the image that an answer means."""
-        return (
-            answer
-            if self.options.predicts == "image"
-            else self.noise.x0_from_v(noisy, answer, t)
-        )
+        if self.options.predicts == "image":
+            return answer
+        return self.noise.x0_from_v(noisy, answer, t)
 
     @torch.no_grad()
     def watch(self, batch: Images) -> dict[str, Ratio]:
@@ -89,36 +83,31 @@ class Diffusion(Pretraining):
 
         `loss_t<level>` is not weighted, so that levels can be read side by side; `loss` is their weighted mean.
         """
-        found, weights = {}, []
+        errors, paid = {}, 0
         for level in LEVELS:
             t, epsilon, noisy, answer = self._at(level, batch)
-            found[f"loss_t{level}"] = self.error(answer, batch, epsilon, t, torch.ones_like(t))
-            weights.append(
+            error = self.error(answer, batch, epsilon, t, torch.ones_like(t))
+            errors[f"loss_t{level}"] = error
+            weight = (
                 1.0 if self.options.predicts == "image" else self.noise.min_snr_weight(t[0])
             )
+            paid = paid + weight * error.numerator
             if level == SHOWN:
                 scores = self.image_scores(self.clean(noisy, answer, t), batch)
-        paid = sum(
-            weight * ratio.numerator for weight, ratio in zip(weights, found.values())
-        ) / len(LEVELS)
-        return {"loss": Ratio(paid, found[f"loss_t{SHOWN}"].denominator), **scores, **found}
+        loss = Ratio(paid / len(LEVELS), errors[f"loss_t{SHOWN}"].denominator)
+        return {"loss": loss, **scores, **errors}
 
     @torch.no_grad()
     def picture(self, batch: Images) -> dict[str, Tensor]:
         """Show the image, a noisy copy, and the image that is read off it in one step."""
         t, _, noisy, answer = self._at(SHOWN, batch)
-        return {
-            "input": batch.image,
-            "corrupted": noisy,
-            "output": self.clean(noisy, answer, t),
-        }
+        drawn = self.clean(noisy, answer, t)
+        return {"input": batch.image, "corrupted": noisy, "output": drawn}
 
     def last_picture(self, batch: Images) -> dict[str, Tensor]:
         """Show an image made of nothing but noise, in few steps."""
-        drawn = self.noise.sample(
-            self._v, torch.randn_like(batch.image), self.options.sampling_steps
-        )
-        return {"from noise": drawn}
+        noise = torch.randn_like(batch.image)
+        return {"from noise": self.noise.sample(self._v, noise, self.options.sampling_steps)}
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Images]) -> None:
@@ -134,27 +123,26 @@ class Diffusion(Pretraining):
 
     def facts(self) -> dict[str, Any]:
         """Name the level that was folded in and the share of amplitude that an image keeps there."""
-        return {
-            "fold_t": self.options.fold_t,
-            "signal": round(float(self.noise.signal[self.options.fold_t]), 4),
-        }
+        level = self.options.fold_t
+        return {"fold_t": level, "signal": round(float(self.noise.signal[level]), 4)}
 
     def assumptions(self) -> dict[str, str]:
         """Name what the sources do not say."""
-        way = (
-            "the network's own time embedding"
-            if self.film is None
-            else "a scale and a shift after every norm module"
+        target = "v, squared error, min-SNR weights (gamma 5)"
+        if self.options.predicts == "image":
+            target = "the image, 1 - SSIM over foreground"
+        way = "a scale and a shift after every norm module"
+        if self.film is None:
+            way = "the network's own time embedding"
+        signal = self.facts()["signal"]
+        where = (
+            f"folded at t = {self.options.fold_t}, where a clean image is {signal} of the input"
         )
-        target = (
-            "the image, 1 - SSIM over foreground"
-            if self.options.predicts == "image"
-            else "v, squared error, min-SNR weights (gamma 5)"
-        )
+        levels = ", ".join(map(str, LEVELS))
         return {
             "diffusion_target": f"{target}; T = {self.noise.steps}, levels drawn evenly, each image its own",
-            "diffusion_time": f"{way}; folded at t = {self.options.fold_t}, where a clean image is {self.facts()['signal']} of the input",
-            "diffusion_best": f"mean loss at t = {', '.join(map(str, LEVELS))}; image scores at t = {SHOWN}",
+            "diffusion_time": f"{way}; {where}",
+            "diffusion_best": f"mean loss at t = {levels}; image scores at t = {SHOWN}",
         }
 
     def _at(self, level: int, batch: Images) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -166,8 +154,6 @@ class Diffusion(Pretraining):
 
     def _v(self, noisy: Tensor, t: Tensor) -> Tensor:
         answer = self.answer(noisy, t)
-        return (
-            self.noise.v_from_x0(noisy, answer, t)
-            if self.options.predicts == "image"
-            else answer
-        )
+        if self.options.predicts == "image":
+            return self.noise.v_from_x0(noisy, answer, t)
+        return answer

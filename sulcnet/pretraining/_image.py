@@ -14,21 +14,25 @@ LIGHT = ("noise", "blur", "gamma", "bias")
 
 
 def image_terms(output: Tensor, batch: Images, loss: str) -> dict[str, Term]:
-    """Compare a drawn image (B, C, X, Y, Z) with the clean one: `ssim` is 1 - SSIM ([P] eq. 2), `ssim+l1` half it, half L1.
+    """Compare a drawn image (B, C, X, Y, Z) with the clean one.
 
-    L1 is in network units, SSIM of images mapped to [0, 1]; both count foreground alone.
+    `ssim` is 1 - SSIM ([P] eq. 2), `ssim+l1` half it, half L1. L1 is in network units, SSIM of images mapped to [0, 1];
+    both count foreground alone.
     """
     x, y = to_unit(output, batch.range), to_unit(batch.image, batch.range)
     structure = ssim_loss(x, y, batch.inside)
     if loss == "ssim":
         return {"loss/ssim": Term(1.0, structure)}
-    return {
-        "loss/ssim": Term(0.5, structure),
-        "loss/l1": Term(0.5, l1(output, batch.image, batch.inside)),
-    }
+    distance = l1(output, batch.image, batch.inside)
+    return {"loss/ssim": Term(0.5, structure), "loss/l1": Term(0.5, distance)}
 
 
 def corrupt(share: float, kinds: tuple[str, ...] = LIGHT) -> AugmentOptions | None:
-    """Choose how inputs are corrupted: this share of channels gets each kind; of these a label-like one gets noise alone."""
+    """Choose how inputs are corrupted.
+
+    This share of channels gets each kind; of these a label-like one gets noise alone.
+    """
+    if not share:
+        return None
     chosen = {f"{kind}_probability": share for kind in kinds}
-    return AugmentOptions.off().replace(**chosen, noise_on_label_like=True) if share else None
+    return AugmentOptions.off().replace(**chosen, noise_on_label_like=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from math import prod
 
 import torch
@@ -29,18 +30,16 @@ class Mae(Pretraining):
 
     def make_head(self) -> nn.Module:
         """Build the head; a label-like channel has a logit per value that the plan lists, else it is an intensity."""
-        tables = [
-            channel.values if channel.label_like else () for channel in self.plan.normalisation
-        ]
+        tables = []
         for name, channel in zip(self.plan.channels, self.plan.normalisation):
+            tables.append(channel.values if channel.label_like else ())
             if channel.label_like and not channel.values:
                 log.warning(
                     "channel %s: its plan lists no values, so it is reconstructed as an intensity",
                     name,
                 )
-        return MaskedHead(
-            self.network.decoder_channels[-1], tables, self.network_plan.network.ndim
-        )
+        channels, ndim = self.network.decoder_channels[-1], self.network_plan.network.ndim
+        return MaskedHead(channels, tables, ndim)
 
     def steps(self, batch: Images) -> Iterator[Step]:
         hidden = self.draw(batch)
@@ -48,11 +47,9 @@ class Mae(Pretraining):
 
     def draw(self, batch: Images) -> Tensor:
         """Draw which voxels are hidden, (B, 1, X, Y, Z) of 0 and 1."""
-        shape = batch.image.shape[2:]
+        image, shape = batch.image, batch.image.shape[2:]
         edge = max(1, min(self.options.block, min(shape) // 4))
-        return block_mask(
-            len(batch.image), shape, edge, self.options.masked, batch.image.device
-        )
+        return block_mask(len(image), shape, edge, self.options.masked, image.device)
 
     def answer(self, batch: Images, hidden: Tensor) -> Tensor:
         """Give the head's outputs (B, outputs, X, Y, Z) for the image with blocks hidden."""
@@ -62,20 +59,15 @@ class Mae(Pretraining):
         """Give the terms of the loss, weighed by the number of channels each speaks for."""
         weight = (hidden + self.options.visible * (1 - hidden)) * batch.inside
         share = 1 / batch.image.shape[1]
-        smooth, terms = self.head.smooth, {}
+        columns, smooth, terms = self.head.columns, self.head.smooth, {}
         if smooth:
-            drawn = torch.cat(
-                [answer[:, self.head.columns[channel]] for channel in smooth], dim=1
-            )
-            terms["loss/l1"] = Term(
-                len(smooth) * share, l1(drawn, batch.image[:, smooth], weight)
-            )
+            drawn = torch.cat([answer[:, columns[channel]] for channel in smooth], dim=1)
+            distance = l1(drawn, batch.image[:, smooth], weight)
+            terms["loss/l1"] = Term(len(smooth) * share, distance)
         for channel in self.head.stepped:
-            logits = answer[:, self.head.columns[channel]]
             codes = self.head.codes(batch.image, channel)
-            terms[f"loss/values_{channel}"] = Term(
-                share, value_cross_entropy(logits, codes, weight)
-            )
+            entropy = value_cross_entropy(answer[:, columns[channel]], codes, weight)
+            terms[f"loss/values_{channel}"] = Term(share, entropy)
         return terms
 
     @torch.no_grad()
@@ -91,11 +83,8 @@ class Mae(Pretraining):
         """Show the image, what was left of it, and what was made of that."""
         hidden = self.draw(batch)
         drawn = self.head.draw(self.answer(batch, hidden))
-        return {
-            "input": batch.image,
-            "corrupted": self.head.hide(batch.image, hidden),
-            "output": drawn,
-        }
+        left = self.head.hide(batch.image, hidden)
+        return {"input": batch.image, "corrupted": left, "output": drawn}
 
     def finish(self, batches: Iterable[Images]) -> None:
         """Re-estimate BatchNorm statistics: those of training are of masked images."""
@@ -120,39 +109,38 @@ class MaskedHead(nn.Module):
     def __init__(self, channels: int, tables: Sequence[Sequence[float]], ndim: int):
         super().__init__()
         widths = [max(1, len(table)) for table in tables]
-        self.columns = [
-            slice(sum(widths[:number]), sum(widths[: number + 1]))
-            for number in range(len(tables))
-        ]
+        ends = list(accumulate(widths))
+        self.columns = [slice(end - width, end) for end, width in zip(ends, widths)]
         self.smooth = [number for number, table in enumerate(tables) if not table]
         self.stepped = [number for number, table in enumerate(tables) if table]
         self.outputs = ReconstructionHead(channels, sum(widths), ndim)
         self.token = nn.Parameter(torch.zeros(len(tables)))
         for number in self.stepped:
-            self.register_buffer(
-                f"values_{number}", torch.tensor(tables[number], dtype=torch.float32)
-            )
+            values = torch.tensor(tables[number], dtype=torch.float32)
+            self.register_buffer(f"values_{number}", values)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.outputs(features)
 
     def hide(self, image: Tensor, hidden: Tensor) -> Tensor:
         """Put the token where `hidden` (B, 1, ...) is 1."""
-        token = self.token.to(image.dtype).view(1, -1, *[1] * (image.ndim - 2))
+        shape = 1, -1, *[1] * (image.ndim - 2)
+        token = self.token.to(image.dtype).view(shape)
         return image * (1 - hidden) + token * hidden
 
     def codes(self, image: Tensor, channel: int) -> Tensor:
         """Give which of its values each voxel of a label-like channel has, (B, ...) int64: the nearest one."""
-        values = getattr(self, f"values_{channel}").view(1, -1, *[1] * (image.ndim - 2))
+        shape = 1, -1, *[1] * (image.ndim - 2)
+        values = getattr(self, f"values_{channel}").view(shape)
         return (image[:, channel, None] - values).abs().argmin(dim=1)
 
     def draw(self, answer: Tensor) -> Tensor:
         """Turn outputs into an image (B, C, ...): intensities as they are, the likeliest value elsewhere."""
         parts = [answer[:, columns] for columns in self.columns]
         for number in self.stepped:
-            parts[number] = getattr(self, f"values_{number}")[
-                parts[number].argmax(dim=1, keepdim=True)
-            ].to(answer.dtype)
+            values = getattr(self, f"values_{number}")
+            likeliest = parts[number].argmax(dim=1, keepdim=True)
+            parts[number] = values[likeliest].to(answer.dtype)
         return torch.cat(parts, dim=1)
 
 
@@ -165,10 +153,11 @@ def block_mask(
 ) -> Tensor:
     """Draw a mask (count, 1, *shape) of 0 and 1: a share of the blocks between the two bounds, drawn for each item."""
     blocks = [-(-size // edge) for size in shape]
-    low, high = share
+    (low, high), total_blocks = share, prod(blocks)
     wanted = low + (high - low) * torch.rand(count, 1, device=device)
-    rank = torch.rand(count, prod(blocks), device=device).argsort(dim=1).argsort(dim=1)
-    mask = (rank < (wanted * prod(blocks)).round()).float().view(count, 1, *blocks)
+    order = torch.rand(count, total_blocks, device=device).argsort(dim=1)
+    hidden = order.argsort(dim=1) < (wanted * total_blocks).round()
+    mask = hidden.float().view(count, 1, *blocks)
     for axis, size in enumerate(shape, start=2):
         mask = mask.repeat_interleave(edge, dim=axis).narrow(axis, 0, size)
     return mask

@@ -77,12 +77,9 @@ class Pretraining(Method):
         return None
 
     def parts(self) -> dict[str, list[Group]]:
-        return {
-            "network": [
-                Group("network", list(self.network.parameters())),
-                Group("heads", list(self.head.parameters())),
-            ]
-        }
+        network = Group("network", list(self.network.parameters()))
+        heads = Group("heads", list(self.head.parameters()))
+        return {"network": [network, heads]}
 
     def reconstruct(self, image: Tensor) -> Tensor:
         """Give the image (B, C, X, Y, Z) that network and head make of an input, in network units."""
@@ -98,7 +95,7 @@ class Pretraining(Method):
     def watched(self, sums: Mapping[str, Any]) -> dict[str, float]:
         """Divide the sums; `score` is minus the loss."""
         values = {name: float(above / below) for name, (above, below) in sums.items() if below}
-        return {**({"score": -values["loss"]} if "loss" in values else {}), **values}
+        return {"score": -values["loss"], **values} if "loss" in values else values
 
     def picture(self, batch: Images) -> dict[str, Tensor]:
         """Give what to show of a batch, each (B, C, X, Y, Z): input, corrupted input, output."""
@@ -138,10 +135,8 @@ class Pretraining(Method):
         """
         x, y = to_unit(output, batch.range), to_unit(batch.image, batch.range)
         scores = {"ssim": ssim(x, y, batch.inside), "ms_ssim": ms_ssim(x, y, batch.inside)}
-        return {
-            **scores,
-            **_distances(x[0], y[0], batch.inside[0, 0], self.plan.network_spacing),
-        }
+        spacing = self.plan.network_spacing
+        return {**scores, **_distances(x[0], y[0], batch.inside[0, 0], spacing)}
 
 
 def build_method(
@@ -158,9 +153,8 @@ def build_method(
 def total(terms: Mapping[str, Term], batch: Images) -> Ratio:
     """Weigh terms as the loop does and give their sum, counted once per image."""
     images = torch.tensor(float(len(batch.image)), device=batch.image.device)
-    return Ratio(
-        sum(term.weight * term.ratio.value() for term in terms.values()) * images, images
-    )
+    paid = sum(term.weight * term.ratio.value() for term in terms.values())
+    return Ratio(paid * images, images)
 
 
 @torch.no_grad()
@@ -190,16 +184,12 @@ def _distances(
     output: Tensor, image: Tensor, inside: Tensor, spacing: tuple[float, ...]
 ) -> dict[str, Ratio]:
     foreground = inside.cpu().numpy() > 0
-    pairs = zip(output.float().cpu().numpy(), image.float().cpu().numpy())
-    found = np.array(
-        [score_reconstruction(a, b, spacing, foreground)["hausdorff"] for a, b in pairs],
-        dtype=float,
-    )
-    finite = np.isfinite(found)
-    count = torch.tensor(float(len(found)))
+    drawn, true = (one.float().cpu().numpy() for one in (output, image))
+    scores = [score_reconstruction(a, b, spacing, foreground) for a, b in zip(drawn, true)]
+    distances = np.array([score["hausdorff"] for score in scores], dtype=float)
+    finite = np.isfinite(distances)
+    count, known = torch.tensor(float(len(distances))), torch.tensor(float(finite.sum()))
     return {
-        "hausdorff": Ratio(
-            torch.tensor(found[finite].sum()), torch.tensor(float(finite.sum()))
-        ),
-        "hausdorff_empty": Ratio(count - float(finite.sum()), count),
+        "hausdorff": Ratio(torch.tensor(distances[finite].sum()), known),
+        "hausdorff_empty": Ratio(count - known, count),
     }

@@ -17,7 +17,7 @@ from sulcnet.training.method import Step, Term
 
 
 class Recon(Pretraining):
-    """`paper`: the identity, scored by 1 - SSIM ([P] eq. 1-3); `sulcnet`: 0.5 (1 - SSIM) + 0.5 L1 from a corrupted input.
+    """`paper`: the identity, scored by 1 - SSIM ([P] eq. 1-3); `sulcnet`: half that, half L1, from a corrupted input.
 
     With full skip connections the identity is nearly solved by the finest skip alone. `skip_only`, the SSIM that is
     reached when everything deeper is set to zero, shows by how much.
@@ -38,19 +38,16 @@ class Recon(Pretraining):
     def watch(self, batch: Images) -> dict[str, Ratio]:
         """Score a validation batch; `loss` is that of training, corruption included."""
         output = self.reconstruct(batch.corrupted)
-        scores = {
-            "loss": total(self.terms(output, batch), batch),
-            **self.image_scores(output, batch),
-        }
-        return {**scores, "skip_only": self.skip_only(batch)}
+        loss = total(self.terms(output, batch), batch)
+        scores = self.image_scores(output, batch)
+        return {"loss": loss, **scores, "skip_only": self.skip_only(batch)}
 
     def skip_only(self, batch: Images) -> Ratio:
         """Give the SSIM of what the finest skip draws alone, every deeper feature being zero."""
         finest, *deeper = self.network.encode(batch.corrupted)
-        decoded = self.network.decode(
-            [finest, *(torch.zeros_like(feature) for feature in deeper)]
-        )
-        x, y = to_unit(self.head(decoded[-1]), batch.range), to_unit(batch.image, batch.range)
+        empty = [torch.zeros_like(feature) for feature in deeper]
+        drawn = self.head(self.network.decode([finest, *empty])[-1])
+        x, y = to_unit(drawn, batch.range), to_unit(batch.image, batch.range)
         return ssim(x, y, batch.inside)
 
     def assumptions(self) -> dict[str, str]:

@@ -19,7 +19,8 @@ class AdversarialOptions(PretrainOptions):
     loss: str = image_loss()
     pull: float = option(
         0.5,
-        "gradient of the critic's word at the last layer, in lengths of reconstruction's; 0 adds both losses as they are",
+        "gradient of the critic's word at the last layer, in lengths of reconstruction's; "
+        "0 adds both losses as they are",
         paper=0.0,
         at_least=0,
     )

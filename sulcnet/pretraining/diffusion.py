@@ -20,9 +20,9 @@ class DiffusionOptions(PretrainOptions):
         paper="image",
         among=("v", "image"),
     )
-    # Both schedules leave nothing of an image at the last level: alpha_bar 4e-5 and 8e-6. The scaled-linear schedule of
-    # latent diffusion (8.5e-4..1.2e-2) leaves 5e-3, which is 7 % of the amplitude. Linear is gentle at low levels, where
-    # weights are folded (Ho et al. 2020).
+    # Both schedules leave nothing of an image at the last level: alpha_bar 4e-5 and 8e-6. The scaled-linear schedule
+    # of latent diffusion (8.5e-4..1.2e-2) leaves 5e-3, which is 7 % of the amplitude. Linear is gentle at low levels,
+    # where weights are folded (Ho et al. 2020).
     betas: str = option(
         "linear",
         "how noise grows with the level: linear, or scaled_linear (its square root)",

@@ -8,7 +8,7 @@ RUN = Train()                       # the file's name is the kind, and the folde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ import torch
 
 from sulcnet.options import Family, Options, merged, resolve
 from sulcnet.records._record import Record
-from sulcnet.records.experiment import Experiment, Schedule
+from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import NetworkPlan, Plan
 from sulcnet.records.run import Execution, RunSpec
 from sulcnet.records.workspace import DatasetFolders, RunFolder, Workspace
-from sulcnet.training.method import Method
+from sulcnet.training.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -69,25 +69,6 @@ class Job:
     def pin(self) -> bool:
         """Whether batches are drawn into memory that a GPU copies fast."""
         return self.device.type == "cuda"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One loop of a run.
-
-    Attributes:
-        batches: `batches(first_step)` gives micro-batches from that step on.
-        validate: gives metrics by name.
-        after_epoch: called with all metric rows.
-        name: of its folder inside the run's; empty for the first stage, which is the run itself.
-    """
-
-    method: Method
-    schedule: Schedule
-    batches: Callable[[int], Generator[Any, None, None]]
-    validate: Callable[[], dict[str, float]] = dict
-    after_epoch: Callable[[list[dict]], None] = lambda rows: None
-    name: str = ""
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,12 @@ from sulcnet.records.workspace import (
     RunFolder,
     Workspace,
 )
-from sulcnet.runs._kind import Assembly, Drawing, Job, RunKind, Stage
+from sulcnet.runs._kind import Assembly, Drawing, Job, RunKind
 from sulcnet.runs.folders import check_claim, find_folder, recorded, take
 from sulcnet.training.device import choose_device, choose_precision, use_threads
 from sulcnet.training.loop import Loop
 from sulcnet.training.resources import GpuWatch, costs
+from sulcnet.training.stage import Stage
 
 log = logging.getLogger("sulcnet")
 
@@ -110,17 +111,7 @@ def _run_stage(job: Job, stage: Stage) -> None:
     """Run one stage to its end, from where it was left. A stage that had ended ends at once."""
     folder = RunFolder(job.folder.path / stage.name)
     folder.path.mkdir(exist_ok=True)
-    loop = Loop(
-        stage.method,
-        stage.schedule,
-        folder,
-        job.device,
-        job.precision,
-        stage.batches,
-        stage.validate,
-        stage.after_epoch,
-        job.spec.seed,
-    )
+    loop = Loop(stage, folder, job.device, job.precision, job.spec.seed)
     if job.before and folder.checkpoint("last").exists():
         loop.resume()
     with GpuWatch(job.device) as watch:

@@ -31,8 +31,8 @@ class ClassificationScorer(Scorer):
     def scores(self, workers: int) -> dict[str, dict[str, Any]]:
         about = self.evaluated.about
         cases = self.asked | self.predicted if self.summary else set()
-        truth = {case: about[case].target if case in about else None for case in cases}
-        return {
-            case: {"truth": truth[case], "probabilities": self.table.get(case)}
-            for case in cases
-        }
+        scores = {}
+        for case in cases:
+            truth = about[case].target if case in about else None
+            scores[case] = {"truth": truth, "probabilities": self.table.get(case)}
+        return scores

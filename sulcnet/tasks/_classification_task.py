@@ -44,11 +44,10 @@ class Classification(ImageTask):
     def counts(self, logits: Tensor, batch: Batch, layout: Layout) -> np.ndarray:
         """Count (true, predicted) pairs of images with a known class, (K, K)."""
         confusion = np.zeros((logits.shape[1],) * 2, dtype=np.int64)
-        for true, found in zip(
-            batch.targets[self.name].tolist(), logits.argmax(dim=1).tolist()
-        ):
+        truth, predicted = batch.targets[self.name].tolist(), logits.argmax(dim=1).tolist()
+        for true, likeliest in zip(truth, predicted):
             if true >= 0:
-                confusion[true, found] += 1
+                confusion[true, likeliest] += 1
         return confusion
 
     def scores(self, counts: np.ndarray) -> dict[str, float]:
@@ -56,7 +55,7 @@ class Classification(ImageTask):
 
     def write(self, result: Tensor, output: Output) -> Mapping[str, str]:
         shares = torch.softmax(result, dim=0).cpu().numpy()
-        cells = {
-            PROBABILITY + name: f"{share:.6f}" for name, share in zip(self.classes, shares)
-        }
-        return {"class": self.classes[int(shares.argmax())], **cells}
+        cells = {"class": self.classes[int(shares.argmax())]}
+        for name, share in zip(self.classes, shares):
+            cells[PROBABILITY + name] = f"{share:.6f}"
+        return cells

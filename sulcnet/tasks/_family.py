@@ -129,12 +129,11 @@ def family_of(name: str) -> TaskFamily:
 
 def scorers_of(evaluated: Evaluated, per: str = "") -> list[Scorer]:
     """Give a scorer of each task that a dataset asks, or of those per voxel or per image."""
-    asked = tasks_of(evaluated.header)
-    return [
-        family_of(name).scorer(spec, evaluated)
-        for name, spec in asked.items()
-        if per in ("", spec.per)
-    ]
+    scorers = []
+    for name, spec in tasks_of(evaluated.header).items():
+        if per in ("", spec.per):
+            scorers.append(family_of(name).scorer(spec, evaluated))
+    return scorers
 
 
 def is_known(tasks: Mapping[str, TaskSpec], case: Case) -> bool:

@@ -35,9 +35,8 @@ class ImageTask(Task):
         layout: Layout,
     ) -> Tensor:
         maps = [in_bag(part, layout) for part in class_maps(network, features)]
-        return head(
-            maps, layout.bag, coordinates(in_bag(batch.place, layout), maps[0].shape[2:])
-        )
+        places = coordinates(in_bag(batch.place, layout), maps[0].shape[2:])
+        return head(maps, layout.bag, places)
 
     def gather(
         self, head: nn.Module, network: Network, windows: Windows, setting: Setting
@@ -63,12 +62,14 @@ class Bag:
         kept = [index for index, corner in enumerate(corners) if corner in self.heard]
         if not kept:
             return
-        windows = self.windows
+        windows, places = self.windows, []
+        for index in kept:
+            low = np.array(corners[index]) - windows.before
+            places.append(window_place(low, windows.window, windows.size))
         maps = [part[kept] for part in class_maps(self.network, features)]
-        lows = [np.array(corners[index]) - windows.before for index in kept]
-        places = np.stack([window_place(low, windows.window, windows.size) for low in lows])
-        place = torch.from_numpy(places[:, list(windows.axes)]).to(maps[0].device)
-        self.evidence.append(self.head.evidence(maps, coordinates(place, maps[0].shape[2:])))
+        place = torch.from_numpy(np.stack(places)[:, list(windows.axes)])
+        grid = coordinates(place.to(maps[0].device), maps[0].shape[2:])
+        self.evidence.append(self.head.evidence(maps, grid))
 
     def result(self) -> Tensor:
         """Give the image's logits (K,), float32."""
@@ -88,17 +89,18 @@ def heard(windows: Windows, region: Region | None) -> set[tuple[int, ...]]:
         return set(corners)
     centres = np.array(corners) - windows.before + np.array(windows.window) / 2
     least, most = centres.min(axis=0), centres.max(axis=0)
-    low, high = (
-        np.clip(corner * (np.array(windows.size) - 1), least, most) for corner in region.box()
-    )
-    reach = np.array([np.diff(np.unique(axis)).max(initial=0) / 2 + 0.5 for axis in centres.T])
+    last = np.array(windows.size) - 1
+    low, high = (np.clip(corner * last, least, most) for corner in region.box())
+    steps = [np.diff(np.unique(axis)).max(initial=0) for axis in centres.T]
+    reach = np.array(steps) / 2 + 0.5
     inside = np.all((centres >= low - reach) & (centres <= high + reach), axis=1)
-    return {corner for corner, told in zip(corners, inside) if told}
+    return {corners[index] for index in np.flatnonzero(inside)}
 
 
 def in_bag(part: Tensor, layout: Layout) -> Tensor:
     """Keep each image's evidence windows of a window-major tensor (B, ...)."""
-    return part.unflatten(0, (-1, layout.windows))[:, : layout.bag].flatten(0, 1)
+    by_image = part.unflatten(0, (-1, layout.windows))
+    return by_image[:, : layout.bag].flatten(0, 1)
 
 
 def coordinates(place: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -106,9 +108,8 @@ def coordinates(place: Tensor, shape: tuple[int, ...]) -> Tensor:
     axes = []
     for axis, size in enumerate(shape):
         along = (torch.arange(size, device=place.device) + 0.5) / size
-        line = place[:, axis, :1] + along * (
-            place[:, axis, 1:] - place[:, axis, :1]
-        )  # (B, size)
+        first, last = place[:, axis, :1], place[:, axis, 1:]
+        line = first + along * (last - first)  # (B, size)
         view = [size if other == axis else 1 for other in range(len(shape))]
         axes.append(line.view(-1, *view).expand(-1, *shape))
     return torch.stack(axes, dim=1)

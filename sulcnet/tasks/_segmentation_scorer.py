@@ -33,24 +33,18 @@ class SegmentationScorer(Scorer):
     def __init__(self, spec: TaskSpec, evaluated: Evaluated):
         super().__init__(spec, evaluated)
         folder, ending = evaluated.predictions, evaluated.header.file_ending
-        pairs = [
-            Pair(case, folder / f"{case}{ending}", path)
-            for case, path in sorted(evaluated.references.items())
-        ]
+        references = sorted(evaluated.references.items())
+        pairs = [Pair(case, folder / f"{case}{ending}", path) for case, path in references]
         self.pairs = [pair for pair in pairs if pair.prediction.exists()]
         self.asked = {pair.id for pair in pairs}
         self.predicted = {pair.id for pair in self.pairs}
         self.summary = {"tolerance_mm": evaluated.tolerance} if pairs else {}
 
     def scores(self, workers: int) -> dict[str, dict[str, Any]]:
-        own = self.spec.own
-        score = partial(
-            score_pair_of_files, own["structures"], own["ignored"], self.evaluated.tolerance
-        )
-        return {
-            case: {"structures": scores}
-            for case, scores in _each(score, self.pairs, workers).items()
-        }
+        structures, ignored = self.spec.own["structures"], self.spec.own["ignored"]
+        score = partial(score_pair_of_files, structures, ignored, self.evaluated.tolerance)
+        by_case = _each(score, self.pairs, workers)
+        return {case: {"structures": scores} for case, scores in by_case.items()}
 
 
 def score_pair_of_files(
@@ -80,19 +74,18 @@ def score_pair_of_files(
 
 
 def _each(score, pairs: Sequence[Pair], workers: int) -> dict[str, dict[str, Score]]:
-    outcomes = {
-        pair.id: outcome for pair, outcome in map_cases(score, pairs, workers, "evaluate")
-    }
+    scored = map_cases(score, pairs, workers, "evaluate")
+    outcomes = {pair.id: outcome for pair, outcome in scored}
     failed = sorted(
-        (case, outcome) for case, outcome in outcomes.items() if isinstance(outcome, Exception)
+        case for case, outcome in outcomes.items() if isinstance(outcome, Exception)
     )
-    if len(failed) > 1:
-        first = getattr(failed[0][1], "message", str(failed[0][1]))
-        names = listed([case for case, _ in failed])
-        raise DataError(
-            f"{counted(len(failed), 'case')} cannot be scored ({names}). The first: {first}",
-            getattr(failed[0][1], "hint", ""),
-        )
-    if failed:
-        raise failed[0][1]
-    return outcomes
+    if not failed:
+        return outcomes
+    problem = outcomes[failed[0]]
+    if len(failed) == 1:
+        raise problem
+    first = getattr(problem, "message", str(problem))
+    raise DataError(
+        f"{counted(len(failed), 'case')} cannot be scored ({listed(failed)}). The first: {first}",
+        getattr(problem, "hint", ""),
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,14 @@ from sulcnet.data.loader import Batch
 from sulcnet.geometry.canonical import to_input_grid
 from sulcnet.io import write_map, write_mask
 from sulcnet.losses import Ratio
-from sulcnet.losses.segmentation import dice, dice_ce, has_value, region_dice, region_dice_ce
+from sulcnet.losses.segmentation import (
+    dice,
+    dice_ce,
+    has_value,
+    region_dice,
+    region_dice_ce,
+    valid_voxels,
+)
 from sulcnet.networks._network import Network
 from sulcnet.networks.heads import SegmentationHead
 from sulcnet.records.labels import UNKNOWN
@@ -42,9 +49,8 @@ class Segmentation(VoxelTask):
         return tuple(map(_volume, self.structures))
 
     def head(self, network: Network, ndim: int) -> nn.Module:
-        return SegmentationHead(
-            network.decoder_channels[-1], self.spec.outputs, ndim, background=not self.order
-        )
+        channels, classes = network.decoder_channels[-1], self.spec.outputs
+        return SegmentationHead(channels, classes, ndim, background=not self.order)
 
     def loss(self, logits: Tensor, batch: Batch) -> Ratio:
         target, labelled = self._target(batch), batch.known[self.name]
@@ -58,45 +64,43 @@ class Segmentation(VoxelTask):
     def counts(self, logits: Tensor, batch: Batch, layout: Layout) -> np.ndarray:
         """Count per structure (both, predicted, referred) voxels over labelled items, (K, 3)."""
         target, predicted = self._target(batch), self._mask(logits)
-        here = (batch.known[self.name] > 0).view(-1, *[1] * (target.ndim - 1)) & (
-            target != UNKNOWN
-        )
+        here = valid_voxels(target, batch.known[self.name])
         rows = []
         for values in self.structures.values():
-            found, true = has_value(predicted, values) & here, has_value(target, values) & here
-            rows.append([(found & true).sum().item(), found.sum().item(), true.sum().item()])
+            ours = has_value(predicted, values) & here
+            true = has_value(target, values) & here
+            sums = (ours & true).sum(), ours.sum(), true.sum()
+            rows.append([count.item() for count in sums])
         return np.array(rows, dtype=np.int64)
 
     def scores(self, counts: np.ndarray) -> dict[str, float]:
-        per = {name: _dice(*row) for name, row in zip(self.structures, counts.tolist())}
-        return {
-            "dice": float(np.mean(list(per.values()))),
-            **{f"dice/{name}": value for name, value in per.items()},
-        }
+        dices = [_dice(*row) for row in counts.tolist()]
+        scores = {"dice": float(np.mean(dices))}
+        for name, value in zip(self.structures, dices):
+            scores[f"dice/{name}"] = value
+        return scores
 
     def maps(self, logits: Tensor) -> Tensor:
         return logits.sigmoid() if self.order else logits.softmax(dim=1)
 
     def write(self, result: np.ndarray, output: Output) -> Mapping[str, str]:
         mask, maps = to_input_grid(result, output.trace, output.maps, self.order)
-        write_mask(output.folder / f"{output.case}{output.ending}", mask, output.image)
+        case, ending, image = output.case, output.ending, output.image
+        write_mask(output.folder / f"{case}{ending}", mask, image)
         if maps is not None:
-            channels = (
-                range(len(self.order))
-                if self.order
-                else [value for (value,) in self.structures.values()]
-            )
-            for name, channel in zip(self.structures, channels):
-                write_map(
-                    output.folder / f"{output.case}_p_{name}{output.ending}",
-                    maps[channel],
-                    output.image,
-                )
-        voxel = float(np.prod(output.image.spacing))
-        return {
-            _volume(name): f"{np.isin(mask, values).sum() * voxel:.2f}"
-            for name, values in self.structures.items()
-        }
+            for name, channel in zip(self.structures, self._channels()):
+                write_map(output.folder / f"{case}_p_{name}{ending}", maps[channel], image)
+        voxel = float(np.prod(image.spacing))
+        volumes = {}
+        for name, values in self.structures.items():
+            volumes[_volume(name)] = f"{np.isin(mask, values).sum() * voxel:.2f}"
+        return volumes
+
+    def _channels(self) -> Sequence[int]:
+        """Give each structure's channel among the maps."""
+        if self.order:
+            return range(len(self.order))
+        return [value for (value,) in self.structures.values()]
 
     def _target(self, batch: Batch) -> Tensor:
         """Give the mask with -1 where a voxel counts for nothing."""
@@ -117,5 +121,5 @@ def _volume(structure: str) -> str:
     return f"volume_{structure}_mm3"
 
 
-def _dice(both: int, found: int, true: int) -> float:
-    return 2 * both / (found + true) if found + true else 1.0
+def _dice(both: int, predicted: int, true: int) -> float:
+    return 2 * both / (predicted + true) if predicted + true else 1.0

@@ -62,14 +62,18 @@ class Blend:
 
     def add(self, features: Features, corners: Sequence[tuple[int, ...]]) -> None:
         """Add the maps of windows at their corners."""
-        maps = self.task.maps(self.head(features.decoder[-1]).float()).to(self.device)
-        maps = maps.reshape(*maps.shape[:2], *self.windows.window)
+        maps = self._maps(features)
         if self.sum is None:
             self.sum = torch.zeros((maps.shape[1], *self.windows.shape), device=self.device)
         for one, corner in zip(maps, corners):
             where = self.windows.slices(corner)
             self.sum[(slice(None), *where)] += one * self.weights
             self.total[where] += self.weights
+
+    def _maps(self, features: Features) -> Tensor:
+        logits = self.head(features.decoder[-1]).float()
+        maps = self.task.maps(logits).to(self.device)
+        return maps.reshape(*maps.shape[:2], *self.windows.window)
 
     def result(self) -> np.ndarray:
         """Give the mean (K, X, Y, Z) float32, without what was padded."""

@@ -42,11 +42,9 @@ class Classification(TaskFamily):
     def asks(self, header: DatasetHeader) -> TaskSpec | None:
         """Ask for the class; classes are drawn equally often."""
         about = header.classification
-        return (
-            None
-            if about is None
-            else TaskSpec(IMAGE, len(about.classes), balanced=True, own=about.to_json())
-        )
+        if about is None:
+            return None
+        return TaskSpec(IMAGE, len(about.classes), balanced=True, own=about.to_json())
 
     def target(self, spec: TaskSpec, case: Case) -> int | None:
         """Give the number of the class."""

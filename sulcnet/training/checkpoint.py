@@ -19,9 +19,10 @@ from sulcnet.errors import ModelError
 from sulcnet.files import replacing
 from sulcnet.records._record import json_text, read_json, write_json
 
-FACTS = (
-    "sulcnet facts"  # their key among the tensors; those of older files are only in the JSON
-)
+# Their key among the tensors; those of older files are only in the JSON.
+FACTS = "sulcnet facts"
+# What torch raises where a file is damaged, or no checkpoint.
+DAMAGE = (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
 def save(path: Path, tensors: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -31,9 +32,8 @@ def save(path: Path, tensors: Mapping[str, Any], facts: Mapping[str, Any]) -> No
         EnvironmentFault: the place cannot be written.
     """
     text = json_text(dict(facts))
-    with replacing(
-        path, RuntimeError
-    ) as beside:  # torch does not always tell that a disk is full
+    # RuntimeError too: torch does not always tell that a disk is full.
+    with replacing(path, RuntimeError) as beside:
         with open(beside, "wb") as file:
             torch.save({**tensors, FACTS: text}, file)
         beside.with_suffix(".json").write_text(text, encoding="utf-8")
@@ -56,13 +56,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-    ) as problem:
+    except DAMAGE as problem:
         first = str(problem).split("\n")[0]
         raise ModelError(
             f"{path} cannot be read as a checkpoint: {first}.",

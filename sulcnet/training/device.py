@@ -80,19 +80,15 @@ def memory_errors(device: torch.device) -> Iterator[None]:
     except RuntimeError as problem:
         if CPU_ALLOCATOR not in str(problem):
             raise
-        raise _ran_out(
-            "this machine", str(problem).partition(CPU_ALLOCATOR)[2].strip(": ")
-        ) from problem
+        text = str(problem).partition(CPU_ALLOCATOR)[2].strip(": ")
+        raise _ran_out("this machine", text) from problem
 
 
 def _ran_out(whose: str, text: str) -> OutOfMemory:
     """Keep of torch's text how much was asked for; the rest is advice to programmers."""
     asked = re.search(r"ried to allocate ([\d.]+ \w+)", text)
-    return OutOfMemory(
-        f"The memory of {whose} ran out"
-        + (f" when {asked[1]} more were asked for." if asked else "."),
-        SMALLER,
-    )
+    when = f" when {asked[1]} more were asked for" if asked else ""
+    return OutOfMemory(f"The memory of {whose} ran out{when}.", SMALLER)
 
 
 def use_threads(count: int | None) -> int:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,45 +26,41 @@ from sulcnet.records.experiment import Schedule
 from sulcnet.records.workspace import METRICS, RunFolder
 from sulcnet.training import checkpoint
 from sulcnet.training.device import autocast, memory_errors
-from sulcnet.training.method import Group, Method
+from sulcnet.training.method import Group, Step
 from sulcnet.training.schedule import Progress, rate_factor
 from sulcnet.training.signals import Stopped, StopRequest, stop_request
+from sulcnet.training.stage import Stage
 
 log = logging.getLogger("sulcnet")
 LAST_SAVE_SECONDS = 60.0  # a kill costs at most about this much work
 
 
 class Loop:
-    """Train one method to the end of its schedule.
+    """Train one stage's method to the end of its schedule.
 
     Args:
-        batches: `batches(first_step)` gives micro-batches from that step on, `accumulate` per step.
-        validate: gives the validation metrics as plain numbers; `score` among them (higher is better) picks `best`.
-        after_epoch: called with all metric rows after every epoch (the progress picture).
         seed: with the step and the micro-batch it decides every draw that `method.steps` makes.
     """
 
     def __init__(
         self,
-        method: Method,
-        schedule: Schedule,
+        stage: Stage,
         folder: RunFolder,
         device: torch.device,
         precision: str,
-        batches: Callable[[int], Generator[Any, None, None]],
-        validate: Callable[[], dict[str, float]],
-        after_epoch: Callable[[list[dict]], None] = lambda rows: None,
         seed: int = 0,
     ):
-        self.method, self.schedule, self.folder = method, schedule, folder
+        self.stage, self.folder = stage, folder
+        self.method, self.schedule = stage.method, stage.schedule
         self.device, self.precision, self.seed = device, precision, seed
-        self.batches, self.validate, self.after_epoch = batches, validate, after_epoch
-        self.progress = method.progress = Progress(schedule)
+        self.progress = self.method.progress = Progress(self.schedule)
         self.optimisers = {
-            part: _optimiser(groups, schedule) for part, groups in method.parts().items()
+            part: _optimiser(groups, self.schedule)
+            for part, groups in self.method.parts().items()
         }
         self.sums: dict[str, tuple[Tensor, Tensor]] = {}
-        self.best, self.since_best, self.rows = -math.inf, 0, []
+        self.best, self.since_best = -math.inf, 0
+        self.rows: list[dict[str, Any]] = []
         self.epoch_began = self.saved = 0.0
         self.saved_step: int | None = None
 
@@ -84,7 +80,7 @@ class Loop:
         """
         self._write_rows()
         # Closed here, not at exit: workers ignore the stop signals with which exiting would end them.
-        batches = contextlib.closing(self.batches(self.progress.step))
+        batches = contextlib.closing(self.stage.batches(self.progress.step))
         with memory_errors(self.device), batches as source, stop_request() as request:
             self.progress.start()
             while not self.over and self._advance(source, request):
@@ -107,9 +103,8 @@ class Loop:
         """Take one step; False if the run was to stop while it waited. Whatever ends the wait, nothing is lost."""
         try:
             with request.waiting():
-                batches = [
-                    next(source).to(self.device) for _ in range(self.schedule.accumulate)
-                ]
+                accumulate = self.schedule.accumulate
+                batches = [next(source).to(self.device) for _ in range(accumulate)]
         except Stopped:
             self._save_new()
             return False
@@ -142,8 +137,9 @@ class Loop:
             ModelError: the state does not fit this run.
         """
         path, best = self.folder.checkpoint("last"), self.folder.checkpoint("best")
-        for saved in [path] + [best] * best.exists():
-            checkpoint.renew_copy(saved)
+        checkpoint.renew_copy(path)
+        if best.exists():
+            checkpoint.renew_copy(best)
         state = checkpoint.load(path)
         try:
             self.method.modules.load_state_dict(state["modules"])
@@ -151,14 +147,12 @@ class Loop:
             for part, optimiser in self.optimisers.items():
                 optimiser.load_state_dict(state["optimisers"][part])
             self.sums = {
-                name: tuple(part.to(self.device) for part in pair)
-                for name, pair in state["sums"].items()
+                name: (above.to(self.device), below.to(self.device))
+                for name, (above, below) in state["sums"].items()
             }
             self.progress.step, self.progress.elapsed = state["step"], state["elapsed"]
-            self.best = state["best"]
-            self.since_best = state["since_best"]
-            self.rows = state["rows"]
-            self.epoch_began = state["epoch_began"]
+            self.best, self.since_best = state["best"], state["since_best"]
+            self.rows, self.epoch_began = state["rows"], state["epoch_began"]
         except (KeyError, RuntimeError, ValueError) as problem:
             first = str(problem).split("\n")[0]
             raise ModelError(
@@ -193,46 +187,37 @@ class Loop:
                 self._descend(part)
         self.progress.step += 1
 
-    def _backward(self, step, totals: dict[str, Tensor], micro_batches: int) -> None:
+    def _backward(self, step: Step, totals: dict[str, Tensor], micro_batches: int) -> None:
         """Add the gradient of one part's loss to that part's parameters alone."""
         loss = 0.0
         for name, (weight, ratio) in step.terms.items():
-            whole = (
-                totals[name].clamp_min(1e-6)
-                if name in totals
-                else ratio.denominator.clamp_min(1e-6) * micro_batches
-            )
+            if name in totals:
+                whole = totals[name].clamp_min(1e-6)
+            else:
+                whole = ratio.denominator.clamp_min(1e-6) * micro_batches
             loss = loss + weight * ratio.numerator / whole
             self._count(name, ratio)
         for name, ratio in step.report.items():
             self._count(name, ratio)
         # Counted like the loss that is optimised: once per step, whatever its terms were divided by.
         self._count("loss", Ratio(loss * micro_batches, torch.ones((), device=self.device)))
-        inputs = [
-            p
-            for group in self.optimisers[step.part].param_groups
-            for p in group["params"]
-            if p.requires_grad
-        ]
-        loss.backward(inputs=inputs)
+        learned = _parameters(self.optimisers[step.part])
+        loss.backward(inputs=[p for p in learned if p.requires_grad])
 
     def _count(self, name: str, ratio: Ratio) -> None:
         """Add to the epoch's sums on the device; nothing waits for the value."""
-        pair = tuple(
-            part.detach().double() if self.device.type != "mps" else part.detach()
-            for part in ratio
-        )
-        before = self.sums.get(name)
-        self.sums[name] = pair if before is None else (before[0] + pair[0], before[1] + pair[1])
+        above, below = ratio.numerator.detach(), ratio.denominator.detach()
+        if self.device.type != "mps":
+            above, below = above.double(), below.double()
+        if name in self.sums:
+            above, below = self.sums[name][0] + above, self.sums[name][1] + below
+        self.sums[name] = above, below
 
     def _descend(self, part: str) -> None:
         optimiser = self.optimisers[part]
-        parameters = [
-            p for group in optimiser.param_groups for p in group["params"] if p.grad is not None
-        ]
-        norm = torch.nn.utils.clip_grad_norm_(
-            parameters, self.schedule.clip if self.schedule.clip > 0 else math.inf
-        )
+        parameters = [p for p in _parameters(optimiser) if p.grad is not None]
+        most = self.schedule.clip if self.schedule.clip > 0 else math.inf
+        norm = torch.nn.utils.clip_grad_norm_(parameters, most)
         self._count(f"gradient/{part}", Ratio(norm, torch.ones((), device=self.device)))
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -248,9 +233,8 @@ class Loop:
         """Log, validate, keep the best."""
         self._check_finite()
         row = self._row()
-        row.update(
-            {f"val/{name}": _finite(float(value)) for name, value in self.validate().items()}
-        )
+        for name, value in self.stage.validate().items():
+            row[f"val/{name}"] = _finite(float(value))
         self._keep_best(row.get("val/score"))
         self.progress.tick()
         row["seconds"] = round(self.progress.elapsed - self.epoch_began, 3)
@@ -263,9 +247,8 @@ class Loop:
     def _check_finite(self) -> None:
         """Refuse to go on, or to save, once a loss or a gradient is no number."""
         for name, (total, _) in self.sums.items():
-            if (name == "loss" or name.startswith("gradient/")) and not bool(
-                torch.isfinite(total)
-            ):
+            decisive = name == "loss" or name.startswith("gradient/")
+            if decisive and not bool(torch.isfinite(total)):
                 raise ModelError(
                     f"The {name} is no longer a number after step {self.progress.step}.",
                     "Train with a lower rate (--set rate=...) or --precision fp32; the last good state is saved.",
@@ -273,7 +256,7 @@ class Loop:
 
     def _draw(self) -> None:
         try:
-            self.after_epoch(self.rows)
+            self.stage.after_epoch(self.rows)
         except (OSError, ValueError, RuntimeError) as problem:  # a picture is never worth a run
             log.warning("the progress picture could not be drawn: %s", problem)
 
@@ -282,22 +265,14 @@ class Loop:
         write_text(self.folder / METRICS, "".join(_line(row) for row in self.rows))
 
     def _row(self) -> dict[str, Any]:
-        values = {
-            name: _finite(float(a / b)) if float(b) else None
-            for name, (a, b) in sorted(self.sums.items())
-        }
+        row = {"epoch": len(self.rows), "step": self.progress.step}
+        for name, (above, below) in sorted(self.sums.items()):
+            row[name] = _finite(float(above / below)) if float(below) else None
         self.sums = {}
-        rate = next(iter(self.optimisers.values())).param_groups[0]["lr"]
-        peak = (
-            torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
-        )
-        return {
-            "epoch": len(self.rows),
-            "step": self.progress.step,
-            **values,
-            "rate": rate,
-            "peak_bytes": peak,
-        }
+        row["rate"] = next(iter(self.optimisers.values())).param_groups[0]["lr"]
+        on_gpu = self.device.type == "cuda"
+        row["peak_bytes"] = torch.cuda.max_memory_allocated(self.device) if on_gpu else None
+        return row
 
     def _keep_best(self, score: float | None) -> None:
         if score is None:
@@ -308,22 +283,26 @@ class Loop:
         else:
             self.since_best += 1
 
-    def _save_weights(self, which: str) -> None:
-        facts = {
+    def _facts(self, which: str) -> dict[str, Any]:
+        return {
             "which": which,
             "step": self.progress.step,
             "epoch": len(self.rows),
             "score": _finite(self.best),
         }
-        checkpoint.save(self.folder.checkpoint(which), self.method.weights_to_keep(), facts)
+
+    def _save_weights(self, which: str) -> None:
+        weights = self.method.weights_to_keep()
+        checkpoint.save(self.folder.checkpoint(which), weights, self._facts(which))
 
     def _save_last(self) -> None:
         self._check_finite()
+        optimisers = {
+            part: optimiser.state_dict() for part, optimiser in self.optimisers.items()
+        }
         state = {
             "modules": self.method.modules.state_dict(),
-            "optimisers": {
-                part: optimiser.state_dict() for part, optimiser in self.optimisers.items()
-            },
+            "optimisers": optimisers,
             "extra": self.method.extra_state(),
             "sums": self.sums,
             "step": self.progress.step,
@@ -333,13 +312,7 @@ class Loop:
             "since_best": self.since_best,
             "rows": self.rows,
         }
-        facts = {
-            "which": "last",
-            "step": self.progress.step,
-            "epoch": len(self.rows),
-            "score": _finite(self.best),
-        }
-        checkpoint.save(self.folder.checkpoint("last"), state, facts)
+        checkpoint.save(self.folder.checkpoint("last"), state, self._facts("last"))
         self.saved, self.saved_step = self.progress.elapsed, self.progress.step
 
     def _finish(self) -> None:
@@ -359,21 +332,22 @@ def _optimiser(groups: Sequence[Group], schedule: Schedule) -> torch.optim.Optim
     for rate, parameters in groups:
         for decays in (True, False):
             chosen = [p for p in parameters if (p.ndim > 1) == decays]
+            decay = schedule.weight_decay if decays else 0.0
             if chosen:
-                kinds.append(
-                    {
-                        "params": chosen,
-                        "rate": rate,
-                        "weight_decay": schedule.weight_decay if decays else 0.0,
-                    }
-                )
+                kinds.append({"params": chosen, "rate": rate, "weight_decay": decay})
     kind = torch.optim.AdamW if schedule.optimiser == "adamw" else torch.optim.Adam
     return kind(kinds, lr=1e-3, foreach=True)
 
 
+def _parameters(optimiser: torch.optim.Optimizer) -> Iterator[torch.nn.Parameter]:
+    for group in optimiser.param_groups:
+        yield from group["params"]
+
+
 def seed_draws(*key: int) -> None:
     """Let the draws that follow depend on these numbers alone, so that a resumed run draws what the whole one drew."""
-    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
+    (seed,) = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    torch.manual_seed(int(seed))
 
 
 def _summed(totals: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -391,10 +365,17 @@ def _finite(value: float) -> float | None:
 def _sentence(
     row: dict[str, Any], progress: Progress, headlines: Sequence[tuple[str, str]]
 ) -> str:
-    shown = [
-        ("loss", "loss"),
-        *((f"val/{key}", words.lower()) for key, words in headlines),
-        ("val/score", "score"),
+    labels = {"loss": "loss"}
+    for key, words in headlines:
+        labels[f"val/{key}"] = words.lower()
+    labels["val/score"] = "score"
+    scores = [
+        f"{label} {row[key]:.3f}" for key, label in labels.items() if row.get(key) is not None
     ]
-    parts = [f"{label} {row[key]:.3f}" for key, label in shown if row.get(key) is not None]
-    return f"epoch {row['epoch']:3d}  {100 * progress.share:3.0f} %  {'  '.join(parts)}  {row['seconds']:.1f} s"
+    parts = [
+        f"epoch {row['epoch']:3d}",
+        f"{100 * progress.share:3.0f} %",
+        "  ".join(scores),
+        f"{row['seconds']:.1f} s",
+    ]
+    return "  ".join(parts)

@@ -44,10 +44,14 @@ class Group(NamedTuple):
 class Method:
     """Something that learns from batches.
 
-    `cycle` counts the kinds of step that take turns: the planner meets each of them. `modules` holds every module whose
-    state belongs to the run; `steps` must not read a tensor's value (no `.item()`, no branch on one), so that the memory
-    planner can run it on fake tensors. `progress` tells how far the run is; the loop sets it, and it is None outside of one.
-    `headlines` are the keys of scores that a line of the log shows, each with words for it.
+    `steps` must not read a tensor's value (no `.item()`, no branch on one), so that the memory planner can run it on
+    fake tensors.
+
+    Attributes:
+        cycle: kinds of step that take turns; the planner meets each of them.
+        headlines: the keys of scores that a line of the log shows, each with words for it.
+        modules: every module whose state belongs to the run.
+        progress: how far the run is; the loop sets it, and it is None outside of one.
     """
 
     cycle = 1
@@ -83,7 +87,10 @@ class Method:
         raise NotImplementedError
 
     def watched(self, sums: Mapping[str, Any]) -> dict[str, float]:
-        """Turn their sums, a ratio's as (numerator, denominator), into metrics; `score` among them (higher is better) picks the best checkpoint."""
+        """Turn their sums, a ratio's as (numerator, denominator), into metrics.
+
+        `score` among them (higher is better) picks the best checkpoint.
+        """
         raise NotImplementedError
 
     def weights_to_keep(self) -> dict[str, Any]:

@@ -77,9 +77,8 @@ def _nvml_handle(device: torch.device) -> Any:
 
         pynvml.nvmlInit()
         # By UUID: CUDA_VISIBLE_DEVICES renumbers torch's devices but not NVML's.
-        return pynvml.nvmlDeviceGetHandleByUUID(
-            f"GPU-{torch.cuda.get_device_properties(device).uuid}".encode()
-        )
+        uuid = torch.cuda.get_device_properties(device).uuid
+        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}".encode())
     except Exception as problem:  # noqa: BLE001  a missing driver library must not cost a run
         log.warning("GPU memory and power are not recorded: %s", problem)
         return None

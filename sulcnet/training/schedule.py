@@ -49,11 +49,11 @@ class ScheduleOptions(Options):
 
     def rates(self) -> dict[str, float]:
         """Give the peak rates by parameter group."""
-        further = {name: value for name, value in vars(self).items() if name.endswith("_rate")}
-        return {
-            "network": self.rate,
-            **{name.removesuffix("_rate"): value for name, value in further.items()},
-        }
+        rates = {"network": self.rate}
+        for name, value in vars(self).items():
+            if name.endswith("_rate"):
+                rates[name.removesuffix("_rate")] = value
+        return rates
 
 
 def rate_factor(schedule: Schedule, progress: float) -> float:
