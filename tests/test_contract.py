@@ -10,7 +10,7 @@ from sulcnet.assembly.finetuning import FineTuning, Model, families_of
 from sulcnet.data._workers import each
 from sulcnet.data.augment_options import AugmentOptions
 from sulcnet.data.loader import Batch, batches
-from sulcnet.data.patches import PatchSource
+from sulcnet.data.patches import PatchSource, Sampling
 from sulcnet.data.region import learn_region
 from sulcnet.memory.live_bytes import fake_modules
 from sulcnet.options import merged, resolve
@@ -50,7 +50,7 @@ def batch_of(plan: Plan, net: str) -> Batch:
     place, cases, _ = prepared_phantoms(len(plan.axes))
     region = learn_region(cases, plan.structures)
     source = PatchSource(
-        place, cases, plan, plan.networks[net], region, augment=AugmentOptions()
+        place, cases, plan, plan.networks[net], region, 0, Sampling(AugmentOptions())
     )
     return next(batches(source, IMAGES, 0, workers=0)).to(torch.device("cpu"))
 

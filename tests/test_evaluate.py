@@ -12,7 +12,7 @@ from sulcnet.cli.evaluate import COMMAND
 from sulcnet.errors import DataError
 from sulcnet.evaluation.predicted import read_predictions_table
 from sulcnet.evaluation.tables import read_results, read_summary
-from sulcnet.prediction.evaluate import evaluate_folder, table_paths
+from sulcnet.prediction.evaluate import Evaluated, evaluate_folder, table_paths
 from sulcnet.records.dataset import Case, DatasetHeader
 
 SHAPE = (8, 7, 6)
@@ -133,13 +133,8 @@ def test_the_api_of_the_training_command(tmp_path):
     mask(tmp_path / "validation/a.nii.gz")
     header = DatasetHeader.parse({**HEADER, "classification": None}, "test")
     about = {"a": Case("a", (), subject="s")}
-    summary = evaluate_folder(
-        tmp_path / "validation",
-        {"a": tmp_path / "labels/a.nii.gz"},
-        header,
-        about,
-        tmp_path / "validation",
-    )
+    predictions, references = tmp_path / "validation", {"a": tmp_path / "labels/a.nii.gz"}
+    summary = evaluate_folder(Evaluated(predictions, references, header, about), predictions)
     assert (
         summary["structures"]["PCS"]["dice"]["mean"] == 1 and summary["classification"] is None
     )

@@ -8,7 +8,7 @@ import torch
 from cohort import prepared_cohort
 
 from sulcnet.data.augment import AugmentOptions
-from sulcnet.data.images import ImageSource, intensity, spatial
+from sulcnet.data.images import ImageSource, Views, intensity, spatial
 from sulcnet.data.loader import image_batches
 from sulcnet.errors import DataError, ModelError
 from sulcnet.io.store import read_array
@@ -36,15 +36,13 @@ def prepared(tmp_path_factory):
 
 
 def source(prepared, **changes) -> ImageSource:
-    cases, plan = prepared
-    given = {"seed": 0, "augment": None, "corruption": None, **changes}
-    return ImageSource(
-        given.pop("cases", cases), given.pop("plan", plan), plan.network(None), **given
-    )
+    cases, plan = changes.pop("cases", prepared[0]), changes.pop("plan", prepared[1])
+    seed, network = changes.pop("seed", 0), prepared[1].network(None)
+    return ImageSource(cases, plan, network, seed, Views(**changes))
 
 
 def test_samples_depend_on_seed_step_and_slot_alone(prepared):
-    one, two = (source(prepared, augment=STRONG, corruption=STRONG, views=2) for _ in range(2))
+    one, two = (source(prepared, augment=STRONG, corruption=STRONG, count=2) for _ in range(2))
     two.sample(3, 1, 2)  # what was drawn before changes nothing
     for a, b in zip(one.sample(5, 0, 2), two.sample(5, 0, 2)):
         np.testing.assert_array_equal(a, b)
@@ -54,15 +52,15 @@ def test_samples_depend_on_seed_step_and_slot_alone(prepared):
 
 
 def test_workers_and_starting_point_do_not_change_batches(prepared):
-    alone = image_batches(source(prepared, corruption=STRONG, views=2), 2, 0, 0)
+    alone = image_batches(source(prepared, corruption=STRONG, count=2), 2, 0, 0)
     [next(alone) for _ in range(3)]
-    helped = image_batches(source(prepared, corruption=STRONG, views=2), 2, 3, 1)
+    helped = image_batches(source(prepared, corruption=STRONG, count=2), 2, 3, 1)
     for a, b in zip(next(alone), next(helped)):
         assert torch.equal(a, b)
 
 
 def test_a_batch_has_the_shapes_it_promises(prepared):
-    batch = next(image_batches(source(prepared, views=2), 3, 0, 0)).to(torch.device("cpu"))
+    batch = next(image_batches(source(prepared, count=2), 3, 0, 0)).to(torch.device("cpu"))
     assert batch.image.shape == batch.corrupted.shape == (6, 1, 16, 24, 16)
     assert (
         batch.inside.shape == (6, 1, 16, 24, 16)
@@ -87,7 +85,7 @@ def test_every_case_comes_once_a_round(prepared):
 
 
 def test_views_overlap_by_half_along_every_axis_and_are_not_all_alike(prepared):
-    drawn, shifts = source(prepared, views=2), []
+    drawn, shifts = source(prepared, count=2), []
     for index in range(40):
         place = drawn.sample(index, 0, 1).place
         shared = (
@@ -98,7 +96,7 @@ def test_views_overlap_by_half_along_every_axis_and_are_not_all_alike(prepared):
         assert (shared >= np.array(drawn.patch) / 2).all()
         shifts.append(tuple(place[1, :, 0] - place[0, :, 0]))
     assert len(set(shifts)) > 10
-    same = source(prepared, views=2, overlap=1.0).sample(0, 0, 1)
+    same = source(prepared, count=2, overlap=1.0).sample(0, 0, 1)
     np.testing.assert_array_equal(same.image[0], same.image[1])
 
 
@@ -133,7 +131,7 @@ def test_outside_of_the_volume_is_not_foreground(prepared):
     """A patch larger than the volume is padded; what is padded counts for nothing and has no label."""
     cases, plan = prepared
     large = plan.network(None).replace(patch_size=(64, 64, 64))
-    sample = ImageSource(cases, plan, large, 0, None, None).fixed(0)
+    sample = ImageSource(cases, plan, large, 0, Views()).fixed(0)
     outside = np.ones((64, 64, 64), bool)
     low, size = -sample.place[0, :, 0].astype(int), cases[0][1].shape
     outside[tuple(slice(a, a + b) for a, b in zip(low, size))] = False

@@ -361,7 +361,7 @@ from functools import partial
 from pathlib import Path
 from probe import tell
 from sulcnet.data._workers import drawn
-from sulcnet.data.patches import PatchSource
+from sulcnet.data.patches import PatchSource, Sampling
 from sulcnet.records.plan import load_plan
 from sulcnet.records.splits import Splits
 from sulcnet.records.workspace import Workspace
@@ -372,7 +372,8 @@ raw, prepared, results, name = sys.argv[1:]
 folders = Workspace(Path(raw), Path(prepared), Path(results), "test").folders(name)
 plan = load_plan(folders.plans, "3d")
 cases = read_cases(folders.prepared("3d"), Splits.load(folders.splits).holdout.train, plan)
-source = PatchSource(folders.prepared("3d"), cases, plan, plan.network(None), None, 0, TUNING.Options(), views=2)
+sampling = Sampling(TUNING.Options(), views=2)
+source = PatchSource(folders.prepared("3d"), cases, plan, plan.network(None), None, 0, sampling)
 source.sample(0, 0, 1)                              # opens files, which do not travel
 found = drawn(partial(tell, source), 0, 1, False, 2)
 next(found)

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from sulcnet import plugins
 from sulcnet.assembly.finetuning import Model
 from sulcnet.assembly.transfer import load_pretrained, write_export
-from sulcnet.data.images import ImageSource
+from sulcnet.data.images import ImageSource, Views
 from sulcnet.data.loader import Images, image_batches
 from sulcnet.errors import UsageError
 from sulcnet.losses.contrast import info_nce, nt_xent
@@ -153,10 +153,8 @@ def drawn(method: Pretraining, first: int = 0) -> Iterator[Images]:
     """What a run's own source draws of phantoms, for as many dimensions as the method's network has."""
     place, cases, plan = prepared_phantoms(len(method.plan.axes))
     located = [(place, case) for case in cases]
-    shape = dict(views=method.views, overlap=method.overlap)
-    source = ImageSource(
-        located, plan, method.network_plan, 0, method.augment(), method.corruption(), **shape
-    )
+    views = Views(method.augment(), method.corruption(), method.views, method.overlap)
+    source = ImageSource(located, plan, method.network_plan, 0, views)
     return (
         batch.to(torch.device("cpu")) for batch in image_batches(source, 2, first, workers=0)
     )

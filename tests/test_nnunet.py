@@ -11,7 +11,7 @@ from scipy.ndimage import center_of_mass, gaussian_filter
 from sulcnet.data._nnunet import NnunetAugmenter
 from sulcnet.data.augment import Augmenter, AugmentOptions, build_augmenter
 from sulcnet.data.loader import batches
-from sulcnet.data.patches import PatchSource
+from sulcnet.data.patches import PatchSource, Sampling
 from sulcnet.data.region import learn_region
 from sulcnet.errors import UsageError
 from sulcnet.records.plan import load_plan
@@ -189,7 +189,7 @@ def prepared(tmp_path_factory):
 def drawn(prepared, options, workers, count=4):
     folder, cases, plan = prepared
     region = learn_region(cases, plan.structures)
-    source = PatchSource(folder, cases, plan, plan.network(None), region, 0, options)
+    source = PatchSource(folder, cases, plan, plan.network(None), region, 0, Sampling(options))
     return list(islice(batches(source, 2, 0, workers), count))
 
 

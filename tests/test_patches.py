@@ -10,7 +10,7 @@ from cohort import prepared_cohort
 from sulcnet.data._workers import tensors
 from sulcnet.data.augment import AugmentOptions
 from sulcnet.data.loader import batches, collate
-from sulcnet.data.patches import PatchSource, window_place
+from sulcnet.data.patches import PatchSource, Sampling, window_place
 from sulcnet.data.region import learn_region
 from sulcnet.io.store import open_array, read_array, write_array
 from sulcnet.records.plan import load_plan
@@ -26,17 +26,11 @@ def prepared(tmp_path_factory):
     return folders.prepared("3d"), cases, plan
 
 
-def source(prepared, **changes) -> PatchSource:
+def source(prepared, seed=0, **changes) -> PatchSource:
     folder, cases, plan = prepared
     region = learn_region(cases, plan.structures)
-    return PatchSource(
-        folder,
-        cases,
-        plan,
-        plan.network(None),
-        region,
-        **{"augment": AugmentOptions(), **changes},
-    )
+    sampling = Sampling(**{"augment": AugmentOptions(), **changes})
+    return PatchSource(folder, cases, plan, plan.network(None), region, seed, sampling)
 
 
 def test_samples_depend_on_seed_step_and_slot_alone(prepared):

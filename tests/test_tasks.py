@@ -18,9 +18,9 @@ from sulcnet.cli.plan_and_preprocess import COMMAND as PREPARE
 from sulcnet.cli.predict import COMMAND as PREDICT
 from sulcnet.cli.train import COMMAND as TRAIN
 from sulcnet.cli.verify import COMMAND as VERIFY
-from sulcnet.data.images import ImageSource
+from sulcnet.data.images import ImageSource, Views
 from sulcnet.data.loader import Batch, batches
-from sulcnet.data.patches import PatchSource
+from sulcnet.data.patches import PatchSource, Sampling
 from sulcnet.evaluation.segmentation import score_masks
 from sulcnet.evaluation.tables import read_results
 from sulcnet.geometry.canonical import to_input_grid, to_plan
@@ -668,7 +668,7 @@ def test_augmentation_keeps_what_is_ignored_and_a_step_learns_nothing_from_it():
         tasks={"segmentation": family_of("segmentation").asks(header)},
     )
     tuning = plugins.find("tuning", "scratch", "TUNING")
-    source = PatchSource(place, cases, plan, network, None, augment=tuning.Options())
+    source = PatchSource(place, cases, plan, network, None, 0, Sampling(tuning.Options()))
     assert source.values == ["1"]
     seen = [batch for batch, _ in zip(batches(source, 2, 0, 0), range(6))]
     holding = [batch for batch in seen if (batch.targets["segmentation"] == 2).any()]
@@ -695,9 +695,7 @@ def test_pre_training_by_labels_is_not_told_what_is_ignored():
     )
     usual, ignoring = plan, plan.replace(labels={"background": 0, "skeleton": 1, "ignore": 2})
     located = [(place, case) for case in cases]
-    one, two = (
-        ImageSource(located, each, network, 0, None, None) for each in (usual, ignoring)
-    )
+    one, two = (ImageSource(located, each, network, 0, Views()) for each in (usual, ignoring))
     labels = [(one.fixed(index).label, two.fixed(index).label) for index in range(len(cases))]
     assert any((told == 2).any() for told, _ in labels)
     for told, without in labels:

@@ -24,9 +24,9 @@ from sulcnet.cli.pretrain import COMMAND as PRETRAIN
 from sulcnet.cli.train import COMMAND as TRAIN
 from sulcnet.data.augment import AugmentOptions
 from sulcnet.data.cut import flat, thick
-from sulcnet.data.images import ImageSource
+from sulcnet.data.images import ImageSource, Views
 from sulcnet.data.loader import batches, image_batches
-from sulcnet.data.patches import PatchSource, corner
+from sulcnet.data.patches import PatchSource, Sampling, corner
 from sulcnet.data.region import learn_region
 from sulcnet.errors import ModelError, UsageError
 from sulcnet.inference.windows import window_corners
@@ -333,7 +333,7 @@ def test_views_of_one_sample_are_of_one_slice():
     place, cases, plan = prepared_phantoms(2)
     plan = planned(plan)
     located = [(place, case) for case in cases]
-    source = ImageSource(located, plan, plan.network(None), 0, None, None, views=3, overlap=0.0)
+    source = ImageSource(located, plan, plan.network(None), 0, Views(count=3, overlap=0.0))
     for index, case in enumerate(cases * 4):
         lows = source._corners(case.shape, np.random.default_rng(index))
         assert len({int(low[plan.slice_axis]) for low in lows}) == 1
@@ -428,7 +428,7 @@ def test_a_stack_of_one_slice_trains_to_the_bits_of_the_flat_image(twins, tmp_pa
             Model(plan, plan.network(None), {}), plugins.find("tuning", "scratch", "TUNING")
         )
         source = PatchSource(
-            folder, cases, plan, plan.network(None), region, 0, AugmentOptions()
+            folder, cases, plan, plan.network(None), region, 0, Sampling(AugmentOptions())
         )
         (tmp_path / name).mkdir()
         results.append(
@@ -452,10 +452,8 @@ def test_a_stack_of_one_slice_pretrains_to_the_bits_of_the_flat_image(twins, nam
         kind = plugins.find("pretraining", name, "METHOD")
         method = build_method(kind, plan, plan.network(None), kind.Options())
         located = [(folder, case) for case in cases]
-        shape = dict(views=method.views, overlap=method.overlap)
-        source = ImageSource(
-            located, plan, plan.network(None), 0, method.augment(), method.corruption(), **shape
-        )
+        views = Views(method.augment(), method.corruption(), method.views, method.overlap)
+        source = ImageSource(located, plan, plan.network(None), 0, views)
         (tmp_path / kind_of).mkdir()
         results.append(
             trained(

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sulcnet.data.images import ImageSource
+from sulcnet.data.images import ImageSource, Views
 from sulcnet.data.loader import batches, image_batches
-from sulcnet.data.patches import PatchSource
+from sulcnet.data.patches import PatchSource, Sampling
 from sulcnet.data.region import learn_region
 from sulcnet.errors import SulcnetError
 from sulcnet.memory.oracle import MemoryOracle
@@ -283,11 +283,11 @@ def _source(loop: Loop, step_plan: NetworkPlan, cohort: Cohort):
     method = loop.method
     if hasattr(method, "views"):
         cases = [(cohort.folder, case) for case in cohort.cases]
-        shape = dict(views=method.views, overlap=method.overlap)
-        return ImageSource(
-            cases, cohort.plan, step_plan, 0, method.augment(), method.corruption(), **shape
-        ), image_batches
+        views = Views(method.augment(), method.corruption(), method.views, method.overlap)
+        return ImageSource(cases, cohort.plan, step_plan, 0, views), image_batches
     region = learn_region(cohort.cases, cohort.plan.structures)
-    return PatchSource(
-        cohort.folder, cohort.cases, cohort.plan, step_plan, region, 0, method.options
-    ), batches
+    sampling = Sampling(method.options)
+    source = PatchSource(
+        cohort.folder, cohort.cases, cohort.plan, step_plan, region, 0, sampling
+    )
+    return source, batches

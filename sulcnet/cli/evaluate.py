@@ -73,14 +73,14 @@ def run(args: Namespace) -> str:
     from sulcnet.evaluation.tables import format_summary
     from sulcnet.prediction.evaluate import evaluate_folder, read_references, table_paths
     from sulcnet.records.workspace import require_folder
+    from sulcnet.tasks._family import Evaluated
 
     predictions = require_folder(Path(args.predictions), "-p")
     references = require_folder(Path(args.references), "-r") if args.references else None
     header, masks, about = read_references(references, _dataset_json(args), predictions)
     out = Path(args.output)
-    summary = evaluate_folder(
-        predictions, masks, header, about, out, args.tolerance, args.workers, args.allow_missing
-    )
+    evaluated = Evaluated(predictions, masks, header, about, args.tolerance)
+    summary = evaluate_folder(evaluated, out, args.workers, args.allow_missing)
     if args.json:
         print(json.dumps(summary, indent=1))
     return f"{format_summary(summary)}\n\n{_closing(table_paths(out))}"

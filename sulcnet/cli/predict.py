@@ -91,7 +91,7 @@ def run(args: Namespace) -> str:
     with loading("torch"):
         from sulcnet.prediction.inputs import find_inputs
         from sulcnet.prediction.model import load_model
-        from sulcnet.prediction.predict import check_out, predict_cases
+        from sulcnet.prediction.predict import Destination, check_out, predict_cases
         from sulcnet.training.device import choose_device, use_threads
 
     device, out = choose_device(args.device), Path(args.output)
@@ -100,16 +100,8 @@ def run(args: Namespace) -> str:
     use_threads(None)
     cases = find_inputs(source, trained.plan)
     check_out(out, cases, ending, args.overwrite)
-    predict_cases(
-        trained,
-        cases,
-        out,
-        device,
-        args.precision,
-        args.overlap,
-        args.save_probabilities,
-        ending,
-    )
+    to = Destination(out, ending, args.save_probabilities)
+    predict_cases(trained, cases, to, device, args.precision, args.overlap)
     evaluate = (
         "sulcnet_evaluate",
         "-p",

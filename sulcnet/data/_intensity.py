@@ -16,7 +16,7 @@ BIAS_DEGREE = 3
 
 
 def noise(values: np.ndarray, deviation: float, seed: int) -> None:
-    """Add Gaussian noise of this standard deviation; the seed stands for the field, which would be too large to keep."""
+    """Add Gaussian noise of this standard deviation; the seed stands for the field, too large to keep."""
     field = np.random.default_rng(seed).standard_normal(values.shape, dtype=np.float32)
     field *= np.float32(deviation)
     values += field
@@ -50,7 +50,8 @@ def contrast(values: np.ndarray, factor: float) -> None:
 
 def gamma(values: np.ndarray, exponent: float, inverted: bool) -> None:
     """Bend intensities by a power of their range, of the negative image if inverted; mean and deviation stay."""
-    mean, deviation, low, high = values.mean(), values.std(), values.min(), values.max()
+    mean, deviation = values.mean(), values.std()
+    low, high = values.min(), values.max()
     if exponent == 1 or not high - low > 1e-6:
         return
     sign, origin = (-1, high) if inverted else (1, low)
@@ -66,7 +67,8 @@ def gamma(values: np.ndarray, exponent: float, inverted: bool) -> None:
 def bias(values: np.ndarray, coefficients: tuple[float, ...]) -> None:
     """Multiply the signal above the patch's minimum with a smooth positive field.
 
-    The offset is what z-scored data need: multiplied about their mean, a field would brighten one tissue and darken another.
+    The offset is what z-scored data need: multiplied about their mean, a field would brighten one tissue and darken
+    another.
     """
     low = values.min()
     values -= low
@@ -76,13 +78,11 @@ def bias(values: np.ndarray, coefficients: tuple[float, ...]) -> None:
 
 def bias_field(coefficients: tuple[float, ...], shape: tuple[int, ...]) -> np.ndarray:
     """Evaluate exp(polynomial) on the patch; coefficients are the flat (degree + 1,) * ndim Legendre products."""
-    products = np.reshape(
-        np.asarray(coefficients, dtype=np.float32), (BIAS_DEGREE + 1,) * len(shape)
-    )
+    flat = np.asarray(coefficients, dtype=np.float32)
+    products = flat.reshape((BIAS_DEGREE + 1,) * len(shape))
     field = along_axes(products, [legendre(size, BIAS_DEGREE) for size in shape])
     return np.exp(field, out=field)
 
 
-CHANGES = {
-    f.__name__: f for f in (bias, noise, blur, brightness, contrast, low_resolution, gamma)
-}
+_CHANGES = bias, noise, blur, brightness, contrast, low_resolution, gamma
+CHANGES = {change.__name__: change for change in _CHANGES}

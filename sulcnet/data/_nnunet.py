@@ -80,10 +80,7 @@ class NnunetAugmenter:
         return tuple(margin.astype(int).tolist())
 
     def apply(
-        self,
-        image: np.ndarray,
-        label: np.ndarray | None,
-        draw: int,
+        self, image: np.ndarray, label: np.ndarray | None, draw: int
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Carry out a draw; the arguments are left as they are.
 

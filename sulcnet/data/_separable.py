@@ -29,7 +29,8 @@ def along_axes(array: np.ndarray, matrices: Sequence[np.ndarray]) -> np.ndarray:
         weights = torch.from_numpy(matrix.astype(np.float32))
         rest = result.shape[1:]
         # The first axis goes in and comes out last: after one turn per axis the order is the old one.
-        result = (result.reshape(result.shape[0], -1).T @ weights.T).reshape(*rest, -1)
+        columns = result.reshape(result.shape[0], -1).T
+        result = (columns @ weights.T).reshape(*rest, -1)
     return result.numpy()
 
 
@@ -49,11 +50,13 @@ def coarse(size: int, zoom: float) -> np.ndarray:
 
     voxels   0 1 2 3 4 5 6 7     zoom 0.5 keeps  1   3   5   7
     """
-    kept = max(1, round(size * zoom))
-    centres = (np.arange(size) + 0.5) * kept / size - 0.5
-    hat = np.maximum(0, 1 - np.abs(np.clip(centres, 0, kept - 1)[:, None] - np.arange(kept)))
+    count = max(1, round(size * zoom))
+    centres = (np.arange(size) + 0.5) * count / size - 0.5
+    places = np.clip(centres, 0, count - 1)[:, None]
+    distance = np.abs(places - np.arange(count))
+    kept = ((np.arange(count) + 0.5) * size / count).astype(int)
     matrix = np.zeros((size, size))
-    matrix[:, ((np.arange(kept) + 0.5) * size / kept).astype(int)] = hat
+    matrix[:, kept] = np.maximum(0, 1 - distance)
     return matrix
 
 
@@ -65,6 +68,8 @@ def legendre(size: int, degree: int) -> np.ndarray:
 def cubic_spline(size: int, spacing: float) -> np.ndarray:
     """Give the (size, knots) cubic B-spline weights of control points every `spacing` voxels; rows sum to 1."""
     knots = int((size - 1) // spacing) + 4
-    distance = np.abs(np.arange(size)[:, None] / spacing - np.arange(-1, knots - 1))
-    near, far = 2 / 3 - distance**2 + distance**3 / 2, np.maximum(0, 2 - distance) ** 3 / 6
+    places = np.arange(size)[:, None] / spacing
+    distance = np.abs(places - np.arange(-1, knots - 1))
+    near = 2 / 3 - distance**2 + distance**3 / 2
+    far = np.maximum(0, 2 - distance) ** 3 / 6
     return np.where(distance < 1, near, far)

@@ -11,8 +11,8 @@ left hemisphere is a right one), a light bias field, rotations in millimetres. n
 channels" is one draw per channel here. Order as in nnU-Net: space, bias, noise, blur, brightness, contrast,
 resolution, inverted gamma, gamma.
 
-`augmentation="nnunet"` takes nnU-Net's own instead, made of batchgenerators' classes (`_nnunet.py`). These also are what the
-tests hold the formulas here against; they are not the engine, since they take three to four times as long.
+`augmentation="nnunet"` takes nnU-Net's own instead, made of batchgenerators' classes (`_nnunet.py`). These also are
+what the tests hold the formulas here against; they are not the engine, since they take three to four times as long.
 """
 
 from __future__ import annotations
@@ -67,9 +67,8 @@ class Draw:
     @property
     def is_crop(self) -> bool:
         """Tell whether voxels keep their values: nothing but the crop and reversed axes."""
-        return self.elastic is None and bool(
-            np.array_equal(np.abs(self.matrix), np.eye(len(self.matrix)))
-        )
+        unturned = np.array_equal(np.abs(self.matrix), np.eye(len(self.matrix)))
+        return self.elastic is None and bool(unturned)
 
 
 class Augmenter:
@@ -96,40 +95,37 @@ class Augmenter:
         outside_label: int = 0,
     ):
         # Options of a strategy hold these and more; workers would import its networks to read them.
-        self.options = AugmentOptions(
-            **{field.name: getattr(options, field.name) for field in fields(AugmentOptions)}
-        )
+        values = {field.name: getattr(options, field.name) for field in fields(AugmentOptions)}
+        self.options = AugmentOptions(**values)
         self.patch_size = tuple(int(size) for size in patch_size)
         self.label_like = tuple(bool(flag) for flag in label_like)
-        self.spacing = tuple(spacing) if spacing is not None else (1.0,) * len(self.patch_size)
-        self.background = (
-            tuple(background) if background is not None else (0.0,) * len(self.label_like)
-        )
+        if spacing is None:
+            spacing = (1.0,) * len(self.patch_size)
+        if background is None:
+            background = (0.0,) * len(self.label_like)
+        self.spacing = tuple(spacing)
+        self.background = tuple(background)
         self.outside_label = outside_label
 
     def margin(self, draw: Draw | None = None) -> tuple[int, ...]:
         """Tell how much larger than the patch the source crop should be, an even number of voxels per axis.
 
         Args:
-            draw: for this sample: nothing is read outside, and most samples need no margin at all. Without it: enough for
-                95 % of all samples, when the source must be cut before the draw.
+            draw: for this sample: nothing is read outside, and most samples need no margin at all. Without it: enough
+                for 95 % of all samples, when the source must be cut before the draw.
         """
         if draw is not None:
             return tuple(int(size) for size in self._margin(draw))
         rng = np.random.default_rng(0)
         trials = [self._margin(self._draw_space(rng)) for _ in range(TRIALS)]
-        return tuple(
-            int(size) for size in np.quantile(trials, COVERED, axis=0, method="higher")
-        )
+        enough = np.quantile(trials, COVERED, axis=0, method="higher")
+        return tuple(int(size) for size in enough)
 
     def draw(self, rng: np.random.Generator) -> Draw:
         """Draw one sample's parameters; nothing else in this file is random."""
         space = self._draw_space(rng)
-        return Draw(
-            space.matrix,
-            space.elastic,
-            tuple(self._draw_channel(rng, flag) for flag in self.label_like),
-        )
+        changes = tuple(self._draw_channel(rng, flag) for flag in self.label_like)
+        return Draw(space.matrix, space.elastic, changes)
 
     def apply(
         self, image: np.ndarray, label: np.ndarray | None, draw: Draw
@@ -145,9 +141,8 @@ class Augmenter:
             (C, X, Y, Z) float32 and (X, Y, Z) of the label's type, or None.
         """
         self._check(image, label)
-        moved = (
-            self._cut(image, label, draw) if draw.is_crop else self._read(image, label, draw)
-        )
+        move = self._cut if draw.is_crop else self._read
+        moved = move(image, label, draw)
         for channel, changes in zip(moved[0], draw.changes):
             for change in changes:
                 CHANGES[change.name](channel, *change.arguments)
@@ -156,28 +151,21 @@ class Augmenter:
     def _draw_space(self, rng: np.random.Generator) -> Draw:
         o, ndim = self.options, len(self.patch_size)
         planes = _spatial.rotation_planes(self.spacing)
-        angles = (
-            rng.uniform(-o.rotation, o.rotation, len(planes))
-            if rng.random() < o.rotation_probability
-            else ()
-        )
+        angles = ()
+        if rng.random() < o.rotation_probability:
+            angles = rng.uniform(-o.rotation, o.rotation, len(planes))
         scale = around_one(rng, o.scale) if rng.random() < o.scale_probability else 1.0
         mirror = [axis in o.mirror_axes and rng.random() < 0.5 for axis in range(ndim)]
-        elastic = rng.random() < o.elastic_probability
-        elastic = (
-            Elastic(rng.uniform(*o.elastic), o.elastic_spacing, _seed(rng)) if elastic else None
-        )
+        elastic = None
+        if rng.random() < o.elastic_probability:
+            elastic = Elastic(rng.uniform(*o.elastic), o.elastic_spacing, _seed(rng))
         matrix = _spatial.matrix_of(angles, scale, mirror, self.spacing)
         return Draw(tuple(map(tuple, matrix.tolist())), elastic, ())
 
     def _draw_channel(self, rng: np.random.Generator, label_like: bool) -> tuple[Change, ...]:
-        o = self.options
+        o, ndim = self.options, len(self.patch_size)
         possible = (
-            (
-                "bias",
-                o.bias_probability,
-                lambda: (_bias(rng, rng.uniform(*o.bias), len(self.patch_size)),),
-            ),
+            ("bias", o.bias_probability, lambda: (_bias(rng, rng.uniform(*o.bias), ndim),)),
             ("noise", o.noise_probability, lambda: (rng.uniform(*o.noise), _seed(rng))),
             ("blur", o.blur_probability, lambda: (rng.uniform(*o.blur),)),
             ("brightness", o.brightness_probability, lambda: (around_one(rng, o.brightness),)),
@@ -187,21 +175,18 @@ class Augmenter:
             ("gamma", o.gamma_probability, lambda: (around_one(rng, o.gamma), False)),
         )
         if label_like:
-            possible = tuple(
-                row for row in possible if row[0] == "noise" and o.noise_on_label_like
-            )
-        return tuple(
-            Change(name, arguments())
-            for name, probability, arguments in possible
-            if rng.random() < probability
-        )
+            allowed = ("noise",) if o.noise_on_label_like else ()
+            possible = tuple(row for row in possible if row[0] in allowed)
+        changes = []
+        for name, probability, arguments in possible:
+            if rng.random() < probability:
+                changes.append(Change(name, arguments()))
+        return tuple(changes)
 
     def _margin(self, draw: Draw) -> np.ndarray:
         further = _spatial.elastic_bound(*draw.elastic[:2]) if draw.elastic else 0.0
-        beyond = (
-            _spatial.reach(np.asarray(draw.matrix), self.patch_size)
-            - (np.asarray(self.patch_size) - 1) / 2
-        )
+        half = (np.asarray(self.patch_size) - 1) / 2
+        beyond = _spatial.reach(np.asarray(draw.matrix), self.patch_size) - half
         return 2 * np.maximum(0, np.ceil(beyond + further - 1e-6))
 
     def _cut(
@@ -209,44 +194,32 @@ class Augmenter:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Copy the centre, reversed where the matrix says so; no value is computed."""
         where = _centre(image.shape[1:], self.patch_size)
-        turn = tuple(
-            slice(None, None, -1 if draw.matrix[axis][axis] < 0 else 1)
-            for axis in range(len(where))
-        )
-        patch = np.array(
-            image[(slice(None), *where)][(slice(None), *turn)], dtype=np.float32, order="C"
-        )
+        steps = [-1 if draw.matrix[axis][axis] < 0 else 1 for axis in range(len(where))]
+        turn = tuple(slice(None, None, step) for step in steps)
+        turned = image[(slice(None), *where)][(slice(None), *turn)]
+        patch = np.array(turned, dtype=np.float32, order="C")
         return patch, None if label is None else np.array(label[where][turn], order="C")
 
     def _read(
         self, image: np.ndarray, label: np.ndarray | None, draw: Draw
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Interpolate, after wrapping the source in its outside where the draw reads further than it goes."""
-        margin = self._margin(draw)
-        where = _centre(
-            image.shape[1:], [size + int(more) for size, more in zip(self.patch_size, margin)]
-        )
-        image, label = image[(slice(None), *where)], None if label is None else label[where]
-        if (np.asarray(image.shape[1:]) < self.patch_size + margin).any():
-            image = np.stack(
-                [
-                    _spatial.wrap(channel, value)
-                    for channel, value in zip(image, self.background)
-                ]
-            )
+        wanted = self.patch_size + self._margin(draw)
+        where = _centre(image.shape[1:], wanted.astype(int).tolist())
+        image = image[(slice(None), *where)]
+        label = None if label is None else label[where]
+        if (np.asarray(image.shape[1:]) < wanted).any():
+            image = np.stack(list(map(_spatial.wrap, image, self.background)))
             label = None if label is None else _spatial.wrap(label, self.outside_label)
         field = _spatial.elastic_field(self.patch_size, *draw.elastic) if draw.elastic else None
-        grid = _spatial.reading_grid(
-            np.asarray(draw.matrix), self.patch_size, image.shape[1:], field
-        )
+        matrix, source = np.asarray(draw.matrix), image.shape[1:]
+        grid = _spatial.reading_grid(matrix, self.patch_size, source, field)
         return _spatial.resample(image, label, grid, self.label_like)
 
     def _check(self, image: np.ndarray, label: np.ndarray | None) -> None:
-        fits = image.ndim == len(self.patch_size) + 1 and len(image) == len(self.label_like)
-        if not fits or any(
-            source < size for source, size in zip(image.shape[1:], self.patch_size)
-        ):
-            expected = (len(self.label_like), *self.patch_size)
+        expected = (len(self.label_like), *self.patch_size)
+        fits = image.ndim == len(expected) and len(image) == len(self.label_like)
+        if not fits or any(have < want for have, want in zip(image.shape, expected)):
             raise DataError(
                 f"Augmentation got a crop of {image.shape}, expected {expected} or larger.",
                 "Pad the crop.",
@@ -277,22 +250,20 @@ def build_augmenter(
         )
     if options.augmentation == "sulcnet":
         return Augmenter(options, patch_size, label_like, spacing)
-    from sulcnet.data._nnunet import (
-        NnunetAugmenter,
-    )  # a second of imports (pandas, scikit-image)
+    # A second of imports: pandas, scikit-image.
+    from sulcnet.data._nnunet import NnunetAugmenter
 
     return NnunetAugmenter(patch_size, label_like, options.mirror_axes)
 
 
 def _centre(source: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
     """Slice out the centre of this size, or as much of it as there is and keeps the centre of the patch."""
-    starts = [max(0, (have - want) // 2) for have, want in zip(source, size)]
-    # What is odd is dropped at the end, always: cut and read then share one centre.
-    ends = [
-        start + min(want, have - (have - want) % 2)
-        for start, have, want in zip(starts, source, size)
-    ]
-    return tuple(map(slice, starts, ends))
+    where = []
+    for have, want in zip(source, size):
+        start = max(0, (have - want) // 2)
+        # What is odd is dropped at the end, always: cut and read then share one centre.
+        where.append(slice(start, start + min(want, have - (have - want) % 2)))
+    return tuple(where)
 
 
 def around_one(rng: np.random.Generator, interval: tuple[float, float]) -> float:
@@ -306,11 +277,9 @@ def around_one(rng: np.random.Generator, interval: tuple[float, float]) -> float
 def _bias(rng: np.random.Generator, deviation: float, ndim: int) -> tuple[float, ...]:
     """Draw Legendre coefficients up to total degree 3, without the constant: brightness is another change."""
     degree = np.indices((BIAS_DEGREE + 1,) * ndim).sum(axis=0)
-    return tuple(
-        (rng.normal(0, deviation, degree.shape) * ((degree > 0) & (degree <= BIAS_DEGREE)))
-        .ravel()
-        .tolist()
-    )
+    kept = (degree > 0) & (degree <= BIAS_DEGREE)
+    coefficients = rng.normal(0, deviation, degree.shape) * kept
+    return tuple(coefficients.ravel().tolist())
 
 
 def _seed(rng: np.random.Generator) -> int:

@@ -81,22 +81,15 @@ class AugmentOptions(Options):
     )
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        if self.augmentation == "nnunet":
-            own = [
-                field
-                for field in fields(AugmentOptions)
-                if field.name not in ("augmentation", "mirror_axes")
-            ]
-            for field in own:
-                if getattr(self, field.name) != field.default:
-                    yield (
-                        field.name,
-                        "augmentation=nnunet has its own numbers, which cannot be set",
-                    )
+        if self.augmentation != "nnunet":
+            return
+        for field in fields(AugmentOptions):
+            kept = field.name in ("augmentation", "mirror_axes")
+            if not kept and getattr(self, field.name) != field.default:
+                yield field.name, "augmentation=nnunet has its own numbers, which cannot be set"
 
     @classmethod
     def off(cls) -> AugmentOptions:
         """Give options under which every sample is the plain centre crop."""
-        return cls(
-            **{field.name: 0.0 for field in fields(cls) if field.name.endswith("probability")}
-        )
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: 0.0 for name in names if name.endswith("probability")})

@@ -1,6 +1,6 @@
 """Samples without labels: views of one case, clean and corrupted; a pure function of (seed, step, slot).
 
-    source = ImageSource([(folder, case), ...], plan, network_plan, seed=0, augment=AugmentOptions(), corruption=None, views=2)
+    source = ImageSource([(folder, case), ...], plan, network_plan, 0, Views(AugmentOptions(), count=2))
     source.sample(step=17, slot=0, batch=4)
 
     volume  +-----------------------------+      views of one case share at least `overlap` of the patch along
@@ -16,7 +16,7 @@ Of a 2-D plan, all views of a sample are pieces of one slice.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,15 +47,27 @@ class ImageSample(NamedTuple):
     label: np.ndarray
 
 
+@dataclass(frozen=True)
+class Views:
+    """How many views of one case a sample holds, and what becomes of each.
+
+    Attributes:
+        augment: whose spatial part moves each view; None cuts along the axes.
+        corruption: whose intensity part changes the input; None leaves `corrupted` equal to `image`.
+        overlap: least share of the patch, along every axis, that a further view has in common with the first.
+    """
+
+    augment: AugmentOptions | None = None
+    corruption: AugmentOptions | None = None
+    count: int = 1
+    overlap: float = 0.5
+
+
 class ImageSource:
     """Draws views of prepared cases, labelled or not, every case once a round.
 
     Args:
         cases: the folder and the facts of each case; ids need to be unique within a folder only.
-        augment: whose spatial part moves each view; None cuts along the axes.
-        corruption: whose intensity part changes the input; None leaves `corrupted` equal to `image`.
-        views: how many views of one case a sample holds.
-        overlap: least share of the patch, along every axis, that a further view has in common with the first.
 
     Raises:
         DataError: no cases.
@@ -67,23 +79,22 @@ class ImageSource:
         plan: Plan,
         network_plan: NetworkPlan,
         seed: int,
-        augment: AugmentOptions | None,
-        corruption: AugmentOptions | None,
-        views: int = 1,
-        overlap: float = 0.5,
+        views: Views,
     ):
         if not cases:
             raise DataError(
                 "There are no cases to draw from.", "Prepare some: sulcnet_plan_and_preprocess."
             )
-        self.cases, self.seed, self.views, self.overlap = list(cases), seed, views, overlap
+        self.cases = list(cases)
+        self.seed = seed
+        self.views = views
         self.axes, self.label_like, self.ignored = plan.axes, plan.label_like, plan.ignored
         self.patch = thick(network_plan.patch_size, plan.axes, 1)
         seen = network_plan.patch_size, plan.label_like, plan.network_spacing
-        self.spatial_augmenter = Augmenter(spatial(augment), *seen)
-        self.intensity_augmenter = (
-            None if corruption is None else Augmenter(intensity(corruption), *seen)
-        )
+        self.spatial_augmenter = Augmenter(spatial(views.augment), *seen)
+        self.intensity_augmenter = None
+        if views.corruption is not None:
+            self.intensity_augmenter = Augmenter(intensity(views.corruption), *seen)
         self.reader = CaseReader()
 
     def case_of(self, step: int, slot: int, batch: int) -> PreparedCase:
@@ -93,9 +104,8 @@ class ImageSource:
     def sample(self, step: int, slot: int, batch: int) -> ImageSample:
         """Draw the sample of one slot of one step's batch."""
         position = step * batch + slot
-        return self.views_of(
-            self._index(position), np.random.default_rng((self.seed, 6, position))
-        )
+        rng = np.random.default_rng((self.seed, 6, position))
+        return self.views_of(self._index(position), rng)
 
     def fixed(self, index: int) -> ImageSample:
         """Give the same views of one case at every call: what validation watches."""
@@ -114,15 +124,12 @@ class ImageSource:
         """Draw the low corners: the first anywhere, the others near it. Kept inside, they only come nearer."""
         centre = rng.random(len(shape)) * np.array(shape)
         first = corner(centre, self.patch, shape)
-        most = np.floor((1 - self.overlap) * self.patch)
-        shifts = [rng.uniform(-most, most) for _ in range(self.views - 1)]
-        return [
-            first,
-            *(
-                corner(first + self.patch / 2 + np.trunc(shift), self.patch, shape)
-                for shift in shifts
-            ),
-        ]
+        most = np.floor((1 - self.views.overlap) * self.patch)
+        lows = [first]
+        for _ in range(self.views.count - 1):
+            shift = np.trunc(rng.uniform(-most, most))
+            lows.append(corner(first + self.patch / 2 + shift, self.patch, shape))
+        return lows
 
     def _view(
         self, index: int, low: np.ndarray, rng: np.random.Generator
@@ -131,36 +138,30 @@ class ImageSource:
         draw = self.spatial_augmenter.draw(rng)
         extra = thick(self.spatial_augmenter.margin(draw), self.axes, 0) // 2
         image, code = self._read(folder, case, low - extra, low + self.patch + extra)
-        image, code = self.spatial_augmenter.apply(
-            flat(image, self.axes), flat(code, self.axes), draw
-        )
-        corrupted = (
-            image
-            if self.intensity_augmenter is None
-            else self.intensity_augmenter.apply(
-                image, None, self.intensity_augmenter.draw(rng)
-            )[0]
-        )
-        place = np.stack((low, low + self.patch - 1), axis=1).astype(np.float32)[
-            list(self.axes)
-        ]
-        label = (
-            np.where(code > 0, code - 1, UNKNOWN)
-            if case.has_label
-            else np.full(code.shape, UNKNOWN)
-        )
+        image, code = flat(image, self.axes), flat(code, self.axes)
+        image, code = self.spatial_augmenter.apply(image, code, draw)
+        corrupted = self._corrupted(image, rng)
+        inside = self._inside(image, code)
+        ranges = np.array(case.ranges, dtype=np.float32)
+        ends = np.stack((low, low + self.patch - 1), axis=1).astype(np.float32)
+        place = ends[list(self.axes)]
+        label = self._label(case, code)
+        return image, corrupted, inside, ranges, place, np.int64(index), label
+
+    def _corrupted(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if self.intensity_augmenter is None:
+            return image
+        draw = self.intensity_augmenter.draw(rng)
+        return self.intensity_augmenter.apply(image, None, draw)[0]
+
+    def _label(self, case: PreparedCase, code: np.ndarray) -> np.ndarray:
+        """Give the label (X, Y, Z) int8 of a code, `UNKNOWN` where there is none to learn from."""
+        if not case.has_label:
+            return np.full(code.shape, UNKNOWN, np.int8)
+        label = np.where(code > 0, code - 1, UNKNOWN)
         if self.ignored is not None:
             label[label == self.ignored] = UNKNOWN
-        range_ = np.array(case.ranges, dtype=np.float32)
-        return (
-            image,
-            corrupted,
-            self._inside(image, code),
-            range_,
-            place,
-            np.int64(index),
-            label.astype(np.int8),
-        )
+        return label.astype(np.int8)
 
     def _inside(self, image: np.ndarray, code: np.ndarray) -> np.ndarray:
         """Mark foreground (1, X, Y, Z): in the volume, and in any channel not background.
@@ -171,9 +172,9 @@ class ImageSource:
         found = np.zeros(code.shape, dtype=bool)
         for channel, label_like in zip(image, self.label_like):
             here = channel != 0
-            found |= (
-                binary_dilation(here, iterations=RIM) if label_like and here.any() else here
-            )
+            if label_like and here.any():
+                here = binary_dilation(here, iterations=RIM)
+            found |= here
         return ((code > 0) & found)[None].astype(np.float32)
 
     def _read(
@@ -181,13 +182,11 @@ class ImageSource:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Cut a box: image (C, ...), and a code (...) that is 0 outside of the volume and label + 1 inside."""
         image, label = self.reader.read(folder, case, low, high)
+        inside = []
+        for start, end, size in zip(low, high, case.shape):
+            inside.append(slice(max(0, -start), max(0, min(end, size) - start)))
         code = np.zeros(image.shape[1:], np.int8)
-        code[
-            tuple(
-                slice(max(0, -a), max(0, min(b, size) - a))
-                for a, b, size in zip(low, high, case.shape)
-            )
-        ] = 1
+        code[tuple(inside)] = 1
         return image, code if label is None else code + label.astype(np.int8)
 
 
@@ -204,6 +203,5 @@ def intensity(options: AugmentOptions) -> AugmentOptions:
 
 
 def _probabilities() -> list[str]:
-    return [
-        field.name for field in fields(AugmentOptions) if field.name.endswith("probability")
-    ]
+    names = [field.name for field in fields(AugmentOptions)]
+    return [name for name in names if name.endswith("probability")]

@@ -72,7 +72,7 @@ class Images(NamedTuple):
     Attributes:
         image: (B*V, C, X, Y, Z) clean, after the spatial draw.
         corrupted: (B*V, C, X, Y, Z) the same voxels after the intensity draw; the same values where there is none.
-        inside: (B*V, 1, X, Y, Z) 1 in the foreground: within the volume, and not the exact background of a stripped image.
+        inside: (B*V, 1, X, Y, Z) 1 in the foreground: within the volume, not the exact background of a stripped image.
         range: (B*V, C, 2) foreground percentiles 0.5 and 99.5 of the whole volume, in network units.
         place: (B*V, ndim, 2) first and last voxel of the view in its volume, before it was moved.
         case: (B*V,) int64 which of the source's cases this is.

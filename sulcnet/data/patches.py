@@ -11,6 +11,7 @@ A window of a 2-D plan is a piece of one slice, which is drawn as its place in t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,14 +43,23 @@ class Sample(NamedTuple):
     known: dict[str, np.ndarray]
 
 
-class PatchSource:
-    """Draws samples of prepared cases.
+@dataclass(frozen=True)
+class Sampling:
+    """How samples of cases are drawn.
 
-    Args:
-        folder: where the prepared arrays lie.
+    Attributes:
+        augment: how patches vary; None takes the plain crop.
         balanced: draw cases so that every answer comes equally often, of tasks that want it.
         views: how many views of each case there are; 0 draws new ones for ever.
     """
+
+    augment: AugmentOptions | None = None
+    balanced: bool = True
+    views: int = 0
+
+
+class PatchSource:
+    """Draws samples of prepared cases; `folder` is where their arrays lie."""
 
     def __init__(
         self,
@@ -59,30 +69,26 @@ class PatchSource:
         network: NetworkPlan,
         region: Region | None,
         seed: int = 0,
-        augment: AugmentOptions | None = None,
-        balanced: bool = True,
-        views: int = 0,
+        sampling: Sampling | None = None,
     ):
+        sampling = sampling or Sampling()
         self.folder = folder
         self.cases = list(cases)
         self.region = region
         self.seed = seed
-        self.views = views
+        self.views = sampling.views
         self.axes, self.bag, self.windows = plan.axes, network.bag, network.windows
         self.patch = thick(network.patch_size, plan.axes, 1)
-        options = augment or AugmentOptions.off()
-        self.augmenter = build_augmenter(
-            options, network.patch_size, plan.label_like, plan.network_spacing
-        )
+        options = sampling.augment or AugmentOptions.off()
+        seen = network.patch_size, plan.label_like, plan.network_spacing
+        self.augmenter = build_augmenter(options, *seen)
         self.tasks = plan.tasks
         self.of_images = any(task.per == IMAGE for task in plan.tasks.values())
         smallest = smallest_structure(cases, plan.structures)
         self.values = [key_of(values) for values in plan.structures.values()]
         self.smallest = None if smallest is None else key_of(plan.structures[smallest])
-        self.groups = _groups(
-            self.cases,
-            [name for name, task in plan.tasks.items() if task.balanced and balanced],
-        )
+        wanting = [name for name, task in plan.tasks.items() if task.balanced]
+        self.groups = _groups(self.cases, wanting if sampling.balanced else ())
         self.reader = CaseReader()
 
     def sample(self, step: int, slot: int, batch: int) -> Sample:
@@ -90,9 +96,8 @@ class PatchSource:
         if self.views:
             return self.view(*self.which(step, slot, batch))
         position = step * batch + slot
-        return self.windows_of(
-            self.case_of(step, slot, batch), np.random.default_rng((self.seed, 1, position))
-        )
+        rng = np.random.default_rng((self.seed, 1, position))
+        return self.windows_of(self.case_of(step, slot, batch), rng)
 
     def case_of(self, step: int, slot: int, batch: int) -> PreparedCase:
         """Give the case that one slot of one step's batch takes."""
@@ -101,19 +106,18 @@ class PatchSource:
     def which(self, step: int, slot: int, batch: int) -> tuple[int, int]:
         """Give the case and the view, each by number, that one slot of one step's batch takes."""
         position = step * batch + slot
-        return self._case(position), int(
-            np.random.default_rng((self.seed, 7, position)).integers(self.views)
-        )
+        rng = np.random.default_rng((self.seed, 7, position))
+        return self._case(position), int(rng.integers(self.views))
 
     def view(self, index: int, view: int) -> Sample:
         """Draw one of a case's views."""
-        return self.windows_of(
-            self.cases[index], np.random.default_rng((self.seed, 4, index, view))
-        )
+        rng = np.random.default_rng((self.seed, 4, index, view))
+        return self.windows_of(self.cases[index], rng)
 
     def fixed(self, index: int) -> Sample:
         """Give the same windows of one case at every call: what validation watches."""
-        return self.windows_of(self.cases[index], np.random.default_rng((self.seed, 2, index)))
+        rng = np.random.default_rng((self.seed, 2, index))
+        return self.windows_of(self.cases[index], rng)
 
     def windows_of(self, case: PreparedCase, rng: np.random.Generator) -> Sample:
         """Cut this case's windows with draws from `rng`."""
@@ -121,20 +125,20 @@ class PatchSource:
         image, label, place = (np.stack(part) for part in zip(*parts))
         targets, known = {}, {}
         for name, task in self.tasks.items():
-            of_image = task.per == IMAGE
-            targets[name] = np.array([case.targets.get(name, UNKNOWN)]) if of_image else label
-            is_known = [name in case.targets] if of_image else [case.has_label] * self.windows
+            if task.per == IMAGE:
+                targets[name] = np.array([case.targets.get(name, UNKNOWN)])
+                is_known = [name in case.targets]
+            else:
+                targets[name] = label
+                is_known = [case.has_label] * self.windows
             known[name] = np.array(is_known, np.float32)
         return Sample(image, place, targets, known)
 
     def _case(self, position: int) -> int:
         """Walk through the groups in turn, and through each group in shuffled rounds."""
-        number = position % len(self.groups)
-        return self.groups[number][
-            in_rounds(
-                len(self.groups[number]), position // len(self.groups), (self.seed, 3, number)
-            )
-        ]
+        turn, number = divmod(position, len(self.groups))
+        group = self.groups[number]
+        return group[in_rounds(len(group), turn, (self.seed, 3, number))]
 
     def _window(
         self, case: PreparedCase, rng: np.random.Generator, number: int
@@ -143,26 +147,29 @@ class PatchSource:
         draw = self.augmenter.draw(rng)
         low = corner(centre, self.patch, case.shape)
         margin = thick(self.augmenter.margin(draw), self.axes, 0)
-        image, label = self.reader.read(
-            self.folder, case, low - margin // 2, low - margin // 2 + self.patch + margin
-        )
-        label = np.zeros(image.shape[1:], np.int16) if label is None else label
-        image, label = self.augmenter.apply(
-            flat(image, self.axes), flat(label, self.axes), draw
-        )
+        start = low - margin // 2
+        image, label = self.reader.read(self.folder, case, start, start + self.patch + margin)
+        if label is None:
+            label = np.zeros(image.shape[1:], np.int16)
+        image, label = flat(image, self.axes), flat(label, self.axes)
+        image, label = self.augmenter.apply(image, label, draw)
         return image, label, window_place(low, self.patch, case.shape)[list(self.axes)]
 
     def _centre(self, case: PreparedCase, rng: np.random.Generator, in_bag: bool) -> np.ndarray:
-        kind, anywhere = rng.random(), rng.random(len(case.shape)) * np.array(case.shape)
+        kind = rng.random()
+        anywhere = rng.random(len(case.shape)) * np.array(case.shape)
         if in_bag and self.of_images:
             if self.region is None or kind >= IN_REGION:
                 return anywhere
             return self.region.draw(rng, case.shape) + self._middle
-        found = [value for value in self.values if case.centres.get(value)]
-        if not found or kind >= AT_STRUCTURE:
+        present = [value for value in self.values if case.centres.get(value)]
+        if not present or kind >= AT_STRUCTURE:
             return anywhere
-        smallest = self.smallest in found and rng.random() < ON_SMALLEST
-        voxels = case.centres[self.smallest if smallest else found[rng.integers(len(found))]]
+        if self.smallest in present and rng.random() < ON_SMALLEST:
+            value = self.smallest
+        else:
+            value = present[rng.integers(len(present))]
+        voxels = case.centres[value]
         return np.array(voxels[rng.integers(len(voxels))], dtype=float) + self._middle
 
     @property
@@ -175,7 +182,8 @@ def corner(centre: np.ndarray, patch: Sequence[int], shape: Sequence[int]) -> np
     """Give the low corner of the patch around `centre`, kept inside the volume; a smaller volume is centred."""
     room = np.array(shape) - np.array(patch)
     low = np.round(centre - np.array(patch) / 2).astype(int)
-    return np.where(room > 0, np.clip(low, 0, np.maximum(room, 0)), room // 2)
+    inside = np.clip(low, 0, np.maximum(room, 0))
+    return np.where(room > 0, inside, room // 2)
 
 
 def in_rounds(count: int, position: int, key: tuple[int, ...]) -> int:
@@ -186,16 +194,16 @@ def in_rounds(count: int, position: int, key: tuple[int, ...]) -> int:
 
 def window_place(low: Sequence[int], patch: Sequence[int], shape: Sequence[int]) -> np.ndarray:
     """Give per axis where a window's first and last voxel lie in the volume, -1 to 1; (ndim, 2) float32."""
-    ends = np.stack((np.array(low), np.array(low) + np.array(patch) - 1), axis=1)
-    return (2 * ends / np.maximum(np.array(shape) - 1, 1)[:, None] - 1).astype(np.float32)
+    first, last = np.array(low), np.array(shape) - 1
+    ends = np.stack((first, first + np.array(patch) - 1), axis=1)
+    return (2 * ends / np.maximum(last, 1)[:, None] - 1).astype(np.float32)
 
 
 def _groups(cases: Sequence[PreparedCase], balanced: Sequence[str]) -> list[list[int]]:
     """Group case indices by their answers to these tasks, unknown ones last."""
     groups: dict[tuple, list[int]] = {}
     for index, case in enumerate(cases):
-        answers = tuple(
-            (name not in case.targets, case.targets.get(name, 0)) for name in balanced
-        )
+        known = case.targets
+        answers = tuple((name not in known, known.get(name, 0)) for name in balanced)
         groups.setdefault(answers, []).append(index)
     return [groups[answers] for answers in sorted(groups)]

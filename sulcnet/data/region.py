@@ -31,7 +31,8 @@ class Region(Record):
 
     def draw(self, rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
         """Draw a voxel of a volume of this shape at which the structure could be."""
-        return np.array(self.places[rng.integers(len(self.places))]) * (np.array(shape) - 1)
+        place = self.places[rng.integers(len(self.places))]
+        return np.array(place) * (np.array(shape) - 1)
 
 
 PLACES = 1024
@@ -49,20 +50,20 @@ def learn_region(
     if name is None:
         return None
     key = key_of(structures[name])
-    places = [
-        np.array(case.centres[key]) / np.maximum(np.array(case.shape) - 1, 1)
-        for case in cases
-        if case.centres.get(key)
-    ]
+    places = []
+    for case in cases:
+        if case.centres.get(key):
+            last = np.maximum(np.array(case.shape) - 1, 1)
+            places.append(np.array(case.centres[key]) / last)
     kept = thin(np.concatenate(places), PLACES)
     return Region(name, tuple(map(tuple, np.round(kept, 4).tolist())))
 
 
 def smallest_structure(cases: Sequence[PreparedCase], structures: Iterable[str]) -> str | None:
     """Name the structure with the smallest mean volume over the cases that have it."""
-    volumes = {
-        name: [case.volumes[name] for case in cases if case.volumes.get(name, 0) > 0]
-        for name in structures
-    }
-    present = {name: float(np.mean(values)) for name, values in volumes.items() if values}
-    return min(present, key=present.get) if present else None
+    means = {}
+    for name in structures:
+        volumes = [case.volumes[name] for case in cases if case.volumes.get(name, 0) > 0]
+        if volumes:
+            means[name] = float(np.mean(volumes))
+    return min(means, key=means.get) if means else None

@@ -22,7 +22,8 @@ class Grid:
     @property
     def spacing(self) -> tuple[float, ...]:
         """Give the distance in mm from one voxel to the next along each array axis."""
-        return tuple(float(step) for step in np.linalg.norm(self.affine[:3, :3], axis=0))
+        steps = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return tuple(float(step) for step in steps)
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,8 @@ class Image:
 
 def farthest_corner_mm(shape: tuple[int, ...], one: np.ndarray, other: np.ndarray) -> float:
     """Measure how far apart two affines put the same corner voxel of a grid, at worst, in mm."""
-    corners = np.array(
-        [(*corner, 1) for corner in itertools.product(*[(0, size - 1) for size in shape])],
-        float,
-    )
+    ends = [(0, size - 1) for size in shape]
+    corners = np.array([(*corner, 1) for corner in itertools.product(*ends)], float)
     return float(np.linalg.norm(corners @ (one - other).T, axis=1).max())
 
 

@@ -28,9 +28,8 @@ def read_image(path: Path | str) -> Image:
     """
     path = Path(path)
     data, grid, header = _reader(path).read(path)
-    with np.errstate(
-        over="ignore"
-    ):  # a float64 beyond float32 becomes Inf and is then counted as such
+    # A float64 beyond float32 becomes Inf and is then counted as such.
+    with np.errstate(over="ignore"):
         return Image(np.array(data, dtype=np.float32, order="C"), grid.affine, header)
 
 
@@ -74,12 +73,10 @@ def write_map(path: Path | str, data: np.ndarray, like: Image | Grid) -> None:
 @lru_cache(maxsize=None)
 def endings() -> tuple[str, ...]:
     """List the file endings that can be read, longest first, so that .nii.gz is seen before .gz would be."""
-    found = [
-        ending
-        for name in plugins.names("io", "READER")
-        for ending in plugins.find("io", name, "READER").endings
-    ]
-    return tuple(sorted(found, key=lambda ending: (-len(ending), ending)))
+    known: list[str] = []
+    for name in plugins.names("io", "READER"):
+        known += plugins.find("io", name, "READER").endings
+    return tuple(sorted(known, key=lambda ending: (-len(ending), ending)))
 
 
 def _reader(path: Path) -> Reader:
@@ -111,9 +108,8 @@ def _reader_for(suffixes: str) -> Reader | None:
 def _rounded(path: Path, data: np.ndarray) -> np.ndarray:
     """Give the nearest whole numbers, or name the first voxel that is far from one."""
     with np.errstate(invalid="ignore"):
-        wrong = ~(
-            np.abs(data - np.rint(data)) <= NOT_A_LABEL
-        )  # so written, NaN and Inf are wrong too
+        right = np.abs(data - np.rint(data)) <= NOT_A_LABEL
+    wrong = ~right  # so written, NaN and Inf are wrong too
     if wrong.any():
         where = tuple(int(index) for index in np.argwhere(wrong)[0])
         raise DataError(
@@ -143,9 +139,8 @@ def _write(path: Path, data: np.ndarray, like: Image | Grid) -> None:
             "Undo crop and resampling first (geometry.to_input_grid).",
         )
     if isinstance(like, Grid):
-        like = Image(
-            data, like.affine, Header("", like.shape, None)
-        )  # of no format: nothing to say again
+        # Of no format: nothing to say again.
+        like = Image(data, like.affine, Header("", like.shape, None))
     reader = _reader(path)
     with replacing(path, DataError) as beside:  # SimpleITK does not tell that a disk is full
         reader.write(beside, data, like)

@@ -24,12 +24,14 @@ def _read(path: Path) -> tuple[np.ndarray, Grid, Header]:
     mgh = _parsed(path, raw)
     grid, header = _described(path, mgh)
     kind, count = mgh.get_data_dtype(), int(np.prod(grid.shape))
-    if len(raw) - HEADER < count * kind.itemsize:
+    needed, there = count * kind.itemsize, len(raw) - HEADER
+    if there < needed:
         raise DataError(
-            f"{path} is cut short: its voxels need {count * kind.itemsize} bytes, found {max(0, len(raw) - HEADER)}.",
+            f"{path} is cut short: its voxels need {needed} bytes, found {max(0, there)}.",
             "Copy or download the file again.",
         )
-    return np.frombuffer(raw, kind, count, HEADER).reshape(grid.shape, order="F"), grid, header
+    voxels = np.frombuffer(raw, kind, count, HEADER)
+    return voxels.reshape(grid.shape, order="F"), grid, header
 
 
 def _write(path: Path, data: np.ndarray, like: Image) -> None:
@@ -43,9 +45,8 @@ def _write(path: Path, data: np.ndarray, like: Image) -> None:
     else:
         image = nib.MGHImage(data, like.affine)
     raw = image.to_bytes()
-    path.write_bytes(
-        gzip.compress(raw, COMPRESSION, mtime=0) if path.name.lower().endswith(".mgz") else raw
-    )
+    packed = path.name.lower().endswith(".mgz")
+    path.write_bytes(gzip.compress(raw, COMPRESSION, mtime=0) if packed else raw)
 
 
 def _parsed(path: Path, raw: bytes) -> Any:

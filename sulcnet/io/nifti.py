@@ -24,9 +24,8 @@ from sulcnet.io._image import (
 from sulcnet.io._reader import Reader
 
 KIND = "nifti"
-SILENT = logging.Logger(
-    "nibabel repairs"
-)  # not in the logging tree: repairs would print a line for each file
+# Not in the logging tree: repairs would print a line for each file.
+SILENT = logging.Logger("nibabel repairs")
 SILENT.addHandler(logging.NullHandler())
 COMPRESSION = 4
 """Half the time of gzip's default level for a few per cent more bytes."""
@@ -36,12 +35,9 @@ def _read(path: Path) -> tuple[np.ndarray, Grid, Header]:
     raw = content(_header_file(path))
     nifti = _parsed(path, raw)
     grid, header = _described(path, nifti)
-    single = nifti["magic"] == nifti.single_magic
-    return (
-        _voxels(path, nifti, grid, raw if single else content(path.with_suffix(".img"))),
-        grid,
-        header,
-    )
+    if nifti["magic"] != nifti.single_magic:
+        raw = content(path.with_suffix(".img"))
+    return _voxels(path, nifti, grid, raw), grid, header
 
 
 def _write(path: Path, data: np.ndarray, like: Image) -> None:
@@ -59,9 +55,8 @@ def _write(path: Path, data: np.ndarray, like: Image) -> None:
     nifti["magic"], nifti["vox_offset"] = nifti.single_magic, nifti.single_vox_offset
     raw = nifti.binaryblock + bytes(4) + data.astype(nifti.get_data_dtype()).tobytes(order="F")
     packed = path.name.lower().endswith(".gz")
-    path.write_bytes(
-        gzip.compress(raw, COMPRESSION, mtime=0) if packed else raw
-    )  # no time: equal masks, equal files
+    # No time: equal masks, equal files.
+    path.write_bytes(gzip.compress(raw, COMPRESSION, mtime=0) if packed else raw)
 
 
 def _header_file(path: Path) -> Path:
@@ -107,10 +102,10 @@ def _described(path: Path, nifti: Any) -> tuple[Grid, Header]:
     except (HeaderDataError, KeyError) as problem:
         raise _damaged(path, problem) from problem
     apart = 0.0 if sform is None or qform is None else farthest_corner_mm(shape, sform, qform)
-    block = (1 if int(nifti["sizeof_hdr"]) == 348 else 2, nifti.endianness, nifti.binaryblock)
-    return Grid(shape, affine), Header(
-        KIND, stored, block, not (sform is None and qform is None), apart, unit
-    )
+    oriented = sform is not None or qform is not None
+    version = 1 if int(nifti["sizeof_hdr"]) == 348 else 2
+    block = version, nifti.endianness, nifti.binaryblock
+    return Grid(shape, affine), Header(KIND, stored, block, oriented, apart, unit)
 
 
 def _voxels(path: Path, nifti: Any, grid: Grid, raw: bytes) -> np.ndarray:
@@ -131,10 +126,9 @@ def _voxels(path: Path, nifti: Any, grid: Grid, raw: bytes) -> np.ndarray:
             f"found {max(0, len(raw) - offset)}.",
             "Copy or download the file again.",
         )
+    voxels = np.frombuffer(raw, kind, count, offset).reshape(grid.shape, order="F")
     slope, inter = nifti.get_slope_inter()  # None where the slope is 0 or NaN, which means none
-    return apply_read_scaling(
-        np.frombuffer(raw, kind, count, offset).reshape(grid.shape, order="F"), slope, inter
-    )
+    return apply_read_scaling(voxels, slope, inter)
 
 
 def _like(image: Image) -> Any:

@@ -6,6 +6,7 @@ store the direction of axes (GIPL, PNG) are left out: left and right would be a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,8 @@ def _read(path: Path) -> tuple[np.ndarray, Grid, Header]:
     except RuntimeError as problem:
         raise _damaged(path, problem) from problem
     grid, header = _described(path, image)
-    return (
-        sitk.GetArrayFromImage(image).T.reshape(grid.shape),
-        grid,
-        header,
-    )  # ITK arrays are (Z, Y, X)
+    voxels = sitk.GetArrayFromImage(image).T  # ITK arrays are (Z, Y, X)
+    return voxels.reshape(grid.shape), grid, header
 
 
 def _write(path: Path, data: np.ndarray, like: Image) -> None:
@@ -64,13 +62,14 @@ def _described(path: Path, image: Any) -> tuple[Grid, Header]:
             "Write one file per channel.",
         )
     stored = tuple(int(size) for size in image.GetSize())
-    opaque = (tuple(image.GetSpacing()), tuple(image.GetOrigin()), tuple(image.GetDirection()))
+    numbers = image.GetSpacing(), image.GetOrigin(), image.GetDirection()
+    opaque = tuple(tuple(part) for part in numbers)
     grid = Grid(one_volume(path, stored), usable_affine(path, _affine(*opaque)))
     return grid, Header(KIND, stored, opaque)
 
 
 def _affine(
-    spacing: tuple[float, ...], origin: tuple[float, ...], direction: tuple[float, ...]
+    spacing: Sequence[float], origin: Sequence[float], direction: Sequence[float]
 ) -> np.ndarray:
     """Give voxel -> RAS+ mm from ITK's numbers of 2 to 4 axes; missing axes get spacing 1 and origin 0."""
     axes = min(3, len(spacing))
@@ -81,15 +80,14 @@ def _affine(
     return LPS_TO_RAS @ affine
 
 
-def _itk(affine: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
+def _itk(affine: np.ndarray) -> tuple[tuple[float, ...], ...]:
     """Give spacing, origin and direction (row by row) of an affine to RAS+ mm."""
     lps = LPS_TO_RAS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    return (
-        tuple(spacing.tolist()),
-        tuple(lps[:3, 3].tolist()),
-        tuple((lps[:3, :3] / spacing).ravel().tolist()),
-    )
+    origin = lps[:3, 3]
+    direction = (lps[:3, :3] / spacing).ravel()
+    parts = spacing, origin, direction
+    return tuple(tuple(part.tolist()) for part in parts)
 
 
 def _damaged(path: Path, problem: RuntimeError) -> DataError:

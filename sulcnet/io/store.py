@@ -31,6 +31,12 @@ def write_array(path: Path, data: np.ndarray) -> None:
     lead = (1,) * (data.ndim - len(spatial))
     blocks = lead + tuple(min(BLOCK, size) for size in spatial)
     chunks = lead + tuple(min(4 * BLOCK, size) for size in spatial)
+    packing = {
+        "codec": blosc2.Codec.LZ4,
+        "clevel": 1,
+        "filters": [blosc2.Filter.SHUFFLE],
+        "nthreads": 1,
+    }
     with replacing(path, RuntimeError) as beside:
         blosc2.asarray(
             np.ascontiguousarray(data),
@@ -38,12 +44,7 @@ def write_array(path: Path, data: np.ndarray) -> None:
             mode="w",
             chunks=chunks,
             blocks=blocks,
-            cparams={
-                "codec": blosc2.Codec.LZ4,
-                "clevel": 1,
-                "filters": [blosc2.Filter.SHUFFLE],
-                "nthreads": 1,
-            },
+            cparams=packing,
         )
 
 

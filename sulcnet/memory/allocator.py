@@ -20,21 +20,18 @@ MIB = 1 << 20
 
 # Constants of c10/core/AllocatorConfig.h, torch 2.13, under their names there [bytes].
 BLOCK = 512  # kMinBlockSize: sizes round up to its multiples; the least rest in the small pool
-SMALL = (
-    1 * MIB
-)  # kSmallSize: up to it, small pool; in the large pool a rest must be larger to be cut off
+# kSmallSize: up to it, small pool; in the large pool a rest must be larger to be cut off.
+SMALL = 1 * MIB
 SMALL_SEGMENT = 2 * MIB  # kSmallBuffer: segments of the small pool
-LARGE_SEGMENT = (
-    20 * MIB
-)  # large_segment_size, kLargeBuffer before: segments for less than OWN_SEGMENT
+# large_segment_size, kLargeBuffer before: segments for less than OWN_SEGMENT.
+LARGE_SEGMENT = 20 * MIB
 OWN_SEGMENT = 10 * MIB  # kMinLargeAlloc: from it on, a segment of the block's own size
 OWN_ROUNDING = 2 * MIB  # kRoundLarge: that size rounds up to its multiples
 
 PRECISION = 200  # smallest_device looks no closer than the reserved peak divided by this: 0.5 %
 
-Log = Sequence[
-    tuple[int, int]
-]  # (storage number, bytes): bytes > 0 allocates, -1 frees, 0 takes nothing
+# (storage number, bytes): bytes > 0 allocates, -1 frees, 0 takes nothing.
+Log = Sequence[tuple[int, int]]
 
 
 class DeviceFull(Exception):
@@ -91,9 +88,8 @@ def smallest_device(log: Log) -> int:
     while high - low > precision:
         middle = (low + high) // 2
         try:
-            high = replay(
-                log, middle
-            ).reserved  # never above `middle`; as a limit it changes no decision
+            # Never above `middle`; as a limit it changes no decision.
+            high = replay(log, middle).reserved
         except DeviceFull:
             low = middle
     return high
@@ -110,7 +106,10 @@ class _Device:
         self._next = 0  # address of the next segment: the driver's are taken to rise
 
     def take(self, size: int) -> tuple[_Pool, int, int]:
-        """Give pool, address and size of a block for a rounded size; it may be larger, where the rest was too small to cut."""
+        """Give pool, address and size of a block for a rounded size.
+
+        The block may be larger, where the rest was too small to cut.
+        """
         pool = self._small if size <= SMALL else self._large
         block = pool.take(size)
         if block is None:
@@ -138,9 +137,8 @@ class _Pool:
 
     def __init__(self, least_rest: int):
         self._least_rest = least_rest
-        self._free: list[
-            tuple[int, int]
-        ] = []  # (size, address), sorted: the first that fits is the best
+        # (size, address), sorted: the first that fits is the best.
+        self._free: list[tuple[int, int]] = []
         self._sizes: dict[int, int] = {}  # address -> size of a free block
         self._starts: dict[int, int] = {}  # end -> address of a free block
         self._segments: dict[int, int] = {}  # address -> size
@@ -150,12 +148,12 @@ class _Pool:
         index = bisect_left(self._free, (size,))  # (size,) comes before (size, any address)
         if index == len(self._free):
             return None
-        found, address = self._free.pop(index)
+        whole, address = self._free.pop(index)
         del self._sizes[address]
-        rest = found - size
+        rest = whole - size
         if rest < self._least_rest:
-            del self._starts[address + found]
-            return address, found
+            del self._starts[address + whole]
+            return address, whole
         self._add(address + size, rest)
         return address, size
 
@@ -179,22 +177,19 @@ class _Pool:
 
     def trim(self) -> int:
         """Drop the segments that are wholly free and give their bytes."""
-        unused = [
-            (address, size)
-            for address, size in self._segments.items()
-            if self._sizes.get(address) == size
-        ]
-        for address, size in unused:
-            self._forget(address, size)
-            del self._segments[address], self._sizes[address], self._starts[address + size]
-        return sum(size for _, size in unused)
+        dropped = 0
+        for address, size in list(self._segments.items()):
+            if self._sizes.get(address) == size:
+                self._forget(address, size)
+                del self._segments[address], self._sizes[address], self._starts[address + size]
+                dropped += size
+        return dropped
 
     def _add(self, address: int, size: int) -> None:
         insort(self._free, (size, address))
         self._sizes[address] = size
-        self._starts[address + size] = (
-            address  # a block that was cut or merged had the same end: its entry goes
-        )
+        # A block that was cut or merged had the same end: its entry goes.
+        self._starts[address + size] = address
 
     def _forget(self, address: int, size: int) -> None:
         self._free.pop(bisect_left(self._free, (size, address)))

@@ -36,11 +36,14 @@ FREED = -1  # in a log, in the place of the bytes
 FORWARD, BACKWARD, OPTIMISER = "forward", "backward", "optimiser"
 CONVOLUTIONS = ("convolution", "convolution_backward")
 
+Log = list[tuple[int, int]]  # storage, bytes
+
 # What CUDA's autocast computes in fp32 and CPU's does not (torch/csrc/autocast, torch 2.13).
 FP32 = (
-    "softmax.int log_softmax.int layer_norm group_norm exp log log2 log10 log1p expm1 pow.Tensor_Scalar pow.Tensor_Tensor "
-    "pow.Scalar sum sum.dim_IntList cumsum prod rsqrt reciprocal softplus mse_loss l1_loss smooth_l1_loss huber_loss nll_loss "
-    "nll_loss_nd cross_entropy_loss_ binary_cross_entropy_with_logits kl_div cosine_similarity norm.Scalar norm.ScalarOpt_dim "
+    "softmax.int log_softmax.int layer_norm group_norm exp log log2 log10 log1p expm1 "
+    "pow.Tensor_Scalar pow.Tensor_Tensor pow.Scalar sum sum.dim_IntList cumsum prod rsqrt reciprocal softplus "
+    "mse_loss l1_loss smooth_l1_loss huber_loss nll_loss nll_loss_nd cross_entropy_loss_ "
+    "binary_cross_entropy_with_logits kl_div cosine_similarity norm.Scalar norm.ScalarOpt_dim "
     "frobenius_norm.dim linalg_vector_norm dist logsumexp upsample_trilinear3d.vec upsample_nearest3d.vec "
     "upsample_trilinear3d upsample_nearest3d"
 ).split()
@@ -52,8 +55,8 @@ class LiveTrace(NamedTuple):
     Attributes:
         live: most bytes alive at once, every storage rounded up as CUDA's allocator does.
         moment: phase and operator at which that was.
-        parts: what these bytes were: parameters, gradients, optimiser state, activations, temporaries, and what else the
-            caller named.
+        parts: what these bytes were: parameters, gradients, optimiser state, activations, temporaries, and what else
+            the caller named.
         phases: most bytes alive in each phase.
         arithmetic: floating-point operations.
         log: (storage, bytes) as storages came and (storage, FREED) as they went, in a first and in later steps.
@@ -64,20 +67,20 @@ class LiveTrace(NamedTuple):
     parts: dict[str, int]
     phases: dict[str, int]
     arithmetic: int
-    log: list[tuple[int, int]]
+    log: Log
 
 
 class LiveBytes(TorchDispatchMode):
     """Write down the storages that operators make and free, and count arithmetic.
 
-    The log also holds what a convolution may need beside its tensors: cuDNN's tensor-core kernels work with channels last,
-    so they copy what they read and write. This is an allowance, no measurement; it counts for what the card must hold
-    (`log`), not for what is alive (`live`).
+    The log also holds what a convolution may need beside its tensors: cuDNN's tensor-core kernels work with channels
+    last, so they copy what they read and write. This is an allowance, no measurement; it counts for what the card must
+    hold (`log`), not for what is alive (`live`).
     """
 
     def __init__(self):
         super().__init__()
-        self.log: list[tuple[int, int]] = []
+        self.log: Log = []
         self.moments: list[tuple[str, str]] = []  # beside the log: phase, operator
         self.kinds: dict[int, str] = {}
         self.workspaces: set[int] = set()
@@ -89,13 +92,9 @@ class LiveBytes(TorchDispatchMode):
     def phase(self) -> str:
         """Name the phase that the step is in."""
         # No public name for this; -1 outside of a backward pass.
-        return (
-            BACKWARD
-            if torch._C._current_graph_task_id() >= 0
-            else OPTIMISER
-            if self._optimising
-            else FORWARD
-        )
+        if torch._C._current_graph_task_id() >= 0:
+            return BACKWARD
+        return OPTIMISER if self._optimising else FORWARD
 
     def track(self, tensor: Tensor, operator: str = "", kind: str | None = None) -> None:
         """Write down a tensor's storage, once; say what kind it is where that is known."""
@@ -232,34 +231,28 @@ def _summed(live: LiveBytes, given: dict[int, int], began: int) -> LiveTrace:
             peak, moment, rising = total, (phase, operator), True
     parts = Counter()
     for number, size in (alive if rising else at_peak).items():
-        parts[
-            live.kinds.get(number) or ("activations" if number in kept else "temporaries")
-        ] += size
-    return LiveTrace(
-        peak,
-        ", ".join(filter(None, moment)),
-        dict(parts),
-        phases,
-        live.arithmetic,
-        _settled(live, given, began),
-    )
+        usual = "activations" if number in kept else "temporaries"
+        parts[live.kinds.get(number) or usual] += size
+    when = ", ".join(filter(None, moment))
+    log = _settled(live, given, began)
+    return LiveTrace(peak, when, dict(parts), phases, live.arithmetic, log)
 
 
-def _settled(live: LiveBytes, given: dict[int, int], began: int) -> list[tuple[int, int]]:
+def _settled(live: LiveBytes, given: dict[int, int], began: int) -> Log:
     """Write the log of a run: the first step, and twice what of it comes and goes in every later one.
 
     Blocks of the allocator lie where they stay from the third step on.
     """
     body = live.log[began:]
     beyond = max([number for number, _ in body], default=0) + 1
-    passing = {number for number, size in body if size != FREED} & {
-        number for number, size in body if size == FREED
-    }
-    again = [
-        [(number + beyond * times, size) for number, size in body if number in passing]
-        for times in (1, 2)
-    ]
-    return [*given.items(), *body, *again[0], *again[1]]
+    come = {number for number, size in body if size != FREED}
+    go = {number for number, size in body if size == FREED}
+    both = come & go
+    passing = [(number, size) for number, size in body if number in both]
+    log = [*given.items(), *body]
+    for times in (1, 2):
+        log += [(number + beyond * times, size) for number, size in passing]
+    return log
 
 
 def fake_modules(module: nn.Module, mode: FakeTensorMode) -> None:
@@ -268,18 +261,18 @@ def fake_modules(module: nn.Module, mode: FakeTensorMode) -> None:
     Networks read values while they are built, so they are built for real.
     """
     made: dict[int, Tensor] = {}
+
+    def faked(value: Tensor, learned: bool) -> Tensor:
+        if id(value) not in made:
+            fake = mode.from_tensor(value.detach())
+            made[id(value)] = nn.Parameter(fake, value.requires_grad) if learned else fake
+        return made[id(value)]
+
     for part in module.modules():
         for store in (part._parameters, part._buffers):
             for name, value in store.items():
-                if value is not None and id(value) not in made:
-                    fake = mode.from_tensor(value.detach())
-                    made[id(value)] = (
-                        nn.Parameter(fake, value.requires_grad)
-                        if store is part._parameters
-                        else fake
-                    )
                 if value is not None:
-                    store[name] = made[id(value)]
+                    store[name] = faked(value, store is part._parameters)
 
 
 @contextlib.contextmanager
@@ -294,9 +287,8 @@ def cuda_autocast_rules() -> Iterator[None]:
         warnings.simplefilter("ignore", UserWarning)  # that a rule is replaced is the purpose
         for name in FP32:
             packet, _, overload = name.partition(".")
-            operator = getattr(
-                getattr(torch.ops.aten, packet, None), overload or "default", None
-            )
+            overloads = getattr(torch.ops.aten, packet, None)
+            operator = getattr(overloads, overload or "default", None)
             if operator is not None:
                 library.impl(name, _in_fp32(operator, key), "AutocastCPU", allow_override=True)
     try:
@@ -307,14 +299,12 @@ def cuda_autocast_rules() -> Iterator[None]:
 
 def _in_fp32(operator: Callable, key: torch._C.DispatchKey) -> Callable:
     def raised(value):
-        return (
-            value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
-        )
+        real = isinstance(value, Tensor) and value.is_floating_point()
+        return value.float() if real else value
 
     def run(*args, **kwargs):
+        named = {name: raised(value) for name, value in kwargs.items()}
         with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(key)):
-            return operator(
-                *map(raised, args), **{name: raised(value) for name, value in kwargs.items()}
-            )
+            return operator(*map(raised, args), **named)
 
     return run

@@ -1,4 +1,4 @@
-"""What a step needs: looked up in the rows that came with the package, then in those of this machine, else traced and kept.
+"""What a step needs: looked up in the rows that came with the package, then in this machine's, else traced and kept.
 
 with MemoryOracle.kept() as oracle:            # what was traced stays, for the next plan
     needs(question)                     # StepNeed; the first question that no row answers imports torch
@@ -61,11 +61,11 @@ class MemoryOracle:
     @classmethod
     @contextmanager
     def kept(cls) -> Iterator[MemoryOracle]:
-        """Read the tables; at the end of the block, whatever came of it, add what was traced to the rows of this machine."""
+        """Read the tables; at the end of the block, whatever came of it, keep what was traced for this machine."""
         shipped, own = memory_tables()
-        needs = cls(
-            {**MemoryTable.load(shipped, origin()).rows, **MemoryTable.load(own, origin()).rows}
-        )
+        rows = dict(MemoryTable.load(shipped, origin()).rows)
+        rows.update(MemoryTable.load(own, origin()).rows)
+        needs = cls(rows)
         try:
             yield needs
         finally:

@@ -2,8 +2,8 @@
 
     plan = plan_dataset(folders, PlanRequest("swin_unetr_24", gpu_gb=11), workers=2)
 
-What a step needs is looked up in the rows that came with the package, then in those traced here before, and traced on fake
-tensors where nobody asked yet: only then torch is imported, in worker processes where there are any.
+What a step needs is looked up in the rows that came with the package, then in those traced here before, and traced on
+fake tensors where nobody asked yet: only then torch is imported, in worker processes where there are any.
 """
 
 from __future__ import annotations
@@ -77,12 +77,9 @@ def plan_dataset(folders: DatasetFolders, request: PlanRequest, workers: int = 1
     plan = make_plan(DatasetHeader.read(folders.raw / DATASET_JSON), fingerprint, request)
     _check_dimensions(request.net, len(plan.axes))
     with MemoryOracle.kept() as oracle:
-        network = plan_network(
-            request.net,
-            constraints_of(plan, fingerprint, request, family(request.net).features),
-            oracle,
-            workers,
-        )
+        features = family(request.net).features
+        constraints = constraints_of(plan, fingerprint, request, features)
+        network = plan_network(request.net, constraints, oracle, workers)
     return _keep(folders, plan, request.net, network)
 
 
@@ -103,11 +100,8 @@ def _check_dimensions(net: str, ndim: int) -> None:
         ModelError: it cannot.
     """
     if ndim not in family(net).dimensions:
-        fit = [
-            name
-            for name in plugins.names("networks", "NETWORK")
-            if ndim in family(name).dimensions
-        ]
+        names = plugins.names("networks", "NETWORK")
+        fit = [name for name in names if ndim in family(name).dimensions]
         raise ModelError(
             f"{net} has no {ndim}-D form.", f"Choose another with --net: {', '.join(fit)}."
         )
@@ -116,11 +110,10 @@ def _check_dimensions(net: str, ndim: int) -> None:
 def _prepared_by(plan: Plan, plans: dict[str, Plan]) -> str:
     """Name the configuration whose prepared cases are those of this plan, "" for its own; 2-D and 3-D share theirs."""
     first = sorted(plans.values(), key=lambda other: other.configuration != plan.configuration)
-    same = [
-        other.folder for other in first if other.preparation_hash() == plan.preparation_hash()
-    ]
-    folder = same[0] if same else plan.configuration
-    return "" if folder == plan.configuration else folder
+    for other in first:
+        if other.preparation_hash() == plan.preparation_hash():
+            return "" if other.folder == plan.configuration else other.folder
+    return ""
 
 
 def _networks_of(plan: Plan, plans: dict[str, Plan]) -> dict[str, NetworkPlan]:
@@ -143,40 +136,30 @@ def plan_network(
         ModelError: `full` does not fit; the smallest budget that would do is named.
     """
     wanted = steps_of(constraints)
-    reference = next(
-        step for name in (REFERENCE, UNLABELLED) for step in wanted if step.name == name
-    )
+    by_name = {step.name: step for step in wanted}
+    reference = by_name.get(REFERENCE) or by_name[UNLABELLED]
     spec = _only_shape(net, constraints)
     if spec is None:
-        spec = _settled(
-            _search(net, constraints, None, [reference], oracle, workers)[reference]
-        ).spec
-    found = _search(net, constraints, spec, wanted, oracle, workers)
-    first = _settled(found[reference]).plan
-    steps = {step.name: result.plan for step, result in found.items() if result.plan}
-    for step, result in found.items():
+        alone = _search(net, constraints, None, [reference], oracle, workers)
+        spec = _settled(alone[reference]).spec
+    planned = _search(net, constraints, spec, wanted, oracle, workers)
+    first = _settled(planned[reference]).plan
+    steps = {step.name: result.plan for step, result in planned.items() if result.plan}
+    for step, result in planned.items():
         if result.problem:
             log.info("%s is not planned: %s", step.name, result.problem.message)
-    prediction = (
-        _search_prediction(constraints, spec, steps, oracle, workers)
-        if constraints.tasks
-        else None
-    )
+    prediction = None
+    if constraints.tasks:
+        prediction = _search_prediction(constraints, spec, steps, oracle, workers)
     return NetworkPlan(network=spec, **vars(first), steps=steps, prediction=prediction)
 
 
 def _only_shape(net: str, constraints: Constraints) -> NetworkSpec | None:
     """Give the network's shape if it does not depend on the patch."""
-    shapes = {
-        family(net).topology(
-            len(constraints.median),
-            len(constraints.values),
-            constraints.features,
-            (side,) * len(constraints.median),
-            constraints.spacing,
-        )
-        for side in (16, 64, 256)
-    }
+    ndim, shapes = len(constraints.median), set()
+    same = ndim, len(constraints.values), constraints.features
+    for side in (16, 64, 256):
+        shapes.add(family(net).topology(*same, (side,) * ndim, constraints.spacing))
     return shapes.pop() if len(shapes) == 1 else None
 
 
@@ -196,26 +179,17 @@ def probe_plan(folders: DatasetFolders, plan: Plan, request: PlanRequest) -> Pla
     from sulcnet.training.device import choose_device
 
     device, network = choose_device("cuda"), plan.networks[request.net]
-    constraints = constraints_of(
-        plan, Fingerprint.load(folders.fingerprint), request, family(request.net).features
-    )
+    fingerprint, features = Fingerprint.load(folders.fingerprint), family(request.net).features
+    constraints = constraints_of(plan, fingerprint, request, features)
     steps = dict(network.steps)
     for step in steps_of(constraints):
         if step.name not in steps:
             continue
         planned = steps[step.name]
         candidate = Candidate(network.network, planned.patch_size, planned.bag, planned.windows)
-        taken = run_on_gpu(
-            question_of(
-                constraints,
-                step,
-                candidate,
-                planned.batch_size,
-                planned.accumulate,
-                planned.recompute,
-            ),
-            device,
-        ).reserved
+        how = planned.batch_size, planned.accumulate, planned.recompute
+        question = question_of(constraints, step, candidate, *how)
+        taken = run_on_gpu(question, device).reserved
         foreseen = planned.estimate.bytes - CONTEXT
         log.info(
             "%s: %.2f GB taken, %.2f GB foreseen (%+.1f %%)",
@@ -230,17 +204,13 @@ def probe_plan(folders: DatasetFolders, plan: Plan, request: PlanRequest) -> Pla
 
 def steps_of(constraints: Constraints) -> list[PlannedStep]:
     """List what is planned for: every pre-training method, and where something is labelled every tuning strategy."""
-    families = [
-        plugins.find("pretraining", name, "METHOD")
-        for name in plugins.names("pretraining", "METHOD")
-    ]
-    methods = [
-        PlannedStep(family.name, family.views, family.reads_values) for family in families
-    ]
-    return [
-        *methods,
-        *(PlannedStep(name) for name in plugins.names("tuning", "TUNING") if constraints.tasks),
-    ]
+    steps = []
+    for name in plugins.names("pretraining", "METHOD"):
+        method = plugins.find("pretraining", name, "METHOD")
+        steps.append(PlannedStep(method.name, method.views, method.reads_values))
+    if constraints.tasks:
+        steps += [PlannedStep(name) for name in plugins.names("tuning", "TUNING")]
+    return steps
 
 
 def _search(
@@ -251,19 +221,22 @@ def _search(
     oracle: MemoryOracle,
     workers: int,
 ) -> dict[PlannedStep, Planned]:
-    """Plan steps from known rows; trace, several at a time, where rows are missing. Steps that hold the same are planned once."""
+    """Plan steps from known rows; trace, several at a time, where rows are missing.
+
+    Steps that hold the same are planned once.
+    """
     known = oracle.known()
-    found, waiting = {}, []
+    planned, waiting = {}, []
     for step in dict.fromkeys(step.asked_as for step in steps):
         try:
-            found[step] = _plan_step(net, constraints, spec, known, step)
+            planned[step] = _plan_step(net, constraints, spec, known, step)
         except NotTraced:
             waiting.append(step)
     plan = partial(_plan_step, net, constraints, spec, oracle)
     for step, result in map_cases(plan, waiting, workers, "trace"):
-        found[step] = _planned(result)
-        oracle.learn(found[step].traced)
-    return {step: found[step.asked_as] for step in steps}
+        planned[step] = _planned(result)
+        oracle.learn(planned[step].traced)
+    return {step: planned[step.asked_as] for step in steps}
 
 
 def _planned(result: Any) -> Any:
@@ -283,13 +256,11 @@ def _plan_step(
     """Plan one step, often in a process of its own."""
     oracle = replace(oracle, traced={})
     try:
-        return Planned(
-            *Search(family(net), constraints, step, oracle, spec).plan(), None, oracle.traced
-        )
-    except (
-        SulcnetError
-    ) as problem:  # nothing to adapt, or nothing fits: the other steps can still be planned
+        spec, plan = Search(family(net), constraints, step, oracle, spec).plan()
+    except SulcnetError as problem:
+        # Nothing to adapt, or nothing fits: the other steps can still be planned.
         return Planned(None, None, problem, oracle.traced)
+    return Planned(spec, plan, None, oracle.traced)
 
 
 def _search_prediction(
@@ -332,55 +303,41 @@ def _plan_prediction(
 
     Sums are those of a whole volume, also where a window is a piece of a slice.
     """
-    patch = max(
-        (
-            plan.patch_size
-            for name, plan in steps.items()
-            if name in plugins.names("tuning", "TUNING")
-        ),
-        key=prod,
-    )
-    voxels = constraints.slices * prod(
-        max(size, side) for size, side in zip(constraints.largest, patch)
-    )
-    # Of each task per voxel its maps, and their weights.
-    sums = (
-        4
-        * sum(task.outputs + 1 for task in constraints.tasks.values() if task.per == VOXEL)
-        * voxels
-    )
-
-    def estimate(batch: int, more: int) -> MemoryEstimate:
-        need = oracle(
-            question_of(
-                constraints,
-                PlannedStep(PREDICT),
-                Candidate(spec, patch, 1, 1),
-                batch,
-                1,
-                "none",
-            )
-        )
-        return MemoryEstimate(
-            "traced",
-            card_bytes(family(spec.name), need, "none", more),
-            constraints.budget,
-            need.live + more,
-            need.parts,
-            need.moment,
-            need.arithmetic,
-        )
-
-    batch, choices = MOST_WINDOWS, []
+    tuning = plugins.names("tuning", "TUNING")
+    patches = [plan.patch_size for name, plan in steps.items() if name in tuning]
+    patch = max(patches, key=prod)
+    sums = _bytes_of_sums(constraints, patch)
+    asked = constraints, PlannedStep(PREDICT), Candidate(spec, patch, 1, 1)
+    batch = MOST_WINDOWS
     while batch:
-        choices += [
-            PredictionPlan(batch, "gpu", estimate(batch, int(sums))),
-            PredictionPlan(batch, "cpu", estimate(batch, 0)),
-        ]
-        fits = [
-            choice for choice in choices[-2:] if choice.estimate.bytes <= constraints.budget
-        ]
-        if fits:
-            break
+        need = oracle(question_of(*asked, batch, 1, "none"))
+        for place, more in (("gpu", sums), ("cpu", 0)):
+            estimate = _estimate(constraints, spec, need, more)
+            plan = PredictionPlan(batch, place, estimate)
+            if estimate.bytes <= constraints.budget:
+                return plan
         batch //= 2
-    return fits[0] if fits else choices[-1]
+    return plan
+
+
+def _bytes_of_sums(constraints: Constraints, patch: tuple[int, ...]) -> int:
+    """Give the bytes of the largest case's sums: of each task per voxel its maps, and their weights."""
+    sides = [max(size, side) for size, side in zip(constraints.largest, patch)]
+    tasks = constraints.tasks.values()
+    per_voxel = sum(task.outputs + 1 for task in tasks if task.per == VOXEL)
+    return int(4 * per_voxel * (constraints.slices * prod(sides)))
+
+
+def _estimate(
+    constraints: Constraints, spec: NetworkSpec, need: StepNeed, more: int
+) -> MemoryEstimate:
+    """Say what the card must have for a forward pass, and for `more` bytes beside it."""
+    return MemoryEstimate(
+        "traced",
+        card_bytes(family(spec.name), need, "none", more),
+        constraints.budget,
+        need.live + more,
+        need.parts,
+        need.moment,
+        need.arithmetic,
+    )

@@ -153,12 +153,10 @@ def _plan(question: StepQuestion) -> Plan:
         recompute=question.recompute,
         network=spec,
     )
-    channels = tuple(
-        Normalisation("labels", values=tuple(range(count)))
-        if count
-        else Normalisation("zscore")
-        for count in question.values
-    )
+    channels = []
+    for count in question.values:
+        kind = "labels" if count else "zscore"
+        channels.append(Normalisation(kind, values=tuple(range(count))))
     names = tuple(f"channel {number}" for number in range(len(question.values)))
     return Plan(
         "Dataset000_Traced",
@@ -170,7 +168,7 @@ def _plan(question: StepQuestion) -> Plan:
         ".nii.gz",
         (1.0,) * 3,
         question.patch,
-        channels,
+        tuple(channels),
         {spec.name: network},
         slice_axis=0 if ndim == 2 else None,
     )
@@ -190,32 +188,28 @@ def _batch(question: StepQuestion, method: Method) -> Batch | Images:
     """Make what the loader would give: only shapes and kinds of numbers matter."""
     if isinstance(method, FineTuning):
         return _windows(question, method.model)
-    count, patch, ndim = question.images * method.views, question.patch, len(question.patch)
-    image, flat = torch.zeros(count, len(question.values), *patch), torch.ones(count, 1, *patch)
+    count, channels = question.images * method.views, len(question.values)
+    patch, ndim = question.patch, len(question.patch)
+    image = torch.zeros(count, channels, *patch)
     return Images(
-        image,
-        image.clone(),
-        flat,
-        torch.tensor([-1.0, 1.0]).repeat(count, len(question.values), 1),
-        torch.zeros(count, ndim, 2),
-        torch.arange(count),
-        torch.zeros(count, *patch, dtype=torch.int64),
+        image=image,
+        corrupted=image.clone(),
+        inside=torch.ones(count, 1, *patch),
+        range=torch.tensor([-1.0, 1.0]).repeat(count, channels, 1),
+        place=torch.zeros(count, ndim, 2),
+        case=torch.arange(count),
+        label=torch.zeros(count, *patch, dtype=torch.int64),
     )
 
 
 def _windows(question: StepQuestion, model: Model) -> Batch:
-    count, ndim = question.images * question.windows, len(question.patch)
-    blanks = {
-        task.name: task.blank(question.images, question.windows, question.patch)
-        for task in model.tasks
-    }
-    targets, known = ({name: blank[part] for name, blank in blanks.items()} for part in (0, 1))
-    return Batch(
-        torch.zeros(count, len(question.values), *question.patch),
-        torch.zeros(count, ndim, 2),
-        targets,
-        known,
-    )
+    images, windows, patch = question.images, question.windows, question.patch
+    targets, known = {}, {}
+    for task in model.tasks:
+        targets[task.name], known[task.name] = task.blank(images, windows, patch)
+    image = torch.zeros(images * windows, len(question.values), *patch)
+    place = torch.zeros(images * windows, len(patch), 2)
+    return Batch(image, place, targets, known)
 
 
 def _step(

@@ -1,11 +1,12 @@
-"""A memory budget -> patch, batch and recomputation of one step: the largest useful patch first, then the preset's batch.
+"""A memory budget -> patch, batch and recomputation of one step: the largest useful patch, then the preset's batch.
 
     plan = Search(family, constraints, PlannedStep("top"), need).plan()
 
     median case 90x190x160 -> 96x192x160 -> 96x160x160 -> 96x160x128 -> ... -> 64x64x64     candidates, large to small
                                   no            no            yes                            one image at a time: fits?
 
-`need` answers what a step needs, exactly (`memory/tracing.py`, or rows that were traced before). Nothing here imports torch.
+`need` answers what a step needs, exactly (`memory/tracing.py`, or rows that were traced before). Nothing here imports
+torch.
 """
 
 from __future__ import annotations
@@ -154,9 +155,8 @@ class Search:
         wanted = self._wanted(candidate)
         if recompute == "none" and images < wanted and self._cheap:
             more, other = self._batch(candidate, self._cheap)
-            images, estimate, recompute = (
-                (more, other, self._cheap) if more > images else (images, estimate, recompute)
-            )
+            if more > images:
+                images, estimate, recompute = more, other, self._cheap
         return candidate.spec, StepPlan(
             candidate.patch,
             images,
@@ -181,47 +181,35 @@ class Search:
         constraints = self.constraints
         if constraints.patch:
             return [self._fit(constraints.patch)]
-        edge = self.usual.patch
-        first = (
-            (edge,) * len(constraints.median)
-            if edge
-            else tuple(ceil(size) for size in constraints.median)
-        )
-        found = [self._fit(tuple(max(self.family.smallest_patch, size) for size in first))]
-        while (smaller := self._shorter(found[-1])) is not None:
-            found.append(self._fit(smaller))
+        first = tuple(self.usual.patch or ceil(size) for size in constraints.median)
+        candidates = [self._fit(tuple(max(self.family.smallest_patch, size) for size in first))]
+        while (smaller := self._shorter(candidates[-1])) is not None:
+            candidates.append(self._fit(smaller))
         # The last resort: fewer windows show the class.
-        last = found[-1]
-        return [
-            *found,
-            *(
-                last._replace(bag=bag, windows=last.windows - last.bag + bag)
-                for bag in SMALLER_BAGS
-                if bag < last.bag
-            ),
-        ]
+        last = candidates[-1]
+        others = last.windows - last.bag
+        for bag in SMALLER_BAGS:
+            if bag < last.bag:
+                candidates.append(last._replace(bag=bag, windows=others + bag))
+        return candidates
 
     def _fit(self, patch: Sequence[int]) -> Candidate:
-        """Choose the network for a patch where it is not settled, and round the patch up to what the network can halve."""
-        family = self.family
-        spec = self.spec or family.topology(
-            len(patch),
-            len(self.constraints.values),
-            self.constraints.features,
-            patch,
-            self.constraints.spacing,
-        )
+        """Choose the network for a patch where it is not settled; round the patch up to what the network can halve."""
+        family, constraints = self.family, self.constraints
+        spec = self.spec
+        if spec is None:
+            size = len(patch), len(constraints.values), constraints.features
+            spec = family.topology(*size, patch, constraints.spacing)
         family.check(spec)
         fitted = family.fitted(spec, patch)
         return Candidate(spec, fitted, *self._windows(fitted))
 
     def _windows(self, patch: Shape) -> tuple[int, int]:
-        """Give (bag, windows) per sample: one where a window covers the median case, else a bag and one for the mask."""
+        """Give (bag, windows) per sample: one where it covers the median case, else a bag and one for the mask."""
         if self.step.views:
             return 1, self.step.views
-        covered = self.constraints.slices == 1 and all(
-            np.array(patch) >= 0.95 * np.array(self.constraints.median)
-        )
+        large = all(np.array(patch) >= 0.95 * np.array(self.constraints.median))
+        covered = large and self.constraints.slices == 1
         kinds = {task.per for task in self.constraints.tasks.values()}
         if IMAGE not in kinds or covered:
             return 1, 1
@@ -233,73 +221,72 @@ class Search:
         An axis that would no longer cover the region of interest waits until no other is left.
         """
         steps, patch = np.array(self.family.divisor(candidate.spec)), np.array(candidate.patch)
-        deep = patch // steps
-        possible = [
-            axis
-            for axis in range(len(patch))
-            if patch[axis] - steps[axis] >= max(self.family.smallest_patch, steps[axis])
-            and prod(np.delete(deep, axis)) * (deep[axis] - 1) >= LEAST_DEEP
-        ]
+        deep, shorter = patch // steps, patch - steps
+        possible = []
+        for axis in range(len(patch)):
+            least = max(self.family.smallest_patch, steps[axis])
+            voxels = prod(np.delete(deep, axis)) * (deep[axis] - 1)
+            if shorter[axis] >= least and voxels >= LEAST_DEEP:
+                possible.append(axis)
         if not possible:
             return None
-        covers = lambda axis: patch[axis] - steps[axis] >= self.constraints.region[axis]
-        axis = max(
-            possible,
-            key=lambda axis: (covers(axis), patch[axis] / self.constraints.median[axis]),
-        )
-        return tuple(
-            int(size) - int(steps[axis]) * (other == axis) for other, size in enumerate(patch)
-        )
+
+        def rank(axis: int) -> tuple[bool, float]:
+            covers = shorter[axis] >= self.constraints.region[axis]
+            return covers, patch[axis] / self.constraints.median[axis]
+
+        axis = max(possible, key=rank)
+        patch[axis] = shorter[axis]
+        return tuple(patch.tolist())
 
     def _wanted(self, candidate: Candidate) -> int:
         """Count the samples per step that were asked for, else the preset's."""
-        return self.constraints.batch or max(
-            self._least(candidate), self.usual.windows // candidate.windows
-        )
+        usual = self.usual.windows // candidate.windows
+        return self.constraints.batch or max(self._least(candidate), usual)
 
     def _least(self, candidate: Candidate) -> int:
         """Count the samples below which a step would mean something else.
 
         A contrast needs another case to tell from, and batch statistics of one window are not those of a batch.
         """
-        return (
-            2
-            if self.step.views > 1 or (self.family.batch_norm and candidate.windows == 1)
-            else 1
-        )
+        statistics = self.family.batch_norm and candidate.windows == 1
+        return 2 if statistics or self.step.views > 1 else 1
 
     def _place(self) -> tuple[int, str]:
-        """Choose the candidate, and what is recomputed for it: nothing, unless that is cheap or nothing fits without."""
+        """Choose the candidate, and what is recomputed: nothing, unless that is cheap or nothing fits without."""
         # Most often the whole batch fits at once, and nothing else need be asked.
-        if self._fits(0, "none", self._wanted(self.candidates[0])) or self._fits(0, "none"):
+        wanted = self._wanted(self.candidates[0])
+        if self._fits(0, "none", wanted) or self._fits(0, "none"):
             return 0, "none"
-        for way in (
-            self._cheap or "none",
-            *(way for way in self.family.recomputes if way != self._cheap),
-        ):
+        others = [way for way in self.family.recomputes if way != self._cheap]
+        for way in (self._cheap or "none", *others):
             place = self._largest(way)
             if place < len(self.candidates):
-                return place, "none" if way == self._cheap and self._fits(
-                    place, "none"
-                ) else way
+                plain = way == self._cheap and self._fits(place, "none")
+                return place, "none" if plain else way
         self._refuse()
 
     @cached_property
     def _cheap(self) -> str | None:
         """Name what can be recomputed for next to nothing, at the patch that was asked for first."""
-        return next(
-            (way for way in self.family.recomputes if self._extra(0, way) <= CHEAP), None
-        )
+        for way in self.family.recomputes:
+            if self._extra(0, way) <= CHEAP:
+                return way
+        return None
 
     def _largest(self, recompute: str) -> int:
-        """Find the first candidate that fits; one past the last where none does. Those with equal windows shrink monotonously."""
+        """Find the first candidate that fits; one past the last where none does.
+
+        Those with equal windows shrink monotonously.
+        """
         low, high = 0, len(self.candidates)
         held = {0: CONTEXT}  # voxels -> bytes
         while low < high:
             alone = self.candidates[low].windows == 1 < self.candidates[-1].windows
             place = low if low == 0 or alone else self._guess(low, high, held)
-            held[self._voxels(place)] = self._tried(place, recompute)
-            if held[self._voxels(place)] > self.constraints.budget:
+            total = self._tried(place, recompute)
+            held[self._voxels(place)] = total
+            if total > self.constraints.budget:
                 low = place + 1
             elif alone:
                 return place
@@ -310,9 +297,10 @@ class Search:
     def _guess(self, low: int, high: int, held: dict[int, int]) -> int:
         """Guess which candidate is the first that fits: bytes grow about as voxels do."""
         voxels = np.interp(self.constraints.budget, sorted(held.values()), sorted(held))
-        return next(
-            (place for place in range(low, high) if self._voxels(place) <= voxels), high - 1
-        )
+        for place in range(low, high):
+            if self._voxels(place) <= voxels:
+                return place
+        return high - 1
 
     def _voxels(self, place: int) -> int:
         return prod(self.candidates[place].patch) * self.candidates[place].windows
@@ -327,8 +315,9 @@ class Search:
         images = images or self.constraints.batch or self._least(candidate)
         need = self._need(candidate, images, recompute)
         total = self._total(need, recompute)
+        patch = "x".join(map(str, candidate.patch))
         self.tried.append(
-            f"{'x'.join(map(str, candidate.patch))}{_also(recompute)}, batch {images} of {candidate.windows}: "
+            f"{patch}{_also(recompute)}, batch {images} of {candidate.windows}: "
             f"{total / 1e9:.2f} GB, {need.arithmetic / 1e9:.0f} GFLOP"
         )
         return total
@@ -337,7 +326,9 @@ class Search:
         """Find the most samples per micro-batch that fit, dividing those that a step asks for."""
         wanted = self._wanted(candidate)
         least = self.constraints.batch or self._least(candidate)
-        for images in (count for count in range(wanted, least - 1, -1) if wanted % count == 0):
+        for images in range(wanted, least - 1, -1):
+            if wanted % images:
+                continue
             need = self._need(candidate, images, recompute)
             total = self._total(need, recompute)
             if total <= self.constraints.budget or images == least:
@@ -355,19 +346,17 @@ class Search:
     def _need(self, candidate: Candidate, images: int, recompute: str) -> StepNeed:
         """Ask for a micro-batch of so many samples, as part of the whole step."""
         times = ceil(self._wanted(candidate) / images)
-        need = self.need(
-            question_of(
-                self.constraints, self.step, candidate, images, min(times, 2), recompute
-            )
-        )
+        asked = min(times, 2)
+        step = self.constraints, self.step, candidate
+        need = self.need(question_of(*step, images, asked, recompute))
         # What two micro-batches hold is what more of them hold, but for their inputs, which all lie on the card.
-        given = need.parts.get("data", 0)
-        more = given // 2 * max(0, times - 2)
+        inputs = need.parts.get("data", 0)
+        more = inputs // 2 * max(0, times - 2)
         return need.replace(
             live=need.live + more,
             reserved=need.reserved + more,
-            parts={**need.parts, "data": given + more},
-            arithmetic=need.arithmetic * times // min(times, 2),
+            parts={**need.parts, "data": inputs + more},
+            arithmetic=need.arithmetic * times // asked,
         )
 
     def _total(self, need: StepNeed, recompute: str) -> int:
@@ -377,11 +366,8 @@ class Search:
         """Give the share of arithmetic that recomputation adds."""
         candidate = self.candidates[place]
         least = self._least(candidate)
-        return (
-            self._need(candidate, least, recompute).arithmetic
-            / self._need(candidate, least, "none").arithmetic
-            - 1
-        )
+        again = self._need(candidate, least, recompute).arithmetic
+        return again / self._need(candidate, least, "none").arithmetic - 1
 
     def _offers(self, place: int, recompute: str) -> Iterator[str]:
         """Tell what else would be possible: the next larger patch, and at which price."""
@@ -396,32 +382,29 @@ class Search:
         for way in self.family.recomputes:
             need = self._need(larger, least, way)
             if way != recompute and self._total(need, way) <= self.constraints.budget:
-                yield f"{name} would fit with --set recompute={way}, about {100 * (need.arithmetic / plain - 1):.0f} % more arithmetic"
+                more = f"{100 * (need.arithmetic / plain - 1):.0f} % more arithmetic"
+                yield f"{name} would fit with --set recompute={way}, about {more}"
                 return
         way = usual if recompute == "none" else recompute
-        yield f"{name}{_also(way)} needs {self._total(self._need(larger, least, way), way) / 1e9:.1f} GB"
+        total = self._total(self._need(larger, least, way), way)
+        yield f"{name}{_also(way)} needs {total / 1e9:.1f} GB"
 
     def _reason(self, candidate: Candidate, place: int, recompute: str) -> str:
         constraints, also = self.constraints, _also(recompute)
         if also:
             also += f" at {100 * self._extra(place, recompute):+.0f} % arithmetic"
         if constraints.patch is not None:
-            return (
-                "as asked"
-                if candidate.patch == tuple(constraints.patch)
-                else "as asked, rounded up for the network"
-            ) + also
+            rounded = candidate.patch != tuple(constraints.patch)
+            return "as asked" + ", rounded up for the network" * rounded + also
         if place > 0:
-            covers = any(constraints.region) and all(
-                np.array(candidate.patch) >= constraints.region
-            )
-            return f"the largest that fits the budget{', and it covers the region of interest' * covers}{also}"
-        covered = (
-            "covers the median case"
-            if constraints.slices == 1
-            else "covers a slice of the median case"
-        )
-        return (f"the preset's, {constraints.preset}" if self.usual.patch else covered) + also
+            covers = all(np.array(candidate.patch) >= constraints.region)
+            region = ", and it covers the region of interest"
+            shown = region if covers and any(constraints.region) else ""
+            return f"the largest that fits the budget{shown}{also}"
+        if self.usual.patch:
+            return f"the preset's, {constraints.preset}{also}"
+        what = "the median case" if constraints.slices == 1 else "a slice of the median case"
+        return f"covers {what}{also}"
 
     def _limit(self, place: int) -> str:
         if self.constraints.patch is not None:
@@ -434,10 +417,9 @@ class Search:
         """Say what would do: the smallest candidate in the way that takes least."""
         last = self.candidates[-1]
         least = self.constraints.batch or self._least(last)
-        totals = {
-            way: self._total(self._need(last, least, way), way)
-            for way in ("none", *self.family.recomputes)
-        }
+        totals = {}
+        for way in ("none", *self.family.recomputes):
+            totals[way] = self._total(self._need(last, least, way), way)
         way = min(totals, key=totals.get)
         patch, needed = "x".join(map(str, last.patch)), ceil(totals[way] / 1e8) / 10
         raise ModelError(

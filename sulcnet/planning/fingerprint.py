@@ -44,22 +44,21 @@ def measure(dataset: Dataset, splits: Splits, workers: int = 1) -> Fingerprint:
     tested = {splits.subjects[case] for case in splits.test}
     cases = [case for case in dataset.cases if case.subject not in tested]
     measured: dict[str, _Measured] = {}
-    for case, outcome in map_cases(
-        partial(measure_case, dataset.header), cases, workers, "fingerprint"
-    ):
+    work = partial(measure_case, dataset.header)
+    for case, outcome in map_cases(work, cases, workers, "fingerprint"):
         if isinstance(outcome, Exception):
             raise outcome
         measured[case.id] = outcome
     ordered = [measured[case.id] for case in cases]
     counts = Counter(case.target for case in cases if case.target is not None)
     classes = dataset.header.classification.classes if dataset.header.classification else ()
+    channels = []
+    for number, name in enumerate(dataset.header.channel_names):
+        channels.append(_channel(name, number, ordered))
     return Fingerprint(
         dataset=dataset.name,
         cases={case.id: measured[case.id].facts for case in cases},
-        channels=tuple(
-            _channel(name, number, ordered)
-            for number, name in enumerate(dataset.header.channel_names)
-        ),
+        channels=tuple(channels),
         classes={name: counts[index] for index, name in enumerate(classes)},
     )
 
@@ -81,15 +80,17 @@ def measure_case(header: DatasetHeader, case: Case) -> _Measured:
     data = orient(np.stack([image.data for image in images]), step)
     box = nonzero_box(data)
     inside = crop(data, box)
-    label = read_label(case.label) if case.label is not None and header.structures else None
+    volumes, extents = {}, {}
+    if case.label is not None and header.structures:
+        label = read_label(case.label)
+        volumes = _volumes(header, label)
+        extents = _extents(header, orient(label.data[None], step)[0], box)
     facts = CaseFacts(
         shape=tuple(data.shape[1:]),
         box_shape=tuple(inside.shape[1:]),
         spacing=tuple(round(float(first.spacing[axis]), 6) for axis in step.axes),
-        volumes={} if label is None else _volumes(header, label),
-        extents={}
-        if label is None
-        else _extents(header, orient(label.data[None], step)[0], box),
+        volumes=volumes,
+        extents=extents,
     )
     samples = tuple(_sample(channel[channel != 0]) for channel in inside)
     return _Measured(facts, samples, tuple(_few(sample) for sample in samples))
@@ -97,40 +98,35 @@ def measure_case(header: DatasetHeader, case: Case) -> _Measured:
 
 def _volumes(header: DatasetHeader, label: Image) -> dict[str, float]:
     voxel = float(np.prod(label.spacing))
-    counts = np.bincount(
-        label.data[label.data > 0].ravel(), minlength=max(header.label_values) + 1
-    )
-    return {
-        name: float(counts[list(values)].sum()) * voxel
-        for name, values in header.structures.items()
-    }
+    labelled = label.data[label.data > 0].ravel()
+    counts = np.bincount(labelled, minlength=max(header.label_values) + 1)
+    volumes = {}
+    for name, values in header.structures.items():
+        volumes[name] = float(counts[list(values)].sum()) * voxel
+    return volumes
 
 
 def _extents(
     header: DatasetHeader, label: np.ndarray, box: Crop
 ) -> dict[str, tuple[tuple[float, float], ...]]:
-    """Give where each structure begins and ends along each axis, from 0 to 1 over the box; a label of another grid tells nothing."""
+    """Give where each structure begins and ends along each axis, from 0 to 1 over the box.
+
+    A label of another grid tells nothing.
+    """
     if label.shape != box.shape:
         return {}
-    found = find_objects(label)
-    sides = list(zip(box.low, box.high))
+    boxes = dict(enumerate(find_objects(label), start=1))
     extents = {}
     for name, values in header.structures.items():
-        boxes = [
-            found[value - 1]
-            for value in values
-            if value <= len(found) and found[value - 1] is not None
-        ]
-        ends = [
-            (min(part.start for part in axis), max(part.stop for part in axis))
-            for axis in zip(*boxes)
-        ]
-        if boxes:
-            shares = [
-                [round((end - low) / (high - low), 4) for end in both]
-                for both, (low, high) in zip(ends, sides)
-            ]
-            extents[name] = tuple(map(tuple, shares))
+        parts = [boxes[value] for value in values if boxes.get(value) is not None]
+        shares = []
+        for axis, low, high in zip(zip(*parts), box.low, box.high):
+            begin = min(part.start for part in axis)
+            end = max(part.stop for part in axis)
+            ends = [(place - low) / (high - low) for place in (begin, end)]
+            shares.append(tuple(round(share, 4) for share in ends))
+        if shares:
+            extents[name] = tuple(shares)
     return extents
 
 
@@ -147,16 +143,9 @@ def _channel(name: str, number: int, measured: Sequence[_Measured]) -> ChannelFa
     values = np.concatenate(samples).astype(np.float64) if samples else np.zeros(1)
     low, high = np.percentile(values, [0.5, 99.5])
     distinct = _union(case.distinct[number] for case in measured)
-    moments = (
-        float(low),
-        float(high),
-        float(values.mean()),
-        float(values.std()),
-        float(values.max()),
-    )
-    return ChannelFacts(
-        name, *moments, len(distinct), tuple(sorted(distinct)) if len(distinct) <= FEW else ()
-    )
+    moments = map(float, (low, high, values.mean(), values.std(), values.max()))
+    few = sorted(distinct) if len(distinct) <= FEW else ()
+    return ChannelFacts(name, *moments, len(distinct), tuple(few))
 
 
 def _union(sets: Iterable[frozenset[float]]) -> set[float]:

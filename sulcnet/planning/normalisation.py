@@ -20,13 +20,8 @@ def choose(channel: ChannelFacts) -> Normalisation:
         maximum = max(channel.maximum, SMALL)
         return Normalisation("labels", maximum=maximum, values=_table(channel.values, maximum))
     if name == "ct":
-        return Normalisation(
-            "ct",
-            channel.percentile_005,
-            channel.percentile_995,
-            channel.mean,
-            max(channel.std, SMALL),
-        )
+        low, high = channel.percentile_005, channel.percentile_995
+        return Normalisation("ct", low, high, channel.mean, max(channel.std, SMALL))
     return Normalisation("none" if name in UNTOUCHED else "zscore")
 
 

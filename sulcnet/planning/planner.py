@@ -1,7 +1,7 @@
 """Fingerprint -> plan: spacing, normalisation, and what every step of a network is planned for.
 
     plan = make_plan(header, fingerprint, PlanRequest(net="resenc_unet", features=16, gpu_gb=8.0))
-    constraints = constraints_of(plan, fingerprint, request, features=16)     # budget.Search plans each method and strategy for it
+    constraints = constraints_of(plan, fingerprint, request, features=16)   # what budget.Search plans each step for
 
 A 2-D plan prepares volumes as a 3-D one does, and so shares its cases; a network then sees one slice at a time.
 """
@@ -22,9 +22,8 @@ from sulcnet.records.fingerprint import CaseFacts, Fingerprint
 from sulcnet.records.plan import Plan
 from sulcnet.records.tasks import tasks_of, traced_as
 
-ANISOTROPIC = (
-    3.0  # spacing ratio beyond which the coarse axis is resampled finer than its median
-)
+# Spacing ratio beyond which the coarse axis is resampled finer than its median.
+ANISOTROPIC = 3.0
 TWO_D = "2d"  # the configuration of slices
 
 
@@ -75,28 +74,25 @@ def make_plan(header: DatasetHeader, fingerprint: Fingerprint, request: PlanRequ
             f"The images of {fingerprint.dataset} are flat: one voxel along an axis.",
             f"Plan them with -c {TWO_D}.",
         )
+    structures = {name: value for name, value in header.labels.items() if value != 0}
+    median = np.median(resampled_shapes(fingerprint, spacing), axis=0)
+    across = None
+    if request.configuration == TWO_D:
+        across = _slice_axis(request, flat, spacing)
     return Plan(
         dataset=fingerprint.dataset,
         configuration=request.configuration,
         preset=request.preset,
         channels=header.channel_names,
-        labels={
-            "background": 0,
-            **{name: value for name, value in header.labels.items() if value != 0},
-        },
+        labels={"background": 0, **structures},
         tasks=tasks_of(header),
         file_ending=header.file_ending,
         spacing=spacing,
-        median_shape=tuple(
-            int(round(size))
-            for size in np.median(resampled_shapes(fingerprint, spacing), axis=0)
-        ),
+        median_shape=tuple(int(round(size)) for size in median),
         normalisation=tuple(choose(channel) for channel in fingerprint.channels),
         networks={},
         regions_class_order=header.regions_class_order,
-        slice_axis=_slice_axis(request, flat, spacing)
-        if request.configuration == TWO_D
-        else None,
+        slice_axis=across,
     )
 
 
@@ -161,26 +157,20 @@ def region_of_interest(fingerprint: Fingerprint, plan: Plan) -> tuple[float, ...
     In voxels of the median case; zeros where unknown.
     """
     cases = list(fingerprint.cases.values())
-    means = {
-        name: np.mean(found) for name in plan.structures if (found := _volumes(cases, name))
-    }
-    boxes = (
-        [
-            case.extents[name]
-            for name in [min(means, key=means.get)]
-            for case in cases
-            if name in case.extents
-        ]
-        if means
-        else []
-    )
+    means = {}
+    for name in plan.structures:
+        volumes = _volumes(cases, name)
+        if volumes:
+            means[name] = np.mean(volumes)
+    smallest = min(means, key=means.get) if means else None
+    boxes = [case.extents[smallest] for case in cases if smallest in case.extents]
     if not boxes:
         return (0.0,) * len(plan.axes)
     ends = np.array(boxes)  # (cases, axes, 2), from 0 to 1 over the foreground box
-    low, high = np.percentile(ends[..., 0], 1, axis=0), np.percentile(ends[..., 1], 99, axis=0)
-    return tuple(
-        ((high - low) * np.array(plan.median_shape)).round(1)[list(plan.axes)].tolist()
-    )
+    low = np.percentile(ends[..., 0], 1, axis=0)
+    high = np.percentile(ends[..., 1], 99, axis=0)
+    extent = ((high - low) * np.array(plan.median_shape)).round(1)
+    return tuple(extent[list(plan.axes)].tolist())
 
 
 def _volumes(cases: Sequence[CaseFacts], name: str) -> list[float]:

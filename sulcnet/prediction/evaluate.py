@@ -1,6 +1,6 @@
 """Score a folder of predictions against references, whoever predicted them; each task of the dataset scores its own.
 
-    summary = evaluate_folder(predictions, references, header, about, out)     # writes the tables into `out`
+    summary = evaluate_folder(Evaluated(predictions, references, header, about), out)   # writes the tables into `out`
 
 Masks are `CASE<ending>`; what is said of whole images stands in predictions.tsv in the same folder.
 """
@@ -8,7 +8,7 @@ Masks are `CASE<ending>`; what is said of whole images stands in predictions.tsv
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,31 +34,19 @@ from sulcnet.tasks._family import Evaluated, Scorer, scorers_of
 
 
 def evaluate_folder(
-    predictions: Path,
-    references: Mapping[str, Path],
-    header: DatasetHeader,
-    about: Mapping[str, Case],
-    out: Path,
-    tolerance: float = 1.0,
-    workers: int = 1,
-    allow_missing: bool = False,
+    evaluated: Evaluated, out: Path, workers: int = 1, allow_missing: bool = False
 ) -> dict:
     """Score every case that has something to compare; write the tables; give the summary.
 
     Args:
-        predictions: Folder of masks and, optionally, predictions.tsv; without class columns no class is scored.
-        references: Case id -> reference mask.
-        header: Names the structures, the classes and the files' ending.
-        about: Case id -> subject, domain and true class. A case that is not in it is a subject of its own.
         out: Folder of the tables and summary.json.
-        tolerance: Of the surface Dice [mm].
         workers: Processes that score masks.
         allow_missing: Count cases without a prediction instead of refusing them.
 
     Raises:
         DataError: Predictions are missing, a prediction and its reference lie on different grids, or a file is bad.
     """
-    scorers = scorers_of(Evaluated(predictions, references, header, about, tolerance))
+    scorers = scorers_of(evaluated)
     cases = sorted(set().union(*(scorer.asked for scorer in scorers)))
     if not cases:
         hint = "Give reference masks with -r, or a dataset whose table names the class of the predicted cases with -d."
@@ -67,16 +55,15 @@ def evaluate_folder(
         )
     if not allow_missing:
         missing = set().union(*(scorer.asked - scorer.predicted for scorer in scorers))
-        _refuse_missing(predictions, sorted(missing), len(cases))
+        _refuse_missing(evaluated.predictions, sorted(missing), len(cases))
     make_writable(out)
-    results = _results(
-        [about.get(case) or Case(case, (), subject=case) for case in cases], scorers, workers
-    )
-    told: dict[str, Any] = {
-        name: value for scorer in scorers for name, value in scorer.summary.items()
-    }
-    summary = summarise(results, **told)
-    write_tables(table_paths(out), results, summary, told.get("classes", ()))
+    described = [evaluated.about.get(case) or Case(case, (), subject=case) for case in cases]
+    results = _results(described, scorers, workers)
+    facts: dict[str, Any] = {}
+    for scorer in scorers:
+        facts.update(scorer.summary)
+    summary = summarise(results, **facts)
+    write_tables(table_paths(out), results, summary, facts.get("classes", ()))
     return summary
 
 
@@ -103,42 +90,42 @@ def read_references(
             f"No reference masks are given, but {dataset_json} has structures ({', '.join(header.structures)}).",
             "Give the folder of the true masks with -r, such as labelsTs of the raw dataset.",
         )
-    cases = {
-        key: describe_case(dataset_json.parent, header, key, row) for key, row in rows.items()
-    }
-    of_images = [] if folder else scorers_of(Evaluated(predictions, {}, header, {}, 0.0), IMAGE)
+    of_images = [] if folder else scorers_of(Evaluated(predictions, {}, header, {}), IMAGE)
     wanted = set(references).union(*(scorer.predicted for scorer in of_images))
-    return header, references, {key: case for key, case in cases.items() if key in wanted}
+    about = {}
+    for key, row in rows.items():
+        if key in wanted:
+            about[key] = describe_case(dataset_json.parent, header, key, row)
+    return header, references, about
 
 
 def table_paths(folder: Path) -> TablePaths:
     """Say where an evaluation's tables are."""
-    return TablePaths(
-        folder / CASES_TABLE, folder / CLASSES_TABLE, folder / SUMMARY, folder / NUMBERS_TABLE
-    )
+    tables = CASES_TABLE, CLASSES_TABLE, SUMMARY, NUMBERS_TABLE
+    return TablePaths(*(folder / table for table in tables))
 
 
 def _results(
     cases: Sequence[Case], scorers: Sequence[Scorer], workers: int
 ) -> list[CaseResult]:
     """Put together what each task says of a case; one whose first question has no prediction is missing as a whole."""
-    found: dict[str, dict[str, Any]] = defaultdict(dict)
+    together: dict[str, dict[str, Any]] = defaultdict(dict)
     for scorer in scorers:
         for case, scores in scorer.scores(workers).items():
-            found[case].update(scores)
-    first = {
-        case.id: next(scorer for scorer in scorers if case.id in scorer.asked) for case in cases
-    }
-    missing = {case for case, scorer in first.items() if case not in scorer.predicted}
-    return [
-        CaseResult(
-            case.id, case.subject, case.domain, **found[case.id], missing=case.id in missing
+            together[case].update(scores)
+    results = []
+    for case in cases:
+        first = next(scorer for scorer in scorers if case.id in scorer.asked)
+        missing, scores = case.id not in first.predicted, together[case.id]
+        results.append(
+            CaseResult(case.id, case.subject, case.domain, **scores, missing=missing)
         )
-        for case in cases
-    ]
+    return results
 
 
 def _refuse_missing(predictions: Path, missing: Sequence[str], of: int) -> None:
     if missing:
-        found = f"{len(missing)} of {counted(of, 'prediction')} are missing in {predictions}: {listed(missing)}."
-        raise DataError(found, "Predict these cases too, or count them with --allow-missing.")
+        raise DataError(
+            f"{len(missing)} of {counted(of, 'prediction')} are missing in {predictions}: {listed(missing)}.",
+            "Predict these cases too, or count them with --allow-missing.",
+        )

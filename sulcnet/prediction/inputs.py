@@ -36,20 +36,19 @@ def find_inputs(path: Path, plan: Plan) -> list[Case]:
             f"{path} holds no images ({', '.join(endings())}).",
             "Name them CASE_0000.nii.gz as in training.",
         )
-    return [
-        Case(case, tuple(file for _, file in sorted(found.items())))
-        for case, found in sorted(groups.items())
-    ]
+    cases = []
+    for case, by_channel in sorted(groups.items()):
+        cases.append(Case(case, tuple(by_channel[channel] for channel in sorted(by_channel))))
+    return cases
 
 
 def _images(folder: Path) -> list[Path]:
     """List images: those of a BIDS root's anat folders, else those lying in the folder itself."""
     bids = sorted(folder.glob("sub-*/**/anat/*_T1w.nii*"))
-    return bids or sorted(
-        file
-        for file in folder.iterdir()
-        if file.is_file() and _ending(file) and not file.name.startswith(".")
-    )
+    if bids:
+        return bids
+    files = [file for file in folder.iterdir() if file.is_file() and _ending(file)]
+    return sorted(file for file in files if not file.name.startswith("."))
 
 
 def _ending(file: Path) -> str:

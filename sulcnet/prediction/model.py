@@ -40,9 +40,9 @@ class TrainedModel:
         """Give the function from prepared images to what each task makes of them; it has weights of its own."""
         model = copy.deepcopy(self.model).to(device).eval()
         context = partial(autocast, device, choose_precision(precision, device))
-        planned, gpu = self.network_plan.prediction, device.type == "cuda"
-        batch = planned.batch if planned and gpu else WINDOWS
-        on_gpu = planned and gpu and planned.accumulate_on == "gpu"
+        planned = self.network_plan.prediction if device.type == "cuda" else None
+        batch = planned.batch if planned else WINDOWS
+        on_gpu = planned and planned.accumulate_on == "gpu"
         sums = device if on_gpu else torch.device("cpu")
         gather = partial(gathers, model, Setting(self.region, sums))
         windowing = Windowing(self.network_plan.patch_size, overlap, batch, self.plan.axes)
@@ -73,9 +73,8 @@ def load_model(folder: RunFolder, which: str = "final") -> TrainedModel:
     network_plan = plan.network(experiment.network)
     model = Model(plan, network_plan, experiment.options)
     state = checkpoint.load(folder.checkpoint(which))["modules"]
-    restore_constants(
-        model.network, {name.removeprefix("network."): value for name, value in state.items()}
-    )
+    of_network = {name.removeprefix("network."): value for name, value in state.items()}
+    restore_constants(model.network, of_network)
     try:
         model.load_state_dict(state)
     except RuntimeError as problem:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -30,15 +30,21 @@ from sulcnet.tasks._task import Output
 log = logging.getLogger("sulcnet")
 
 
+class Destination(NamedTuple):
+    """Where predictions go: a folder, the files' ending, and whether maps of probabilities are asked for too."""
+
+    folder: Path
+    ending: str = ".nii.gz"
+    maps: bool = False
+
+
 def predict_cases(
     trained: TrainedModel,
     cases: Sequence[Case],
-    out: Path,
+    to: Destination,
     device: torch.device,
     precision: str = "auto",
     overlap: float = 0.5,
-    save_probabilities: bool = False,
-    ending: str = ".nii.gz",
 ) -> list[dict[str, Any]]:
     """Predict cases into a folder; give the table's rows.
 
@@ -46,60 +52,54 @@ def predict_cases(
         EnvironmentFault: the folder cannot be written.
         PartlyDone: some cases failed; the table says why, the others are finished.
     """
-    make_writable(out)
+    make_writable(to.folder)
     predictor = trained.predictor(device, precision, overlap)
+    table = to.folder / PREDICTIONS
     rows: list[dict[str, Any]] = []
     try:
         for case in progress(cases, len(cases), "predict"):
-            try:
-                cells = predict_case(predictor, trained, case, out, ending, save_probabilities)
-                rows.append(
-                    {
-                        "case_id": case.id,
-                        "qc_flag": "ok",
-                        "qc_reason": "",
-                        **_model(trained),
-                        **cells,
-                    }
-                )
-            except (
-                EnvironmentFault
-            ):  # the machine's, not this case's: the next one would meet it too
-                raise
-            except (SulcnetError, RuntimeError, MemoryError, OSError) as problem:
-                # torch's out-of-memory is a RuntimeError: one image too large is no reason to lose the others.
-                reason = (
-                    getattr(problem, "message", "")
-                    or f"{type(problem).__name__}: {problem}".split("\n")[0]
-                )
-                log.warning("%s: %s", case.id, reason)
-                rows.append(_failed(case, trained, reason))
-    finally:
-        write_table(
-            out / PREDICTIONS, rows, columns(trained)
-        )  # an interrupted run keeps what it has
+            rows.append(_attempt(predictor, trained, case, to))
+    finally:  # an interrupted run keeps what it has
+        write_table(table, rows, columns(trained))
     failed = [row["case_id"] for row in rows if row["qc_flag"] == "failed"]
     if failed:
+        names = ", ".join(failed[:5]) + " ..." * (len(failed) > 5)
         raise PartlyDone(
-            f"{len(failed)} of {counted(len(rows), 'case')} failed: {', '.join(failed[:5])}{' ...' * (len(failed) > 5)}.",
-            f"Their reasons are in {out / PREDICTIONS}; the others are predicted.",
+            f"{len(failed)} of {counted(len(rows), 'case')} failed: {names}.",
+            f"Their reasons are in {table}; the others are predicted.",
         )
     return rows
 
 
+def _attempt(
+    predictor: Predictor, trained: TrainedModel, case: Case, to: Destination
+) -> dict[str, Any]:
+    """Predict one case and give its row; of one that failed, with the reason.
+
+    Raises:
+        EnvironmentFault: the machine's, not this case's: the next one would meet it too.
+    """
+    try:
+        cells = predict_case(predictor, trained, case, to)
+    except EnvironmentFault:
+        raise
+    except (SulcnetError, RuntimeError, MemoryError, OSError) as problem:
+        # torch's out-of-memory is a RuntimeError: one image too large is no reason to lose the others.
+        first_line = f"{type(problem).__name__}: {problem}".split("\n")[0]
+        reason = getattr(problem, "message", "") or first_line
+        log.warning("%s: %s", case.id, reason)
+        return _row(trained, case, "failed", " ".join(reason.split()))
+    return {**_row(trained, case, "ok", ""), **cells}
+
+
 def predict_case(
-    predictor: Predictor,
-    trained: TrainedModel,
-    case: Case,
-    out: Path,
-    ending: str = ".nii.gz",
-    maps: bool = False,
+    predictor: Predictor, trained: TrainedModel, case: Case, to: Destination
 ) -> dict[str, str]:
     """Predict one case from its files; each task writes its own. Give the cells of the table."""
     images = [read_image(path) for path in case.images]
     data, _, trace = prepare_arrays(images, trained.plan)
     results = predictor(data)
-    output = Output(case.id, images[0], trace, out, ending, maps)
+    output = Output(case.id, images[0], trace, *to)
     cells: dict[str, str] = {}
     for task in trained.model.tasks:
         cells.update(task.write(results[task.name], output))
@@ -109,9 +109,8 @@ def predict_case(
 def write_table(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
     """Write predictions.tsv; unknown values are n/a."""
     with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(
-            file, columns, delimiter="\t", restval="n/a", lineterminator="\n"
-        )
+        format = {"delimiter": "\t", "restval": "n/a", "lineterminator": "\n"}
+        writer = csv.DictWriter(file, columns, **format)
         writer.writeheader()
         writer.writerows(rows)
 
@@ -119,28 +118,17 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[st
 def columns(trained: TrainedModel) -> list[str]:
     """List the columns: what is said of the image, then of its parts."""
     tasks = sorted(trained.model.tasks, key=lambda task: task.spec.per != IMAGE)
-    return [
-        "case_id",
-        *chain(*(task.columns for task in tasks)),
-        "qc_flag",
-        "qc_reason",
-        "model",
-        "version",
-    ]
+    of_tasks = chain(*(task.columns for task in tasks))
+    return ["case_id", *of_tasks, "qc_flag", "qc_reason", "model", "version"]
 
 
-def _failed(case: Case, trained: TrainedModel, reason: str) -> dict[str, Any]:
-    return {
-        "case_id": case.id,
-        "qc_flag": "failed",
-        "qc_reason": " ".join(reason.split()),
-        **_model(trained),
-    }
-
-
-def _model(trained: TrainedModel) -> dict[str, str]:
+def _row(trained: TrainedModel, case: Case, flag: str, reason: str) -> dict[str, Any]:
+    """Give what a row holds beside what the tasks say."""
     e = trained.experiment
     return {
+        "case_id": case.id,
+        "qc_flag": flag,
+        "qc_reason": reason,
         "model": f"{e.dataset}/{e.pretrain}/{e.tune}/{e.network}/{e.fold}/seed{e.seed}",
         "version": __version__,
     }
@@ -149,13 +137,15 @@ def _model(trained: TrainedModel) -> dict[str, str]:
 def check_out(out: Path, cases: Sequence[Case], ending: str, overwrite: bool) -> None:
     """Refuse to write over images, or over masks that may be somebody's references."""
     written = {(out / f"{case.id}{ending}").resolve() for case in cases}
-    if written & {path.resolve() for case in cases for path in case.images}:
+    images = {path.resolve() for path in chain(*(case.images for case in cases))}
+    if written & images:
         raise UsageError(
             f"-o {out} is the folder of the images.", "Choose another output folder."
         )
     existing = sorted(path for path in written if path.exists())
     if existing and not overwrite:
+        more = f" and {len(existing) - 1} more" if existing[1:] else ""
         raise UsageError(
-            f"{existing[0]} exists{f' and {len(existing) - 1} more' if existing[1:] else ''}.",
+            f"{existing[0]} exists{more}.",
             "Choose another -o, or replace them with --overwrite.",
         )

@@ -8,7 +8,7 @@ from sulcnet.errors import PartlyDone
 from sulcnet.files import claimed
 from sulcnet.prediction.evaluate import evaluate_folder
 from sulcnet.prediction.model import load_model
-from sulcnet.prediction.predict import predict_cases
+from sulcnet.prediction.predict import Destination, predict_cases
 from sulcnet.records.dataset import Case, Dataset
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.workspace import (
@@ -19,7 +19,7 @@ from sulcnet.records.workspace import (
     DatasetFolders,
     RunFolder,
 )
-from sulcnet.tasks._family import is_known
+from sulcnet.tasks._family import Evaluated, is_known
 from sulcnet.training.device import choose_device, use_threads
 
 
@@ -42,22 +42,13 @@ def _score(
     trained, dataset = load_model(run, which), Dataset.open(folders.raw)
     use_threads(trained.experiment.threads)
     summary, lost = {}, []
-    for part, ids in (
-        (VALIDATION, trained.experiment.validation),
-        (TEST, trained.experiment.test),
-    ):
+    for part, ids in _scored(trained.experiment).items():
         cases = [case for case in map(dataset.case, ids) if is_known(trained.plan.tasks, case)]
         if not cases:
             continue
         try:
-            predict_cases(
-                trained,
-                cases,
-                run / part,
-                choose_device(device),
-                precision,
-                ending=dataset.header.file_ending,
-            )
+            to = Destination(run / part, dataset.header.file_ending)
+            predict_cases(trained, cases, to, choose_device(device), precision)
         except PartlyDone as problem:
             lost.append(problem)
         summary = _evaluate(cases, dataset, run / part)
@@ -69,22 +60,17 @@ def _score(
 def _evaluate(cases: list[Case], dataset: Dataset, out: Path) -> dict:
     """Score predicted cases against what is known of them."""
     references = {case.id: case.label for case in cases if case.label is not None}
-    return evaluate_folder(
-        out,
-        references,
-        dataset.header,
-        {case.id: case for case in cases},
-        out,
-        allow_missing=True,
-    )
+    about = {case.id: case for case in cases}
+    evaluated = Evaluated(out, references, dataset.header, about)
+    return evaluate_folder(evaluated, out, allow_missing=True)
 
 
 def is_scored(run: RunFolder) -> bool:
     """Tell whether a finished run's predictions have been scored to the end."""
-    experiment = Experiment.load(run / EXPERIMENT)
-    parts = [
-        part
-        for part, ids in ((VALIDATION, experiment.validation), (TEST, experiment.test))
-        if ids
-    ]
-    return all((run / part / SUMMARY).exists() for part in parts)
+    parts = _scored(Experiment.load(run / EXPERIMENT))
+    return all((run / part / SUMMARY).exists() for part, ids in parts.items() if ids)
+
+
+def _scored(experiment: Experiment) -> dict[str, tuple[str, ...]]:
+    """Give the cases that are scored, by the name of their folder."""
+    return {VALIDATION: experiment.validation, TEST: experiment.test}

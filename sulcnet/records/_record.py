@@ -28,6 +28,12 @@ from sulcnet.log import counted
 
 R = TypeVar("R", bound="Record")
 
+SIMPLE = {
+    float: ((int, float), "a number"),
+    int: (int, "a whole number"),
+    str: (str, "text"),
+    bool: (bool, "true or false"),
+}
 ABSENT = "Restore the file, or correct the path."
 
 
@@ -40,11 +46,10 @@ class Record:
     another version of sulcnet, and what helps is to run the command again."""
 
     def __post_init__(self):
-        found = [f"{field}: {wrong}" for field, wrong in self.problems()]
-        if found:
-            raise self.error(
-                _gathered(type(self).__name__, found), "Correct the fields named above."
-            )
+        wrong = [f"{field}: {problem}" for field, problem in self.problems()]
+        if wrong:
+            text = _gathered(type(self).__name__, wrong)
+            raise self.error(text, "Correct the fields named above.")
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield (field, what is wrong) for everything that is wrong; children override this."""
@@ -56,9 +61,8 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Give plain dicts, lists, strings and numbers."""
-        return {
-            field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)
-        }
+        names = [field.name for field in dataclasses.fields(self)]
+        return {name: _plain(getattr(self, name)) for name in names}
 
     @classmethod
     def from_json(cls: type[R], data: Mapping[str, Any], where: str = "") -> R:
@@ -67,22 +71,19 @@ class Record:
         _expect(isinstance(data, Mapping), "an object", data, where, cls.error)
         hints = typing.get_type_hints(cls)
         fields = {field.name: field for field in dataclasses.fields(cls)}
-        found = strange = _strange_keys(data, fields)
+        wrong = _strange_keys(data, fields)
+        strange = bool(wrong)
         values = {}
         for name in fields:
+            if name not in data:
+                continue
             try:
-                values.update(
-                    {name: _typed(hints[name], data[name], name, cls.error)}
-                    if name in data
-                    else {}
-                )
+                values[name] = _typed(hints[name], data[name], name, cls.error)
             except SulcnetError as error:
-                found = [*found, error.message]
-                strange = (
-                    [*strange, error.message] if getattr(error, "strange", False) else strange
-                )
-        if found:
-            raise cls._refusal(where, data, found, bool(strange))
+                wrong.append(error.message)
+                strange = strange or getattr(error, "strange", False)
+        if wrong:
+            raise cls._refusal(where, data, wrong, strange)
         try:
             return cls(**values)
         except SulcnetError as error:
@@ -90,25 +91,21 @@ class Record:
 
     @classmethod
     def _refusal(
-        cls, where: str, data: Mapping[str, Any], found: list[str], strange: bool
+        cls, where: str, data: Mapping[str, Any], wrong: list[str], strange: bool
     ) -> SulcnetError:
         """Make the error of a file whose keys or values are wrong; `strange` are keys, here or deeper down."""
         if strange and cls.written_by:
             versions = data.get("versions")
-            version = (
-                f", {versions['sulcnet']}"
-                if isinstance(versions, Mapping) and "sulcnet" in versions
-                else ""
-            )
+            version = ""
+            if isinstance(versions, Mapping) and "sulcnet" in versions:
+                version = f", {versions['sulcnet']}"
             error = cls.error(
-                f"{where} was written by another version of sulcnet{version}: {'; '.join(found)}",
+                f"{where} was written by another version of sulcnet{version}: {'; '.join(wrong)}",
                 f"Make it anew with {cls.written_by}, or use the version that wrote it.",
             )
         else:
-            error = cls.error(
-                _gathered(where, found),
-                f"Known keys: {', '.join(field.name for field in dataclasses.fields(cls))}.",
-            )
+            known = ", ".join(field.name for field in dataclasses.fields(cls))
+            error = cls.error(_gathered(where, wrong), f"Known keys: {known}.")
         error.strange = strange
         return error
 
@@ -124,11 +121,13 @@ class Record:
 
 
 def read_json(path: Path, error: type[SulcnetError] = DataError, missing: str = ABSENT) -> Any:
-    """Parse a JSON file, or say what is wrong with it in the caller's kind of error; `missing` is what to do without it."""
+    """Parse a JSON file, or say what is wrong with it in the caller's kind of error.
+
+    `missing` is what to do without it.
+    """
     try:
-        return json.loads(
-            Path(path).read_text(encoding="utf-8-sig")
-        )  # some editors begin a file with a byte order mark
+        # Some editors begin a file with a byte order mark.
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise error(f"{path} does not exist.", missing) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as problem:
@@ -161,31 +160,27 @@ def write_text(path: Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8")
 
 
-def _gathered(where: str, found: list[str]) -> str:
-    return f"{where} has {counted(len(found), 'problem')}: " + "; ".join(found)
+def _gathered(where: str, wrong: list[str]) -> str:
+    return f"{where} has {counted(len(wrong), 'problem')}: " + "; ".join(wrong)
 
 
 def _strange_keys(
     data: Mapping[str, Any], fields: Mapping[str, dataclasses.Field]
 ) -> list[str]:
     """List what keys say of another version: unknown ones, missing ones, another schema number."""
-    found = [f"{key}: unknown key" for key in data if key not in fields]
-    found += [
-        f"{name}: missing"
-        for name, field in fields.items()
-        if name not in data and not _has_default(field)
-    ]
+    strange = [f"{key}: unknown key" for key in data if key not in fields]
+    for name, field in fields.items():
+        if name not in data and not _has_default(field):
+            strange.append(f"{name}: missing")
     known = fields["schema"].default if "schema" in fields else None
     if data.get("schema", known) != known:
-        found.append(f"schema: expected {known}, found {data['schema']!r}")
-    return found
+        strange.append(f"schema: expected {known}, found {data['schema']!r}")
+    return strange
 
 
 def _has_default(field: dataclasses.Field) -> bool:
-    return (
-        field.default is not dataclasses.MISSING
-        or field.default_factory is not dataclasses.MISSING
-    )
+    nothing = dataclasses.MISSING
+    return field.default is not nothing or field.default_factory is not nothing
 
 
 def _plain(value: Any) -> Any:
@@ -208,12 +203,9 @@ def _typed(hint: Any, value: Any, where: str, error: type[SulcnetError]) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        named = [a for a in args if a is not type(None)]
-        fits = [
-            a
-            for a in named
-            if (typing.get_origin(a) is tuple) == isinstance(value, (list, tuple))
-        ]
+        named = [arg for arg in args if arg is not type(None)]
+        several = isinstance(value, (list, tuple))
+        fits = [arg for arg in named if (typing.get_origin(arg) is tuple) == several]
         return _typed((fits or named)[0], value, where, error)
     if isinstance(hint, type) and issubclass(hint, Record):
         _expect(isinstance(value, Mapping), "an object", value, where, error)
@@ -225,36 +217,13 @@ def _typed(hint: Any, value: Any, where: str, error: type[SulcnetError]) -> Any:
         return tuple(_typed(a, v, where, error) for a, v in zip(inner, value))
     if origin in (dict, Mapping) or origin is typing.get_origin(Mapping[str, int]):
         _expect(isinstance(value, Mapping), "an object", value, where, error)
-        return {
-            key: _typed(args[1], item, f"{where}.{key}", error) for key, item in value.items()
-        }
-    if hint is float:
-        _expect(
-            isinstance(value, (int, float)) and not isinstance(value, bool),
-            "a number",
-            value,
-            where,
-            error,
-        )
-        return float(value)
-    if hint is int:
-        _expect(
-            isinstance(value, int) and not isinstance(value, bool),
-            "a whole number",
-            value,
-            where,
-            error,
-        )
-        return value
-    if hint in (str, bool):
-        _expect(
-            isinstance(value, hint),
-            "text" if hint is str else "true or false",
-            value,
-            where,
-            error,
-        )
-    return value
+        items = value.items()
+        return {key: _typed(args[1], item, f"{where}.{key}", error) for key, item in items}
+    if hint in SIMPLE:
+        kinds, what = SIMPLE[hint]
+        fits = isinstance(value, kinds) and (hint is bool or not isinstance(value, bool))
+        _expect(fits, what, value, where, error)
+    return float(value) if hint is float else value
 
 
 def _expect(holds: bool, what: str, value: Any, where: str, error: type[SulcnetError]) -> None:

@@ -89,18 +89,18 @@ class DatasetHeader(Labelled, Record):
             )
         missing = [key for key in ("channel_names", "labels") if key not in data]
         if missing:
+            meant = " and ".join(_meant(key, data) for key in missing)
             raise DataError(
-                f"{where} lacks {' and '.join(_meant(key, data) for key in missing)}.",
+                f"{where} lacks {meant}.",
                 "See dataset_json_examples/README.md.",
             )
         labels = _labels(data["labels"], where)
+        # As in nnU-Net, an order says nothing where no label is a list.
+        order = data.get("regions_class_order") if _regions(labels) else None
         block = {
             "channel_names": _channels(data["channel_names"], where),
             "labels": labels,
-            # As in nnU-Net, an order says nothing where no label is a list.
-            "regions_class_order": data.get("regions_class_order") or ()
-            if _regions(labels)
-            else (),
+            "regions_class_order": order or (),
             "file_ending": data.get("file_ending", ".nii.gz"),
             "classification": data.get("classification"),
             "participants": data.get("participants"),
@@ -146,12 +146,8 @@ class Dataset:
         rows = read_participants(folder, header)
         ids = case_ids(folder / names.IMAGES, header.file_ending)
         _require_first_channel(folder / names.IMAGES, header)
-        return cls(
-            folder.name,
-            folder,
-            header,
-            tuple(describe_case(folder, header, key, rows.get(key, {})) for key in ids),
-        )
+        cases = [describe_case(folder, header, key, rows.get(key, {})) for key in ids]
+        return cls(folder.name, folder, header, tuple(cases))
 
     def case(self, key: str) -> Case:
         """Find a case by id."""
@@ -168,17 +164,12 @@ def case_ids(folder: Path, ending: str) -> list[str]:
     """List the case ids of a folder of images named CASE_0000<ending>."""
     if not folder.is_dir():
         return []
-    files = (
-        path.name for path in folder.iterdir() if _visible(path) and path.name.endswith(ending)
-    )
-    found = {name[: -len(ending)].rpartition("_") for name in files}
-    return sorted(
-        {
-            case
-            for case, _, channel in found
-            if case and len(channel) == 4 and channel.isdecimal()
-        }
-    )
+    ids = set()
+    for name in label_files(folder, ending):
+        case, _, channel = name.rpartition("_")
+        if case and len(channel) == 4 and channel.isdecimal():
+            ids.add(case)
+    return sorted(ids)
 
 
 def _require_first_channel(folder: Path, header: DatasetHeader) -> None:
@@ -195,9 +186,9 @@ def _require_first_channel(folder: Path, header: DatasetHeader) -> None:
         )
     cases = {name[:-5] for name in files if name.endswith("_0000")}
     labels = set(label_files(folder.parent / names.LABELS, ending))
-    if not cases or (
-        labels & set(files) and not labels & cases
-    ):  # phantom_0000 may be a whole name, as its label shows
+    # phantom_0000 may be a whole name, as its label shows.
+    whole = labels & set(files) and not labels & cases
+    if not cases or whole:
         rename = f"Rename CASE{ending} to CASE_0000{ending}, for example {files[0]}{ending} to {files[0]}_0000{ending}."
         count = f"Count channels from 0: CASE_0000{ending}, CASE_0001{ending}, ..."
         raise DataError(
@@ -238,35 +229,33 @@ def describe_case(
     """Put together what the files and the case's row of the table say; without a row it is a subject of its own."""
     label = folder / labels / f"{key}{header.file_ending}"
     about = header.participants or Participants()
-    given = {
-        part: row.get(column or "", "")
-        for part, column in (
-            ("subject", about.subject),
-            ("domain", about.domain),
-            ("hemisphere", about.hemisphere),
-        )
-    }
-    given = {
-        part: "" if value.lower() in UNKNOWN_WORDS else value for part, value in given.items()
-    }
-    given["subject"] = given["subject"] or key
     # A link to a label that was not fetched is a label: reading it must fail, not make the case an unlabelled one.
     there = label.exists() or label.is_symlink()
     files = channel_files(folder / images, key, header)
     return Case(
-        key, files, label if there else None, _target(row, header), row=dict(row), **given
+        key,
+        files,
+        label=label if there else None,
+        target=_target(row, header),
+        subject=_known(row, about.subject) or key,
+        domain=_known(row, about.domain),
+        hemisphere=_known(row, about.hemisphere),
+        row=dict(row),
     )
+
+
+def _known(row: Mapping[str, str], column: str | None) -> str:
+    """Give a row's value in a column; empty where it is unknown."""
+    value = row.get(column or "", "")
+    return "" if value.lower() in UNKNOWN_WORDS else value
 
 
 def label_files(folder: Path, ending: str) -> dict[str, Path]:
     """Find the masks of a folder, named CASE<ending>, by case id."""
     if not folder.is_dir():
         return {}
-    return {
-        path.name[: -len(ending)]: path
-        for path in sorted(folder.iterdir())
-        if _visible(path) and path.name.endswith(ending)
-    }
+    files = [path for path in sorted(folder.iterdir()) if _visible(path)]
+    return {path.name[: -len(ending)]: path for path in files if path.name.endswith(ending)}
 
 
 def read_participants(folder: Path, header: DatasetHeader) -> dict[str, dict[str, str]]:
@@ -286,12 +275,11 @@ def read_participants(folder: Path, header: DatasetHeader) -> dict[str, dict[str
             "Add the table, a row per case.",
         )
     lines = _table(path)
-    columns = list(lines[0][1]) if lines else []
-    wrong = [
-        f"column '{column}' is missing"
-        for column in _wanted(header)
-        if lines and column not in columns
-    ]
+    if not lines:
+        return {}
+    columns = list(lines[0][1])
+    missing = [column for column in _wanted(header) if column not in columns]
+    wrong = [f"column '{column}' is missing" for column in missing]
     rows: dict[str, dict[str, str]] = {}
     for number, line in lines:
         row = {key: (value or "").strip() for key, value in line.items() if key is not None}
@@ -316,18 +304,17 @@ def _visible(path: Path) -> bool:
 def _target(row: Mapping[str, str], header: DatasetHeader) -> int | None:
     if header.classification is None:
         return None
-    value = row.get(header.classification.target, "")
-    return (
-        None if value.lower() in UNKNOWN_WORDS else header.classification.classes.index(value)
-    )
+    value = _known(row, header.classification.target)
+    return header.classification.classes.index(value) if value else None
 
 
 def _unknown_class(row: Mapping[str, str], header: DatasetHeader) -> Iterator[str]:
     if header.classification is None:
         return
-    value = row.get(header.classification.target, "")
-    if value.lower() not in UNKNOWN_WORDS and value not in header.classification.classes:
-        yield f"unknown class '{value}' (allowed: {', '.join(header.classification.classes)}, n/a)"
+    classes = header.classification.classes
+    value = _known(row, header.classification.target)
+    if value and value not in classes:
+        yield f"unknown class '{value}' (allowed: {', '.join(classes)}, n/a)"
 
 
 def _meant(key: str, data: Mapping[str, Any]) -> str:
@@ -338,10 +325,11 @@ def _meant(key: str, data: Mapping[str, Any]) -> str:
 
 def _wanted(header: DatasetHeader) -> list[str]:
     about = header.participants or Participants()
-    wanted = [about.subject, about.domain, about.hemisphere]
-    return [column for column in wanted if column] + (
-        [header.classification.target] if header.classification else []
-    )
+    named = about.subject, about.domain, about.hemisphere
+    columns = [column for column in named if column]
+    if header.classification:
+        columns.append(header.classification.target)
+    return columns
 
 
 def _channels(channels: Any, where: str) -> list[str]:
@@ -368,12 +356,11 @@ def _labels(labels: Any, where: str) -> dict[str, Any]:
             f"{where}: labels is {labels!r}, expected an object.",
             'Like {"background": 0, "PCS": 1}.',
         )
-    alone = {
-        name: value[0]
-        for name, value in labels.items()
-        if isinstance(value, list) and len(value) == 1
-    }
-    return {str(name): alone.get(name, value) for name, value in labels.items()}
+    values = {}
+    for name, value in labels.items():
+        alone = isinstance(value, list) and len(value) == 1
+        values[str(name)] = value[0] if alone else value
+    return values
 
 
 def _regions(labels: Mapping[str, Any]) -> bool:

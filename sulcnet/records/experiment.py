@@ -37,6 +37,11 @@ class Schedule(Record):
     minutes: float | None = None
     patience: int = 0
 
+    @property
+    def length(self) -> str:
+        """Say how long the run is, by the clock or in epochs."""
+        return f"{self.minutes:g} minutes" if self.minutes else f"{self.epochs} epochs"
+
     def problems(self) -> Iterator[tuple[str, str]]:
         for name in ("epochs", "steps_per_epoch", "accumulate"):
             if getattr(self, name) < 1:
@@ -56,7 +61,8 @@ class Experiment(Record):
     `assumptions` holds the values chosen where the source papers are silent; `precision` and `threads` are recorded
     because bit-identical repetition is claimed only for equal ones. `learns` counts what of the network is not frozen.
     `start` says which file the weights came from, and how many of the cases that are scored it had learned from;
-    `labels` are the cases whose masks a pre-training read; `run` is what was asked for (None: written before runs were records).
+    `labels` are the cases whose masks a pre-training read; `run` is what was asked for (None: written before runs were
+    records).
     """
 
     error = ModelError

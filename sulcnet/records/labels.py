@@ -22,15 +22,12 @@ class Labelled:
     @property
     def structures(self) -> dict[str, tuple[int, ...]]:
         """The values of each structure; neither background nor what is ignored is one."""
-        values = {
-            name: value if isinstance(value, tuple) else (value,)
-            for name, value in self.labels.items()
-        }
-        return {
-            name: several
-            for name, several in values.items()
-            if name != IGNORE and several != (0,)
-        }
+        structures = {}
+        for name, value in self.labels.items():
+            values = value if isinstance(value, tuple) else (value,)
+            if name != IGNORE and values != (0,):
+                structures[name] = values
+        return structures
 
     @property
     def ignored(self) -> int | None:
@@ -40,8 +37,8 @@ class Labelled:
     @property
     def label_values(self) -> set[int]:
         """All values that a mask may hold."""
-        named = {value for several in self.structures.values() for value in several}
-        return {0, *named} if self.ignored is None else {0, *named, self.ignored}
+        values = {0}.union(*self.structures.values())
+        return values if self.ignored is None else {*values, self.ignored}
 
 
 def label_problems(labels: Labelled) -> Iterator[tuple[str, str]]:
@@ -52,11 +49,8 @@ def label_problems(labels: Labelled) -> Iterator[tuple[str, str]]:
         yield "labels", f"{IGNORE} is one value, found {labels.ignored}"
         return
     values = sorted(labels.label_values - {0})
-    repeated = [
-        value
-        for value in values
-        if sum(several == (value,) for several in labels.structures.values()) > 1
-    ]
+    alone = list(labels.structures.values())
+    repeated = [value for value in values if alone.count((value,)) > 1]
     if values != list(range(1, len(values) + 1)):
         yield "labels", f"expected consecutive values 1..{len(values)}, found {values}"
     elif repeated:
@@ -83,16 +77,12 @@ def _region_problems(labels: Labelled) -> Iterator[tuple[str, str]]:
             f"expected one value per region ({', '.join(structures)}), found {list(order)}",
         )
     elif order:
-        wrong = [
-            (name, value)
-            for (name, several), value in zip(structures.items(), order)
-            if value not in several
-        ]
-        for name, value in wrong:
-            yield (
-                "regions_class_order",
-                f"{value} stands for {name}, which has the values {list(structures[name])}",
-            )
+        for (name, values), value in zip(structures.items(), order):
+            if value not in values:
+                yield (
+                    "regions_class_order",
+                    f"{value} stands for {name}, which has the values {list(values)}",
+                )
         if len(set(order)) < len(order):
             yield "regions_class_order", f"two regions have one value: {list(order)}"
 

@@ -24,11 +24,8 @@ from sulcnet.records.tasks import TaskSpec
 log = logging.getLogger("sulcnet")
 
 PRECISIONS = ("bf16", "fp32")
-RECOMPUTE = (
-    "none",
-    "attention",
-    "stages",
-)  # what the backward pass computes again, from nothing to most
+# What the backward pass computes again, from nothing to most.
+RECOMPUTE = ("none", "attention", "stages")
 PREDICT = "predict"  # in the place of a method or strategy: a forward pass over windows
 
 
@@ -38,7 +35,8 @@ class StepQuestion(Record):
 
     Attributes:
         step: pre-training method, tuning strategy, or `predict`.
-        images: samples per micro-batch; each has `windows` windows (or the method's views), of which `bag` show the class.
+        images: samples per micro-batch; each has `windows` windows (or the method's views), of which `bag` show the
+            class.
         accumulate: micro-batches per step.
         tasks: what the heads are asked, without what changes no byte; empty in pre-training.
         values: per channel how many distinct values a label-like one holds, where that matters; 0 for intensities.
@@ -60,8 +58,8 @@ class StepQuestion(Record):
     recompute: str
 
     def __hash__(self) -> int:
-        parts = vars(self)
-        return hash((*(value for name, value in parts.items() if name != "tasks"), *self.tasks))
+        values = [value for name, value in vars(self).items() if name != "tasks"]
+        return hash((*values, *self.tasks))
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if self.precision not in PRECISIONS:
@@ -136,12 +134,9 @@ class MemoryTable:
     def save(self, path: Path, origin: Mapping[str, str | Sequence[str]]) -> None:
         """Write all rows, one per line, in an order that does not depend on how they came."""
         rows = sorted([*self.strange, *map(_row, self.rows, self.rows.values())])
-        write_text(
-            path,
-            f'{{"origin": {json.dumps(dict(origin))},\n"rows": [\n'
-            + ",\n".join(rows)
-            + "\n]}\n",
-        )
+        head = f'"origin": {json.dumps(dict(origin))}'
+        lines = ",\n".join(rows)
+        write_text(path, f'{{{head},\n"rows": [\n{lines}\n]}}\n')
 
 
 def minor_version(library: str) -> str:
@@ -156,10 +151,11 @@ def _covers(written: Mapping[str, str | Sequence[str]], asked: Mapping[str, str]
     """Tell whether a table was traced with what is asked for; it may name several versions of a library."""
     if written.keys() != asked.keys():
         return False
-    return all(
-        asked[name] == value or (isinstance(value, list) and asked[name] in value)
-        for name, value in written.items()
-    )
+    for name, value in written.items():
+        versions = value if isinstance(value, list) else [value]
+        if asked[name] not in versions:
+            return False
+    return True
 
 
 def _row(question: StepQuestion, need: StepNeed) -> str:

@@ -69,7 +69,8 @@ class MemoryEstimate(Record):
         parts: what these were, by kind.
         moment: phase and operator of the peak.
         arithmetic: floating-point operations of a step.
-        measured: most bytes that the allocator took on the GPU where this was probed, without the context; 0 where nobody did.
+        measured: most bytes that the allocator took on the GPU where this was probed, without the context; 0 where
+            nobody did.
     """
 
     kind: str
@@ -86,10 +87,10 @@ class MemoryEstimate(Record):
 class StepPlan(Record):
     """How one pre-training method or tuning strategy trains a network.
 
-    `batch_size` counts images per micro-batch, `windows` the patches (or a method's views) drawn from each: the first `bag` of
-    them are the class head's evidence, the others are drawn around the structures for the segmentation alone. A step descends
-    on `accumulate` micro-batches; `recompute` says what the backward pass computes again, `limited_by` what kept the patch from
-    being larger.
+    `batch_size` counts images per micro-batch, `windows` the patches (or a method's views) drawn from each: the first
+    `bag` of them are the class head's evidence, the others are drawn around the structures for the segmentation alone.
+    A step descends on `accumulate` micro-batches; `recompute` says what the backward pass computes again, `limited_by`
+    what kept the patch from being larger.
     """
 
     error = ModelError
@@ -112,10 +113,8 @@ class StepPlan(Record):
         if not 1 <= self.bag <= self.windows:
             yield "bag", f"expected 1 to windows={self.windows}, found {self.bag}"
         if self.recompute not in RECOMPUTE:
-            yield (
-                "recompute",
-                f"expected one of {', '.join(RECOMPUTE)}, found '{self.recompute}'",
-            )
+            known = ", ".join(RECOMPUTE)
+            yield "recompute", f"expected one of {known}, found '{self.recompute}'"
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,10 @@ class PredictionPlan(Record):
 
 @dataclass(frozen=True)
 class NetworkPlan(StepPlan):
-    """One network on this configuration. Its own numbers are those of `full`; `of` puts another step's in their place."""
+    """One network on this configuration.
+
+    Its own numbers are those of `full`; `of` puts another step's in their place.
+    """
 
     network: NetworkSpec = field(kw_only=True)
     steps: dict[str, StepPlan] = field(default_factory=dict, kw_only=True)
@@ -143,26 +145,20 @@ class NetworkPlan(StepPlan):
 
     def of(self, step: str) -> NetworkPlan:
         """Give this plan with the numbers of one method or strategy; as it is where that was not planned."""
-        own = self.steps.get(step)
-        return (
-            self
-            if own is None
-            else self.replace(
-                steps={}, **{item.name: getattr(own, item.name) for item in fields(own)}
-            )
-        )
+        if step not in self.steps:
+            return self
+        plan = self.steps[step]
+        numbers = {item.name: getattr(plan, item.name) for item in fields(plan)}
+        return self.replace(steps={}, **numbers)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         yield from super().problems()
-        for where, step in (
-            ("", self),
-            *((f"steps.{name}.", step) for name, step in self.steps.items()),
-        ):
-            if len(step.patch_size) != self.network.ndim:
-                yield (
-                    f"{where}patch_size",
-                    f"expected {self.network.ndim} numbers, found {step.patch_size}",
-                )
+        patches = {"patch_size": self.patch_size}
+        for name, step in self.steps.items():
+            patches[f"steps.{name}.patch_size"] = step.patch_size
+        for where, patch in patches.items():
+            if len(patch) != self.network.ndim:
+                yield where, f"expected {self.network.ndim} numbers, found {patch}"
 
 
 @dataclass(frozen=True)
@@ -199,17 +195,13 @@ class Plan(Labelled, Record):
             yield "spacing", f"expected three positive numbers [mm], found {self.spacing}"
         if self.slice_axis not in (None, 0, 1, 2):
             yield "slice_axis", f"expected 0, 1, 2 or null, found {self.slice_axis!r}"
-        for name, network in self.networks.items():
-            if network.network.ndim != len(self.axes):
-                yield (
-                    f"networks.{name}",
-                    f"expected {len(self.axes)} dimensions, found {network.network.ndim}",
-                )
-        if len(self.normalisation) != len(self.channels):
-            yield (
-                "normalisation",
-                f"expected one per channel ({len(self.channels)}), found {len(self.normalisation)}",
-            )
+        for name, planned in self.networks.items():
+            ndim, seen = planned.network.ndim, len(self.axes)
+            if ndim != seen:
+                yield f"networks.{name}", f"expected {seen} dimensions, found {ndim}"
+        channels, rules = len(self.channels), len(self.normalisation)
+        if rules != channels:
+            yield "normalisation", f"expected one per channel ({channels}), found {rules}"
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -229,19 +221,17 @@ class Plan(Labelled, Record):
     @classmethod
     def from_json(cls, data: Mapping[str, Any], where: str = "") -> Plan:
         """Build a plan; one from before tasks were records asks what its labels and classes ask."""
-        if (
-            isinstance(data, Mapping)
-            and {BEFORE, "channels", "labels"} <= data.keys()
-            and "tasks" not in data
-        ):
+        keys = data.keys() if isinstance(data, Mapping) else set()
+        if {BEFORE, "channels", "labels"} <= keys and "tasks" not in keys:
+            data = dict(data)
+            before = data.pop(BEFORE)
             header = {
                 "channel_names": data["channels"],
                 "labels": data["labels"],
-                BEFORE: data[BEFORE],
+                BEFORE: before,
             }
-            asked = tasks_of(DatasetHeader.from_json(header, where))
-            others = {key: value for key, value in data.items() if key != BEFORE}
-            data = {**others, "tasks": {name: spec.to_json() for name, spec in asked.items()}}
+            tasks = tasks_of(DatasetHeader.from_json(header, where))
+            data["tasks"] = {name: spec.to_json() for name, spec in tasks.items()}
         return super().from_json(data, where)
 
     @property
@@ -253,12 +243,11 @@ class Plan(Labelled, Record):
         """Identify what prepared cases depend on; patch, batch and network do not change them."""
         parts = {key: value for key, value in self.to_json().items() if key in PREPARATION}
         # Of tasks only numbers per case are prepared.
-        of_images = {
-            name: spec["own"]
-            for name, spec in parts.pop("tasks").items()
-            if spec["per"] == IMAGE
-        }
-        parts |= {BEFORE: None, **of_images}
+        tasks = parts.pop("tasks")
+        parts[BEFORE] = None
+        for name, spec in tasks.items():
+            if spec["per"] == IMAGE:
+                parts[name] = spec["own"]
         for channel in parts["normalisation"]:
             del channel["values"]  # what occurs is not what is done
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -293,9 +282,11 @@ def load_plans(path: Path) -> dict[str, Plan]:
             f"{path}: expected an object, found {plans!r}.",
             f"Make it anew with {Plan.written_by}.",
         )
-    return {
-        name: Plan.from_json(_inherited(plans, name, path), f"{path}: {name}") for name in plans
-    }
+    read = {}
+    for name in plans:
+        data = _inherited(plans, name, path)
+        read[name] = Plan.from_json(data, f"{path}: {name}")
+    return read
 
 
 def _inherited(plans: dict, name: str, path: Path, seen: tuple[str, ...] = ()) -> dict:
@@ -305,31 +296,27 @@ def _inherited(plans: dict, name: str, path: Path, seen: tuple[str, ...] = ()) -
     if parent is None:
         return own
     if parent not in plans or parent in (*seen, name):
+        what = "itself" if parent in plans else "not there"
+        others = ", ".join(other for other in plans if other != name)
         raise ModelError(
-            f"{path}: {name} inherits from {parent!r}, which is {'itself' if parent in plans else 'not there'}.",
-            f"Name another configuration of the file: {', '.join(other for other in plans if other != name)}.",
+            f"{path}: {name} inherits from {parent!r}, which is {what}.",
+            f"Name another configuration of the file: {others}.",
         )
     base = _inherited(plans, parent, path, (*seen, name))
     changes = {key: value for key, value in own.items() if key != INHERITS}
     # Prepared cases are shared as long as nothing that they depend on is changed.
-    shared = (
-        ""
-        if PREPARATION & changes.keys()
-        else base.get("prepared_as") or base.get("configuration", parent)
-    )
+    shared = base.get("prepared_as") or base.get("configuration", parent)
+    if PREPARATION & changes.keys():
+        shared = ""
     return _merged(base, {"configuration": name, "prepared_as": shared, **changes})
 
 
 def _merged(base: dict, over: dict) -> dict:
-    return {
-        **base,
-        **{
-            key: _merged(base[key], value)
-            if isinstance(value, dict) and isinstance(base.get(key), dict)
-            else value
-            for key, value in over.items()
-        },
-    }
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merged(base[key], value) if both else value
+    return merged
 
 
 def load_plan(path: Path, configuration: str) -> Plan:
@@ -348,12 +335,9 @@ def load_plan(path: Path, configuration: str) -> Plan:
 
 
 def _how_to_plan(folder: str) -> str:
-    planned = f"Plan it: sulcnet_plan_and_preprocess -d {folder}"
-    return (
-        planned
-        if ANY_DATASET.match(folder)
-        else "Restore the file, or train anew: the folder of a run has a copy."
-    )
+    if ANY_DATASET.match(folder):
+        return f"Plan it: sulcnet_plan_and_preprocess -d {folder}"
+    return "Restore the file, or train anew: the folder of a run has a copy."
 
 
 def change_plan(
@@ -364,7 +348,9 @@ def change_plan(
     No other process writes the file from the reading to the writing, so `change` has to be quick.
     """
     with locked(path):
-        plans, written = (load_plans(path), read_json(path)) if path.exists() else ({}, {})
+        plans, written = {}, {}
+        if path.exists():
+            plans, written = load_plans(path), read_json(path)
         plan = change(plans)
         write_json(path, {**written, configuration: plan.to_json()})
     return plan

@@ -16,9 +16,10 @@ class PreparedCase(Record):
     """Facts of one prepared case; its arrays lie beside it as CASE.b2nd and CASE_seg.b2nd.
 
     `shape` is that of the prepared grid. `targets` are the answers to what is asked of an image, as far as they are
-    known, by task. `centres` maps a structure's values (`labels.key_of`) to some of its voxels, at which patches are centred.
-    `ranges` are per channel the foreground percentiles 0.5 and 99.5 of the prepared values, which SSIM maps to [0, 1];
-    a label-like channel has (0, 1). `sources` are the hashes that decide whether the case must be prepared again.
+    known, by task. `centres` maps a structure's values (`labels.key_of`) to some of its voxels, at which patches are
+    centred. `ranges` are per channel the foreground percentiles 0.5 and 99.5 of the prepared values, which SSIM maps to
+    [0, 1]; a label-like channel has (0, 1). `sources` are the hashes that decide whether the case must be prepared
+    again.
     """
 
     error = ModelError
@@ -41,11 +42,9 @@ class PreparedCase(Record):
     def from_json(cls, data: Mapping[str, Any], where: str = "") -> PreparedCase:
         """Read the facts; those from before there were several tasks have one target, the class."""
         if isinstance(data, Mapping) and "target" in data:
-            others = {key: value for key, value in data.items() if key != "target"}
-            data = {
-                **others,
-                "targets": {} if data["target"] is None else {"classification": data["target"]},
-            }
+            data = dict(data)
+            target = data.pop("target")
+            data["targets"] = {} if target is None else {"classification": target}
         return super().from_json(data, where)
 
     def problems(self) -> Iterator[tuple[str, str]]:

@@ -76,61 +76,43 @@ class RunSpec(Record):
 
     def folder(self, workspace: Workspace) -> RunFolder:
         """Name the folder of a settled run; the facts live in its JSON, and no program parses this name."""
-        what = (self.pretrain, self.tune, self.network, self.configuration)
+        what = _joined(self.pretrain, self.tune, self.network, self.configuration)
         fold = self.fold if self.fold == HOLDOUT else f"fold_{self.fold}"
-        run = (
-            fold,
-            self.preset,
-            f"seed{self.seed}",
-            self.pool(),
-            self.plans_name,
-            self.name or self.differences(),
-        )
-        dataset = self.dataset(workspace)
-        return workspace.run(
-            dataset,
-            self.kind,
-            *("__".join(part for part in parts if part) for parts in (what, run)),
-        )
+        name = self.name or self.differences()
+        seed = f"seed{self.seed}"
+        run = _joined(fold, self.preset, seed, self.pool(), self.plans_name, name)
+        return workspace.run(self.dataset(workspace), self.kind, what, run)
 
     def pool(self) -> str:
         """Name the datasets that are pooled with the first: `pool002+003`; empty without any."""
-        return "pool" * (len(self.datasets) > 1) + "+".join(
-            dataset_number(name) for name in self.datasets[1:]
-        )
+        others = [dataset_number(name) for name in self.datasets[1:]]
+        return f"pool{'+'.join(others)}" if others else ""
 
     def differences(self) -> str:
         """Say in a folder's name what is not default: `epochs20__rate0.001`; a long text ends in a hash."""
         length = [(key, getattr(self, key)) for key in LENGTH]
-        told = [f"{key}{value:g}" for key, value in length if value is not None]
-        told += [_short(*setting.split("=", 1)) for setting in self.settings]
-        text = "__".join(told)
+        parts = [f"{key}{value:g}" for key, value in length if value is not None]
+        parts += [_short(*setting.split("=", 1)) for setting in self.settings]
+        text = "__".join(parts)
         if len(text) <= LONGEST:
             return text
         return f"{text[: LONGEST - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def hash(self) -> str:
         """Identify the run by everything that was asked."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[
-            :16
-        ]
+        text = json.dumps(self.to_json(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def argv(self) -> tuple[str, ...]:
         """Give the command that asks for this run."""
-        method = (self.pretrain,) if self.kind == PRETRAIN else ()
-        fold = (self.fold,) if self.fold != HOLDOUT else ()
-        words = (
-            f"sulcnet_{self.kind}",
-            ",".join(self.datasets),
-            self.configuration,
-            *method,
-            *fold,
-        )
-        start = (
-            self.weights or self.pretrain
-            if self.kind != PRETRAIN and self.pretrain != RANDOM
-            else None
-        )
+        start = None
+        words = [f"sulcnet_{self.kind}", ",".join(self.datasets), self.configuration]
+        if self.kind == PRETRAIN:
+            words.append(self.pretrain)
+        elif self.pretrain != RANDOM:
+            start = self.weights or self.pretrain
+        if self.fold != HOLDOUT:
+            words.append(self.fold)
         flags = {
             "--net": self.network,
             "--pretrain": start,
@@ -144,17 +126,12 @@ class RunSpec(Record):
             "--plans-name": self.plans_name or None,
             "--name": self.name or None,
         }
-        given = [
-            word
-            for flag, value in flags.items()
-            if value is not None
-            for word in (flag, _text(value))
-        ]
-        return (
-            *words,
-            *given,
-            *(word for setting in self.settings for word in ("--set", setting)),
-        )
+        for flag, value in flags.items():
+            if value is not None:
+                words += [flag, _text(value)]
+        for setting in self.settings:
+            words += ["--set", setting]
+        return tuple(words)
 
 
 @dataclass(frozen=True)
@@ -178,6 +155,10 @@ class Execution:
     overwrite: bool = False
     take_over: bool = False
     auto_pretrain: bool = True
+
+
+def _joined(*parts: str | None) -> str:
+    return "__".join(part for part in parts if part)
 
 
 def _short(key: str, value: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from sulcnet.errors import DataError, UsageError
@@ -14,6 +15,8 @@ from sulcnet.records.dataset import Case
 
 HOLDOUT = "holdout"  # the part that is no fold
 FOLDS = 5
+
+Groups = dict[str, list[str]]  # class -> subjects
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Splits(Record):
     def problems(self) -> Iterator[tuple[str, str]]:
         for name, part in self._parts():
             groups = {"train": part.train, "validation": part.validation, "test": self.test}
-            unknown = {case for group in groups.values() for case in group} - set(self.subjects)
+            unknown = set(chain(*groups.values())) - set(self.subjects)
             if unknown:
                 yield name, f"cases without a subject: {', '.join(sorted(unknown)[:5])}"
                 continue
@@ -63,14 +66,15 @@ class Splits(Record):
 
     def listed(self) -> set[str]:
         """Give every case that is in any part."""
-        return {
-            *self.test,
-            *(case for _, part in self._parts() for case in (*part.train, *part.validation)),
-        }
+        cases = set(self.test)
+        for _, part in self._parts():
+            cases |= {*part.train, *part.validation}
+        return cases
 
     def _parts(self) -> Iterator[tuple[str, Part]]:
         yield HOLDOUT, self.holdout
-        yield from ((f"folds[{number}]", fold) for number, fold in enumerate(self.folds))
+        for number, fold in enumerate(self.folds):
+            yield f"folds[{number}]", fold
 
 
 def split(
@@ -81,24 +85,24 @@ def split(
     Cases that have neither label nor class are for pre-training only. Those of test subjects are never read, those
     of unknown subjects join the training part, as nothing is ever measured on them.
     """
-    useful = [
-        case for case in cases if case.label is not None or case.target is not None
-    ] or list(cases)
+    useful = [case for case in cases if case.label is not None or case.target is not None]
+    useful = useful or list(cases)
     groups = _dealt(useful, seed)
     train, rest = _cut(groups, shares[0])
     validation, test = _cut(rest, shares[1] / max(1.0 - shares[0], 1e-9))
-    tested = {subject for group in test.values() for subject in group}
-    mine = {subject for group in validation.values() for subject in group}
+    tested = set(chain(*test.values()))
+    validating = set(chain(*validation.values()))
     extra = {case.subject for case in cases} - {case.subject for case in useful}
-    training = {subject for group in train.values() for subject in group} | extra
-    inside = _deal_folds(_join(train, validation))
+    training = set(chain(*train.values())) | extra
+    folds = []
+    for fold in _deal_folds(_join(train, validation)):
+        others = (training | validating) - fold
+        folds.append(Part(_ids(cases, others), _ids(useful, fold)))
     return Splits(
         seed=seed,
         test=_ids(cases, tested),
-        holdout=Part(_ids(cases, training), _ids(useful, mine)),
-        folds=tuple(
-            Part(_ids(cases, (training | mine) - fold), _ids(useful, fold)) for fold in inside
-        ),
+        holdout=Part(_ids(cases, training), _ids(useful, validating)),
+        folds=tuple(folds),
         subjects={case.id: case.subject for case in cases},
     )
 
@@ -107,18 +111,16 @@ def read_splits(path: Path, cases: Sequence[Case]) -> Splits:
     """Read a split and check it against the dataset: disjoint by subject, every case known."""
     splits = Splits.load(path)
     known = {case.id: case.subject for case in cases}
-    moved = sorted(
-        case for case, subject in splits.subjects.items() if known.get(case, subject) != subject
-    )
+    moved = []
+    for case, subject in sorted(splits.subjects.items()):
+        if known.get(case, subject) != subject:
+            moved.append(case)
     lost = sorted(case for case in splits.listed() if case not in known)
-    wrong = [
-        f"{_some(cases)} {what}"
-        for cases, what in (
-            (lost, "gone from the dataset"),
-            (moved, "given to another subject"),
-        )
-        if cases
-    ]
+    wrong = []
+    if lost:
+        wrong.append(f"{_some(lost)} gone from the dataset")
+    if moved:
+        wrong.append(f"{_some(moved)} given to another subject")
     if wrong:
         raise DataError(
             f"{path} does not fit the dataset: {'; '.join(wrong)}.",
@@ -129,21 +131,20 @@ def read_splits(path: Path, cases: Sequence[Case]) -> Splits:
 
 def _some(cases: Sequence[str]) -> str:
     """Name a few cases, as the subject of a sentence: `a and b are`."""
-    shown = [*cases[:4], f"{len(cases) - 4} more"] if len(cases) > 5 else list(cases)
-    return (
-        ", ".join(shown[:-1])
-        + " and " * (len(shown) > 1)
-        + shown[-1]
-        + (" are" if len(cases) > 1 else " is")
-    )
+    if len(cases) == 1:
+        return f"{cases[0]} is"
+    if len(cases) > 5:
+        cases = [*cases[:4], f"{len(cases) - 4} more"]
+    *first, last = cases
+    return f"{', '.join(first)} and {last} are"
 
 
-def _dealt(cases: Sequence[Case], seed: int) -> dict[str, list[str]]:
+def _dealt(cases: Sequence[Case], seed: int) -> Groups:
     """Group subjects by class (of their first case with one), each group shuffled by the seed."""
     stratum: dict[str, str] = {}
     for case in sorted(cases, key=lambda case: (case.target is None, case.id)):
         stratum.setdefault(case.subject, str(case.target))
-    groups: dict[str, list[str]] = defaultdict(list)
+    groups: Groups = defaultdict(list)
     for subject in sorted(stratum):
         groups[stratum[subject]].append(subject)
     for key in sorted(groups):
@@ -151,9 +152,7 @@ def _dealt(cases: Sequence[Case], seed: int) -> dict[str, list[str]]:
     return dict(sorted(groups.items()))
 
 
-def _cut(
-    groups: Mapping[str, list[str]], share: float
-) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+def _cut(groups: Groups, share: float) -> tuple[Groups, Groups]:
     """Cut each group at `share`; rounding errors are carried on, so that the total share is right too."""
     first, second, owed = {}, {}, 0.0
     for key, subjects in groups.items():
@@ -164,16 +163,17 @@ def _cut(
     return first, second
 
 
-def _join(one: Mapping[str, list[str]], two: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    return {key: one.get(key, []) + two.get(key, []) for key in sorted({*one, *two})}
+def _join(one: Groups, two: Groups) -> Groups:
+    joined = {}
+    for key in sorted({*one, *two}):
+        joined[key] = one.get(key, []) + two.get(key, [])
+    return joined
 
 
-def _deal_folds(groups: Mapping[str, list[str]]) -> list[set[str]]:
+def _deal_folds(groups: Groups) -> list[set[str]]:
     """Deal subjects to folds like cards, class after class, so that each fold sees every class alike."""
     folds: list[set[str]] = [set() for _ in range(FOLDS)]
-    for number, subject in enumerate(
-        subject for subjects in groups.values() for subject in subjects
-    ):
+    for number, subject in enumerate(chain(*groups.values())):
         folds[number % FOLDS].add(subject)
     return folds
 

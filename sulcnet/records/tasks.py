@@ -54,11 +54,8 @@ def tasks_of(header: DatasetHeader) -> dict[str, TaskSpec]:
 
 def targets_of(tasks: Mapping[str, TaskSpec], case: Case) -> dict[str, Any]:
     """Give the answers to what is asked of the whole image, by task; None is unknown."""
-    return {
-        name: _family(name).target(spec, case)
-        for name, spec in tasks.items()
-        if spec.per == IMAGE
-    }
+    asked = {name: spec for name, spec in tasks.items() if spec.per == IMAGE}
+    return {name: _family(name).target(spec, case) for name, spec in asked.items()}
 
 
 def traced_as(tasks: Mapping[str, TaskSpec]) -> dict[str, TaskSpec]:

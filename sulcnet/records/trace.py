@@ -42,13 +42,11 @@ class Crop(Record):
     def problems(self) -> Iterator[tuple[str, str]]:
         if not len(self.low) == len(self.high) == len(self.shape):
             yield "low, high, shape", "expected equally many numbers"
-        elif not all(
-            0 <= low < high <= size for low, high, size in zip(self.low, self.high, self.shape)
-        ):
-            yield (
-                "low, high",
-                f"expected a box inside {self.shape}, found {self.low} to {self.high}",
-            )
+            return
+        sides = zip(self.low, self.high, self.shape)
+        if not all(0 <= low < high <= size for low, high, size in sides):
+            box = f"{self.low} to {self.high}"
+            yield "low, high", f"expected a box inside {self.shape}, found {box}"
 
 
 @dataclass(frozen=True)
@@ -103,13 +101,9 @@ class Trace(Record):
         if oriented != self.crop.shape:
             yield "crop", f"expected shape {oriented} after orient, found {self.crop.shape}"
         cropped = tuple(high - low for low, high in zip(self.crop.low, self.crop.high))
-        if cropped != self.resample.shape:
-            yield (
-                "resample",
-                f"expected shape {cropped} after crop, found {self.resample.shape}",
-            )
-        if (
-            any(len(row) != 4 for row in (*self.affine, *self.prepared_affine))
-            or len(self.affine) != 4
-        ):
+        resampled = self.resample.shape
+        if cropped != resampled:
+            yield "resample", f"expected shape {cropped} after crop, found {resampled}"
+        lengths = {len(row) for row in (*self.affine, *self.prepared_affine)}
+        if len(self.affine) != 4 or lengths != {4}:
             yield "affine, prepared_affine", "expected 4 rows of 4 numbers"

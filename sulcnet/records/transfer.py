@@ -54,32 +54,24 @@ class Transfer(Record):
 
     def broken(self) -> list[str]:
         """List the promised stages that did not arrive whole, with what is wrong."""
-        partly = [
-            s
-            for s in self.stages
-            if s.part in self.promised and s.missing.tensors + s.wrong_shape.tensors
-        ]
-        return [
-            f"{s.name}: {s.missing.tensors} missing, {s.wrong_shape.tensors} of another shape"
-            for s in partly
-        ]
+        partly = []
+        for stage in self.stages:
+            missing, wrong = stage.missing.tensors, stage.wrong_shape.tensors
+            if stage.part in self.promised and missing + wrong:
+                partly.append(f"{stage.name}: {missing} missing, {wrong} of another shape")
+        return partly
 
     def lines(self) -> list[str]:
         """Give the report as a table, tensors and in brackets the numbers in them."""
         rows = [("stage", "loaded", "missing", "wrong shape")]
-        rows += [
-            (s.name, str(s.loaded), str(s.missing), str(s.wrong_shape)) for s in self.stages
-        ]
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        table = [
-            "  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip()
-            for row in rows
-        ]
+        for stage in self.stages:
+            counts = stage.loaded, stage.missing, stage.wrong_shape
+            rows.append((stage.name, *map(str, counts)))
+        widths = [max(map(len, column)) for column in zip(*rows)]
         total = sum(stage.loaded.parameters for stage in self.stages)
-        head = f"transfer from {self.source} ({self.method}): {len(self.loaded)} tensors, {total:,} numbers"
-        return [
-            head,
-            *table,
-            f"unexpected in the file: {self.extra}",
-            *(f"note: {note}" for note in self.notes),
-        ]
+        count = f"{len(self.loaded)} tensors, {total:,} numbers"
+        lines = [f"transfer from {self.source} ({self.method}): {count}"]
+        for row in rows:
+            lines.append("  ".join(map(str.ljust, row, widths)).rstrip())
+        lines.append(f"unexpected in the file: {self.extra}")
+        return lines + [f"note: {note}" for note in self.notes]

@@ -70,22 +70,17 @@ class DatasetFolders:
     def plans(self) -> Path:
         """The dataset's plans file: plans.json, or plans_NAME.json."""
         file = Path(PLANS)
-        return self.preprocessed / (
-            f"{file.stem}_{self.plans_name}{file.suffix}" if self.plans_name else PLANS
-        )
+        if not self.plans_name:
+            return self.preprocessed / file
+        return self.preprocessed / f"{file.stem}_{self.plans_name}{file.suffix}"
 
     def planned(self) -> list[DatasetFolders]:
         """Look at the dataset through each plans file that is there, the usual one first."""
         stem, suffix = Path(PLANS).stem, Path(PLANS).suffix
-        names = sorted(
-            path.stem.removeprefix(stem).removeprefix("_")
-            for path in self.preprocessed.glob(f"{stem}*{suffix}")
-        )
-        return [
-            folders
-            for folders in (replace(self, plans_name=name) for name in names)
-            if folders.plans.exists()
-        ]
+        stems = [path.stem for path in self.preprocessed.glob(f"{stem}*{suffix}")]
+        names = sorted(name.removeprefix(stem).removeprefix("_") for name in stems)
+        looks = [replace(self, plans_name=name) for name in names]
+        return [folders for folders in looks if folders.plans.exists()]
 
     @property
     def splits(self) -> Path:
@@ -94,9 +89,9 @@ class DatasetFolders:
 
     def prepared(self, configuration: str) -> Path:
         """The folder of prepared cases of one configuration; named plans have their own."""
-        return self.preprocessed / (
-            f"{configuration}__{self.plans_name}" if self.plans_name else configuration
-        )
+        if self.plans_name:
+            return self.preprocessed / f"{configuration}__{self.plans_name}"
+        return self.preprocessed / configuration
 
     def pooled(self, configuration: str, other: str) -> Path:
         """The folder of another dataset's cases, prepared by this dataset's plan to be pre-trained on together."""
@@ -133,18 +128,15 @@ class Workspace:
     @classmethod
     def find(cls, root: str | Path | None = None) -> Workspace:
         """Choose the folders: `--root`, `$SULCNET_ROOT`, the three variables, `./sulcnet_data`; in this order."""
-        three = [
-            os.environ.get(f"sulcnet_{part}") for part in ("raw", "preprocessed", "results")
-        ]
-        if root is None and not os.environ.get("SULCNET_ROOT") and all(three):
-            return cls(
-                *(Path(part).expanduser() for part in three),
-                rule="sulcnet_raw, _preprocessed, _results",
-            )
+        parts = "raw", "preprocessed", "results"
+        three = [os.environ.get(f"sulcnet_{part}") for part in parts]
         if root is not None:
             rule = "--root"
         elif os.environ.get("SULCNET_ROOT"):
             root, rule = os.environ["SULCNET_ROOT"], "SULCNET_ROOT"
+        elif all(three):
+            folders = [Path(folder).expanduser() for folder in three]
+            return cls(*folders, rule="sulcnet_raw, _preprocessed, _results")
         else:
             root, rule = "sulcnet_data", "./sulcnet_data"
         base = Path(root).expanduser()
@@ -152,13 +144,11 @@ class Workspace:
 
     def datasets(self) -> list[str]:
         """List the names of all datasets, raw or preprocessed."""
-        found = {
-            folder.name
-            for base in (self.raw, self.preprocessed)
-            if base.is_dir()
-            for folder in base.iterdir()
-        }
-        return sorted(name for name in found if ANY_DATASET.match(name))
+        names = set()
+        for base in (self.raw, self.preprocessed):
+            if base.is_dir():
+                names |= {folder.name for folder in base.iterdir()}
+        return sorted(name for name in names if ANY_DATASET.match(name))
 
     def dataset(self, key: str, plans_name: str | None = None) -> DatasetFolders:
         """Find a dataset by number or name, and look at it through its usual or its named plans.
@@ -166,11 +156,8 @@ class Workspace:
         Raises:
             DataError: none or more than one fits; the known ones are listed.
         """
-        fits = [
-            name
-            for name in self.datasets()
-            if key == name or _number(name) == (int(key) if key.isdecimal() else None)
-        ]
+        number = int(key) if key.isdecimal() else None
+        fits = [name for name in self.datasets() if key == name or _number(name) == number]
         if len(fits) == 1:
             return self.folders(fits[0], plans_name or "")
         where = f"{self.raw} (chosen by {self.rule})"
@@ -187,9 +174,8 @@ class Workspace:
 
     def folders(self, name: str, plans_name: str = "") -> DatasetFolders:
         """Give the three folders of a dataset by its full name, whether they exist or not."""
-        return DatasetFolders(
-            name, self.raw / name, self.preprocessed / name, self.results / name, plans_name
-        )
+        places = self.raw / name, self.preprocessed / name, self.results / name
+        return DatasetFolders(name, *places, plans_name)
 
     def run(self, dataset: DatasetFolders, kind: str, what: str, run: str) -> RunFolder:
         """Name the folder of a run; its facts live in its JSON, never in this name."""
@@ -197,10 +183,8 @@ class Workspace:
 
     def runs(self, dataset: DatasetFolders, kind: str) -> list[RunFolder]:
         """List every run of a kind, `train` or `pretrain`, that has an experiment file."""
-        return [
-            RunFolder(file.parent)
-            for file in sorted((dataset.results / kind).glob(f"*/*/{EXPERIMENT}"))
-        ]
+        files = sorted((dataset.results / kind).glob(f"*/*/{EXPERIMENT}"))
+        return [RunFolder(file.parent) for file in files]
 
     def only_run(self, key: str | None) -> RunFolder:
         """Choose the model to predict with when only a dataset, or nothing, was named.
@@ -209,12 +193,10 @@ class Workspace:
             ModelError: there is none, or more than one (they are listed).
         """
         names = [self.dataset(key).name] if key else self.datasets()
-        runs = [
-            run
-            for name in names
-            for run in self.runs(self.folders(name), "train")
-            if _has_model(run)
-        ]
+        runs = []
+        for name in names:
+            there = self.runs(self.folders(name), "train")
+            runs += [run for run in there if _has_model(run)]
         if len(runs) == 1:
             return runs[0]
         if not runs:
@@ -235,9 +217,9 @@ def plugin_folder() -> Path | None:
 
 def cache_folder() -> Path:
     """Where caches may be written: `$SULCNET_CACHE`, else this user's folder under the temporary one."""
-    return Path(
-        os.environ.get("SULCNET_CACHE") or Path(_temporary()) / f"sulcnet_cache_{_uid()}"
-    )
+    if os.environ.get("SULCNET_CACHE"):
+        return Path(os.environ["SULCNET_CACHE"])
+    return Path(_temporary()) / f"sulcnet_cache_{_uid()}"
 
 
 def _uid() -> int:
@@ -272,9 +254,8 @@ def settle_user() -> None:
     home = os.path.expanduser("~")
     if not os.path.isabs(home):  # neither HOME nor an entry
         home = os.environ["HOME"] = str(cache_folder().absolute())
-    if not os.access(home, os.W_OK) and not {"MPLCONFIGDIR", "XDG_CONFIG_HOME"} & set(
-        os.environ
-    ):
+    chosen = "MPLCONFIGDIR" in os.environ or "XDG_CONFIG_HOME" in os.environ
+    if not chosen and not os.access(home, os.W_OK):
         os.environ["MPLCONFIGDIR"] = str(cache_folder().absolute() / "matplotlib")
 
 
@@ -304,16 +285,11 @@ def _nearest(path: Path) -> str:
     """Say how far a path leads, and what it may have meant."""
     there = next(parent for parent in path.parents if parent.is_dir())
     part = path.relative_to(there).parts[0]
-    near = (
-        difflib.get_close_matches(part, [item.name for item in there.iterdir()], n=1)
-        if os.access(there, os.R_OK)
-        else []
-    )
-    return (
-        f"Did you mean {there / near[0]}?"
-        if near
-        else f"There is no {part} in {there}: correct the path."
-    )
+    names = [item.name for item in there.iterdir()] if os.access(there, os.R_OK) else []
+    near = difflib.get_close_matches(part, names, n=1)
+    if near:
+        return f"Did you mean {there / near[0]}?"
+    return f"There is no {part} in {there}: correct the path."
 
 
 def make_folder(path: Path) -> Path:

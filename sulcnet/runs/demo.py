@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -74,45 +75,35 @@ def demonstrate(
     fingerprint_dataset(folders, workers, overwrite=True)
     plan = plan_dataset(folders, PlanRequest(net=NET, features=FEATURES), workers)
     preprocess_dataset(folders, plan.configuration, workers, overwrite=False)
-    spec = RunSpec(
-        TRAIN,
-        (NAME,),
-        plan.configuration,
-        network=NET,
-        seed=seed,
-        epochs=epochs,
-        settings=SETTINGS,
-    )
+    asked = {"network": NET, "seed": seed, "epochs": epochs, "settings": SETTINGS}
+    spec = RunSpec(TRAIN, (NAME,), plan.configuration, **asked)
     run = execute(workspace, spec, Execution(device), Drawing(picture))
     log.info("predicting and scoring the validation and test phantoms")
     return Demonstration(folders, run, score_run(folders, run, device, "auto"))
 
 
 def examples(demonstration: Demonstration, most: int = 12) -> list[tuple]:
-    """Give (image, reference, prediction, caption) of test phantoms, the classes in turn; captions say truth -> found."""
-    dataset, tested = Dataset.open(demonstration.folders.raw), demonstration.run / TEST
+    """Give (image, reference, prediction, caption) of test phantoms, the classes in turn.
+
+    Captions say truth -> prediction.
+    """
+    dataset = Dataset.open(demonstration.folders.raw)
+    tested = demonstration.run / TEST
     names = dataset.header.classification.classes
-    found = read_predictions_table(tested / PREDICTIONS, names)
-    by_class = [
-        [case for case in dataset.cases if case.id in found and case.target == index]
-        for index in range(len(names))
-    ]
-    shown = [case for together in zip(*by_class) for case in together]
-    return [
-        _example(case, tested / f"{case.id}{dataset.header.file_ending}", names, found[case.id])
-        for case in shown[:most]
-    ]
+    predicted = read_predictions_table(tested / PREDICTIONS, names)
+    cases = [case for case in dataset.cases if case.id in predicted]
+    by_class = [[case for case in cases if case.target == index] for index in range(len(names))]
+    drawn = []
+    for case in list(chain(*zip(*by_class)))[:most]:
+        mask = tested / f"{case.id}{dataset.header.file_ending}"
+        drawn.append(_example(case, mask, names, predicted[case.id]))
+    return drawn
 
 
 def _example(
-    case: Case, prediction: Path, names: Sequence[str], probabilities: Sequence[float]
+    case: Case, mask: Path, names: Sequence[str], probabilities: Sequence[float]
 ) -> tuple:
-    caption = (
-        f"{names[case.target]} \N{RIGHTWARDS ARROW} {names[int(np.argmax(probabilities))]}"
-    )
-    return (
-        read_image(case.images[0]).data,
-        read_label(case.label).data,
-        read_label(prediction).data,
-        caption,
-    )
+    likeliest = names[int(np.argmax(probabilities))]
+    caption = f"{names[case.target]} \N{RIGHTWARDS ARROW} {likeliest}"
+    image = read_image(case.images[0]).data
+    return image, read_label(case.label).data, read_label(mask).data, caption

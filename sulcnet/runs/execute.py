@@ -1,4 +1,6 @@
-"""Execute a run, whatever its kind: claim its folder, write its facts, run its stages, leave a folder that explains itself.
+"""Execute a run, whatever its kind: claim its folder, write its facts, run its stages.
+
+The folder then explains itself.
 
 run = execute(workspace, RunSpec("train", ("Dataset001_PCS",), tune="scratch"), Execution(device="cpu"))
 run / EXPERIMENT

@@ -46,19 +46,18 @@ def find_folder(workspace: Workspace, spec: RunSpec, go_on: bool) -> RunFolder:
 def _is_of(run: RunFolder, spec: RunSpec) -> bool:
     """Whether a run differs from this one in nothing but length, options and name."""
     began = Experiment.load(run / EXPERIMENT).run
+    if began is None:
+        return False
     same = ("fold", "preset", "seed", "plans_name", "datasets")
-    return began is not None and all(
-        getattr(began, name) == getattr(spec, name) for name in same
-    )
+    return all(getattr(began, name) == getattr(spec, name) for name in same)
 
 
 def _was_asked(run: RunFolder, spec: RunSpec) -> bool:
     """Whether a run has the length, options and name that were asked again."""
     began = Experiment.load(run / EXPERIMENT).run
     length = all(getattr(spec, name) in (None, getattr(began, name)) for name in LENGTH)
-    return (
-        length and set(spec.settings) <= set(began.settings) and spec.name in ("", began.name)
-    )
+    settings = set(spec.settings) <= set(began.settings)
+    return length and settings and spec.name in ("", began.name)
 
 
 def check_claim(run: RunFolder, execution: Execution, trained: bool, complete: bool) -> None:
@@ -109,19 +108,20 @@ def take(run: RunFolder) -> None:
 def recorded(
     run: RunFolder, spec: RunSpec, *families: Family
 ) -> tuple[Experiment, list[Options]]:
-    """Give the experiment of a run that is to be continued, and each family's options; flags may repeat it, not change it.
+    """Give the experiment of a run that is to be continued, and each family's options.
+
+    Flags may repeat it, not change it.
 
     Raises:
         UsageError: they would change it.
         ModelError: an earlier version began it, which did not write down every value.
     """
     experiment = Experiment.load(run / EXPERIMENT)
-    given = {name: getattr(spec, name) for name in LENGTH}
-    differ = [
-        name
-        for name, value in given.items()
-        if value is not None and value != getattr(experiment.schedule, name)
-    ]
+    differ = []
+    for name in LENGTH:
+        value = getattr(spec, name)
+        if value is not None and value != getattr(experiment.schedule, name):
+            differ.append(name)
     asked = merged(resolve(experiment.preset, spec.settings, *families))
     lost = [name for name in asked if name not in experiment.options]
     if lost:
@@ -131,9 +131,9 @@ def recorded(
             f"Continue it with sulcnet {experiment.versions.get('sulcnet')}, or start anew with --overwrite.",
         )
     set_now = {setting.partition("=")[0] for setting in spec.settings}
-    differ += [
-        name for name in asked if name in set_now and asked[name] != experiment.options[name]
-    ]
+    for name, value in asked.items():
+        if name in set_now and value != experiment.options[name]:
+            differ.append(name)
     if differ:
         raise UsageError(
             f"--c continues a run as it was started, but {', '.join(differ)} differ from {run / EXPERIMENT}.",

@@ -1,4 +1,4 @@
-"""Which prepared cases pre-training reads: training and validation subjects of one or several datasets, no test subject.
+"""Which prepared cases pre-training reads: training and validation subjects of datasets, no test subject.
 
 Several datasets are pooled under the first: its plan prepares the cases of the others, whose own splits decide what is
 test there. Those cases lie in preprocessed/<first>/<configuration>/pooled/<other>/.
@@ -30,7 +30,10 @@ Located = tuple[Path, PreparedCase]
 
 @dataclass(frozen=True)
 class Pool:
-    """The cases to learn from and to watch, with their folders; ids of all parts, those of later datasets as dataset/case."""
+    """The cases to learn from and to watch, with their folders; ids of all parts.
+
+    Ids of later datasets are dataset/case.
+    """
 
     training: list[Located]
     watched: list[Located]
@@ -57,19 +60,11 @@ def gather(
     Raises:
         DataError: not prepared, or a further dataset has other channels.
     """
-    pools = [
-        _first(folders[0], plan, fold),
-        *(_further(folders[0], other, plan, workers) for other in folders[1:]),
-    ]
+    first, *others = folders
+    pools = [_first(first, plan, fold)]
+    pools += [_further(first, other, plan, workers) for other in others]
     _warn_of_shared_subjects(pools)
-    pool = Pool(
-        *(sum((getattr(pool, name) for pool in pools), []) for name in ("training", "watched")),
-        *(
-            sum((getattr(pool, name) for pool in pools), ())
-            for name in ("train", "validation", "test")
-        ),
-        {case: subject for pool in pools for case, subject in pool.subjects.items()},
-    )
+    pool = _joined(pools)
     if use_validation:
         pool = replace(
             pool,
@@ -86,6 +81,21 @@ def gather(
     return pool
 
 
+def _joined(pools: Sequence[Pool]) -> Pool:
+    """Join pools part by part."""
+    joined, *others = pools
+    for other in others:
+        joined = Pool(
+            joined.training + other.training,
+            joined.watched + other.watched,
+            joined.train + other.train,
+            joined.validation + other.validation,
+            joined.test + other.test,
+            {**joined.subjects, **other.subjects},
+        )
+    return joined
+
+
 def _first(folders: DatasetFolders, plan: Plan, fold: str) -> Pool:
     return _located(folders.prepared(plan.folder), Splits.load(folders.splits), plan, fold=fold)
 
@@ -93,18 +103,16 @@ def _first(folders: DatasetFolders, plan: Plan, fold: str) -> Pool:
 def _further(first: DatasetFolders, other: DatasetFolders, plan: Plan, workers: int) -> Pool:
     """Prepare another dataset's training and validation cases by this plan; finished ones are skipped."""
     dataset = Dataset.open(other.raw)
-    if len(dataset.header.channel_names) != len(plan.channels):
+    header = dataset.header
+    if len(header.channel_names) != len(plan.channels):
         raise DataError(
-            f"{other.name} has channels {', '.join(dataset.header.channel_names)}, {first.name} has "
-            f"{', '.join(plan.channels)}.",
+            f"{other.name} has channels {', '.join(header.channel_names)}, "
+            f"{first.name} has {', '.join(plan.channels)}.",
             "Pool datasets of the same channels.",
         )
     splits = settle_splits(other, dataset)
     # Labels help label-guided contrast alone, and only where they mean the same.
-    keep = (dataset.header.structures, dataset.header.ignored) == (
-        plan.structures,
-        plan.ignored,
-    )
+    keep = header.structures == plan.structures and header.ignored == plan.ignored
     chosen = {*splits.holdout.train, *splits.holdout.validation}
     cases = [case for case in dataset.cases if case.id in chosen]
     if not keep:
@@ -115,15 +123,12 @@ def _further(first: DatasetFolders, other: DatasetFolders, plan: Plan, workers: 
 
 
 def _prepare(cases: Sequence[Case], plan: Plan, place: Path, workers: int) -> None:
-    prepared = map_cases(
-        partial(prepare_case, plan, place, False), cases, max(1, workers), "pool"
-    )
-    outcomes = unless_the_machine_fails(prepared)
-    failed = [
-        f"\n  {case.id}: {getattr(out, 'message', out)}"
-        for case, out in outcomes
-        if isinstance(out, Exception)
-    ]
+    work = partial(prepare_case, plan, place, False)
+    prepared = map_cases(work, cases, max(1, workers), "pool")
+    failed = []
+    for case, outcome in unless_the_machine_fails(prepared):
+        if isinstance(outcome, Exception):
+            failed.append(f"\n  {case.id}: {getattr(outcome, 'message', outcome)}")
     if failed:
         raise PartlyDone(
             f"{len(failed)} of {len(cases)} cases could not be prepared:{''.join(sorted(failed))}",
@@ -134,31 +139,34 @@ def _prepare(cases: Sequence[Case], plan: Plan, place: Path, workers: int) -> No
 def _located(
     place: Path, splits: Splits, plan: Plan, prefix: str = "", fold: str = HOLDOUT
 ) -> Pool:
+    def located(ids: Sequence[str]) -> list[Located]:
+        return [(place, case) for case in read_cases(place, ids, plan)]
+
+    def named(ids: Sequence[str]) -> tuple[str, ...]:
+        return tuple(prefix + case for case in ids)
+
     part = splits.part(fold)
-    training, watched = (
-        [(place, case) for case in read_cases(place, ids, plan)]
-        for ids in (part.train, part.validation)
-    )
-    named = [
-        tuple(prefix + case for case in ids)
-        for ids in (part.train, part.validation, splits.test)
-    ]
     return Pool(
-        training,
-        watched,
-        *named,
+        located(part.train),
+        located(part.validation),
+        named(part.train),
+        named(part.validation),
+        named(splits.test),
         {prefix + case: subject for case, subject in splits.subjects.items()},
     )
 
 
 def _warn_of_shared_subjects(pools: Sequence[Pool]) -> None:
-    """Say when a subject is test in one dataset and read in another: the same name may or may not be the same person."""
-    tested = {pool.subjects[case] for pool in pools for case in pool.test}
-    read = {pool.subjects[case] for pool in pools for case in (*pool.train, *pool.validation)}
-    if tested & read:
+    """Say when a subject is test in one dataset and read in another: the same name may be another person."""
+    tested, read = set(), set()
+    for pool in pools:
+        tested |= {pool.subjects[case] for case in pool.test}
+        read |= {pool.subjects[case] for case in (*pool.train, *pool.validation)}
+    both = sorted(tested & read)
+    if both:
         log.warning(
             "%d subjects are test in one dataset and read from another: %s. If they are the same persons, rename "
             "or remove them.",
-            len(tested & read),
-            ", ".join(sorted(tested & read)[:3]),
+            len(both),
+            ", ".join(both[:3]),
         )

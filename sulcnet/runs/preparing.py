@@ -40,9 +40,8 @@ def settle_splits(folders: DatasetFolders, dataset: Dataset) -> Splits:
         make_writable(folders.preprocessed)
         with locked(folders.splits):
             if not folders.splits.exists():  # another process may just have settled it
-                splits = (
-                    read_splits(own, dataset.cases) if own.exists() else split(dataset.cases)
-                )
+                cases = dataset.cases
+                splits = read_splits(own, cases) if own.exists() else split(cases)
                 splits.save(folders.splits)
     splits = read_splits(folders.splits, dataset.cases)
     late = [case.id for case in dataset.cases if case.id not in splits.subjects]
@@ -71,12 +70,12 @@ def fingerprint_dataset(folders: DatasetFolders, workers: int, overwrite: bool) 
 def cases_to_prepare(dataset: Dataset, splits: Splits) -> list[Case]:
     """List the cases that the split knows; an unlabelled scan of a test subject is never read."""
     tested = {splits.subjects[case] for case in splits.test}
-    known = [case for case in dataset.cases if case.id in splits.subjects]
-    return [
-        case
-        for case in known
-        if case.subject not in tested or case.label is not None or case.target is not None
-    ]
+    cases = []
+    for case in dataset.cases:
+        labelled = case.label is not None or case.target is not None
+        if case.id in splits.subjects and (labelled or case.subject not in tested):
+            cases.append(case)
+    return cases
 
 
 def unless_the_machine_fails(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
@@ -109,13 +108,11 @@ def preprocess_dataset(
     cases = cases_to_prepare(dataset, splits)
     work = partial(prepare_case, plan, make_folder(folders.prepared(plan.folder)), overwrite)
     outcomes = list(unless_the_machine_fails(map_cases(work, cases, workers, "preprocess")))
-    failed = sorted(
-        (case.id, outcome) for case, outcome in outcomes if isinstance(outcome, Exception)
-    )
+    failed = {case.id: out for case, out in outcomes if isinstance(out, Exception)}
     if failed:
-        reasons = "".join(
-            f"\n  {case}: {getattr(problem, 'message', problem)}" for case, problem in failed
-        )
+        reasons = ""
+        for case, problem in sorted(failed.items()):
+            reasons += f"\n  {case}: {getattr(problem, 'message', problem)}"
         raise PartlyDone(
             f"{len(failed)} of {counted(len(cases), 'case')} could not be prepared:{reasons}",
             f"Correct them and go on: sulcnet_preprocess -d {folders.name} -c {configuration} "

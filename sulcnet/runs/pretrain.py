@@ -7,7 +7,7 @@ run / EXPORT                        # what `sulcnet_train 1 3d 0 --pretrain mae`
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -19,8 +19,8 @@ import torch
 from sulcnet import networks, plugins
 from sulcnet.assembly.schedules import schedule_of, unplanned
 from sulcnet.assembly.transfer import dry_load, write_export
-from sulcnet.data.images import ImageSource
-from sulcnet.data.loader import collate_images, image_batches
+from sulcnet.data.images import ImageSource, Views
+from sulcnet.data.loader import Images, collate_images, image_batches
 from sulcnet.errors import UsageError
 from sulcnet.log import counted
 from sulcnet.options import Family, resolve
@@ -94,23 +94,24 @@ class Pretrain(RunKind):
         )
 
     def _parts(self, job: Job) -> Parts:
-        spec, (family,), (own,) = job.spec, self.families(job.spec, job.plan), job.options
+        spec = job.spec
+        (family,) = self.families(spec, job.plan)
+        (own,) = job.options
         network_plan = _network_plan(job, family)
-        folders = [
-            job.workspace.folders(name, spec.plans_name * (name == spec.datasets[0]))
-            for name in spec.datasets
-        ]
+        first, *others = spec.datasets
+        folders = [job.workspace.folders(first, spec.plans_name)]
+        folders += [job.workspace.folders(name) for name in others]
         pool = gather(folders, job.plan, own.use_validation, job.execution.workers, spec.fold)
         torch.manual_seed(spec.seed)
         method = build_method(family, job.plan, network_plan, own)
-        batch, accumulate = (
-            (own.batch, 1) if own.batch else (network_plan.batch_size, network_plan.accumulate)
-        )
+        batch, accumulate = network_plan.batch_size, network_plan.accumulate
+        if own.batch:
+            batch, accumulate = own.batch, 1
         return Parts(network_plan, own, pool, method, batch, accumulate)
 
 
 def _network_plan(job: Job, family: MethodFamily) -> NetworkPlan:
-    """Give the plan of this method; where it was not planned, or for another preset, with the preset's patch and views."""
+    """Give the plan of this method; if not planned, or for another preset, with the preset's patch and views."""
     planned = job.plan.network(job.spec.network)
     if job.before:
         return planned  # the copy in the run's folder is of this method
@@ -121,15 +122,9 @@ def _network_plan(job: Job, family: MethodFamily) -> NetworkPlan:
 
 
 def _schedule(job: Job, parts: Parts) -> Schedule:
-    accumulate = job.spec.accumulate or parts.accumulate
-    return schedule_of(
-        parts.options,
-        len(parts.pool.training),
-        parts.batch,
-        accumulate,
-        job.spec.minutes,
-        job.spec.patience,
-    )
+    spec = job.spec
+    counts = len(parts.pool.training), parts.batch, spec.accumulate or parts.accumulate
+    return schedule_of(parts.options, *counts, spec.minutes, spec.patience)
 
 
 def _stage(job: Job, parts: Parts, schedule: Schedule) -> Stage:
@@ -139,9 +134,17 @@ def _stage(job: Job, parts: Parts, schedule: Schedule) -> Stage:
     curves = job.drawing.curves
     montage = job.drawing.montage
     source = _source(job, parts, pool.training, method.augment())
-    watched = _source(job, parts, pool.watched) if pool.watched else None
-    if watched is None:
+    watched, validate = None, dict
+    if pool.watched:
+        watched = _source(job, parts, pool.watched)
+        where = job.device, job.precision
+        validate = Watch(method, watched, collate_images, parts.batch, *where, job.spec.seed)
+    else:
         log.info("no validation subject is watched: no best checkpoint is picked")
+
+    def batches(step: int) -> Generator[Images, None, None]:
+        workers = job.execution.workers
+        return image_batches(source, parts.batch, step * times, workers, job.pin, times + 1)
 
     def after_epoch(rows: list[dict]) -> None:
         if curves:
@@ -149,39 +152,13 @@ def _stage(job: Job, parts: Parts, schedule: Schedule) -> Stage:
         if montage and (len(rows) == 1 or len(rows) % PICTURE_EVERY == 0):
             _draw(job, method, watched or source, f"epoch_{len(rows):04d}.png")
 
-    return Stage(
-        method,
-        schedule,
-        after_epoch=after_epoch,
-        batches=lambda step: image_batches(
-            source, parts.batch, step * times, job.execution.workers, job.pin, times + 1
-        ),
-        validate=Watch(
-            method,
-            watched,
-            collate_images,
-            parts.batch,
-            job.device,
-            job.precision,
-            job.spec.seed,
-        )
-        if watched
-        else dict,
-    )
+    return Stage(method, schedule, batches, validate, after_epoch)
 
 
 def _source(job: Job, parts: Parts, cases: Sequence[Located], augment=None) -> ImageSource:
     method = parts.method
-    return ImageSource(
-        cases,
-        job.plan,
-        parts.network_plan,
-        job.spec.seed,
-        augment,
-        method.corruption(),
-        method.views,
-        method.overlap,
-    )
+    views = Views(augment, method.corruption(), method.views, method.overlap)
+    return ImageSource(cases, job.plan, parts.network_plan, job.spec.seed, views)
 
 
 @torch.no_grad()
@@ -193,54 +170,39 @@ def _draw(
     seed_draws(job.spec.seed + WATCHING, 0)
     batch = collate_images([source.fixed(0)]).to(job.device)
     with autocast(job.device, job.precision):
-        shown = {**method.picture(batch), **(method.last_picture(batch) if last else {})}
-    job.drawing.montage(
-        {name: volume[0, 0].float().cpu().numpy() for name, volume in shown.items()},
-        job.folder / PICTURES / name,
-    )
+        shown = method.picture(batch)
+        if last:
+            shown = {**shown, **method.last_picture(batch)}
+    first = {title: volume[0, 0] for title, volume in shown.items()}
+    volumes = {title: volume.float().cpu().numpy() for title, volume in first.items()}
+    job.drawing.montage(volumes, job.folder / PICTURES / name)
 
 
 def _finish(job: Job, parts: Parts) -> None:
     """Re-estimate what needs it on clean training patches, draw the last picture, export."""
     method, pool = parts.method, parts.pool
-    clean = ImageSource(
-        pool.training,
-        job.plan,
-        parts.network_plan,
-        job.spec.seed,
-        None,
-        None,
-        method.views,
-        method.overlap,
-    )
+    views = Views(count=method.views, overlap=method.overlap)
+    clean = ImageSource(pool.training, job.plan, parts.network_plan, job.spec.seed, views)
     drawn = image_batches(clean, parts.batch, 0, job.execution.workers, job.pin)
     with closing(drawn), autocast(job.device, job.precision):
         method.finish(batch.to(job.device) for batch in islice(drawn, CLEAN_BATCHES))
     if job.drawing.montage:
-        _draw(
-            job,
-            method,
-            _source(job, parts, pool.watched or pool.training),
-            "final.png",
-            last=True,
-        )
-    log.info(
-        "exported to %s",
-        write_export(
-            job.folder, method, job.spec.pretrain, job.spec.preset, parts.network_plan
-        ),
-    )
+        source = _source(job, parts, pool.watched or pool.training)
+        _draw(job, method, source, "final.png", last=True)
+    names = job.spec.pretrain, job.spec.preset
+    export = write_export(job.folder, method, *names, parts.network_plan)
+    log.info("exported to %s", export)
 
 
 def _experiment(job: Job, parts: Parts, schedule: Schedule) -> Experiment:
     """Write down everything that decides the result."""
     spec, pool = job.spec, parts.pool
-    named = zip(pool.train, pool.training, strict=True)
-    labels = (
-        tuple(name for name, (_, case) in named if case.has_label)
-        if parts.method.reads_labels
-        else ()
-    )
+    labels = ()
+    if parts.method.reads_labels:
+        named = zip(pool.train, pool.training, strict=True)
+        labels = tuple(name for name, (_, case) in named if case.has_label)
+    options = {**parts.options.to_json(), "samples_per_step": parts.batch * schedule.accumulate}
+    assumptions = _assumptions(job, parts.network_plan, schedule)
     return Experiment(
         kind=spec.kind,
         dataset="+".join(spec.datasets),
@@ -252,14 +214,8 @@ def _experiment(job: Job, parts: Parts, schedule: Schedule) -> Experiment:
         fold=spec.fold,
         seed=spec.seed,
         schedule=schedule,
-        options={
-            **parts.options.to_json(),
-            "samples_per_step": parts.batch * schedule.accumulate,
-        },
-        assumptions={
-            **_assumptions(job, parts.network_plan, schedule),
-            **parts.method.assumptions(),
-        },
+        options=options,
+        assumptions={**assumptions, **parts.method.assumptions()},
         precision=job.precision,
         device=str(job.device),
         threads=job.threads,
@@ -279,7 +235,8 @@ def _assumptions(job: Job, network_plan: NetworkPlan, schedule: Schedule) -> dic
     named = {
         "patch": "x".join(map(str, network_plan.patch_size)),
         "windows": "uniform over the prepared volume, which is cropped to what is not zero",
-        "validation": "fixed windows of the validation subjects; the Hausdorff distance is of one image per batch, at half the range",
+        "validation": "fixed windows of the validation subjects; "
+        "the Hausdorff distance is of one image per batch, at half the range",
     }
     if job.spec.preset != job.plan.preset:
         named["preset"] = (
@@ -292,21 +249,16 @@ def _assumptions(job: Job, network_plan: NetworkPlan, schedule: Schedule) -> dic
 
 
 def _opening(job: Job, parts: Parts, schedule: Schedule) -> str:
-    length = (
-        f"{schedule.minutes:g} minutes" if schedule.minutes else f"{schedule.epochs} epochs"
-    )
+    spec, pool = job.spec, parts.pool
     patch = "x".join(map(str, parts.network_plan.patch_size))
     times = f" x {schedule.accumulate}" if schedule.accumulate > 1 else ""
-    masks = (
-        sum(case.has_label for _, case in parts.pool.training)
-        if parts.method.reads_labels
-        else 0
-    )
+    masks = sum(case.has_label for _, case in pool.training) * parts.method.reads_labels
     guided = f"; it reads the masks of {counted(masks, 'training case')}" if masks else ""
     return (
-        f"{job.spec.pretrain} ({job.spec.preset}) of {job.spec.network}, patch {patch}, {counted(parts.batch, 'sample')}{times} per "
-        f"step; {len(parts.pool.training)} training and {len(parts.pool.watched)} validation cases; {length} of "
-        f"{schedule.steps_per_epoch} steps; {job.precision} on {job.device}{guided}"
+        f"{spec.pretrain} ({spec.preset}) of {spec.network}, patch {patch}, "
+        f"{counted(parts.batch, 'sample')}{times} per step; "
+        f"{len(pool.training)} training and {len(pool.watched)} validation cases; "
+        f"{schedule.length} of {schedule.steps_per_epoch} steps; {job.precision} on {job.device}{guided}"
     )
 
 

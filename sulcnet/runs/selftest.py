@@ -1,4 +1,4 @@
-"""Everything once, in about a minute, on the device that is there: what a container or a new installation is checked by.
+"""Everything once, in about a minute, on the device that is there: what checks a container or a new installation.
 
     for check in self_test("auto"):
         check.name, check.seconds, check.problem        # problem is "" where it passed
@@ -46,13 +46,10 @@ log = logging.getLogger("sulcnet")
 NAME = "Dataset909_SelfTest"
 PHANTOMS, SHAPE, SPACING = 9, (27, 38, 32), 2.2  # cases; voxels; mm
 NET, FEATURES, PATCH = "resenc_unet", 4, 16  # of the run from raw images to scores
-SMALL = {
-    "swin_unetr_12": 12,
-    "swin_unetr_24": 24,
-}  # features of the large networks, whose tiny step is of one image
-ADAPTED = {
-    "lora": "swin_unetr_12"
-}  # needs linear layers; the other strategies find something in NET
+# Features of the large networks, whose tiny step is of one image.
+SMALL = {"swin_unetr_12": 12, "swin_unetr_24": 24}
+# What needs linear layers; the other strategies find something in NET.
+ADAPTED = {"lora": "swin_unetr_12"}
 MINUTES = 0.05  # of training
 WORKERS = 2
 CLASSES = Classification("class", ("a", "b", "c"))
@@ -105,7 +102,8 @@ def _compute(wanted: str) -> str:
     device = choose_device(wanted)
     precision = choose_precision("auto", device)
     torch.manual_seed(0)
-    layer, image = torch.nn.Conv3d(8, 8, 3, padding=1), torch.randn(1, 8, 16, 16, 16)
+    layer = torch.nn.Conv3d(8, 8, 3, padding=1)
+    image = torch.randn(1, 8, 16, 16, 16)
     with torch.no_grad():
         expected = layer(image)
         with autocast(device, precision):
@@ -133,12 +131,12 @@ def _pipeline(root: Path, device: str) -> Iterator[Check]:
     }
     failed = ""
     for name, act in acts.items():
-        check = (
-            Check(name, 0.0, "", f"not tried: '{failed}' failed")
-            if failed
-            else _tried(name, act)
-        )
-        failed = failed or (name if check.problem else "")
+        if failed:
+            yield Check(name, 0.0, "", f"not tried: '{failed}' failed")
+            continue
+        check = _tried(name, act)
+        if check.problem:
+            failed = name
         yield check
 
 
@@ -148,10 +146,13 @@ def _write(folders: DatasetFolders) -> str:
     dataset = Dataset.open(folders.raw)
     for case, phantom in zip(dataset.cases, phantoms):
         image = read_image(case.images[0])
-        same = np.allclose(image.data, phantom.image) and np.allclose(
-            image.affine, phantom.affine
+        label = read_label(case.label)
+        same = (
+            np.allclose(image.data, phantom.image),
+            np.allclose(image.affine, phantom.affine),
+            np.array_equal(label.data, phantom.label),
         )
-        if not same or not np.array_equal(read_label(case.label).data, phantom.label):
+        if not all(same):
             raise ModelError(f"{case.images[0].name} reads otherwise than it was written.")
     return f"{len(dataset.cases)} phantoms of {'x'.join(map(str, SHAPE))} voxels"
 
@@ -162,9 +163,8 @@ def _measure(folders: DatasetFolders) -> str:
 
 
 def _plan(folders: DatasetFolders) -> str:
-    plan = plan_dataset(
-        folders, PlanRequest(NET, FEATURES, gpu_gb=2, patch=(PATCH,) * 3, batch=2), WORKERS
-    )
+    request = PlanRequest(NET, FEATURES, gpu_gb=2, patch=(PATCH,) * 3, batch=2)
+    plan = plan_dataset(folders, request, WORKERS)
     return f"{len(plan.networks[NET].steps)} methods and strategies"
 
 
@@ -182,11 +182,13 @@ def _train(workspace: Workspace, folders: DatasetFolders, device: str) -> str:
 def _predict(workspace: Workspace, folders: DatasetFolders, device: str) -> str:
     (run,) = workspace.runs(folders, TRAIN)
     score_run(folders, run, device, "auto")
-    dataset, masks = Dataset.open(folders.raw), sorted((run / TEST).glob("*.nii.gz"))
+    dataset = Dataset.open(folders.raw)
+    masks = sorted((run / TEST).glob("*.nii.gz"))
     for path in masks:
         mask = read_label(path)
         image = read_image(dataset.case(path.name.removesuffix(".nii.gz")).images[0])
-        if mask.data.shape != image.data.shape or not np.array_equal(mask.affine, image.affine):
+        same = mask.shape == image.shape and np.array_equal(mask.affine, image.affine)
+        if not same:
             raise ModelError(f"{path.name} does not lie on the grid of its image.")
     if not masks:
         raise ModelError("No mask was written.")
@@ -214,14 +216,14 @@ def _question(net: str, step: str) -> StepQuestion:
         "sulcnet",
         spec,
         patch,
-        images,
-        views,
-        1,
-        1,
-        TASKS if tuned else {},
-        (0,),
-        "fp32",
-        "none",
+        images=images,
+        windows=views,
+        bag=1,
+        accumulate=1,
+        tasks=TASKS if tuned else {},
+        values=(0,),
+        precision="fp32",
+        recompute="none",
     )
 
 

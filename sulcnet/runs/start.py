@@ -19,10 +19,14 @@ from sulcnet.files import claimed
 from sulcnet.log import counted
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.run import PRETRAIN, RANDOM, Execution, RunSpec
-from sulcnet.records.splits import HOLDOUT, Part, Splits
+from sulcnet.records.splits import HOLDOUT, Splits
 from sulcnet.records.workspace import EXPERIMENT, EXPORT, RunFolder, Workspace
 
 log = logging.getLogger("sulcnet")
+
+
+# What a training and the pre-training that it starts from have in common, beside datasets and plans.
+SAME = ("configuration", "network", "pretrain", "preset", "fold", "seed")
 
 
 class Start(NamedTuple):
@@ -48,11 +52,9 @@ def settle_start(spec: RunSpec) -> RunSpec:
     pretrained, methods = spec.pretrain != RANDOM, plugins.names("pretraining", "METHOD")
     spec = spec if spec.tune else spec.replace(tune="full" if pretrained else "scratch")
     if plugins.find("tuning", spec.tune, "TUNING").pretrained != pretrained:
-        hint = (
-            "Leave --pretrain away, or choose another --tune."
-            if pretrained
-            else "Give --pretrain METHOD or a file, or --tune scratch."
-        )
+        hint = "Give --pretrain METHOD or a file, or --tune scratch."
+        if pretrained:
+            hint = "Leave --pretrain away, or choose another --tune."
         raise UsageError(
             f"--tune {spec.tune} does not go with --pretrain {spec.pretrain}.", hint
         )
@@ -65,33 +67,23 @@ def settle_start(spec: RunSpec) -> RunSpec:
             f"Methods: none, {', '.join(methods)}.",
         )
     # Every export has the same file name: a part of its hash tells runs from different ones apart.
-    return spec.replace(
-        pretrain=f"{file.stem}-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}",
-        weights=str(file),
-    )
+    part = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+    return spec.replace(pretrain=f"{file.stem}-{part}", weights=str(file))
 
 
 def find_start(workspace: Workspace, spec: RunSpec) -> Start | None:
     """Give the weights that a settled run starts from; None is a random start."""
     if spec.pretrain == RANDOM:
         return None
-    file = (
-        Path(spec.weights)
-        if spec.weights
-        else find_pretraining(workspace, spec).folder / EXPORT
-    )
-    return Start(
-        file,
-        _facts(
-            file, Splits.load(spec.dataset(workspace).splits).part(spec.fold), spec, workspace
-        ),
-    )
+    file = Path(spec.weights or find_pretraining(workspace, spec).folder / EXPORT)
+    return Start(file, _facts(file, spec, Splits.load(spec.dataset(workspace).splits)))
 
 
 def find_pretraining(workspace: Workspace, spec: RunSpec) -> Made:
-    """Find the pre-training of this network, fold, preset and seed: the usual one, else the only other one that is there.
+    """Find the pre-training of this network, fold, preset and seed: the usual one, else the only other one.
 
-    Another one that is finished goes before one that is not, which another process may be making, or a run can go on with.
+    Another one that is finished goes before one that is not, which another process may be making, or a run can go on
+    with.
 
     Raises:
         ModelError: several others are finished; a user has to choose.
@@ -117,20 +109,9 @@ def find_pretraining(workspace: Workspace, spec: RunSpec) -> Made:
 
 def pretraining_of(spec: RunSpec) -> RunSpec:
     """Ask for the pre-training that a training starts from, as long as its preset says."""
-    same = {
-        name: getattr(spec, name)
-        for name in (
-            "datasets",
-            "configuration",
-            "plans_name",
-            "network",
-            "pretrain",
-            "preset",
-            "fold",
-            "seed",
-        )
-    }
-    return RunSpec(PRETRAIN, **same)
+    return RunSpec(
+        PRETRAIN, spec.datasets, **{name: getattr(spec, name) for name in (*SAME, "plans_name")}
+    )
 
 
 def _others(workspace: Workspace, spec: RunSpec) -> list[Made]:
@@ -156,36 +137,21 @@ def _others(workspace: Workspace, spec: RunSpec) -> list[Made]:
 
 def _fits(experiment: Experiment, spec: RunSpec) -> bool:
     plans_name = experiment.run.plans_name if experiment.run else ""
-    found = (
-        experiment.pretrain,
-        experiment.network,
-        experiment.configuration,
-        experiment.preset,
-        experiment.fold,
-        experiment.seed,
-    )
-    return (*found, plans_name) == (
-        spec.pretrain,
-        spec.network,
-        spec.configuration,
-        spec.preset,
-        spec.fold,
-        spec.seed,
-        spec.plans_name,
-    )
+    if plans_name != spec.plans_name:
+        return False
+    return all(getattr(experiment, name) == getattr(spec, name) for name in SAME)
 
 
-def _facts(file: Path, part: Part, spec: RunSpec, workspace: Workspace) -> dict[str, Any]:
+def _facts(file: Path, spec: RunSpec, splits: Splits) -> dict[str, Any]:
     """Say of a start what its run recorded: how many cases that are watched or scored it learned from."""
     made = _experiment(file.parent / EXPERIMENT)
     if made is None:
         return {"file": str(file), "cases": "unknown"}
-    own = made.dataset.split("+")[0] == spec.datasets[0]
-    test = Splits.load(spec.dataset(workspace).splits).test
-    saw = {
-        name: len({*cases} & {*made.train}) if own else "another dataset"
-        for name, cases in (("validation", part.validation), ("test", test))
-    }
+    parts = {"validation": splits.part(spec.fold).validation, "test": splits.test}
+    if made.dataset.split("+")[0] == spec.datasets[0]:
+        saw = {name: len({*cases} & {*made.train}) for name, cases in parts.items()}
+    else:
+        saw = dict.fromkeys(parts, "another dataset")
     return {"file": str(file), "cases": "known", "fold": made.fold, "learned_from": saw}
 
 
@@ -234,13 +200,5 @@ def pretrain_first(
             log.info("another process has just made it")
             return
         begun = folder.checkpoint("last").exists()
-        run(
-            wanted,
-            Execution(
-                execution.device,
-                execution.precision,
-                execution.workers,
-                execution.threads,
-                go_on=begun,
-            ),
-        )
+        how = execution.device, execution.precision, execution.workers, execution.threads
+        run(wanted, Execution(*how, go_on=begun))

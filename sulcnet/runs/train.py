@@ -6,7 +6,7 @@ run = execute(workspace, RunSpec("train", ("Dataset001_PCS",), pretrain="mae", t
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +18,8 @@ from sulcnet.assembly.finetuning import FineTuning, Model, families_of
 from sulcnet.assembly.frozen import FeatureCache
 from sulcnet.assembly.schedules import schedule_of
 from sulcnet.assembly.transfer import load_pretrained, write_adapter
-from sulcnet.data.loader import batches, collate
-from sulcnet.data.patches import PatchSource
+from sulcnet.data.loader import Batch, batches, collate
+from sulcnet.data.patches import PatchSource, Sampling
 from sulcnet.data.region import Region, learn_region
 from sulcnet.errors import DataError
 from sulcnet.log import counted
@@ -83,16 +83,15 @@ class Train(RunKind):
         self, workspace: Workspace, spec: RunSpec, execution: Execution, drawing: Drawing
     ) -> None:
         methods = plugins.names("pretraining", "METHOD")
-        if (
-            spec.pretrain in methods
-            and not (find_pretraining(workspace, spec).folder / EXPORT).exists()
-        ):
-            pretrain_first(
-                workspace,
-                spec,
-                execution,
-                lambda wanted, how: execute(workspace, wanted, how, drawing),
-            )
+        if spec.pretrain not in methods:
+            return
+        if (find_pretraining(workspace, spec).folder / EXPORT).exists():
+            return
+
+        def run(wanted: RunSpec, how: Execution) -> RunFolder:
+            return execute(workspace, wanted, how, drawing)
+
+        pretrain_first(workspace, spec, execution, run)
 
     def assemble(self, job: Job) -> Assembly:
         network_plan = job.plan.network(job.spec.network).of(job.spec.tune)
@@ -102,17 +101,15 @@ class Train(RunKind):
         model = Model(job.plan, network_plan, experiment.options)
         transfer = load_pretrained(model.network, start.file) if start else None
         model.to(job.device)
-        method = FineTuning(
-            model, plugins.find("tuning", experiment.tune, "TUNING"), job.options[0]
-        )
+        tuning = plugins.find("tuning", experiment.tune, "TUNING")
+        method = FineTuning(model, tuning, job.options[0])
+        stage = partial(self._stage, job, method, cases, network_plan, experiment.schedule)
         share = method.tuned.share()
         facts = {REGION: cases.region, TRANSFER: transfer}
         return Assembly(
             experiment=experiment.replace(learns=share._asdict()),
             network_plan=network_plan,
-            stages=[
-                partial(self._stage, job, method, cases, network_plan, experiment.schedule)
-            ],
+            stages=[stage],
             opening=_opening(job, method, experiment, cases, network_plan),
             news="\n".join(transfer.lines()) if transfer else "",
             records={name: record for name, record in facts.items() if record is not None},
@@ -123,16 +120,11 @@ class Train(RunKind):
         self, job: Job, network_plan: NetworkPlan, cases: Cases, start: Start | None
     ) -> Experiment:
         """Write down everything that decides the result."""
-        spec, patches = job.spec, network_plan.batch_size * network_plan.windows
+        spec = job.spec
+        patches = network_plan.batch_size * network_plan.windows
         accumulate = spec.accumulate or network_plan.accumulate
-        schedule = schedule_of(
-            job.options[0],
-            len(cases.training),
-            patches,
-            accumulate,
-            spec.minutes,
-            spec.patience,
-        )
+        counts = len(cases.training), patches, accumulate
+        schedule = schedule_of(job.options[0], *counts, spec.minutes, spec.patience)
         part = cases.splits.part(spec.fold)
         return Experiment(
             kind=spec.kind,
@@ -172,41 +164,30 @@ class Train(RunKind):
         prepared = job.dataset.prepared(job.plan.folder)
         images = network_plan.batch_size
         seed = job.spec.seed
-        source = PatchSource(
-            prepared,
-            cases.training,
-            job.plan,
-            network_plan,
-            cases.region,
-            seed,
-            own,
-            views=own.views,
-        )
-        fixed = PatchSource(
-            prepared, cases.watched, job.plan, network_plan, cases.region, seed, balanced=False
-        )
+        planned = job.plan, network_plan, cases.region, seed
+        learning, watching = Sampling(own, views=own.views), Sampling(balanced=False)
+        source = PatchSource(prepared, cases.training, *planned, learning)
+        fixed = PatchSource(prepared, cases.watched, *planned, watching)
         times, workers = schedule.accumulate, job.execution.workers
-        cache = (
-            FeatureCache(
-                method.model.network, source, images, job.device, job.precision, own.cache_gb
-            )
-            if own.cache_gb
-            else None
-        )
-        drawn = (
-            cache.batches
-            if cache
-            else lambda first: batches(source, images, first, workers, job.pin, times + 1)
-        )
-        curves = job.drawing.curves
+        where = job.device, job.precision
+        if own.cache_gb:
+            cache = FeatureCache(method.model.network, source, images, *where, own.cache_gb)
+            drawn = cache.batches
+        else:
+
+            def drawn(first: int) -> Generator[Batch, None, None]:
+                return batches(source, images, first, workers, job.pin, times + 1)
+
+        def after_epoch(rows: list[dict]) -> None:
+            if job.drawing.curves:
+                job.drawing.curves(rows, job.folder / PROGRESS)
+
         return Stage(
             method,
             schedule,
             lambda step: drawn(step * times),
-            validate=Watch(method, fixed, collate, images, job.device, job.precision, seed),
-            after_epoch=(lambda rows: curves(rows, job.folder / PROGRESS))
-            if curves
-            else (lambda rows: None),
+            validate=Watch(method, fixed, collate, images, *where, seed),
+            after_epoch=after_epoch,
         )
 
     def _finish(self, folder: RunFolder, method: FineTuning) -> None:
@@ -223,9 +204,8 @@ def read_fold(job: Job) -> Cases:
     """
     splits = Splits.load(job.folder / SPLITS if job.before else job.dataset.splits)
     part, prepared = splits.part(job.spec.fold), job.dataset.prepared(job.plan.folder)
-    training, watched = (
-        _labelled_cases(prepared, ids, job.plan) for ids in (part.train, part.validation)
-    )
+    training = _labelled_cases(prepared, part.train, job.plan)
+    watched = _labelled_cases(prepared, part.validation, job.plan)
     if not training:
         raise DataError(
             f"No training case of {job.dataset.name} has a label or a class.",
@@ -235,11 +215,8 @@ def read_fold(job: Job) -> Cases:
 
 
 def _labelled_cases(prepared: Path, ids: Sequence[str], plan: Plan) -> list[PreparedCase]:
-    return [
-        case
-        for case in read_cases(prepared, ids, plan)
-        if any(_knows(case, name, plan) for name in plan.tasks)
-    ]
+    cases = read_cases(prepared, ids, plan)
+    return [case for case in cases if any(_knows(case, name, plan) for name in plan.tasks)]
 
 
 def _knows(case: PreparedCase, task: str, plan: Plan) -> bool:
@@ -251,23 +228,21 @@ def _opening(
 ) -> str:
     """Say what is about to be trained, on what, for how long."""
     schedule = experiment.schedule
-    length = (
-        f"{schedule.minutes:g} minutes" if schedule.minutes else f"{schedule.epochs} epochs"
-    )
+    tasks = " and ".join(task.name for task in method.model.tasks)
     parameters = sum(p.numel() for p in method.model.network.parameters())
-    unknown = {
-        name: sum(not _knows(case, name, job.plan) for case in cases.training)
-        for name in job.plan.tasks
-    }
-    left_out = ", ".join(f"{count} without {name}" for name, count in unknown.items())
+    patch = "x".join(map(str, network.patch_size))
+    unknown = []
+    for name in job.plan.tasks:
+        count = sum(not _knows(case, name, job.plan) for case in cases.training)
+        unknown.append(f"{count} without {name}")
     return (
-        f"pretrain {experiment.pretrain}, tune {experiment.tune}; {' and '.join(task.name for task in method.model.tasks)}\n"
+        f"pretrain {experiment.pretrain}, tune {experiment.tune}; {tasks}\n"
         f"{method.tuned.share().sentence()}\n"
-        f"{experiment.network} ({parameters / 1e6:.2f} M parameters), patch {'x'.join(map(str, network.patch_size))}, "
+        f"{experiment.network} ({parameters / 1e6:.2f} M parameters), patch {patch}, "
         f"{_drawn(network, schedule.accumulate)} per step, {experiment.precision} on {experiment.device}\n"
-        f"{len(cases.training)} training cases ({left_out}: left out of that loss), "
+        f"{len(cases.training)} training cases ({', '.join(unknown)}: left out of that loss), "
         f"{len(cases.watched)} validation cases\n"
-        f"{length} of {schedule.steps_per_epoch} steps"
+        f"{schedule.length} of {schedule.steps_per_epoch} steps"
     )
 
 

@@ -46,13 +46,21 @@ class Headline(NamedTuple):
 
 
 class Evaluated(NamedTuple):
-    """A folder of predictions, and what it is held against: masks by case, and what tables say of cases."""
+    """A folder of predictions, and what it is held against.
+
+    Attributes:
+        predictions: folder of masks and, optionally, predictions.tsv; without class columns no class is scored.
+        references: case id -> reference mask.
+        header: names the structures, the classes and the files' ending.
+        about: case id -> subject, domain and true class. A case that is not in it is a subject of its own.
+        tolerance: of the surface Dice [mm].
+    """
 
     predictions: Path
     references: Mapping[str, Path]
     header: DatasetHeader
     about: Mapping[str, Case]
-    tolerance: float
+    tolerance: float = 1.0
 
 
 class Scorer:
