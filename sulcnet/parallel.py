@@ -136,10 +136,9 @@ def _started(function: Callable[[I], R], items: list[I], count: int) -> list[_Wo
 
 def _ready(crew: list[_Worker]) -> list[_Worker]:
     busy = [worker for worker in crew if worker.busy]
-    wait(
-        [worker.pipe for worker in busy] + [worker.process.sentinel for worker in busy],
-        timeout=POLL,
-    )
+    pipes = [worker.pipe for worker in busy]
+    sentinels = [worker.process.sentinel for worker in busy]
+    wait(pipes + sentinels, timeout=POLL)
     for worker in busy:
         worker.watch()
     return [worker for worker in busy if worker.pipe.poll() or not worker.process.is_alive()]
