@@ -32,7 +32,8 @@ from sulcnet import plugins
 from sulcnet.errors import UsageError
 from sulcnet.log import counted
 
-O = TypeVar("O", bound="Options")
+Kind = TypeVar("Kind", bound="Options")
+Settings = Sequence[str] | Mapping[str, Any]  # texts `key=value`, or values by name
 
 DEFAULT_PRESET = "sulcnet"
 EXPORTS = {"networks": "NETWORK", "pretraining": "METHOD", "tuning": "TUNING", "tasks": "TASK"}
@@ -107,7 +108,7 @@ class Options:
         """Yield (option, what is wrong) of options that do not go together; each alone is right."""
         return iter(())
 
-    def replace(self: O, **changes: Any) -> O:
+    def replace(self: Kind, **changes: Any) -> Kind:
         """Derive options that differ in these."""
         return replace(self, **changes)
 
@@ -120,7 +121,7 @@ class Options:
         return values
 
     @classmethod
-    def of(cls: type[O], values: Mapping[str, Any]) -> O:
+    def of(cls: type[Kind], values: Mapping[str, Any]) -> Kind:
         """Take what a mapping says of these options, as values, as lists or as the texts of `--set`."""
         known = {name: hint for name, hint in _hints(cls).items() if name in values}
         return cls(**{name: _typed(hint, values[name]) for name, hint in known.items()})
@@ -149,9 +150,7 @@ class Row(NamedTuple):
     meaning: str
 
 
-def resolve(
-    preset: str, settings: Sequence[str] | Mapping[str, Any], *families: Family, **flags: Any
-) -> list[Any]:
+def resolve(preset: str, settings: Settings, *families: Family, **flags: Any) -> list[Any]:
     """Give the options of each family: the preset's values, and over them what was set.
 
     Args:
@@ -289,7 +288,7 @@ def _check(name: str, preset: Preset) -> None:
             raise UsageError(f"The preset {name}: {key} has no {', '.join(unknown)}.", advice)
 
 
-def _read(settings: Sequence[str] | Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _read(settings: Settings) -> tuple[dict[str, Any], list[str]]:
     """Take `key=value` texts apart; give what cannot be read too."""
     if isinstance(settings, Mapping):
         return dict(settings), []

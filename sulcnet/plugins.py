@@ -74,10 +74,9 @@ def _assigned(path: Path, changed: int) -> set[str]:
     """Give the names that a file assigns, as it was when it was last changed."""
     assigned = set()
     for node in ast.parse(path.read_text()).body:
+        targets = [getattr(node, "target", None)]
         if isinstance(node, ast.Assign):
             targets = node.targets
-        else:
-            targets = [getattr(node, "target", None)]
         assigned |= {target.id for target in targets if isinstance(target, ast.Name)}
     return assigned
 

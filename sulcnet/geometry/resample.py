@@ -19,6 +19,8 @@ import numpy as np
 
 from sulcnet.geometry.crop import crop, nonzero_box
 
+Box = tuple[slice, ...]
+
 COARSE = 3.0
 """An axis this many times coarser than the finest is interpolated linearly: a spline across thick slices overshoots."""
 TIE = 1e-6
@@ -150,7 +152,7 @@ def _nearest(size: int, target: int) -> np.ndarray:
     return ((2 * np.arange(target) + 1) * size) // (2 * target)
 
 
-def _share(member: np.ndarray, target: Sequence[int]) -> tuple[tuple[slice, ...], np.ndarray]:
+def _share(member: np.ndarray, target: Sequence[int]) -> tuple[Box, np.ndarray]:
     """Interpolate one class inside its own box; give the box in the target and the shares there."""
     inside = nonzero_box(member[None])
     share, box = crop(member, inside)[None], []

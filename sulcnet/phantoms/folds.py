@@ -162,8 +162,7 @@ def _even(points: np.ndarray) -> np.ndarray:
     along = np.concatenate([[0.0], np.cumsum(steps)])
     count = max(2, round(along[-1] / STEP) + 1)
     at = np.linspace(0, along[-1], count)
-    y, z = points.T
-    return np.stack([np.interp(at, along, y), np.interp(at, along, z)], 1)
+    return np.stack([np.interp(at, along, axis) for axis in points.T], 1)
 
 
 def _piece(rng: np.random.Generator, path: np.ndarray, name: str) -> Fold | None:
@@ -189,7 +188,11 @@ def _ventricle(
 
 
 def _fill(
-    rng, walls: list[list[Fold]], taken: list[list[np.ndarray]], size, pcs: Fold | None
+    rng: np.random.Generator,
+    walls: list[list[Fold]],
+    taken: list[list[np.ndarray]],
+    size: tuple[float, float, float],
+    pcs: Fold | None,
 ) -> None:
     """Add fillers to both walls until the PCS and they have the number and the total length drawn for the subject."""
     usual = _SHARE[1] * 84 * _SHARE[2] * 72
