@@ -33,6 +33,7 @@ from sulcnet.records.trace import Trace
 
 CENTRES = 512  # voxels of a structure that are kept to centre patches at
 RANGE = (0.5, 99.5)  # percentiles of the foreground that SSIM takes as black and white
+Voxel = tuple[int, ...]
 
 
 def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
@@ -202,7 +203,7 @@ def _finished(facts: Path, sources: dict[str, str]) -> bool:
         return False
 
 
-def _centres(plan: Plan, label: np.ndarray | None) -> dict[str, tuple[tuple[int, ...], ...]]:
+def _centres(plan: Plan, label: np.ndarray | None) -> dict[str, tuple[Voxel, ...]]:
     if label is None:
         return {}
     centres = {}
