@@ -29,9 +29,9 @@ def cores() -> int:
 
     Part of a core counts as one: with 1.5 cores two threads use all of them, one thread leaves a third idle.
     """
-    allowed = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine_cores()
-    )
+    allowed = machine_cores()
+    if hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
     return max(1, math.ceil(min([allowed, *_quotas()])))
 
 
@@ -55,18 +55,16 @@ def _quotas() -> Iterator[float]:
     for folder in _groups("cpu"):
         quota, period = (_words(folder / "cpu.max") + ["", ""])[:2]
         if not quota:
-            quota, period = (
-                " ".join(_words(folder / f"cpu.cfs_{name}_us")) for name in ("quota", "period")
-            )
+            quota = " ".join(_words(folder / "cpu.cfs_quota_us"))
+            period = " ".join(_words(folder / "cpu.cfs_period_us"))
         if quota.isdecimal() and period.isdecimal():  # "max" and -1 are no limit
             yield int(quota) / int(period)
 
 
 def _numbers(controller: str, *files: str) -> Iterator[int]:
     for folder in _groups(controller):
-        yield from (
-            int(word) for file in files for word in _words(folder / file) if word.isdecimal()
-        )
+        for file in files:
+            yield from (int(word) for word in _words(folder / file) if word.isdecimal())
 
 
 def _groups(controller: str) -> Iterator[Path]:
@@ -103,7 +101,7 @@ def _paths() -> dict[str, str]:
 
 
 def _words(path: Path) -> list[str]:
-    return [word for line in _lines(path) for word in line.split()]
+    return " ".join(_lines(path)).split()
 
 
 def _lines(path: Path) -> list[str]:

@@ -24,6 +24,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -31,12 +32,13 @@ from sulcnet import plugins
 from sulcnet.errors import UsageError
 from sulcnet.log import counted
 
-O = TypeVar("O", bound="Options")
+Kind = TypeVar("Kind", bound="Options")
+Settings = Sequence[str] | Mapping[str, Any]  # texts `key=value`, or values by name
 
 DEFAULT_PRESET = "sulcnet"
 EXPORTS = {"networks": "NETWORK", "pretraining": "METHOD", "tuning": "TUNING", "tasks": "TASK"}
 WIDTH = 100  # characters of a line of the list in an error
-NO_BREAK = "\N{NO-BREAK SPACE}"
+NO_BREAK = "\N{NO-BREAK SPACE}"  # keeps (0.7, 1.4) on one line
 INDENT = " " * 7  # below what stands behind " next: "
 WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -82,9 +84,8 @@ def option(
 ) -> Any:
     """Declare an option: its default, its meaning (shown by --help), what it may be, and what presets take instead."""
     limits = Limits(at_least, above, at_most, below, tuple(among))
-    return field(
-        default=default, metadata={"help": meaning, "limits": limits, "presets": presets}
-    )
+    metadata = {"help": meaning, "limits": limits, "presets": presets}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -107,27 +108,23 @@ class Options:
         """Yield (option, what is wrong) of options that do not go together; each alone is right."""
         return iter(())
 
-    def replace(self: O, **changes: Any) -> O:
+    def replace(self: Kind, **changes: Any) -> Kind:
         """Derive options that differ in these."""
         return replace(self, **changes)
 
     def to_json(self) -> dict[str, Any]:
         """Give the values by name; pairs as lists."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
+        values = asdict(self)
+        for name, value in values.items():
+            if isinstance(value, tuple):
+                values[name] = list(value)
+        return values
 
     @classmethod
-    def of(cls: type[O], values: Mapping[str, Any]) -> O:
+    def of(cls: type[Kind], values: Mapping[str, Any]) -> Kind:
         """Take what a mapping says of these options, as values, as lists or as the texts of `--set`."""
-        return cls(
-            **{
-                name: _typed(hint, values[name])
-                for name, hint in _hints(cls).items()
-                if name in values
-            }
-        )
+        known = {name: hint for name, hint in _hints(cls).items() if name in values}
+        return cls(**{name: _typed(hint, values[name]) for name, hint in known.items()})
 
 
 class Family:
@@ -153,9 +150,7 @@ class Row(NamedTuple):
     meaning: str
 
 
-def resolve(
-    preset: str, settings: Sequence[str] | Mapping[str, Any], *families: Family, **flags: Any
-) -> list[Any]:
+def resolve(preset: str, settings: Settings, *families: Family, **flags: Any) -> list[Any]:
     """Give the options of each family: the preset's values, and over them what was set.
 
     Args:
@@ -170,7 +165,9 @@ def resolve(
     wrong += [f"{name} is given twice" for name in flags if name in given]
     given = {**given, **flags}
     usual = [_usual(family, preset) for family in families]
-    listed = {name: f"{name}={value}" for values in usual for name, value in values.items()}
+    listed = {}
+    for values in usual:
+        listed.update({name: f"{name}={value}" for name, value in values.items()})
     unknown = [name for name in given if name not in listed]
     wrong += [f"there is no '{name}'" for name in unknown]
     found = []
@@ -180,27 +177,25 @@ def resolve(
         except UsageError as error:
             wrong += error.wrong
     if wrong:
-        raise UsageError(
-            f"Wrong --set: {'; '.join(dict.fromkeys(wrong))}.", _advice(listed, unknown)
-        )
+        said = f"Wrong --set: {'; '.join(dict.fromkeys(wrong))}."
+        raise UsageError(said, _advice(listed, unknown))
     return found
 
 
 def table(family: Family) -> list[Row]:
     """List a family's options for a help text; where presets differ from the default, the meaning tells."""
-    rows, known = [], [name for name in presets() if name != DEFAULT_PRESET]
+    rows = []
+    known = [name for name in presets() if name != DEFAULT_PRESET]
     for item in fields(family.Options):
-        others = {name: _of_preset(family, item.name, name) for name in known}
-        differ = "; ".join(
-            f"{name}: {value}" for name, value in others.items() if value != item.default
-        )
-        rows.append(
-            Row(
-                item.name,
-                item.default,
-                item.metadata["help"] + (f" ({differ})" if differ else ""),
-            )
-        )
+        differ = []
+        for preset in known:
+            value = _of_preset(family, item.name, preset)
+            if value != item.default:
+                differ.append(f"{preset}: {value}")
+        meaning = item.metadata["help"]
+        if differ:
+            meaning += f" ({'; '.join(differ)})"
+        rows.append(Row(item.name, item.default, meaning))
     return rows
 
 
@@ -211,8 +206,11 @@ def presets() -> list[str]:
 
 def identity(preset: str) -> str:
     """Name a preset so that another content has another name: one with values of its own by these too."""
-    own = [(name, found) for name, found in _chain(preset) if found.values]
-    return f"{preset}@{hashlib.sha256(repr(own).encode()).hexdigest()[:8]}" if own else preset
+    listing = [(name, found) for name, found in _chain(preset) if found.values]
+    if not listing:
+        return preset
+    digest = hashlib.sha256(repr(listing).encode()).hexdigest()
+    return f"{preset}@{digest[:8]}"
 
 
 def named(identity: str) -> str:
@@ -222,14 +220,16 @@ def named(identity: str) -> str:
 
 def merged(options: Sequence[Options]) -> dict[str, Any]:
     """Give the values of several families' options by name, as experiment.json holds them."""
-    return dict(item for own in options for item in own.to_json().items())
+    values = {}
+    for each in options:
+        values.update(each.to_json())
+    return values
 
 
 def _usual(family: Family, preset: str) -> dict[str, Any]:
     """Give the preset's values, which are right."""
-    usual = {
-        item.name: _of_preset(family, item.name, preset) for item in fields(family.Options)
-    }
+    names = [item.name for item in fields(family.Options)]
+    usual = {name: _of_preset(family, name, preset) for name in names}
     try:
         family.Options.of(usual)
     except UsageError as error:
@@ -278,15 +278,17 @@ def _check(name: str, preset: Preset) -> None:
                 f"The preset {name} speaks of '{folder}'.", f"Known: {', '.join(EXPORTS)}."
             )
         files = [file] if file else plugins.names(folder, EXPORTS[folder])
-        families = [plugins.find(folder, each, EXPORTS[folder]) for each in files]
-        known = {item.name: "" for family in families for item in fields(family.Options)}
+        known = {}
+        for each in files:
+            family = plugins.find(folder, each, EXPORTS[folder])
+            known.update({item.name: item.name for item in fields(family.Options)})
         unknown = [option for option in values if option not in known]
         if unknown:
-            advice = _advice({each: each for each in known}, unknown)
+            advice = _advice(known, unknown)
             raise UsageError(f"The preset {name}: {key} has no {', '.join(unknown)}.", advice)
 
 
-def _read(settings: Sequence[str] | Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _read(settings: Settings) -> tuple[dict[str, Any], list[str]]:
     """Take `key=value` texts apart; give what cannot be read too."""
     if isinstance(settings, Mapping):
         return dict(settings), []
@@ -305,17 +307,14 @@ def _read(settings: Sequence[str] | Mapping[str, Any]) -> tuple[dict[str, Any], 
 
 def _advice(listed: Mapping[str, str], unknown: Sequence[str]) -> str:
     """Name the options that were meant; list all of them where that cannot be told."""
-    near = {key: difflib.get_close_matches(key, listed, n=1) for key in unknown}
-    meant = ", ".join(dict.fromkeys(name for names in near.values() for name in names))
-    if all(near.values()):
-        return (
-            f"Did you mean {meant}? " if meant else ""
-        ) + "--help lists all options with their meanings."
-    whole = [
-        text.replace(" ", NO_BREAK) for text in listed.values()
-    ]  # (0.7, 1.4) stays on one line
+    near = [difflib.get_close_matches(key, listed, n=1) for key in unknown]
+    names = dict.fromkeys(chain.from_iterable(near))
+    meant = f"Did you mean {', '.join(names)}? " if names else ""
+    if all(near):
+        return f"{meant}--help lists all options with their meanings."
+    unbroken = [text.replace(" ", NO_BREAK) for text in listed.values()]
     every = textwrap.fill(
-        ", ".join(whole) or "none",
+        ", ".join(unbroken) or "none",
         WIDTH,
         initial_indent=INDENT,
         subsequent_indent=INDENT,
@@ -323,7 +322,7 @@ def _advice(listed: Mapping[str, str], unknown: Sequence[str]) -> str:
         break_on_hyphens=False,
     ).replace(NO_BREAK, " ")
     known = f"Known:\n{every}" if "\n" in every else f"Known: {every.strip()}."
-    return f"Did you mean {meant}? {known}" if meant else known
+    return meant + known
 
 
 @cache
@@ -351,24 +350,20 @@ def _wrong_values(options: Options) -> list[str]:
     for item in fields(options):
         value, limits = getattr(options, item.name), item.metadata["limits"]
         hint = _hints(type(options))[item.name]
-        if not (
-            _is(hint, value)
-            and all(map(limits.allow, value if isinstance(value, tuple) else (value,)))
-        ):
+        parts = value if isinstance(value, tuple) else (value,)
+        if not _is(hint, value) or not all(map(limits.allow, parts)):
             wrong.append(f"{item.name}: expected {_expected(hint, limits)}, found {value!r}")
     return wrong
 
 
 def _is(hint: Any, value: Any) -> bool:
     """Tell whether a value is of a type; numbers are finite, and a pair is a range: (least, most)."""
+    if isinstance(value, bool):
+        return hint is bool
     if hint is float:
-        return (
-            isinstance(value, (int, float))
-            and not isinstance(value, bool)
-            and math.isfinite(value)
-        )
+        return isinstance(value, (int, float)) and math.isfinite(value)
     if typing.get_origin(hint) is not tuple:
-        return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+        return isinstance(value, hint)
     inner, *rest = typing.get_args(hint)
     if not isinstance(value, tuple) or not all(_is(inner, each) for each in value):
         return False
@@ -381,9 +376,6 @@ def _expected(hint: Any, limits: Limits) -> str:
         return str(limits)
     if hint in NAMES:
         return f"{NAMES[hint]} {limits}".strip()
-    several = (
-        "whole numbers such as (0, 1)"
-        if Ellipsis in typing.get_args(hint)
-        else "two numbers (least, most)"
-    )
-    return f"{several}, each {limits}"
+    if Ellipsis in typing.get_args(hint):
+        return f"whole numbers such as (0, 1), each {limits}"
+    return f"two numbers (least, most), each {limits}"

@@ -40,8 +40,8 @@ from sulcnet.processes import (
     surroundings,
 )
 
-I = TypeVar("I")
-R = TypeVar("R")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +66,8 @@ def default_workers(most: int = 8) -> int:
 
 
 def map_cases(
-    function: Callable[[I], R], items: Iterable[I], workers: int = 1, label: str = ""
-) -> Iterator[tuple[I, R | Exception]]:
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int = 1, label: str = ""
+) -> Iterator[tuple[Item, Result | Exception]]:
     """Yield (item, result or error) for every item, in order of completion.
 
     Args:
@@ -89,15 +89,15 @@ def map_cases(
 
 
 def _in_process(
-    function: Callable[[I], R], items: list[I]
-) -> Iterator[tuple[I, R | Exception]]:
+    function: Callable[[Item], Result], items: list[Item]
+) -> Iterator[tuple[Item, Result | Exception]]:
     for item in items:
         yield item, unpacked(item, *attempt(function, item))
 
 
 def _in_workers(
-    function: Callable[[I], R], items: list[I], count: int
-) -> Iterator[tuple[I, R | Exception]]:
+    function: Callable[[Item], Result], items: list[Item], count: int
+) -> Iterator[tuple[Item, Result | Exception]]:
     lost = []
     for item, outcome in _crew(function, items, count):
         if isinstance(outcome, WorkerLost):
@@ -109,8 +109,8 @@ def _in_workers(
 
 
 def _crew(
-    function: Callable[[I], R], items: list[I], count: int
-) -> Iterator[tuple[I, R | Exception]]:
+    function: Callable[[Item], Result], items: list[Item], count: int
+) -> Iterator[tuple[Item, Result | Exception]]:
     """Share the items out; a worker that dies is not replaced, so that the others have its memory."""
     waiting, crew = deque(items), []
     try:
@@ -128,7 +128,7 @@ def _crew(
             worker.stop()
 
 
-def _started(function: Callable[[I], R], items: list[I], count: int) -> list[_Worker]:
+def _started(function: Callable, items: list, count: int) -> list[_Worker]:
     ready(*home(function))
     with starting(function, items):
         return [_Worker(function) for _ in range(count)]
@@ -136,10 +136,9 @@ def _started(function: Callable[[I], R], items: list[I], count: int) -> list[_Wo
 
 def _ready(crew: list[_Worker]) -> list[_Worker]:
     busy = [worker for worker in crew if worker.busy]
-    wait(
-        [worker.pipe for worker in busy] + [worker.process.sentinel for worker in busy],
-        timeout=POLL,
-    )
+    pipes = [worker.pipe for worker in busy]
+    sentinels = [worker.process.sentinel for worker in busy]
+    wait(pipes + sentinels, timeout=POLL)
     for worker in busy:
         worker.watch()
     return [worker for worker in busy if worker.pipe.poll() or not worker.process.is_alive()]

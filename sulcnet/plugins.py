@@ -43,10 +43,8 @@ def find(folder: str, name: str, export: str) -> Any:
     for path in _files(folder):
         if path.stem.rstrip("_") == name and _exports(path, export):
             found = getattr(_module(folder, path), export)
-            if hasattr(found, "folder"):
-                vars(found).update(
-                    folder=folder, name=name
-                )  # of frozen ones too: nobody has seen it without
+            if hasattr(found, "folder"):  # of frozen ones too: nobody has seen it without
+                vars(found).update(folder=folder, name=name)
             return found
     known = ", ".join(names(folder, export))
     raise UsageError(f"There is no {export.lower()} named '{name}'.", f"Known: {known}.")
@@ -61,13 +59,10 @@ def summary(folder: str, name: str) -> str:
 
 
 def _files(folder: str) -> list[Path]:
-    roots = [PACKAGE, *_extra]
-    return [
-        path
-        for root in roots
-        for path in sorted((root / folder).glob("*.py"))
-        if not path.name.startswith("_")
-    ]
+    files = []
+    for root in [PACKAGE, *_extra]:
+        files += sorted((root / folder).glob("*.py"))
+    return [path for path in files if not path.name.startswith("_")]
 
 
 def _exports(path: Path, export: str) -> bool:
@@ -77,13 +72,13 @@ def _exports(path: Path, export: str) -> bool:
 @cache
 def _assigned(path: Path, changed: int) -> set[str]:
     """Give the names that a file assigns, as it was when it was last changed."""
-    found = set()
+    assigned = set()
     for node in ast.parse(path.read_text()).body:
-        targets = (
-            node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        )
-        found |= {target.id for target in targets if isinstance(target, ast.Name)}
-    return found
+        targets = [getattr(node, "target", None)]
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        assigned |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return assigned
 
 
 def _module(folder: str, path: Path) -> Any:

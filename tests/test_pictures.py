@@ -101,8 +101,7 @@ class TestCases:
             {"reference": label, "prediction": prediction},
             SPACING,
             tmp_path / "case.png",
-            "sub-01",
-            "Dice 0.8",
+            "sub-01\nDice 0.8",
             {"skeleton": 1, "PCS": 2},
         )
         assert min(size_of(tmp_path / "case.png")) > 600

@@ -1,4 +1,4 @@
-"""What every command shares: strict flags, errors in two lines, exit codes, and the flags that mean the same everywhere.
+"""What every command shares: strict flags, errors in two lines, exit codes, and flags that mean the same everywhere.
 
 HELP = "Predict a folder of images."            # a file sulcnet/cli/<job>.py is this
 EXAMPLES = "sulcnet_predict -i images -o out"
@@ -35,6 +35,7 @@ from argparse import (
 )
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from sulcnet import __version__, log, plugins
@@ -49,7 +50,8 @@ PATIENCE = 3.0  # seconds of silence after which a user wonders whether anything
 SETTINGS = "options of --set"
 AGAIN = "Run the same command again."
 TORCH_OUT_OF_MEMORY = "OutOfMemoryError"  # by name: torch may not be imported
-OUT_OF_MEMORY_HINT = "Use fewer --workers, a smaller plan (sulcnet_plan --gpu-memory GB), or a machine with more memory."
+SMALLER_PLAN = "a smaller plan (sulcnet_plan --gpu-memory GB)"
+OUT_OF_MEMORY_HINT = f"Use fewer --workers, {SMALLER_PLAN}, or a machine with more memory."
 
 logger = logging.getLogger("sulcnet")
 
@@ -63,14 +65,16 @@ class Parser(ArgumentParser):
 
     def __init__(self, name: str, help: str, examples: str = ""):
         width = min(WIDTH, shutil.get_terminal_size().columns)
+        epilog = None
+        if examples:
+            indented = textwrap.indent(textwrap.dedent(examples).strip(), "  ")
+            epilog = f"example:\n{indented}"
         super().__init__(
             prog=name,
             description=textwrap.fill(" ".join(help.split()), width),
-            epilog="example:\n" + textwrap.indent(textwrap.dedent(examples).strip(), "  ")
-            if examples
-            else None,
-            formatter_class=lambda prog: RawDescriptionHelpFormatter(
-                prog, max_help_position=32, width=width
+            epilog=epilog,
+            formatter_class=partial(
+                RawDescriptionHelpFormatter, max_help_position=32, width=width
             ),
             allow_abbrev=False,
             add_help=False,
@@ -85,10 +89,8 @@ class Parser(ArgumentParser):
 
     def format_help(self) -> str:
         """Show the command's own groups first, those that every command has last."""
-        last = ("machine", "general", SETTINGS)
-        self._action_groups.sort(
-            key=lambda group: last.index(group.title) + 1 if group.title in last else 0
-        )
+        last = {"machine": 1, "general": 2, SETTINGS: 3}
+        self._action_groups.sort(key=lambda group: last.get(group.title, 0))
         return super().format_help()
 
     def parse_args(self, args=None, namespace=None) -> Namespace:
@@ -307,15 +309,13 @@ def list_options(parser: Parser, table: Sequence[tuple[str, str, str]]) -> None:
     texts = [(f"{name}={default}", meaning) for name, default, meaning in table]
     widest = max((len(text) for text, _ in texts), default=0)
     across = max(min(WIDTH, shutil.get_terminal_size().columns) - 2, widest + 20)
-    lines = (
-        textwrap.fill(
-            meaning,
-            across,
-            initial_indent=f"{text:<{widest}}  ",
-            subsequent_indent=" " * (widest + 2),
+    lines = []
+    for text, meaning in texts:
+        start = f"{text:<{widest}}  "
+        below = " " * len(start)
+        lines.append(
+            textwrap.fill(meaning, across, initial_indent=start, subsequent_indent=below)
         )
-        for text, meaning in texts
-    )
     parser.group(SETTINGS).description = "\n".join(lines)
 
 
@@ -365,27 +365,20 @@ def _with_root(hint: str, argv: Sequence[str]) -> str:
 
 def _explained(problem: BaseException) -> tuple[str, str, int]:
     if isinstance(problem, SulcnetError):
-        return (
-            problem.message,
-            problem.hint or "Run again with --debug to see where it happened.",
-            problem.exit_code,
-        )
-    if isinstance(problem, OSError) and (
-        problem.errno in REFUSED or _nowhere_temporary(problem)
-    ):
+        hint = problem.hint or "Run again with --debug to see where it happened."
+        return problem.message, hint, problem.exit_code
+    if isinstance(problem, OSError) and _is_refusal(problem):
         return _explained(_refused(problem))
+    kind = type(problem).__name__
     said = " ".join(str(problem).split())
-    if isinstance(problem, MemoryError) or type(problem).__name__ == TORCH_OUT_OF_MEMORY:
-        return (
-            f"Memory ran out: {said.removesuffix('.') or type(problem).__name__}.",
-            OUT_OF_MEMORY_HINT,
-            OutOfMemory.exit_code,
-        )
-    return (
-        f"{type(problem).__name__}: {said}",
-        "Run again with --debug for the traceback and report it.",
-        1,
-    )
+    if isinstance(problem, MemoryError) or kind == TORCH_OUT_OF_MEMORY:
+        message = f"Memory ran out: {said.removesuffix('.') or kind}."
+        return message, OUT_OF_MEMORY_HINT, OutOfMemory.exit_code
+    return f"{kind}: {said}", "Run again with --debug for the traceback and report it.", 1
+
+
+def _is_refusal(problem: OSError) -> bool:
+    return problem.errno in REFUSED or _nowhere_temporary(problem)
 
 
 def _refused(problem: OSError) -> EnvironmentFault:
@@ -410,7 +403,9 @@ def _nowhere_temporary(problem: OSError) -> bool:
 
 def _sentence(message: str) -> str:
     message = " ".join(message.split())
-    return message[:1].upper() + message[1:] + ("" if message.endswith((".", "?")) else ".")
+    if not message.endswith((".", "?")):
+        message += "."
+    return message[:1].upper() + message[1:]
 
 
 def _plans_name(text: str) -> str:

@@ -97,15 +97,13 @@ def request_of(args: Namespace) -> PlanRequest:
     """Read the flags."""
     from sulcnet.planning.planner import PlanRequest
 
-    patch = tuple(args.patch) if args.patch else None
-    memory = _card() if args.gpu_memory == AUTO else args.gpu_memory
     return PlanRequest(
         args.net,
         args.features,
-        memory,
+        _card() if args.gpu_memory == AUTO else args.gpu_memory,
         args.preset,
         args.configuration,
-        patch,
+        tuple(args.patch) if args.patch else None,
         args.batch,
         args.precision,
         args.slice_axis,
@@ -115,21 +113,18 @@ def request_of(args: Namespace) -> PlanRequest:
 def sentence(plan: Plan, net: str, explain: bool = False) -> str:
     """Say what was planned: the network, then a line for each method and strategy."""
     network: NetworkPlan = plan.networks[net]
-    spacing = "x".join(f"{mm:g}" for mm in plan.spacing)
-    lines = [
-        f"{net}{_slices(plan)} at {spacing} mm for {_size(network.estimate.budget)}, counted on fake tensors:"
-    ]
-    steps = _by_kind(network)
-    for name, step in steps.items():
+    grid = f"{_slices(plan)} at {'x'.join(f'{mm:g}' for mm in plan.spacing)} mm"
+    budget = _size(network.estimate.budget)
+    lines = [f"{net}{grid} for {budget}, counted on fake tensors:"]
+    for name, step in _by_kind(network).items():
         lines.append(f"  {name:<12} {_line(step)}")
         if explain:
             lines += [f"      {what}" for what in (_told(step.estimate), *step.alternatives)]
     if network.prediction:
-        told = network.prediction
-        where = "on the GPU" if told.accumulate_on == "gpu" else "in main memory"
-        lines.append(
-            f"  {'predict':<12} {told.batch} windows at a time, added up {where}, {_size(told.estimate.bytes)}"
-        )
+        step = network.prediction
+        where = "on the GPU" if step.accumulate_on == "gpu" else "in main memory"
+        windows = f"{step.batch} windows at a time, added up {where}"
+        lines.append(f"  {'predict':<12} {windows}, {_size(step.estimate.bytes)}")
     return "\n".join(lines)
 
 
@@ -141,30 +136,29 @@ def _slices(plan: Plan) -> str:
 
 
 def _by_kind(network: NetworkPlan) -> dict[str, StepPlan | NetworkPlan]:
-    """Order steps: methods, then strategies, each as they are listed elsewhere; the plan's own numbers where there are none."""
+    """Order steps: methods, then strategies, each as they are listed elsewhere.
+
+    Without any step, the plan's own numbers stand for one.
+    """
     names = (*plugins.names("pretraining", "METHOD"), *plugins.names("tuning", "TUNING"))
-    return {name: network.steps[name] for name in names if name in network.steps} or {
-        "full": network
-    }
+    steps = {name: network.steps[name] for name in names if name in network.steps}
+    return steps or {"full": network}
 
 
 def _line(step: StepPlan | NetworkPlan) -> str:
     times = f" x {step.accumulate} times" if step.accumulate > 1 else ""
     windows = f" of {step.windows} windows" if step.windows > 1 else ""
-    return (
-        f"patch {'x'.join(map(str, step.patch_size))} ({step.reason}), batch {step.batch_size}{windows}{times}, "
-        f"{_size(step.estimate.bytes)}"
-    )
+    patch = f"patch {'x'.join(map(str, step.patch_size))} ({step.reason})"
+    batch = f"batch {step.batch_size}{windows}{times}"
+    return f"{patch}, {batch}, {_size(step.estimate.bytes)}"
 
 
 def _told(estimate: MemoryEstimate) -> str:
     """Say what the bytes are."""
-    parts = ", ".join(
-        f"{name} {_size(size)}"
-        for name, size in sorted(estimate.parts.items(), key=lambda item: -item[1])
-        if size >= 5e5
-    )
-    return f"alive at most {_size(estimate.live)} ({estimate.moment}): {parts}; {estimate.arithmetic / 1e9:.0f} GFLOP"
+    largest = sorted(estimate.parts.items(), key=lambda item: -item[1])
+    parts = ", ".join(f"{name} {_size(size)}" for name, size in largest if size >= 5e5)
+    alive = f"alive at most {_size(estimate.live)} ({estimate.moment})"
+    return f"{alive}: {parts}; {estimate.arithmetic / 1e9:.0f} GFLOP"
 
 
 def _memory(text: str) -> float | str:
@@ -173,9 +167,8 @@ def _memory(text: str) -> float | str:
     try:
         return amount(text)
     except ArgumentTypeError:
-        raise ArgumentTypeError(
-            f"expected gigabytes above 0, or auto, found '{text}'"
-        ) from None
+        said = f"expected gigabytes above 0, or auto, found '{text}'"
+        raise ArgumentTypeError(said) from None
 
 
 def _card() -> float:

@@ -31,6 +31,23 @@ def add_run_flags(parser: Parser, better: str) -> None:
     Args:
         better: what patience waits for.
     """
+    _add_length(parser, better)
+    add_plans(parser)
+    add_set(parser)
+    add_device(parser)
+    _add_machine(parser)
+    add_seed(parser)
+    add_overwrite(parser)
+    parser.group("general").add_argument(
+        "--take-over",
+        action="store_true",
+        help="take the run's folder from a process that seems to hold it and is gone",
+    )
+    add_quiet(parser)
+    add_root(parser)
+
+
+def _add_length(parser: Parser, better: str) -> None:
     group = parser.group("length")
     group.add_argument(
         "--epochs",
@@ -62,10 +79,10 @@ def add_run_flags(parser: Parser, better: str) -> None:
         metavar="NAME",
         help="end the folder's name with this, not with what is not default",
     )
-    add_plans(parser)
-    add_set(parser)
+
+
+def _add_machine(parser: Parser) -> None:
     machine = parser.group("machine")
-    add_device(parser)
     machine.add_argument(
         "--precision",
         choices=["auto", "bf16", "fp32"],
@@ -82,15 +99,6 @@ def add_run_flags(parser: Parser, better: str) -> None:
         metavar="N",
         help="processes that draw patches (default: the cores - 2, at most 8; batches do not depend on it)",
     )
-    add_seed(parser)
-    add_overwrite(parser)
-    parser.group("general").add_argument(
-        "--take-over",
-        action="store_true",
-        help="take the run's folder from a process that seems to hold it and is gone",
-    )
-    add_quiet(parser)
-    add_root(parser)
 
 
 def add_fold(parser: Parser) -> None:
@@ -114,22 +122,20 @@ def spec_of(args: Namespace, workspace: Workspace, kind: str, **own: Any) -> Run
         )
     datasets = tuple(workspace.dataset(key).name for key in args.dataset.split(","))
     return RunSpec(
-        **{
-            "kind": kind,
-            "datasets": datasets,
-            "configuration": args.configuration,
-            "plans_name": args.plans_name or "",
-            "network": args.net,
-            "fold": args.fold_flag or args.fold,
-            "seed": args.seed,
-            "epochs": args.epochs,
-            "minutes": args.time_limit,
-            "patience": args.patience,
-            "accumulate": args.accumulate,
-            "settings": tuple(args.set),
-            "name": args.name or "",
-            **own,
-        }
+        kind=kind,
+        datasets=datasets,
+        configuration=args.configuration,
+        plans_name=args.plans_name or "",
+        network=args.net,
+        fold=args.fold_flag or args.fold,
+        seed=args.seed,
+        epochs=args.epochs,
+        minutes=args.time_limit,
+        patience=args.patience,
+        accumulate=args.accumulate,
+        settings=tuple(args.set),
+        name=args.name or "",
+        **own,
     )
 
 

@@ -16,8 +16,8 @@ from sulcnet.cli._command import (
     positive,
 )
 
-HELP = """Run the whole path on phantoms that it draws: raw images, plan, preprocessing, training, prediction, scores and a
-picture. Takes a few minutes on two CPU cores."""
+HELP = """Run the whole path on phantoms that it draws: raw images, plan, preprocessing, training, prediction, scores
+and a picture. Takes a few minutes on two CPU cores."""
 EXAMPLES = "sulcnet_demo"
 EPOCHS = 10  # six minutes on two idle cores; a busy machine takes longer to the same scores
 
@@ -58,21 +58,10 @@ def run(args: Namespace) -> str:
         Path(args.root), args.epochs, args.device, args.workers, args.seed, training_curves
     )
     picture = done.run / OVERVIEW
-    cohort_overview(
-        examples(done),
-        picture,
-        value=2,
-        title="Test phantoms: true class \N{RIGHTWARDS ARROW} predicted class",
-    )
-    predict = (
-        "sulcnet_predict",
-        "-m",
-        done.run.path,
-        "-i",
-        done.folders.raw / IMAGES,
-        "-o",
-        "out",
-    )
+    title = "Test phantoms: true class \N{RIGHTWARDS ARROW} predicted class"
+    cohort_overview(examples(done), picture, value=2, title=title)
+    images = done.folders.raw / IMAGES
+    predict = ("sulcnet_predict", "-m", done.run.path, "-i", images, "-o", "out")
     return (
         f"{format_summary(done.summary)}\n\nLook at:\n  {picture}\n  {done.run / PROGRESS}\n"
         f"  {done.run / TEST}    masks and tables of the test phantoms\n"

@@ -110,9 +110,8 @@ def _dataset_json(args: Namespace) -> Path:
 
 
 def _closing(paths: TablePaths) -> str:
-    tables = [
-        path.name for path in (paths.cases, paths.classes, paths.summary) if path.exists()
-    ]
+    every = (paths.cases, paths.classes, paths.summary)
+    tables = [path.name for path in every if path.exists()]
     return f"Tables: {', '.join(tables)} in {paths.summary.parent}"
 
 

@@ -15,8 +15,8 @@ from sulcnet.cli._command import (
     next_command,
 )
 
-HELP = """Measure a raw dataset: shapes, spacings, intensities and structure volumes of every case that is not a test case.
-Writes splits.json (before anything is measured) and fingerprint.json."""
+HELP = """Measure a raw dataset: shapes, spacings, intensities and structure volumes of every case that is not a test
+case. Writes splits.json (before anything is measured) and fingerprint.json."""
 EXAMPLES = "sulcnet_extract_fingerprint -d 1"
 
 

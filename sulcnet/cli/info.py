@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from sulcnet.report.machine import Machine
     from sulcnet.report.overview import DatasetOverview, RunOverview
 
-HELP = """Show versions, GPU, CPU and memory, which rule chose the folders, and the datasets with what was planned, prepared
-and trained for them. With -d, one dataset and its runs. With --self-test, try everything once on tiny phantoms: about a
-minute, after an installation or in a container."""
+HELP = """Show versions, GPU, CPU and memory, which rule chose the folders, and the datasets with what was planned,
+prepared and trained for them. With -d, one dataset and its runs. With --self-test, try everything once on tiny
+phantoms: about a minute, after an installation or in a container."""
 EXAMPLES = """
 sulcnet_info
 sulcnet_info -d 1 --json
@@ -66,7 +66,7 @@ def run(args: Namespace) -> str:
 
 
 def _self_test(args: Namespace) -> str:
-    """Print a line per check as it ends, so that a slow machine shows what it does; with --json all of them at the end."""
+    """Print a line per check as it ends, so that a slow machine shows what it does; with --json all at the end."""
     import json
     import logging
 
@@ -106,34 +106,38 @@ def _print_json(
 
 
 def _machine(machine: Machine) -> str:
-    versions = "  ".join(
-        f"{name} {version or 'not installed'}" for name, version in machine.versions.items()
-    )
-    gpus = [
-        f"{gpu.name}, {_gigabytes(gpu.memory)}, {_gigabytes(gpu.free)} free, {machine.gpu_note}"
-        for gpu in machine.gpus
-    ]
-    cores = f"{machine.cores} of " * (machine.cores < machine.all_cores) + counted(
-        machine.all_cores, "core"
-    )
-    limit = f"{_gigabytes(machine.memory)} of " * (
-        (machine.memory or 0) < (machine.all_memory or 0)
-    )
-    memory = f", {limit}{_gigabytes(machine.all_memory)} memory" if machine.all_memory else ""
-    lines = [("software", versions)]
-    lines += [("GPU", gpu) for gpu in gpus or [f"no GPU ({machine.gpu_note})"]]
-    lines += [("CPU", f"{cores}{memory}, {machine.system}")]
+    versions = machine.versions.items()
+    software = "  ".join(f"{name} {version or 'not installed'}" for name, version in versions)
+    lines = [("software", software)]
+    for gpu in machine.gpus:
+        memory = f"{_gigabytes(gpu.memory)}, {_gigabytes(gpu.free)} free"
+        lines.append(("GPU", f"{gpu.name}, {memory}, {machine.gpu_note}"))
+    if not machine.gpus:
+        lines.append(("GPU", f"no GPU ({machine.gpu_note})"))
+    facts = [_cores(machine), _memory(machine), machine.system]
+    lines.append(("CPU", ", ".join(filter(None, facts))))
     return _aligned(lines)
+
+
+def _cores(machine: Machine) -> str:
+    cores = counted(machine.all_cores, "core")
+    return f"{machine.cores} of {cores}" if machine.cores < machine.all_cores else cores
+
+
+def _memory(machine: Machine) -> str:
+    if not machine.all_memory:
+        return ""
+    memory = f"{_gigabytes(machine.all_memory)} memory"
+    if (machine.memory or 0) < machine.all_memory:
+        return f"{_gigabytes(machine.memory)} of {memory}"
+    return memory
 
 
 def _places(workspace: Workspace) -> str:
     folders = [workspace.raw, workspace.preprocessed, workspace.results]
-    together = len({folder.parent for folder in folders}) == 1
-    shown = (
-        str(folders[0].parent.resolve())
-        if together
-        else ", ".join(str(folder.resolve()) for folder in folders)
-    )
+    parents = {folder.parent for folder in folders}
+    places = parents if len(parents) == 1 else folders
+    shown = ", ".join(str(place.resolve()) for place in places)
     return _aligned([("folders", f"{shown} (chosen by {workspace.rule})")])
 
 
@@ -142,36 +146,30 @@ def _datasets(datasets: Sequence[DatasetOverview]) -> str:
         return "No dataset yet. Make a phantom one with sulcnet_demo, or put yours at raw/Dataset001_NAME."
     rows = [("dataset", "cases", "labelled", "classes", "planned", "prepared", "runs finished")]
     rows += [_row(item) for item in datasets]
-    notes = [f"{item.name}: {note}" for item in datasets for note in item.notes]
-    return "\n".join(
-        [
-            _aligned(rows, right=(1, 2, 5, 6)),
-            *([""] + notes if notes else []),
-            "",
-            "One dataset and its runs: sulcnet_info -d ID",
-        ]
-    )
+    blocks = [_aligned(rows, right=(1, 2, 5, 6))]
+    notes = []
+    for item in datasets:
+        notes += [f"{item.name}: {note}" for note in item.notes]
+    if notes:
+        blocks.append("\n".join(notes))
+    return "\n\n".join([*blocks, "One dataset and its runs: sulcnet_info -d ID"])
 
 
 def _row(item: DatasetOverview) -> tuple[str, ...]:
     from sulcnet.report.overview import UNFINISHED
 
     classes = f"{item.target}: {len(item.classes)}" if item.target else UNKNOWN
-    planned = (
-        "; ".join(f"{name}: {', '.join(networks)}" for name, networks in item.planned.items())
-        or UNKNOWN
-    )
-    finished = (
-        f"{sum(run.state != UNFINISHED for run in item.runs)} of {len(item.runs)}"
-        if item.runs
-        else UNKNOWN
-    )
+    plans = [f"{name}: {', '.join(networks)}" for name, networks in item.planned.items()]
+    finished = UNKNOWN
+    if item.runs:
+        count = sum(run.state != UNFINISHED for run in item.runs)
+        finished = f"{count} of {len(item.runs)}"
     return (
         item.name,
         _text(item.cases),
         _text(item.labelled),
         classes,
-        planned,
+        "; ".join(plans) or UNKNOWN,
         _prepared(item),
         finished,
     )
@@ -188,40 +186,28 @@ def _of_all(count: int, item: DatasetOverview) -> str:
 def _dataset(item: DatasetOverview) -> str:
     facts = [("dataset", item.name)]
     if item.cases is not None:
-        facts.append(
-            (
-                "cases",
-                f"{item.cases} of {counted(item.subjects, 'subject')}, {item.labelled} labelled",
-            )
-        )
+        subjects = counted(item.subjects, "subject")
+        facts.append(("cases", f"{item.cases} of {subjects}, {item.labelled} labelled"))
     facts.append(("structures", ", ".join(item.structures) or UNKNOWN))
     if item.target:
-        facts.append(
-            (item.target, ", ".join(f"{count} {name}" for name, count in item.classes.items()))
-        )
-    facts.append(
-        (
-            "checked",
-            UNKNOWN
-            if item.errors is None
-            else f"{counted(item.errors, 'error')}, {counted(item.warnings, 'warning')}",
-        )
-    )
-    facts += [
-        (f"plan {name}", f"{', '.join(networks)}; {_cases_prepared(item, name)}")
-        for name, networks in item.planned.items()
-    ]
+        sizes = [f"{count} {name}" for name, count in item.classes.items()]
+        facts.append((item.target, ", ".join(sizes)))
+    checked = UNKNOWN
+    if item.errors is not None:
+        checked = f"{counted(item.errors, 'error')}, {counted(item.warnings, 'warning')}"
+    facts.append(("checked", checked))
+    for name, networks in item.planned.items():
+        plan = f"{', '.join(networks)}; {_cases_prepared(item, name)}"
+        facts.append((f"plan {name}", plan))
     facts += [("note", note) for note in item.notes]
     return f"{_aligned(facts)}\n\n{_runs(item.runs)}"
 
 
 def _cases_prepared(item: DatasetOverview, name: str) -> str:
     count = item.prepared[name]
-    return (
-        f"{counted(count, 'case')} prepared"
-        if item.to_prepare is None
-        else f"{_of_all(count, item)} cases prepared"
-    )
+    if item.to_prepare is None:
+        return f"{counted(count, 'case')} prepared"
+    return f"{_of_all(count, item)} cases prepared"
 
 
 def _runs(runs: Sequence[RunOverview]) -> str:
@@ -229,10 +215,9 @@ def _runs(runs: Sequence[RunOverview]) -> str:
         return "No runs yet."
     first = ("pretrain", "tune", "network", "config", "fold", "seed", "epochs", "best score")
     rows = [(*first, *_headlines(runs), "state"), *(_run(run) for run in runs)]
-    score = "best score: validation"
-    return f"{_aligned(rows, right=range(5, len(rows[0]) - 1))}\n\n{score}\n" + "\n".join(
-        run.path for run in runs
-    )
+    table = _aligned(rows, right=range(5, len(rows[0]) - 1))
+    paths = "\n".join(run.path for run in runs)
+    return f"{table}\n\nbest score: validation\n{paths}"
 
 
 def _headlines(runs: Sequence[RunOverview]) -> list[str]:
@@ -268,17 +253,20 @@ def _gigabytes(size: int) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """Align the columns; those in `right` to the right. A row of two is a name and a fact: names get one width, if they can."""
+    """Align the columns; those in `right` to the right.
+
+    A row of two is a name and a fact: names get one width, if they can.
+    """
     widths = [max(map(len, column)) for column in zip(*rows)]
-    widths = widths if len(widths) > 2 else [max(10, widths[0]), 0]
-    lines = (
-        "  ".join(
-            c.rjust(w) if i in right else c.ljust(w)
-            for i, (c, w) in enumerate(zip(row, widths))
-        )
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
+    if len(widths) == 2:
+        widths = [max(10, widths[0]), 0]
+    lines = []
+    for row in rows:
+        cells = []
+        for column, (cell, width) in enumerate(zip(row, widths)):
+            cells.append(cell.rjust(width) if column in right else cell.ljust(width))
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES)

@@ -17,9 +17,9 @@ from sulcnet.cli._command import (
 )
 from sulcnet.cli._planning import add_configuration, add_plan_request, request_of, sentence
 
-HELP = """Plan a dataset for a network: spacing and normalisation from the fingerprint; patch, batch and recomputation from the
-memory, for every pre-training method and tuning strategy by itself. No GPU is needed: whole training steps are run on fake
-tensors. Several networks can be planned side by side; they share the prepared cases."""
+HELP = """Plan a dataset for a network: spacing and normalisation from the fingerprint; patch, batch and recomputation
+from the memory, for every pre-training method and tuning strategy by itself. No GPU is needed: whole training steps are
+run on fake tensors. Several networks can be planned side by side; they share the prepared cases."""
 EXAMPLES = """sulcnet_plan -d 1 --net resenc_unet --gpu-memory 11
 sulcnet_plan -d 1 --gpu-memory 24 --explain
 sulcnet_plan -d 1 -c 2d --slice-axis 1            (coronal slices; train with sulcnet_train 1 2d)
@@ -52,15 +52,8 @@ def run(args: Namespace) -> str:
     plan = plan_dataset(folders, request, args.workers)
     if args.probe:
         plan = probe_plan(folders, plan, request)
-    then = next_command(
-        args,
-        "sulcnet_preprocess",
-        "-d",
-        args.dataset,
-        "-c",
-        args.configuration,
-        *plans_flag(args),
-    )
+    asked = ("-d", args.dataset, "-c", args.configuration, *plans_flag(args))
+    then = next_command(args, "sulcnet_preprocess", *asked)
     return f"{sentence(plan, args.net, args.explain)}\nPlan: {folders.plans}\nNext: {then}"
 
 

@@ -56,16 +56,10 @@ def run(args: Namespace) -> str:
     fingerprint_dataset(folders, args.workers, overwrite=True)
     plan = plan_dataset(folders, request, args.workers)
     done, before = preprocess_dataset(folders, args.configuration, args.workers, args.overwrite)
-    prepared = f"{counted(done, 'case')} prepared, {before} finished before: {folders.prepared(plan.folder)}"
-    train = next_command(
-        args,
-        "sulcnet_train",
-        args.dataset,
-        args.configuration,
-        "--net",
-        args.net,
-        *plans_flag(args),
-    )
+    counts = f"{counted(done, 'case')} prepared, {before} finished before"
+    prepared = f"{counts}: {folders.prepared(plan.folder)}"
+    asked = (args.dataset, args.configuration, "--net", args.net, *plans_flag(args))
+    train = next_command(args, "sulcnet_train", *asked)
     return f"{sentence(plan, args.net, args.explain)}\n{prepared}\nNext: {train}"
 
 

@@ -16,8 +16,9 @@ from sulcnet.cli._command import (
     next_command,
 )
 
-HELP = """Predict a folder of images, one file, or a BIDS root: a mask per image on the image's own grid, and predictions.tsv
-with the class, its probabilities and the volumes. A broken image gets a row with its reason; the others go on."""
+HELP = """Predict a folder of images, one file, or a BIDS root: a mask per image on the image's own grid, and
+predictions.tsv with the class, its probabilities and the volumes. A broken image gets a row with its reason; the
+others go on."""
 EXAMPLES = """sulcnet_predict -i images -o out
 sulcnet_predict -i images -o out -d 4
 sulcnet_predict -i images -o out -m sulcnet_data/results/Dataset004_Hippocampus/train/.../holdout__sulcnet__seed0"""
@@ -79,14 +80,12 @@ def run(args: Namespace) -> str:
 
     source = require_path(Path(args.input), "-i")
     if not 0 <= args.overlap < 1:
-        raise UsageError(
-            f"--overlap {args.overlap:g} is not a share.", "Give 0 to less than 1."
-        )
-    folder = (
-        RunFolder(require_folder(Path(args.model), "-m"))
-        if args.model
-        else Workspace.find(args.root).only_run(args.dataset)
-    )
+        said = f"--overlap {args.overlap:g} is not a share."
+        raise UsageError(said, "Give 0 to less than 1.")
+    if args.model:
+        folder = RunFolder(require_folder(Path(args.model), "-m"))
+    else:
+        folder = Workspace.find(args.root).only_run(args.dataset)
 
     with loading("torch"):
         from sulcnet.prediction.inputs import find_inputs
@@ -102,20 +101,9 @@ def run(args: Namespace) -> str:
     check_out(out, cases, ending, args.overwrite)
     to = Destination(out, ending, args.save_probabilities)
     predict_cases(trained, cases, to, device, args.precision, args.overlap)
-    evaluate = (
-        "sulcnet_evaluate",
-        "-p",
-        out,
-        "-r",
-        "REFERENCES",
-        "-d",
-        trained.plan.dataset,
-        "-o",
-        "scores",
-    )
-    return (
-        f"{counted(len(cases), 'case')} predicted: {out}\nNext: {next_command(args, *evaluate)}"
-    )
+    flags = ("-p", out, "-r", "REFERENCES", "-d", trained.plan.dataset, "-o", "scores")
+    evaluate = next_command(args, "sulcnet_evaluate", *flags)
+    return f"{counted(len(cases), 'case')} predicted: {out}\nNext: {evaluate}"
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES)

@@ -45,7 +45,8 @@ def run(args: Namespace) -> str:
     done, before = preprocess_dataset(folders, args.configuration, args.workers, args.overwrite)
     folder = folders.prepared(load_plan(folders.plans, args.configuration).folder)
     prepared = f"{counted(done, 'case')} prepared, {before} finished before: {folder}"
-    return f"{prepared}\nNext: {next_command(args, 'sulcnet_train', args.dataset, args.configuration, *plans_flag(args))}"
+    asked = (args.dataset, args.configuration, *plans_flag(args))
+    return f"{prepared}\nNext: {next_command(args, 'sulcnet_train', *asked)}"
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES)

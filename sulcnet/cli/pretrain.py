@@ -11,8 +11,8 @@ from sulcnet.records.run import PRETRAIN, RunSpec
 from sulcnet.records.splits import HOLDOUT
 from sulcnet.records.workspace import Workspace
 
-HELP = """Pre-train one network on the images of a dataset, labelled or not, without reading a test subject. The result is
-taken by sulcnet_train --pretrain METHOD."""
+HELP = """Pre-train one network on the images of a dataset, labelled or not, without reading a test subject. The result
+is taken by sulcnet_train --pretrain METHOD."""
 EXAMPLES = """sulcnet_pretrain 4 3d mae
 sulcnet_pretrain 1,2,3 3d recon --net resenc_unet --time-limit 60    (pools three datasets)
 sulcnet_pretrain 1 3d mae 0                                         (for fold 0: sulcnet_train 1 3d 0 --pretrain mae)
@@ -40,9 +40,8 @@ def arguments(parser: Parser) -> None:
         help=f"loss, rates, batch, length: {', '.join(options.presets())} (default: the plan's)",
     )
     add_run_flags(parser, "loss")
-    parser.group("methods, and what --set changes of them").description = "\n".join(
-        _described(methods)
-    )
+    group = parser.group("methods, and what --set changes of them")
+    group.description = "\n".join(_described(methods))
 
 
 def run(args: Namespace) -> str:
@@ -56,24 +55,18 @@ def run(args: Namespace) -> str:
 
     workspace = Workspace.find(args.root)
     spec = asked(args, workspace)
-    folder = execute(
-        workspace, spec, execution_of(args), Drawing(training_curves, reconstruction_montage)
-    )
-    first, fold = args.dataset.split(",")[0], () if spec.fold == HOLDOUT else (spec.fold,)
-    net = ("--net", args.net) if args.net else ()
-    seed = ("--seed", args.seed) if args.seed else ()
-    words = (
-        "sulcnet_train",
-        first,
-        args.configuration,
-        *fold,
-        "--pretrain",
-        args.method,
-        *net,
-        *seed,
-        *plans_flag(args),
-    )
-    return f"Weights: {folder / EXPORT}\nPictures: {folder / PICTURES}\nNext: {next_command(args, *words)}"
+    drawing = Drawing(training_curves, reconstruction_montage)
+    folder = execute(workspace, spec, execution_of(args), drawing)
+    words = ["sulcnet_train", args.dataset.split(",")[0], args.configuration]
+    if spec.fold != HOLDOUT:
+        words.append(spec.fold)
+    words += ["--pretrain", args.method]
+    if args.net:
+        words += ["--net", args.net]
+    if args.seed:
+        words += ["--seed", args.seed]
+    then = next_command(args, *words, *plans_flag(args))
+    return f"Weights: {folder / EXPORT}\nPictures: {folder / PICTURES}\nNext: {then}"
 
 
 def asked(args: Namespace, workspace: Workspace) -> RunSpec:
@@ -83,13 +76,11 @@ def asked(args: Namespace, workspace: Workspace) -> RunSpec:
 
 def _described(methods: list[str]) -> list[str]:
     """List methods with their first line, and their options; what all have in common comes last."""
-    tables = {
-        method: options.table(plugins.find("pretraining", method, "METHOD"))
-        for method in methods
-    }
-    common = [
-        row for row in tables[methods[0]] if all(row in table for table in tables.values())
-    ]
+    tables = {}
+    for method in methods:
+        tables[method] = options.table(plugins.find("pretraining", method, "METHOD"))
+    first = tables[methods[0]]
+    common = [row for row in first if all(row in table for table in tables.values())]
     lines = []
     for method in methods:
         lines += [f"{method}: {plugins.summary('pretraining', method)}"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from itertools import chain
 
 from sulcnet import options, plugins
 from sulcnet.cli._command import Command, Parser, list_options, loading, next_command
@@ -31,7 +30,8 @@ def arguments(parser: Parser) -> None:
         "--pretrain",
         default=None,
         metavar="NAME|FILE",
-        help=f"start from: none, {', '.join(plugins.names('pretraining', 'METHOD'))}, or a file of weights (default: none)",
+        help=f"start from: none, {', '.join(plugins.names('pretraining', 'METHOD'))}, "
+        "or a file of weights (default: none)",
     )
     parser.add_argument(
         "--tune",
@@ -61,25 +61,20 @@ def arguments(parser: Parser) -> None:
 
 def tuning_options() -> list[options.Row]:
     """List what --set changes: options of every run, of single strategies with their names, of the tasks."""
-    tables = {
-        name: options.table(plugins.find("tuning", name, "TUNING"))
-        for name in plugins.names("tuning", "TUNING")
-    }
+    strategies = plugins.names("tuning", "TUNING")
     users: dict[options.Row, list[str]] = {}
-    for name, table in tables.items():
-        for row in table:
+    for name in strategies:
+        for row in options.table(plugins.find("tuning", name, "TUNING")):
             users.setdefault(row, []).append(name)
-    common = [row for row, names in users.items() if len(names) == len(tables)]
-    special = [
-        row._replace(meaning=f"{row.meaning} ({', '.join(names)})")
-        for row, names in users.items()
-        if row not in common
-    ]
-    tasks = [
-        options.table(plugins.find("tasks", name, "TASK"))
-        for name in plugins.names("tasks", "TASK")
-    ]
-    return [*common, *special, *chain(*tasks)]
+    common, special, of_tasks = [], [], []
+    for row, names in users.items():
+        if len(names) == len(strategies):
+            common.append(row)
+        else:
+            special.append(row._replace(meaning=f"{row.meaning} ({', '.join(names)})"))
+    for name in plugins.names("tasks", "TASK"):
+        of_tasks += options.table(plugins.find("tasks", name, "TASK"))
+    return common + special + of_tasks
 
 
 def run(args: Namespace) -> str:
@@ -95,22 +90,14 @@ def run(args: Namespace) -> str:
     workspace = Workspace.find(args.root)
     folders = workspace.dataset(args.dataset, args.plans_name)
     drawing = Drawing(training_curves, reconstruction_montage)
-    run_folder = execute(
-        workspace,
-        asked(args, workspace),
-        execution_of(args, auto_pretrain=not args.no_auto_pretrain),
-        drawing,
-    )
+    execution = execution_of(args, auto_pretrain=not args.no_auto_pretrain)
+    run_folder = execute(workspace, asked(args, workspace), execution, drawing)
     summary = score_run(folders, run_folder, args.device, args.precision)
-    scores = (
-        format_summary(summary)
-        if summary
-        else "No validation or test case has a reference: nothing was scored."
-    )
-    return (
-        f"{scores}\n\nRun: {run_folder.path}\n"
-        f"Next: {next_command(args, 'sulcnet_predict', '-m', run_folder.path, '-i', 'IMAGES', '-o', 'OUT')}"
-    )
+    scores = "No validation or test case has a reference: nothing was scored."
+    if summary:
+        scores = format_summary(summary)
+    predict = ("sulcnet_predict", "-m", run_folder.path, "-i", "IMAGES", "-o", "OUT")
+    return f"{scores}\n\nRun: {run_folder.path}\nNext: {next_command(args, *predict)}"
 
 
 def asked(args: Namespace, workspace: Workspace) -> RunSpec:

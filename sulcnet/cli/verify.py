@@ -47,10 +47,9 @@ def run(args: Namespace) -> str:
         print(format_report(report, root_flag(args)))
     kept = f"The same as JSON: {folders.preprocessed / INTEGRITY}"
     if report.errors:
-        raise DataError(
-            f"{folders.name} cannot be used as it is: {counted(len(report.errors), 'error')}, listed above.",
-            kept,
-        )
+        errors = counted(len(report.errors), "error")
+        said = f"{folders.name} cannot be used as it is: {errors}, listed above."
+        raise DataError(said, kept)
     return kept
 
 

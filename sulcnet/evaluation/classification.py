@@ -92,8 +92,9 @@ def quadratic_kappa(confusion: np.ndarray) -> float:
     steps = np.arange(len(confusion))
     weights = (steps[:, None] - steps[None, :]) ** 2
     expected = np.outer(confusion.sum(axis=1), confusion.sum(axis=0))
-    # _ratio of unnormalised sums: sum(w O / n) / sum(w E / n^2)
-    return 1 - _ratio(confusion.sum() * (weights * confusion).sum(), (weights * expected).sum())
+    # of unnormalised sums: sum(w O / n) / sum(w E / n^2)
+    disagreement = confusion.sum() * (weights * confusion).sum()
+    return 1 - _ratio(disagreement, (weights * expected).sum())
 
 
 def auroc_per_class(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -104,11 +105,9 @@ def auroc_per_class(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def _auroc(scores: np.ndarray, positive: np.ndarray) -> float:
     """Return the share of (positive, negative) pairs in the right order, a tie counting one half (Mann-Whitney)."""
     inside, outside = scores[positive], np.sort(scores[~positive])
-    below = (
-        np.searchsorted(outside, inside, "left").sum()
-        + np.searchsorted(outside, inside, "right").sum()
-    )
-    return _ratio(below / 2, inside.size * outside.size)
+    below = np.searchsorted(outside, inside, "left").sum()
+    below_or_tied = np.searchsorted(outside, inside, "right").sum()
+    return _ratio((below + below_or_tied) / 2, inside.size * outside.size)
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -134,9 +133,8 @@ def _checked(probabilities, truth, classes) -> tuple[np.ndarray, np.ndarray]:
             "Class probabilities hold NaN or infinity",
             "Predict again: a diverged training does this.",
         )
-    if truth.dtype.kind not in "iu" or (
-        truth.size and not (truth.min() >= UNKNOWN and truth.max() < len(classes))
-    ):
+    known = range(UNKNOWN, len(classes))
+    if truth.dtype.kind not in "iu" or not np.isin(truth, known).all():
         raise DataError(
             f"True classes are {np.unique(truth).tolist()}, expected integers in 0..{len(classes) - 1}",
             f"The classes are {', '.join(classes)}; {UNKNOWN} stands for an unknown one.",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sulcnet.errors import DataError
 from sulcnet.records.dataset import UNKNOWN_WORDS
 
 Probabilities = dict[str, tuple[float, ...]]
+Rows = dict[str, tuple[int, dict[str, str]]]  # case -> line of the file, its cells
 CASE_COLUMN = "case_id"
 PROBABILITY = "p_"  # begins the name of a class's column, in every table
 PROBABILITY_BEFORE = "probability_"  # as tables of older versions have it
@@ -18,15 +19,13 @@ PROBABILITY_BEFORE = "probability_"  # as tables of older versions have it
 def prefix_of(columns: Iterable[str]) -> str:
     """Tell how the columns of probabilities begin."""
     names = list(columns)
-    begins = [
-        prefix
-        for prefix in (PROBABILITY, PROBABILITY_BEFORE)
-        if any(name.startswith(prefix) for name in names)
-    ]
-    return begins[0] if begins else PROBABILITY
+    for prefix in (PROBABILITY, PROBABILITY_BEFORE):
+        if any(name.startswith(prefix) for name in names):
+            return prefix
+    return PROBABILITY
 
 
-def read_rows(path: Path) -> tuple[list[str], dict[str, tuple[int, dict[str, str]]]]:
+def read_rows(path: Path) -> tuple[list[str], Rows]:
     """Give the columns, and the rows by case with the numbers of their lines.
 
     Raises:
@@ -34,13 +33,15 @@ def read_rows(path: Path) -> tuple[list[str], dict[str, tuple[int, dict[str, str
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, delimiter="\t")
-        lines, columns = list(reader), list(reader.fieldnames or ())
-    if columns[:1] != [CASE_COLUMN]:
+        lines = list(reader)
+        columns = list(reader.fieldnames or ())
+    first = columns[0] if columns else ""
+    if first != CASE_COLUMN:
         raise DataError(
-            f"{path}: the first column is '{columns[0] if columns else ''}', expected {CASE_COLUMN}.",
+            f"{path}: the first column is '{first}', expected {CASE_COLUMN}.",
             f"Predict again with sulcnet_predict, or name the column {CASE_COLUMN}.",
         )
-    rows: dict[str, tuple[int, dict[str, str]]] = {}
+    rows: Rows = {}
     for number, row in enumerate(lines, start=2):
         case = row[CASE_COLUMN]
         if case in rows:
@@ -72,17 +73,16 @@ def read_predictions_table(path: Path, classes: Sequence[str]) -> Probabilities 
     if len(absent) == len(classes):
         return None
     if absent:
+        lacking = ", ".join(prefix + name for name in absent)
         known = ", ".join(classes)
-        hint = f"The dataset's classes are {known}: name with -d the dataset that the model was trained on."
         raise DataError(
-            f"{path} lacks the columns {', '.join(prefix + name for name in absent)}.", hint
+            f"{path} lacks the columns {lacking}.",
+            f"The dataset's classes are {known}: name with -d the dataset that the model was trained on.",
         )
     return _probabilities(path, rows, [prefix + name for name in classes])
 
 
-def _probabilities(
-    path: Path, rows: Mapping[str, tuple[int, dict[str, str]]], columns: Sequence[str]
-) -> Probabilities:
+def _probabilities(path: Path, rows: Rows, columns: Sequence[str]) -> Probabilities:
     found: Probabilities = {}
     for case, (number, row) in rows.items():
         values = [(row[column] or "").strip() for column in columns]

@@ -22,6 +22,7 @@ METRICS = OVERLAPS + DISTANCES + VOLUMES
 STATUSES = ("both", "both_empty", "prediction_empty", "reference_empty")
 
 Score = dict[str, float | str]
+Box = tuple[slice, ...]
 
 
 def score_masks(
@@ -56,25 +57,28 @@ def score_masks(
     """
     prediction, reference, spacing = _checked(prediction, reference, spacing)
     flat = _flat_axes(reference.shape)
-    thickness, spacing = float(np.prod(spacing[list(flat)])), np.delete(spacing, flat)
+    thickness = float(np.prod(spacing[list(flat)]))
+    spacing = np.delete(spacing, flat)
     prediction, reference = prediction.squeeze(flat), reference.squeeze(flat)
     if ignored is not None:
         counts = reference != ignored
-        prediction, reference = np.where(counts, prediction, 0), np.where(counts, reference, 0)
-    structures = {
-        name: tuple(np.atleast_1d(value).tolist())
-        for name, value in labels.items()
-        if value != 0
-    }
+        prediction = np.where(counts, prediction, 0)
+        reference = np.where(counts, reference, 0)
+    structures = {}
+    for name, value in labels.items():
+        if value != 0:
+            structures[name] = tuple(np.atleast_1d(value).tolist())
     known = {0}.union(*structures.values())
-    boxes = _boxes("prediction", prediction, known), _boxes("reference", reference, known)
+    predicted_boxes = _boxes("prediction", prediction, known)
+    reference_boxes = _boxes("reference", reference, known)
     scores = {}
     for name, values in structures.items():
-        box = _joint_box(
-            [found[value] for found in boxes for value in values if value in found]
-        )
-        pair = (np.isin(mask[box], values) for mask in (prediction, reference))
-        scores[name] = score_pair(*pair, spacing, tolerance_mm, thickness)
+        boxes = [predicted_boxes.get(value) for value in values]
+        boxes += [reference_boxes.get(value) for value in values]
+        box = _joint_box([each for each in boxes if each])
+        predicted = np.isin(prediction[box], values)
+        expected = np.isin(reference[box], values)
+        scores[name] = score_pair(predicted, expected, spacing, tolerance_mm, thickness)
     return scores
 
 
@@ -98,14 +102,10 @@ def score_pair(
         scores |= _surface_scores(prediction, reference, spacing, tolerance_mm)
     else:
         agree = status == "both_empty"
-        scores = dict.fromkeys(OVERLAPS, float(agree)) | dict.fromkeys(
-            DISTANCES, 0.0 if agree else np.inf
-        )
-    return (
-        scores
-        | _volume_scores(*voxels, float(np.prod(spacing)) * thickness)
-        | {"status": status}
-    )
+        scores = dict.fromkeys(OVERLAPS, float(agree))
+        scores |= dict.fromkeys(DISTANCES, 0.0 if agree else np.inf)
+    scores |= _volume_scores(*voxels, float(np.prod(spacing)) * thickness)
+    return scores | {"status": status}
 
 
 def _surface_scores(prediction, reference, spacing, tolerance_mm) -> Score:
@@ -144,27 +144,30 @@ def _flat_axes(shape: Sequence[int]) -> tuple[int, ...]:
     return axes if len(axes) < len(shape) - 1 else ()
 
 
-def _joint_box(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...]:
+def _joint_box(boxes: Sequence[Box]) -> Box:
     """Return the box around boxes; without any, an empty one.
 
     Cropping changes no surface: beyond the joint box there is background or the end of the image, and both count
     as background.
     """
-    along = zip(*boxes, strict=True)
-    return tuple(
-        slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in along
-    ) or (slice(0, 0),)
+    if not boxes:
+        return (slice(0, 0),)
+    joint = []
+    for along in zip(*boxes, strict=True):
+        start = min(each.start for each in along)
+        stop = max(each.stop for each in along)
+        joint.append(slice(start, stop))
+    return tuple(joint)
 
 
-def _boxes(name: str, array: np.ndarray, known: set[int]) -> dict[int, tuple[slice, ...]]:
+def _boxes(name: str, array: np.ndarray, known: set[int]) -> dict[int, Box]:
     """Return the bounding box of every label value that occurs, found in one pass."""
     # The extremes first: find_objects overlooks negative values and answers a stray 2**31 with a list that long.
     if array.size and (array.min() < 0 or array.max() > max(known)):
         unknown = set(np.unique(array).tolist()) - known
     else:
-        boxes = {
-            value: box for value, box in enumerate(ndimage.find_objects(array), start=1) if box
-        }
+        objects = enumerate(ndimage.find_objects(array), start=1)
+        boxes = {value: box for value, box in objects if box}
         unknown = boxes.keys() - known
     if unknown:
         raise DataError(
@@ -176,9 +179,8 @@ def _boxes(name: str, array: np.ndarray, known: set[int]) -> dict[int, tuple[sli
 
 def _checked(prediction, reference, spacing) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return arrays and spacing ready for use, or raise one error with everything that is wrong."""
-    prediction, reference = (
-        _without_booleans(np.asarray(array)) for array in (prediction, reference)
-    )
+    prediction = _without_booleans(np.asarray(prediction))
+    reference = _without_booleans(np.asarray(reference))
     spacing = np.asarray(spacing, dtype=float)
     problems = []
     if prediction.shape != reference.shape:
@@ -188,9 +190,8 @@ def _checked(prediction, reference, spacing) -> tuple[np.ndarray, np.ndarray, np
     for name, array in (("prediction", prediction), ("reference", reference)):
         if array.dtype.kind not in "iu":
             problems.append(f"the {name} holds {array.dtype}, expected integers")
-    if spacing.shape != (reference.ndim,) or not (
-        np.isfinite(spacing).all() and (spacing > 0).all()
-    ):
+    positive = np.isfinite(spacing).all() and (spacing > 0).all()
+    if spacing.shape != (reference.ndim,) or not positive:
         problems.append(
             f"spacing {spacing.tolist()} is not {reference.ndim} positive numbers in mm"
         )
@@ -203,6 +204,5 @@ def _checked(prediction, reference, spacing) -> tuple[np.ndarray, np.ndarray, np
 
 
 def _without_booleans(array: np.ndarray) -> np.ndarray:
-    return (
-        array.view(np.uint8) if array.dtype == bool else array
-    )  # find_objects refuses Booleans
+    # find_objects refuses Booleans
+    return array.view(np.uint8) if array.dtype == bool else array

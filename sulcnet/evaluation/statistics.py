@@ -59,16 +59,17 @@ def bootstrap_interval(
     Raises:
         DataError: The arrays have different lengths or hold NaN.
     """
-    arrays = tuple(np.asarray(a) for a in (values if isinstance(values, tuple) else (values,)))
+    values = values if isinstance(values, tuple) else (values,)
+    arrays = tuple(np.asarray(array) for array in values)
     cases = len(arrays[0])
     subjects = np.arange(cases) if subjects is None else np.asarray(subjects)
     _check(arrays, subjects)
     if cases == 0:
         return Interval(np.nan, np.nan, np.nan, 0)
     estimate = statistic(*arrays)
-    draws = [
-        statistic(*(a[chosen] for a in arrays)) for chosen in subject_draws(subjects, n, seed)
-    ]
+    draws = []
+    for chosen in subject_draws(subjects, n, seed):
+        draws.append(statistic(*(array[chosen] for array in arrays)))
     low, high = _ends(np.array(draws, dtype=float), level, np.shape(estimate))
     return Interval(estimate if np.ndim(estimate) else float(estimate), low, high, cases)
 
@@ -103,10 +104,10 @@ def subject_draws(subjects: np.ndarray, n: int, seed: int) -> Iterator[np.ndarra
     # One subject has no spread to draw from; no draw leaves the interval undefined, not zero wide.
     for _ in range(n if len(sizes) > 1 else 0):
         drawn = random.integers(len(sizes), size=len(sizes))
-        ends = np.cumsum(sizes[drawn])
-        yield order[
-            np.arange(ends[-1]) + np.repeat(starts[drawn] - ends + sizes[drawn], sizes[drawn])
-        ]
+        drawn_sizes = sizes[drawn]
+        ends = np.cumsum(drawn_sizes)
+        shift = starts[drawn] - ends + drawn_sizes
+        yield order[np.arange(ends[-1]) + np.repeat(shift, drawn_sizes)]
 
 
 def signed_rank(first, second, subjects: Sequence | None = None) -> float:
@@ -119,14 +120,12 @@ def signed_rank(first, second, subjects: Sequence | None = None) -> float:
     pairs = np.stack([np.asarray(first, dtype=float), np.asarray(second, dtype=float)])
     _check(tuple(pairs), pairs[0])
     if subjects is not None:
-        pairs = np.stack(
-            [pairs[:, np.asarray(subjects) == s].mean(axis=1) for s in np.unique(subjects)],
-            axis=1,
-        )
-    unequal = pairs[
-        :, pairs[0] != pairs[1]
-    ]  # before the difference: infinity minus infinity is NaN
-    return float(wilcoxon(unequal[0] - unequal[1]).pvalue) if unequal.size else 1.0
+        subjects = np.asarray(subjects)
+        means = [pairs[:, subjects == one].mean(axis=1) for one in np.unique(subjects)]
+        pairs = np.stack(means, axis=1)
+    # before the difference: infinity minus infinity is NaN
+    first, second = pairs[:, pairs[0] != pairs[1]]
+    return float(wilcoxon(first - second).pvalue) if first.size else 1.0
 
 
 def mcnemar(first_correct, second_correct) -> float:
@@ -136,7 +135,8 @@ def mcnemar(first_correct, second_correct) -> float:
     first = np.asarray(first_correct, dtype=bool)
     second = np.asarray(second_correct, dtype=bool)
     _check((first, second), first)
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    only_first = int((first & ~second).sum())
+    only_second = int((second & ~first).sum())
     discordant = only_first + only_second
     return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
 
@@ -158,15 +158,15 @@ def smallest_p(n: int) -> float:
 
 def _ends(draws: np.ndarray, level: float, shape: tuple[int, ...]):
     """Return both ends of the interval, each of the statistic's shape; NaN where no draw has a value."""
-    low, high = np.full(shape, np.nan), np.full(shape, np.nan)
+    low = np.full(shape, np.nan)
+    high = np.full(shape, np.nan)
+    shares = [(1 - level) / 2, (1 + level) / 2]
     for place in np.ndindex(shape) if len(draws) else ():
         values = draws[(slice(None), *place)]
         values = values[~np.isnan(values)]
         if values.size:
             # "nearest": between two infinite draws an interpolated quantile would be NaN.
-            low[place], high[place] = np.quantile(
-                values, [(1 - level) / 2, (1 + level) / 2], method="nearest"
-            )
+            low[place], high[place] = np.quantile(values, shares, method="nearest")
     return (low, high) if shape else (float(low), float(high))
 
 

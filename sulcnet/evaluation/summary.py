@@ -1,7 +1,8 @@
 """From the results of many cases to one summary: means with intervals over subjects, medians, counts."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from sulcnet.evaluation.statistics import DRAWS, LEVEL, Interval, bootstrap_inte
 from sulcnet.records.labels import UNKNOWN
 
 SCHEMA = 1
+
+Rows = Sequence[tuple[str, dict]]  # subject, scores
 
 
 def summarise(
@@ -69,22 +72,27 @@ def jsonable(value):
 
 def _numbers(results: Sequence[CaseResult], seed: int) -> dict[str, dict]:
     """Return the mean of every score of a task of one's own, over the cases that have it."""
-    names = dict.fromkeys(name for result in results for name in result.numbers)
-    rows = {
-        name: [(r.subject, r.numbers) for r in results if name in r.numbers] for name in names
-    }
-    return {name: _means(some, (name,), seed)[name] for name, some in rows.items()}
+    means = {}
+    for name in _names(result.numbers for result in results):
+        rows = [(r.subject, r.numbers) for r in results if name in r.numbers]
+        means |= _means(rows, (name,), seed)
+    return means
+
+
+def _names(tables: Iterable[Mapping[str, object]]) -> list[str]:
+    """List the names that occur in any of the tables, in the order of their first occurrence."""
+    return list(dict.fromkeys(chain.from_iterable(tables)))
 
 
 def _segmentation(results: Sequence[CaseResult], seed: int) -> dict:
     """Return the block of every structure, and the two means over structures."""
     scored = [r for r in results if r.structures]
-    names = list(dict.fromkeys(name for r in scored for name in r.structures))
+    structures = {}
+    for name in _names(r.structures for r in scored):
+        having = [r for r in scored if name in r.structures]
+        structures[name] = _structure(having, name, seed)
     return {
-        "structures": {
-            name: _structure([r for r in scored if name in r.structures], name, seed)
-            for name in names
-        },
+        "structures": structures,
         "mean_dice": _mean_dice(scored, seed, lambda score: True),
         "dice_where_present": _mean_dice(scored, seed, _is_present),
     }
@@ -105,29 +113,25 @@ def _structure(results: Sequence[CaseResult], name: str, seed: int) -> dict:
     return block
 
 
-def _means(rows: Sequence[tuple[str, dict]], keys: Sequence[str], seed: int) -> dict[str, dict]:
+def _means(rows: Rows, keys: Sequence[str], seed: int) -> dict[str, dict]:
     """Return mean, low, high and n per key from (subject, scores) pairs, all keys on the same draws of subjects."""
-    values = np.array([[score[key] for key in keys] for _, score in rows]).reshape(
-        -1, len(keys)
-    )
-    interval = bootstrap_interval(
-        values, [subject for subject, _ in rows], lambda v: v.mean(axis=0), seed=seed
-    )
-    return {
-        key: {"mean": mean, "low": low, "high": high, "n": interval.n}
-        for key, mean, low, high in zip(keys, *_columns(interval, len(keys)), strict=True)
-    }
+    subjects = [subject for subject, _ in rows]
+    values = np.array([[score[key] for key in keys] for _, score in rows])
+    values = values.reshape(-1, len(keys))
+    interval = bootstrap_interval(values, subjects, lambda v: v.mean(axis=0), seed=seed)
+    means = {}
+    for key, mean, low, high in zip(keys, *_columns(interval, len(keys)), strict=True):
+        means[key] = {"mean": mean, "low": low, "high": high, "n": interval.n}
+    return means
 
 
 def _columns(interval: Interval, count: int) -> list[np.ndarray]:
     """Return estimates, lower and upper ends, `count` of each; without a case the interval is one NaN, not a vector."""
-    return [
-        np.broadcast_to(part, count)
-        for part in (interval.estimate, interval.low, interval.high)
-    ]
+    parts = (interval.estimate, interval.low, interval.high)
+    return [np.broadcast_to(part, count) for part in parts]
 
 
-def _median(rows: Sequence[tuple[str, dict]], key: str) -> float:
+def _median(rows: Rows, key: str) -> float:
     # Never NaN: the two middle values of an even count may both be infinite, but their signs agree.
     return float(np.median([score[key] for _, score in rows]))
 
@@ -136,13 +140,12 @@ def _mean_dice(
     results: Sequence[CaseResult], seed: int, counts: Callable[[dict], bool]
 ) -> dict:
     """Average the Dice over the structures that count within a case, then over the cases that have one."""
-    dice = [
-        (r.subject, [score["dice"] for score in r.structures.values() if counts(score)])
-        for r in results
-    ]
-    return _means(
-        [(subject, {"dice": np.mean(d)}) for subject, d in dice if d], ("dice",), seed
-    )["dice"]
+    rows = []
+    for result in results:
+        dice = [score["dice"] for score in result.structures.values() if counts(score)]
+        if dice:
+            rows.append((result.subject, {"dice": np.mean(dice)}))
+    return _means(rows, ("dice",), seed)["dice"]
 
 
 def _is_present(score: dict) -> bool:
@@ -157,9 +160,10 @@ def _classification(
     probabilities, truth = _class_arrays(predicted, classes)
     scores = score_classes(probabilities, truth, classes, ordered)
     known = truth != UNKNOWN
+    subjects = np.array([r.subject for r in predicted])
     interval = bootstrap_interval(
         (probabilities[known], truth[known]),
-        np.array([r.subject for r in predicted])[known],
+        subjects[known],
         lambda p, t: list(headline_scores(p, t, ordered).values()),
         seed=seed,
     )
@@ -184,16 +188,14 @@ def _class_arrays(
             f"Not {len(classes)} class probabilities ({', '.join(classes)}) in: {', '.join(wrong[:5])}",
             "The classes must be those of the model that predicted.",
         )
+    probabilities = np.array([r.probabilities for r in results]).reshape(-1, len(classes))
     truth = [UNKNOWN if r.known_truth is None else r.known_truth for r in results]
-    return np.array([r.probabilities for r in results]).reshape(-1, len(classes)), np.array(
-        truth, dtype=int
-    )
+    return probabilities, np.array(truth, dtype=int)
 
 
 def _check_unique(results: Sequence[CaseResult]) -> None:
-    repeated = [
-        case for case, times in Counter(r.case_id for r in results).items() if times > 1
-    ]
+    times = Counter(r.case_id for r in results)
+    repeated = [case for case, count in times.items() if count > 1]
     if repeated:
         raise DataError(
             f"Cases evaluated twice: {', '.join(repeated[:5])}", "Keep one prediction per case."

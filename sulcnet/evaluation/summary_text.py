@@ -26,15 +26,11 @@ def format_summary(summary: dict) -> str:
     if summary["structures"]:
         blocks += [_structures(summary), _notes(summary)]
     if summary["classification"]:
-        blocks += [
-            _class_scores(summary["classification"]),
-            _confusion(summary["classification"]),
-        ]
+        block = summary["classification"]
+        blocks += [_class_scores(block), _confusion(block)]
     if summary.get("numbers"):
-        rows = [
-            (name, _interval(block), f"n {block['n']}")
-            for name, block in summary["numbers"].items()
-        ]
+        numbers = summary["numbers"].items()
+        rows = [(name, _interval(block), f"n {block['n']}") for name, block in numbers]
         blocks.append(_aligned(rows))
     return "\n\n".join(blocks)
 
@@ -48,42 +44,22 @@ def _headline(summary: dict) -> str:
     missing = summary["missing_cases"]
     if missing:
         shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
-        text += (
-            f"\n{counted(len(missing), 'prediction')} missing, in none of the means: {shown}"
-        )
+        number = counted(len(missing), "prediction")
+        text += f"\n{number} missing, in none of the means: {shown}"
     return text
 
 
 def _structures(summary: dict) -> str:
-    rows = [
-        (
-            "structure",
-            "Dice",
-            "surface Dice",
-            "HD95 mm",
-            "n",
-            "HD95 both",
-            "n",
-            "Dice where present",
-            "n",
-        )
-    ]
+    everywhere = ("Dice", "surface Dice", "HD95 mm", "n")
+    where_both = ("HD95 both", "n")
+    where_present = ("Dice where present", "n")
+    rows = [("structure", *everywhere, *where_both, *where_present)]
     rows += [_structure(name, block) for name, block in summary["structures"].items()]
     if len(rows) > 2:
         mean, present = summary["mean_dice"], summary["dice_where_present"]
-        rows.append(
-            (
-                "mean",
-                _interval(mean),
-                "",
-                "",
-                str(mean["n"]),
-                "",
-                "",
-                _interval(present),
-                str(present["n"]),
-            )
-        )
+        everywhere = (_interval(mean), "", "", str(mean["n"]))
+        where_present = (_interval(present), str(present["n"]))
+        rows.append(("mean", *everywhere, "", "", *where_present))
     return _aligned(rows, right=(2, 3, 4, 5, 6, 8))
 
 
@@ -95,27 +71,21 @@ def _structure(name: str, block: dict) -> tuple[str, ...]:
         _value(hd95["median"], 2),
         str(dice["n"]),
     )
-    return (
-        name,
-        *everywhere,
-        _value(hd95["mean"], 2),
-        str(hd95["n_both"]),
-        _interval(present),
-        str(present["n"]),
-    )
+    where_both = (_value(hd95["mean"], 2), str(hd95["n_both"]))
+    where_present = (_interval(present), str(present["n"]))
+    return (name, *everywhere, *where_both, *where_present)
 
 
 def _notes(summary: dict) -> str:
     tolerance = summary["tolerance_mm"]
-    within = (
-        ""
-        if tolerance is None
-        else f"surface Dice: share of the surfaces within {tolerance:g} mm\n"
-    )
-    return within + (
-        "HD95: median over all cases, infinite where just one mask is empty, 0 where both are\n"
-        "HD95 both: mean over the cases with both masks; present: the reference has the structure"
-    )
+    lines = []
+    if tolerance is not None:
+        lines.append(f"surface Dice: share of the surfaces within {tolerance:g} mm")
+    lines += [
+        "HD95: median over all cases, infinite where just one mask is empty, 0 where both are",
+        "HD95 both: mean over the cases with both masks; present: the reference has the structure",
+    ]
+    return "\n".join(lines)
 
 
 def _class_scores(block: dict) -> str:
@@ -124,18 +94,17 @@ def _class_scores(block: dict) -> str:
         (block["without_prediction"], "without a prediction"),
     ]
     extra = "".join(f", {n} {what}" for n, what in left_out if n)
-    rows = [
-        (label, _interval(block[key], "estimate")) for label, key in CLASS_LINES if key in block
-    ]
+    rows = []
+    for label, key in CLASS_LINES:
+        if key in block:
+            rows.append((label, _interval(block[key], "estimate")))
     return f"class, {counted(block['n'], 'case')}{extra}\n" + _aligned(rows)
 
 
 def _confusion(block: dict) -> str:
     rows = [("truth \\ predicted", *block["classes"])]
-    rows += [
-        (name, *map(str, counts))
-        for name, counts in zip(block["classes"], block["confusion"], strict=True)
-    ]
+    for name, counts in zip(block["classes"], block["confusion"], strict=True):
+        rows.append((name, *map(str, counts)))
     return _aligned(rows, right=range(1, len(rows)))
 
 
@@ -157,9 +126,8 @@ def _aligned(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
     right = set(right)
     lines = []
     for row in rows:
-        cells = [
-            c.rjust(w) if i in right else c.ljust(w)
-            for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        ]
+        cells = []
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            cells.append(cell.rjust(width) if column in right else cell.ljust(width))
         lines.append(MARGIN.join(cells).rstrip())
     return "\n".join(lines)

@@ -24,12 +24,9 @@ class SurfaceDistances:
 
     def percentile(self, percent: float) -> float:
         """Return the larger of the two directions' percentiles [mm]; `percent` is in 0..100, so HD95 is 95."""
-        return float(
-            max(
-                np.percentile(self.to_reference, percent),
-                np.percentile(self.to_prediction, percent),
-            )
-        )
+        to_reference = np.percentile(self.to_reference, percent)
+        to_prediction = np.percentile(self.to_prediction, percent)
+        return float(max(to_reference, to_prediction))
 
     def average(self) -> float:
         """Return the average symmetric surface distance [mm]: the mean over the voxels of both surfaces pooled."""
@@ -37,10 +34,8 @@ class SurfaceDistances:
 
     def within(self, tolerance_mm: float) -> float:
         """Return the share of both surfaces within the tolerance of the other (surface Dice, NSD; Nikolov 2018)."""
-        near = (self.to_reference <= tolerance_mm).sum() + (
-            self.to_prediction <= tolerance_mm
-        ).sum()
-        return float(near / (self.to_reference.size + self.to_prediction.size))
+        both = np.concatenate([self.to_reference, self.to_prediction])
+        return float((both <= tolerance_mm).sum() / both.size)
 
 
 def surface_voxels(mask: np.ndarray) -> np.ndarray:

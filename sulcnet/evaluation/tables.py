@@ -13,6 +13,7 @@ import csv
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from sulcnet.errors import DataError
@@ -39,6 +40,8 @@ MISSING = "missing_prediction"
 CASE_COLUMNS = ("case_id", "subject", "domain", "structure", "status", *METRICS)
 CLASS_COLUMNS = ("case_id", "subject", "domain", "truth", "predicted", "correct")
 NUMBER_COLUMNS = ("case_id", "subject", "domain")
+
+Row = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -69,30 +72,20 @@ def write_tables(
     if classes:
         columns = CLASS_COLUMNS + tuple(PROBABILITY + name for name in classes)
         _write(paths.classes, columns, (_class_row(result, classes) for result in results))
-    else:
-        paths.classes.unlink(
-            missing_ok=True
-        )  # one of an earlier evaluation would be read as part of this
+    else:  # one of an earlier evaluation would be read as part of this
+        paths.classes.unlink(missing_ok=True)
     _write_numbers(paths.numbers, results)
     write_text(paths.summary, text + "\n")
 
 
 def _write_numbers(path: Path | None, results: Sequence[CaseResult]) -> None:
-    names = tuple(dict.fromkeys(name for result in results for name in result.numbers))
     if path is None:
         return
     path.unlink(missing_ok=True)
+    names = dict.fromkeys(chain.from_iterable(result.numbers for result in results))
     if names:
-        rows = (
-            {
-                "case_id": r.case_id,
-                "subject": r.subject,
-                "domain": r.domain or None,
-                **r.numbers,
-            }
-            for r in results
-        )
-        _write(path, NUMBER_COLUMNS + names, rows)
+        rows = (_case_columns(result) | result.numbers for result in results)
+        _write(path, (*NUMBER_COLUMNS, *names), rows)
 
 
 def read_results(paths: TablePaths) -> tuple[list[CaseResult], tuple[str, ...]]:
@@ -128,34 +121,31 @@ def read_summary(paths: TablePaths) -> dict:
 def _case_rows(results: Iterable[CaseResult]) -> Iterable[dict]:
     """Yield a row per structure; a case without a mask to compare has one row, so that no case vanishes."""
     for result in results:
-        case = {
-            "case_id": result.case_id,
-            "subject": result.subject,
-            "domain": result.domain or None,
-        }
+        case = _case_columns(result)
         for name, scores in (result.structures or {}).items():
-            yield (
-                case
-                | {"structure": name, "status": scores["status"]}
-                | {key: scores[key] for key in METRICS}
-            )
+            status = {"structure": name, "status": scores["status"]}
+            yield case | status | {key: scores[key] for key in METRICS}
         if not result.structures:
             yield case | {"status": MISSING if result.missing else None}
 
 
 def _class_row(result: CaseResult, classes: Sequence[str]) -> dict:
     truth, predicted = result.known_truth, result.predicted
-    row = {
-        "case_id": result.case_id,
-        "subject": result.subject,
-        "domain": result.domain or None,
-    }
+    row = _case_columns(result)
     row["truth"] = None if truth is None else classes[truth]
     row["predicted"] = None if predicted is None else classes[predicted]
     row["correct"] = None if None in (truth, predicted) else str(truth == predicted).lower()
     probabilities = result.probabilities or (None,) * len(classes)
-    return row | {
-        PROBABILITY + name: value for name, value in zip(classes, probabilities, strict=True)
+    for name, value in zip(classes, probabilities, strict=True):
+        row[PROBABILITY + name] = value
+    return row
+
+
+def _case_columns(result: CaseResult) -> dict:
+    return {
+        "case_id": result.case_id,
+        "subject": result.subject,
+        "domain": result.domain or None,
     }
 
 
@@ -172,12 +162,13 @@ def _text(value) -> str:
     return value if isinstance(value, str) else repr(float(value))
 
 
-def _read(path: Path, expected: Sequence[str]) -> tuple[list[str], list[dict[str, str]]]:
+def _read(path: Path, expected: Sequence[str]) -> tuple[list[str], list[Row]]:
     """Return the columns and the rows of a table that has at least the expected columns."""
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream, delimiter="\t")
-            rows, columns = list(reader), list(reader.fieldnames or ())
+            rows = list(reader)
+            columns = list(reader.fieldnames or ())
     except OSError as error:
         raise DataError(
             f"Cannot read {path}: {error}", "Run sulcnet_evaluate again."
@@ -198,9 +189,8 @@ def _read_cases(path: Path) -> dict[str, CaseResult]:
         if row["status"] == MISSING:
             results[result.case_id] = replace(result, missing=True)
         elif row["structure"] != UNKNOWN_TEXT:
-            scores = {metric: _number(row[metric], path, row) for metric in METRICS} | {
-                "status": row["status"]
-            }
+            scores = {metric: _number(row[metric], path, row) for metric in METRICS}
+            scores["status"] = row["status"]
             structures = (result.structures or {}) | {row["structure"]: scores}
             results[result.case_id] = replace(result, structures=structures)
     return results
@@ -208,17 +198,15 @@ def _read_cases(path: Path) -> dict[str, CaseResult]:
 
 def _read_numbers(path: Path, results: dict[str, CaseResult]) -> None:
     columns, rows = _read(path, NUMBER_COLUMNS)
+    names = [name for name in columns if name not in NUMBER_COLUMNS]
     for row in rows:
         result = results.setdefault(row["case_id"], _empty_result(row))
-        known = [
-            name for name in columns if name not in NUMBER_COLUMNS and row[name] != UNKNOWN_TEXT
-        ]
-        results[result.case_id] = replace(
-            result, numbers={name: _number(row[name], path, row) for name in known}
-        )
+        known = [name for name in names if row[name] != UNKNOWN_TEXT]
+        numbers = {name: _number(row[name], path, row) for name in known}
+        results[result.case_id] = replace(result, numbers=numbers)
 
 
-def _empty_result(row: dict[str, str]) -> CaseResult:
+def _empty_result(row: Row) -> CaseResult:
     domain = "" if row["domain"] == UNKNOWN_TEXT else row["domain"]
     return CaseResult(
         row["case_id"], row["subject"], domain, structures=None, truth=None, probabilities=None
@@ -226,7 +214,7 @@ def _empty_result(row: dict[str, str]) -> CaseResult:
 
 
 def _with_class(
-    result: CaseResult, row: dict[str, str], classes: tuple[str, ...], path: Path
+    result: CaseResult, row: Row, classes: tuple[str, ...], path: Path
 ) -> CaseResult:
     if row["truth"] not in (*classes, UNKNOWN_TEXT):
         raise DataError(
@@ -236,13 +224,13 @@ def _with_class(
     truth = None if row["truth"] == UNKNOWN_TEXT else classes.index(row["truth"])
     prefix = prefix_of(row)
     values = [row[prefix + name] for name in classes]
-    predicted = (
-        None if UNKNOWN_TEXT in values else tuple(_number(value, path, row) for value in values)
-    )
-    return replace(result, truth=truth, probabilities=predicted)
+    probabilities = None
+    if UNKNOWN_TEXT not in values:
+        probabilities = tuple(_number(value, path, row) for value in values)
+    return replace(result, truth=truth, probabilities=probabilities)
 
 
-def _number(text: str, path: Path, row: dict[str, str]) -> float:
+def _number(text: str, path: Path, row: Row) -> float:
     try:
         return float("nan") if text == UNKNOWN_TEXT else float(text)
     except (TypeError, ValueError) as error:

@@ -51,14 +51,11 @@ def to_plan(
     """
     _check(data, label, label_like)
     trace = plan_trace(data, affine, spacing, box)
-    prepared = _resampled(
-        crop(orient(data, trace.orient), trace.crop), trace, spacing, label_like
-    )
+    inside = crop(orient(data, trace.orient), trace.crop)
+    prepared = _resampled(inside, trace, spacing, label_like)
     if label is not None:
-        label = resample_label(
-            crop(orient(label, trace.orient), trace.crop), trace.resample.target
-        )
-        label = np.ascontiguousarray(label)
+        labelled = crop(orient(label, trace.orient), trace.crop)
+        label = np.ascontiguousarray(resample_label(labelled, trace.resample.target))
     return np.ascontiguousarray(prepared, dtype=np.float32), label, trace
 
 
@@ -85,9 +82,9 @@ def to_input_grid(
         )
     if maps:
         full = _maps(probabilities, trace, outside=0 if order else 1)
-        return _painted(full, order) if order else np.argmax(full, axis=0).astype(
-            _kind(len(full))
-        ), full
+        if order:
+            return _painted(full, order), full
+        return np.argmax(full, axis=0).astype(_kind(len(full))), full
     if order:
         inside = _painted((_in_box(one, trace) for one in probabilities), order)
     else:
@@ -127,8 +124,10 @@ def target_shape(
     An axis of one voxel, or without a target spacing (a 2-D plan), keeps its size.
     """
     wanted = (*target, *spacing[len(target) :])
-    fits = [max(1, round(size * own / new)) for size, own, new in zip(shape, spacing, wanted)]
-    return tuple(size if size == 1 else fit for size, fit in zip(shape, fits))
+    fits = []
+    for size, before, after in zip(shape, spacing, wanted):
+        fits.append(1 if size == 1 else max(1, round(size * before / after)))
+    return tuple(fits)
 
 
 def _check(data: np.ndarray, label: np.ndarray | None, label_like: Sequence[bool]) -> None:
@@ -162,11 +161,10 @@ def _resampled(
     result = np.empty((len(data), *target), dtype=np.float32)
     for channel, codes in enumerate(label_like or [False] * len(data)):
         one = data[channel : channel + 1]
-        result[channel] = (
-            resample_nearest(one, target)[0]
-            if codes
-            else resample_image(one, target, orders)[0]
-        )
+        if codes:
+            result[channel] = resample_nearest(one, target)[0]
+        else:
+            result[channel] = resample_image(one, target, orders)[0]
     return result
 
 
@@ -200,9 +198,8 @@ def _maps(probabilities: np.ndarray, trace: Trace, outside: float) -> np.ndarray
     full = np.empty((len(probabilities), *trace.shape), dtype=np.float32)
     for value in range(len(probabilities)):
         inside = _in_box(probabilities[value], trace)
-        full[value] = unorient(
-            uncrop(inside, trace.crop, fill=outside if value == 0 else 0), trace.orient
-        )
+        whole_share = uncrop(inside, trace.crop, fill=outside if value == 0 else 0)
+        full[value] = unorient(whole_share, trace.orient)
     return full
 
 
@@ -217,7 +214,8 @@ def _kind(classes: int) -> type[np.generic]:
 
 
 def _lengths(affine: np.ndarray) -> tuple[float, ...]:
-    return tuple(float(step) for step in np.linalg.norm(np.asarray(affine)[:3, :3], axis=0))
+    axes = np.asarray(affine)[:3, :3]
+    return tuple(float(step) for step in np.linalg.norm(axes, axis=0))
 
 
 def _rows(affine: np.ndarray) -> tuple[tuple[float, ...], ...]:

@@ -17,13 +17,11 @@ def nonzero_box(data: np.ndarray) -> Crop:
     this function too, but importing it imports torch.
     """
     filled = (data != 0).any(axis=0)
-    axes = range(filled.ndim)
-    low, high = zip(
-        *[
-            _edges(filled.any(axis=tuple(other for other in axes if other != axis)))
-            for axis in axes
-        ]
-    )
+    edges = []
+    for axis in range(filled.ndim):
+        others = tuple(other for other in range(filled.ndim) if other != axis)
+        edges.append(_edges(filled.any(axis=others)))
+    low, high = zip(*edges)
     return Crop(low, high, tuple(filled.shape))
 
 
@@ -39,9 +37,8 @@ def crop(data: np.ndarray, step: Crop) -> np.ndarray:
 
 def uncrop(data: np.ndarray, step: Crop, fill: float = 0) -> np.ndarray:
     """Put (..., x, y, z) back into an array of the uncropped shape, with `fill` outside."""
-    full = np.full(
-        (*data.shape[: data.ndim - len(step.shape)], *step.shape), fill, dtype=data.dtype
-    )
+    before = data.shape[: data.ndim - len(step.shape)]
+    full = np.full((*before, *step.shape), fill, dtype=data.dtype)
     full[(..., *box_slices(step))] = data
     return full
 
@@ -60,5 +57,7 @@ def box_slices(step: Crop) -> tuple[slice, ...]:
 
 def _edges(filled: np.ndarray) -> tuple[int, int]:
     """Give first and one past the last True of a row, or the whole row where there is none."""
-    found = np.flatnonzero(filled)
-    return (int(found[0]), int(found[-1]) + 1) if len(found) else (0, len(filled))
+    places = np.flatnonzero(filled)
+    if not len(places):
+        return 0, len(filled)
+    return int(places[0]), int(places[-1]) + 1

@@ -19,6 +19,8 @@ import numpy as np
 
 from sulcnet.geometry.crop import crop, nonzero_box
 
+Box = tuple[slice, ...]
+
 COARSE = 3.0
 """An axis this many times coarser than the finest is interpolated linearly: a spline across thick slices overshoots."""
 TIE = 1e-6
@@ -41,12 +43,9 @@ def resample_image(
     orders = (order,) * (data.ndim - 1) if isinstance(order, int) else tuple(order)
     result = _along_axes(data, target, orders)
     axes = tuple(range(1, data.ndim))
-    return np.clip(
-        result,
-        data.min(axis=axes, keepdims=True),
-        data.max(axis=axes, keepdims=True),
-        out=result,
-    )
+    least = data.min(axis=axes, keepdims=True)
+    most = data.max(axis=axes, keepdims=True)
+    return np.clip(result, least, most, out=result)
 
 
 def resample_nearest(data: np.ndarray, target: Sequence[int]) -> np.ndarray:
@@ -66,14 +65,16 @@ def resample_label(label: np.ndarray, target: Sequence[int]) -> np.ndarray:
     if tuple(target) == label.shape:
         return label
     result = np.zeros(target, dtype=label.dtype)
-    best, total = np.zeros(target, dtype=np.float32), np.zeros(target, dtype=np.float32)
+    best = np.zeros(target, dtype=np.float32)
+    total = np.zeros(target, dtype=np.float32)
     for value in np.unique(label):
-        if value != 0:
-            box, share = _share(label == value, target)
-            total[box] += share
-            wins = (share > 0) & (share >= best[box] - TIE)
-            best[box] = np.maximum(best[box], share)
-            result[box][wins] = value
+        if value == 0:
+            continue
+        box, share = _share(label == value, target)
+        total[box] += share
+        wins = (share > 0) & (share >= best[box] - TIE)
+        best[box] = np.maximum(best[box], share)
+        result[box][wins] = value
     result[1 - total > best + TIE] = 0
     return result
 
@@ -91,11 +92,13 @@ def image_orders(
     An axis of one voxel (`shape`) is no axis to interpolate along and does not count.
     """
     real = [axis for axis, size in enumerate(shape) if size > 1] or [0]
-    finest = [min(steps[axis] for axis in real) for steps in (spacing, target)]
-    return tuple(
-        1 if max(own / finest[0], new / finest[1]) > COARSE else 3
-        for own, new in zip(spacing, target)
-    )
+    finest_before = min(spacing[axis] for axis in real)
+    finest_after = min(target[axis] for axis in real)
+    orders = []
+    for before, after in zip(spacing, target):
+        ratio = max(before / finest_before, after / finest_after)
+        orders.append(1 if ratio > COARSE else 3)
+    return tuple(orders)
 
 
 def resample_affine(
@@ -110,13 +113,11 @@ def resample_affine(
 
 def _along_axes(data: np.ndarray, target: Sequence[int], orders: Sequence[int]) -> np.ndarray:
     """Apply one matrix per axis of (C, X, Y, Z), the axis that shrinks most first."""
-    for axis in sorted(
-        range(len(target)), key=lambda axis: target[axis] / data.shape[1 + axis]
-    ):
-        if data.shape[1 + axis] != target[axis]:
-            data = _apply(
-                weights(data.shape[1 + axis], target[axis], orders[axis]), data, 1 + axis
-            )
+    sizes = data.shape[1:]
+    for axis in sorted(range(len(target)), key=lambda axis: target[axis] / sizes[axis]):
+        if sizes[axis] != target[axis]:
+            matrix = weights(sizes[axis], target[axis], orders[axis])
+            data = _apply(matrix, data, 1 + axis)
     return data
 
 
@@ -126,8 +127,9 @@ def _apply(matrix: np.ndarray, data: np.ndarray, axis: int) -> np.ndarray:
     data = np.ascontiguousarray(data, dtype=np.float32)
     if axis == data.ndim - 1:
         return data @ matrix.T
-    rows = data.reshape(int(np.prod(shape[:axis])), shape[axis], -1)
-    return np.matmul(matrix, rows).reshape(*shape[:axis], len(matrix), *shape[axis + 1 :])
+    before, behind = shape[:axis], shape[axis + 1 :]
+    rows = data.reshape(int(np.prod(before)), shape[axis], -1)
+    return np.matmul(matrix, rows).reshape(*before, len(matrix), *behind)
 
 
 @lru_cache(maxsize=64)
@@ -138,9 +140,8 @@ def weights(size: int, target: int, order: int) -> np.ndarray:
     if order == 0:
         matrix = np.eye(size)[_nearest(size, target)]
     else:
-        matrix = ndimage.zoom(
-            np.eye(size), (target / size, 1), order=order, mode="nearest", grid_mode=True
-        )
+        zoom = (target / size, 1)
+        matrix = ndimage.zoom(np.eye(size), zoom, order=order, mode="nearest", grid_mode=True)
     matrix = (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
     matrix.flags.writeable = False
     return matrix
@@ -151,19 +152,16 @@ def _nearest(size: int, target: int) -> np.ndarray:
     return ((2 * np.arange(target) + 1) * size) // (2 * target)
 
 
-def _share(member: np.ndarray, target: Sequence[int]) -> tuple[tuple[slice, ...], np.ndarray]:
+def _share(member: np.ndarray, target: Sequence[int]) -> tuple[Box, np.ndarray]:
     """Interpolate one class inside its own box; give the box in the target and the shares there."""
-    found = nonzero_box(member[None])
-    share, box = crop(member, found)[None], []
-    for axis, (low, high, size, new) in enumerate(
-        zip(found.low, found.high, member.shape, target), start=1
-    ):
-        used = weights(size, new, 1)[:, low:high]
-        reached = np.flatnonzero(
-            used.any(axis=1)
-        )  # none where the class falls between two target voxels
-        box.append(
-            slice(int(reached[0]), int(reached[-1]) + 1) if len(reached) else slice(0, 0)
-        )
-        share = _apply(used[box[-1]], share, axis)
+    inside = nonzero_box(member[None])
+    share, box = crop(member, inside)[None], []
+    for axis, (size, new) in enumerate(zip(member.shape, target)):
+        used = weights(size, new, 1)[:, inside.low[axis] : inside.high[axis]]
+        reached = np.flatnonzero(used.any(axis=1))
+        if len(reached):
+            box.append(slice(int(reached[0]), int(reached[-1]) + 1))
+        else:  # the class falls between two target voxels
+            box.append(slice(0, 0))
+        share = _apply(used[box[-1]], share, 1 + axis)
     return tuple(box), share[0]

@@ -26,10 +26,12 @@ __all__ = [
     "SCANNERS",
     "SHAPE",
     "Phantom",
+    "Scan",
     "Scanner",
     "dataset_json",
     "draw_cohort",
     "draw_phantom",
+    "draw_scan",
 ]
 
 SHAPE = (40, 56, 48)
@@ -50,6 +52,17 @@ class Phantom:
 
 
 @dataclass(frozen=True)
+class Scan:
+    """Who lay in which scanner."""
+
+    index: int  # number of the case; pose, noise and bias field follow from (seed, index)
+    subject: int  # its number; the folds follow from (seed, subject)
+    session: int  # number of the scan of this subject, only written into the row
+    site: str  # a name in SCANNERS
+    pcs: str  # class, one of CLASSES
+
+
+@dataclass(frozen=True)
 class Pose:
     """How the head lay in one scan: world = rotation @ (point - pivot) + pivot + shift."""
 
@@ -66,47 +79,46 @@ def draw_phantom(
     spacing: float | Sequence[float] = SPACING,
     *,
     modality: str = "t1",
-    subject: int | None = None,
-    session: int = 1,
 ) -> Phantom:
-    """Draw one phantom, a function of its arguments alone.
+    """Draw the only scan of a subject, a function of the arguments alone.
 
     Args:
         seed: of the cohort.
-        index: number of the case; pose, noise and bias field follow from (seed, index).
+        index: number of the case and of the subject.
         pcs: class, one of CLASSES.
         site: a name in SCANNERS.
         shape: voxels along x, y, z; the hemisphere fills the image, the folds keep their width in mm.
         spacing: mm, one number or one per axis.
         modality: "t1" or "grey_white" (values 0, 100, 200).
-        subject: number of the subject, by default `index`; the folds follow from (seed, subject).
-        session: number of the scan of this subject, only written into the row.
 
     Raises:
         UsageError: an unknown class, site or modality, or an image too small for the folds.
     """
-    _known("site", site, SCANNERS)
+    scan = Scan(index, subject=index, session=1, site=site, pcs=pcs)
+    return draw_scan(seed, scan, shape, spacing, modality)
+
+
+def draw_scan(
+    seed: int,
+    scan: Scan,
+    shape: Sequence[int] = SHAPE,
+    spacing: float | Sequence[float] = SPACING,
+    modality: str = "t1",
+) -> Phantom:
+    """Draw one scan, a function of the arguments alone; they are those of `draw_phantom`."""
+    _known("site", scan.site, SCANNERS)
     _known("modality", modality, CHANNELS)
-    subject = index if subject is None else subject
     steps = np.broadcast_to(np.asarray(spacing, float), 3)
     extent = tuple(float(n * step) for n, step in zip(shape, steps))
-    folding = draw_folding(seed, subject, pcs, extent)
+    folding = draw_folding(seed, scan.subject, scan.pcs, extent)
     affine = make_affine(shape, steps)
-    distances = measure(folding, hemisphere_points(shape, affine, draw_pose(seed, index)))
-    noise = np.random.default_rng([seed, index, 11])
+    pose = draw_pose(seed, scan.index)
+    distances = measure(folding, hemisphere_points(shape, affine, pose))
     marked = label(distances)
-    row = _row(
-        index,
-        subject,
-        session,
-        site,
-        pcs,
-        folding,
-        int((marked == 2).sum()) * float(np.prod(steps)),
-    )
-    return Phantom(
-        _RENDER[modality](distances, SCANNERS[site], steps, noise), marked, affine, row
-    )
+    volume = int((marked == 2).sum()) * float(np.prod(steps))
+    noise = np.random.default_rng([seed, scan.index, 11])
+    image = _RENDER[modality](distances, SCANNERS[scan.site], steps, noise)
+    return Phantom(image, marked, affine, _row(scan, folding, volume))
 
 
 def draw_cohort(
@@ -134,17 +146,8 @@ def draw_cohort(
         subject, session = divmod(index, sessions)
         site = sites[(subject // len(CLASSES) + session) % len(sites)]
         pcs = CLASSES[subject % len(CLASSES)]
-        yield draw_phantom(
-            seed,
-            index,
-            pcs,
-            site,
-            shape,
-            spacing,
-            modality=modality,
-            subject=subject,
-            session=session + 1,
-        )
+        scan = Scan(index, subject, session + 1, site, pcs)
+        yield draw_scan(seed, scan, shape, spacing, modality)
 
 
 def dataset_json(count: int, modality: str = "t1") -> dict[str, object]:
@@ -176,10 +179,8 @@ def make_affine(shape: Sequence[int], spacing: np.ndarray) -> np.ndarray:
 def draw_pose(seed: int, index: int) -> Pose:
     """Draw the pose of one scan: up to 4 degrees and 1.2 mm per axis."""
     rng = np.random.default_rng([seed, index, 10])
-    angles = rng.uniform(-4, 4, 3)
-    return Pose(
-        Rotation.from_euler("xyz", angles, degrees=True).as_matrix(), rng.uniform(-1.2, 1.2, 3)
-    )
+    turn = Rotation.from_euler("xyz", rng.uniform(-4, 4, 3), degrees=True)
+    return Pose(turn.as_matrix(), shift=rng.uniform(-1.2, 1.2, 3))
 
 
 def hemisphere_points(shape: Sequence[int], affine: np.ndarray, pose: Pose) -> np.ndarray:
@@ -187,13 +188,13 @@ def hemisphere_points(shape: Sequence[int], affine: np.ndarray, pose: Pose) -> n
     spacing = np.diag(affine)[:3]
     pivot = _pivot(shape, spacing)
     back = pose.rotation.T @ affine[:3, :3]
-    origin = pose.rotation.T @ (affine[:3, 3] - pivot - pose.shift) + pivot + (_MIDLINE, 0, 0)
+    turned = pose.rotation.T @ (affine[:3, 3] - pivot - pose.shift)
+    origin = turned + pivot + (_MIDLINE, 0, 0)
     i, j, k = (np.arange(n, dtype=np.float32) for n in shape)
-    column = back.astype(np.float32)[:, :, None, None, None]
+    along_x, along_y, along_z = back.astype(np.float32).T[..., None, None, None]
     start = origin.astype(np.float32)[:, None, None, None]
-    return (
-        start + column[:, 0] * i[:, None, None] + column[:, 1] * j[:, None] + column[:, 2] * k
-    )
+    in_plane = start + along_x * i[:, None, None] + along_y * j[:, None]
+    return in_plane + along_z * k
 
 
 def _pivot(shape: Sequence[int], spacing: np.ndarray) -> np.ndarray:
@@ -208,18 +209,16 @@ def _known(field: str, found: str, known) -> None:
         )
 
 
-def _row(
-    index: int, subject: int, session: int, site: str, pcs: str, folding: Folding, volume: float
-) -> dict[str, object]:
+def _row(scan: Scan, folding: Folding, volume: float) -> dict[str, object]:
     return {
-        "case_id": f"phantom_{index:04d}",
-        "subject": f"subject_{subject:04d}",
-        "site": site,
+        "case_id": f"phantom_{scan.index:04d}",
+        "subject": f"subject_{scan.subject:04d}",
+        "site": scan.site,
         "hemi": "L",
-        "pcs": pcs,
+        "pcs": scan.pcs,
         "pcs_length_mm": round(folding.pcs.length, 2) if folding.pcs else 0.0,
         "pcs_volume_mm3": round(volume, 1),
         "lateral": folding.lateral_class,
         "lateral_length_mm": round(folding.lateral_length, 2),
-        "session": session,
+        "session": scan.session,
     }

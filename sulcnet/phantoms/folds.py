@@ -43,7 +43,8 @@ class Fold:
     @property
     def length(self) -> float:
         """Give the arc length [mm]; exact for the medial wall, which is flat, projected for the lateral one."""
-        return float(np.linalg.norm(np.diff(self.points, axis=0), axis=1).sum())
+        steps = np.diff(self.points, axis=0)
+        return float(np.linalg.norm(steps, axis=1).sum())
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,8 @@ def draw_folding(
     """
     _check(pcs, extent)
     # Streams of their own: what does not belong to the class is the same for all classes of a (seed, subject).
-    body, pair, twin, free = (
-        np.random.default_rng([seed, subject, stream]) for stream in range(4)
-    )
+    streams = (np.random.default_rng([seed, subject, stream]) for stream in range(4))
+    body, pair, twin, free = streams
     size = _size(body, extent)
     centre = _centre(body, size)
     cingulate, path = _pair(pair, centre)
@@ -88,7 +88,7 @@ def draw_folding(
     fold = _piece(pair, path, pcs)
     lateral_class = CLASSES[twin.integers(3)]
     confounder = _piece(twin, second, lateral_class)
-    walls = [[cingulate], [main] + ([confounder] if confounder else [])]
+    walls = [[cingulate], [main, confounder] if confounder else [main]]
     # Both paths are kept free in full, whatever lies there: the room for fillers must not depend on a class.
     taken = [[cingulate.points, path], [main.points, second]]
     _fill(free, walls, taken, size, fold)
@@ -112,9 +112,10 @@ def _check(pcs: str, extent: tuple[float, float, float]) -> None:
             f"pcs: found {pcs!r}, expected one of {', '.join(CLASSES)}",
             "choose a class of the phantoms",
         )
-    if any(found < least for found, least in zip(extent, SMALLEST)):
+    if any(size < least for size, least in zip(extent, SMALLEST)):
+        rounded = tuple(round(size, 1) for size in extent)
         raise UsageError(
-            f"shape x spacing: found an extent of {tuple(round(e, 1) for e in extent)} mm, expected at least {SMALLEST} mm",
+            f"shape x spacing: found an extent of {rounded} mm, expected at least {SMALLEST} mm",
             "take a larger shape or a larger spacing; 40 56 48 at 1.5 mm is the default",
         )
 
@@ -129,42 +130,45 @@ def _size(
 def _centre(rng: np.random.Generator, size: tuple[float, float, float]) -> np.ndarray:
     """Place the cingulate pair: nearly fixed in the default hemisphere, anywhere that holds it in a larger one."""
     room = np.maximum(np.array(size[1:]) - (35.5, 30.0), 0.0)
-    return np.array([0.5, -2.0]) + rng.uniform(-1, 1, 2) * (room * 0.75 + 0.7)
+    reach = room * 0.75 + 0.7
+    return np.array([0.5, -2.0]) + rng.uniform(-1, 1, 2) * reach
 
 
 def _pair(rng: np.random.Generator, centre: np.ndarray) -> tuple[Fold, np.ndarray]:
     """Draw a main sulcus round `centre` and the path, parallel to it and outside, of a second one."""
     half_axes = np.array([15.0, 12.0]) + rng.uniform(-0.7, 0.7, 2)
     phases = rng.uniform(0, 2 * np.pi, 2)
-    start, end = np.deg2rad([-35 + rng.uniform(-8, 8), 160 + rng.uniform(-8, 8)])
+    start = -35 + rng.uniform(-8, 8)
+    end = 160 + rng.uniform(-8, 8)
 
     def curve(first: float, last: float) -> np.ndarray:
-        angle = np.linspace(first, last, 400)  # 0 is anterior, 90 degrees superior
-        wobble = (
-            1 + 0.03 * np.sin(3 * angle + phases[0]) + 0.015 * np.sin(5 * angle + phases[1])
-        )
-        return (
-            centre + half_axes * np.stack([np.cos(angle), np.sin(angle)], 1) * wobble[:, None]
-        )
+        angle = np.linspace(*np.deg2rad([first, last]), 400)  # 0 is anterior, 90 superior
+        wobble = 1 + 0.03 * np.sin(3 * angle + phases[0])
+        wobble += 0.015 * np.sin(5 * angle + phases[1])
+        circle = np.stack([np.cos(angle), np.sin(angle)], 1)
+        return centre + half_axes * circle * wobble[:, None]
 
-    inner = curve(*np.deg2rad([3, 112]))
+    main = Fold(_even(curve(start, end)), rng.uniform(*DEPTHS))
+    inner = curve(3, 112)
     tangent = np.gradient(inner, axis=0)
-    normal = np.stack([tangent[:, 1], -tangent[:, 0]], 1) / np.linalg.norm(
-        tangent, axis=1, keepdims=True
-    )
-    return Fold(_even(curve(start, end)), rng.uniform(*DEPTHS)), _even(inner + _OFFSET * normal)
+    outward = np.stack([tangent[:, 1], -tangent[:, 0]], 1)
+    outward /= np.linalg.norm(tangent, axis=1, keepdims=True)
+    return main, _even(inner + _OFFSET * outward)
 
 
 def _even(points: np.ndarray) -> np.ndarray:
     """Resample a polyline (n, 2) at equal steps of about STEP."""
-    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
-    at = np.linspace(0, along[-1], max(2, round(along[-1] / STEP) + 1))
-    return np.stack([np.interp(at, along, points[:, axis]) for axis in (0, 1)], 1)
+    steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    along = np.concatenate([[0.0], np.cumsum(steps)])
+    count = max(2, round(along[-1] / STEP) + 1)
+    at = np.linspace(0, along[-1], count)
+    return np.stack([np.interp(at, along, axis) for axis in points.T], 1)
 
 
 def _piece(rng: np.random.Generator, path: np.ndarray, name: str) -> Fold | None:
     """Cut a piece of the class's length out of the path, at a random place along it."""
-    share, place, depth = rng.uniform(), rng.uniform(), rng.uniform(*DEPTHS)
+    share, place = rng.uniform(size=2)
+    depth = rng.uniform(*DEPTHS)
     low, high = LENGTHS[name]
     steps = round((low + share * (high - low)) / STEP)
     if steps == 0:
@@ -177,25 +181,38 @@ def _ventricle(
     rng: np.random.Generator, size: tuple[float, float, float], centre: np.ndarray
 ) -> np.ndarray:
     """Draw a ventricle: fluid that is no sulcus, of a size that blurs the total volume of fluid."""
-    middle = [-size[0] / 2, centre[0] - 2, centre[1] - 1]
-    return np.array([middle, np.array([4.0, 11.0, 4.5]) * rng.uniform(0.8, 1.2, 3)])
+    y, z = centre
+    middle = [-size[0] / 2, y - 2, z - 1]
+    half_axes = np.array([4.0, 11.0, 4.5]) * rng.uniform(0.8, 1.2, 3)
+    return np.array([middle, half_axes])
 
 
 def _fill(
-    rng, walls: list[list[Fold]], taken: list[list[np.ndarray]], size, pcs: Fold | None
+    rng: np.random.Generator,
+    walls: list[list[Fold]],
+    taken: list[list[np.ndarray]],
+    size: tuple[float, float, float],
+    pcs: Fold | None,
 ) -> None:
     """Add fillers to both walls until the PCS and they have the number and the total length drawn for the subject."""
-    grown = size[1] * size[2] / (_SHARE[1] * 84 * _SHARE[2] * 72)
-    count = max(_FILLERS, round(_FILLERS * grown)) - (pcs is not None)
-    budget = rng.uniform(*_BUDGET) * max(1.0, grown) - (pcs.length if pcs else 0.0)
+    usual = _SHARE[1] * 84 * _SHARE[2] * 72
+    grown = size[1] * size[2] / usual
+    count = max(_FILLERS, round(_FILLERS * grown))
+    budget = rng.uniform(*_BUDGET) * max(1.0, grown)
+    if pcs is not None:
+        count -= 1
+        budget -= pcs.length
     walks = [_Walk(wall, size) for wall in taken]
     for left in range(count, 0, -1):
-        wanted = budget / left * (rng.uniform(0.85, 1.15) if left > 1 else 1.0)
+        wanted = budget / left
+        if left > 1:
+            wanted *= rng.uniform(0.85, 1.15)
         side = int(rng.integers(2))
-        tracks = [walks[one].grow(rng, wanted) for one in (side, 1 - side)]
-        best = int(len(tracks[1]) > len(tracks[0]) + 5)
-        fold = Fold(tracks[best], rng.uniform(*DEPTHS))
-        side = (1 - side) if best else side
+        track = walks[side].grow(rng, wanted)
+        across = walks[1 - side].grow(rng, wanted)
+        if len(across) > len(track) + 5:
+            side, track = 1 - side, across
+        fold = Fold(track, rng.uniform(*DEPTHS))
         walks[side].block(fold.points)
         walls[side].append(fold)
         budget -= fold.length
@@ -229,28 +246,31 @@ class _Walk:
     def _track(self, rng: np.random.Generator, start: np.ndarray, wanted: float) -> np.ndarray:
         heading = rng.uniform(0, 2 * np.pi)
         track = [start]
-        for back in (
-            0.0,
-            np.pi,
-        ):  # once the walk is stuck, it goes on from its start, the other way
+        # Once the walk is stuck, it goes on from its start, the other way.
+        for back in (0.0, np.pi):
             angle = heading + back
             while (len(track) - 1) * _STRIDE < wanted:
                 angle = self._turn(rng, np.array(track), angle)
                 if angle is None:
                     break
-                track.append(track[-1] + _STRIDE * np.array([np.cos(angle), np.sin(angle)]))
+                ahead = np.array([np.cos(angle), np.sin(angle)])
+                track.append(track[-1] + _STRIDE * ahead)
             track.reverse()
         return np.array(track)
 
     def _turn(self, rng: np.random.Generator, track: np.ndarray, angle: float) -> float | None:
         """Choose the heading nearest to straight on that stays free; None when there is none."""
-        angles = angle + rng.normal(0, 0.12) + np.array([0, 0.2, -0.2, 0.4, -0.4])
-        ahead = track[-1] + _STRIDE * np.stack([np.cos(angles), np.sin(angles)], 1)
+        drifted = angle + rng.normal(0, 0.12)
+        angles = drifted + np.array([0, 0.2, -0.2, 0.4, -0.4])
+        headings = np.stack([np.cos(angles), np.sin(angles)], 1)
+        ahead = track[-1] + _STRIDE * headings
         free = self._free(ahead)
         old = track[:-6]  # its own last steps are near by nature
         if len(old):
             free &= _nearest(ahead, old) > _CLEARANCE
-        return float(angles[np.argmax(free)]) if free.any() else None
+        if not free.any():
+            return None
+        return float(angles[np.argmax(free)])
 
     def _free(self, points: np.ndarray) -> np.ndarray:
         inside = ((points / self.half) ** 2).sum(1) < 1
@@ -258,4 +278,5 @@ class _Walk:
 
 
 def _nearest(points: np.ndarray, others: np.ndarray) -> np.ndarray:
-    return np.sqrt(((points[:, None] - others[None]) ** 2).sum(-1).min(1))
+    apart = points[:, None] - others[None]
+    return np.sqrt((apart**2).sum(-1).min(1))

@@ -36,13 +36,12 @@ def measure(folding: Folding, points: np.ndarray) -> Distances:
     x, y, z = points
     inward = [-x, x - _lateral_wall(folding.size, y, z)]
     medial, lateral = (_bend(folding, wall, inward[wall], y, z) for wall in (0, 1))
+    medial_folds = _sheets(folding.medial, folding.size, medial)
+    lateral_folds = _sheets(folding.lateral, folding.size, lateral)
     return Distances(
         hull=_hull(folding.size, x, y, z),
         pcs=_sheets([folding.pcs] if folding.pcs else [], folding.size, medial),
-        others=np.minimum(
-            _sheets(folding.medial, folding.size, medial),
-            _sheets(folding.lateral, folding.size, lateral),
-        ),
+        others=np.minimum(medial_folds, lateral_folds),
         ventricle=_ellipsoid(points, *folding.ventricle),
     )
 
@@ -60,7 +59,8 @@ def _hull(size, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     u2 = (x / width) ** 2
     radius2 = (y / half_y) ** 2 + (z / half_z) ** 2
     f = np.sqrt(np.sqrt(u2**2 + radius2**2)) + 1e-6
-    slope2 = u2**2 * u2 / width**2 + radius2**2 * ((y / half_y**2) ** 2 + (z / half_z**2) ** 2)
+    across = (y / half_y**2) ** 2 + (z / half_z**2) ** 2
+    slope2 = u2**2 * u2 / width**2 + radius2**2 * across
     shell = (1 - f) * (f * f * f) / np.sqrt(slope2 + 1e-9)
     return _round_minimum(-x, shell, 3.0)
 
@@ -75,7 +75,8 @@ def _bend(
 ) -> tuple[np.ndarray, ...]:
     """Give depth, y', z': where the point would lie if the sheets of this wall were straight."""
     tilt_y, tilt_z = folding.tilt[wall]
-    wave = 0.06 * depth * np.sin((y + depth) * (2 * np.pi / 25) + folding.phase[wall])
+    angle = (y + depth) * (2 * np.pi / 25) + folding.phase[wall]
+    wave = 0.06 * depth * np.sin(angle)
     return depth, y + tilt_y * depth, z + tilt_z * depth + wave
 
 
@@ -97,15 +98,12 @@ def _maps(folds, size) -> tuple[np.ndarray, np.ndarray]:
     axes = [np.arange(-half - _PAD, half + _PAD + _GRID, _GRID) for half in size[1:]]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
     depths = np.concatenate([np.full(len(fold.points), fold.depth) for fold in folds])
-    distance, which = cKDTree(np.concatenate([fold.points for fold in folds])).query(
-        grid.reshape(-1, 2)
-    )
-    shape = grid.shape[:2]
-    return distance.reshape(shape).astype(np.float32), depths[which].reshape(shape).astype(
-        np.float32
-    )
+    tree = cKDTree(np.concatenate([fold.points for fold in folds]))
+    distance, nearest = tree.query(grid)
+    return distance.astype(np.float32), depths[nearest].astype(np.float32)
 
 
 def _ellipsoid(points: np.ndarray, centre: np.ndarray, half_axes: np.ndarray) -> np.ndarray:
-    scaled = sum(((one - c) / a) ** 2 for one, c, a in zip(points, centre, half_axes))
+    axes = zip(points, centre, half_axes)
+    scaled = sum(((along - middle) / half) ** 2 for along, middle, half in axes)
     return (1 - np.sqrt(scaled)) * half_axes.min()

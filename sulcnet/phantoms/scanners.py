@@ -25,22 +25,38 @@ class Scanner:
     grey: float
     white: float
     noise: float  # standard deviation of both parts of the complex signal
-    blur: tuple[
-        float, float, float
-    ]  # standard deviation of the point spread function per axis [mm]
+    blur: tuple[float, ...]  # standard deviation of the point spread function per axis [mm]
     bias: float  # largest logarithm of the bias field
     gain: float  # the unit of the stored numbers
 
 
 SCANNERS = {
     "clear": Scanner(
-        csf=0.22, grey=0.62, white=1.0, noise=0.03, blur=(0.4, 0.4, 0.4), bias=0.10, gain=400.0
+        csf=0.22,
+        grey=0.62,
+        white=1.0,
+        noise=0.03,
+        blur=(0.4, 0.4, 0.4),
+        bias=0.10,
+        gain=400.0,
     ),
     "noisy": Scanner(
-        csf=0.28, grey=0.66, white=1.0, noise=0.08, blur=(0.5, 0.5, 0.5), bias=0.20, gain=900.0
+        csf=0.28,
+        grey=0.66,
+        white=1.0,
+        noise=0.08,
+        blur=(0.5, 0.5, 0.5),
+        bias=0.20,
+        gain=900.0,
     ),
     "blurred": Scanner(
-        csf=0.15, grey=0.55, white=1.0, noise=0.04, blur=(0.7, 0.7, 1.1), bias=0.15, gain=150.0
+        csf=0.15,
+        grey=0.55,
+        white=1.0,
+        noise=0.04,
+        blur=(0.7, 0.7, 1.1),
+        bias=0.15,
+        gain=150.0,
     ),
 }
 
@@ -59,21 +75,18 @@ def render_t1(
     """Make a skull-stripped T1-like image, (X, Y, Z) float32, 0 outside the brain."""
     cortex = _cortex(distances)
     voxel = float(np.mean(spacing))  # partial volume: a border is a ramp of one voxel
-    brain, core, fluid = (
-        _share(d, voxel) for d in (cortex, cortex - GREY, distances.ventricle)
-    )
-    tissue = (
-        scanner.csf
-        + (scanner.grey - scanner.csf) * brain
-        + (scanner.white - scanner.grey) * core
-    )
+    brain = _share(cortex, voxel)
+    core = _share(cortex - GREY, voxel)
+    fluid = _share(distances.ventricle, voxel)
+    tissue = scanner.csf + (scanner.grey - scanner.csf) * brain
+    tissue += (scanner.white - scanner.grey) * core
     tissue += (scanner.csf - tissue) * fluid
     head = distances.hull > -_RIM
-    image = gaussian_filter(
-        tissue * head * _bias(tissue.shape, scanner.bias, rng), np.array(scanner.blur) / spacing
-    )
+    bias = _bias(tissue.shape, scanner.bias, rng)
+    image = gaussian_filter(tissue * head * bias, np.array(scanner.blur) / spacing)
     noise = rng.standard_normal((2, *image.shape), dtype=np.float32) * scanner.noise
-    return (np.hypot(image + noise[0], noise[1]) * head * scanner.gain).astype(np.float32)
+    measured = np.hypot(image + noise[0], noise[1])
+    return (measured * head * scanner.gain).astype(np.float32)
 
 
 def render_grey_white(
@@ -83,9 +96,8 @@ def render_grey_white(
 
     Its borders err by a smooth random field: a tissue segmentation is worse on a noisy scanner.
     """
-    error = gaussian_filter(
-        rng.standard_normal(distances.hull.shape, dtype=np.float32), 1.5 / spacing
-    )
+    noise = rng.standard_normal(distances.hull.shape, dtype=np.float32)
+    error = gaussian_filter(noise, 1.5 / spacing)
     cortex = _cortex(distances) + error * (4 * scanner.noise / error.std())
     values = np.where(cortex > GREY, 200, np.where(cortex > 0, 100, 0))
     values[distances.ventricle > 0] = 0
@@ -94,7 +106,8 @@ def render_grey_white(
 
 def _cortex(distances: Distances) -> np.ndarray:
     """Give the signed distance to the outer surface of the cortex, positive in the brain."""
-    return np.minimum(distances.hull, np.minimum(distances.pcs, distances.others) - HALF_GAP)
+    fold = np.minimum(distances.pcs, distances.others)
+    return np.minimum(distances.hull, fold - HALF_GAP)
 
 
 def _share(distance: np.ndarray, voxel: float) -> np.ndarray:
@@ -103,10 +116,11 @@ def _share(distance: np.ndarray, voxel: float) -> np.ndarray:
 
 def _bias(shape: tuple[int, ...], strength: float, rng: np.random.Generator) -> np.ndarray:
     """Draw a smooth field exp(polynomial of second order), its logarithm at most `strength`."""
-    u, v, w = np.meshgrid(
-        *(np.linspace(-1, 1, n, dtype=np.float32) for n in shape), indexing="ij", sparse=True
-    )
-    terms = (u, v, w, u * v, v * w, u * w, u * u, v * v, w * w)
+    axes = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
+    u, v, w = np.meshgrid(*axes, indexing="ij", sparse=True)
+    mixed = (u * v, v * w, u * w)
+    squares = (u * u, v * v, w * w)
+    terms = (u, v, w, *mixed, *squares)
     weights = rng.uniform(-1, 1, len(terms)).astype(np.float32)
     field = sum(weight * term for weight, term in zip(weights, terms))
     return np.exp(field * (strength / np.abs(field).max()))

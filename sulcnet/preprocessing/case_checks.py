@@ -1,4 +1,4 @@
-"""Check the files of one case; everything that needs voxels happens here, in a worker process, reading each file once."""
+"""Check the files of one case: everything that needs voxels, in a worker process, each file read once."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def check_case(header: DatasetHeader, case: Case) -> CaseCheck:
             continue
         found += _image_problems(case, path, image)
         if first is None:
-            first, facts = image, {"orientation": orientation(image), "digest": _digest(image)}
+            first = image
+            facts = {"orientation": orientation(image), "digest": _digest(image)}
         else:
-            found += _grid_problems(
-                "channels on different grids", case, path, image.grid, first.grid
-            )
+            what = "channels on different grids"
+            found += _grid_problems(what, case, path, image.grid, first.grid)
     if case.label is not None and header.structures:
         facts["values"] = _check_label(header, case, first, found)
     return CaseCheck(tuple(found), **facts)
@@ -64,25 +64,18 @@ def orientation(image: Image) -> str:
     """Name the direction of each stored axis, like "LAS"; "" where the file states none."""
     if not image.header.oriented:
         return ""
-    step = nearest_ras(
-        image.affine, (2, 2, 2)
-    )  # a cube: a 2-D image has its true directions too
-    letters = {
-        axis: pair[flip] for axis, flip, pair in zip(step.axes, step.flips, ("RL", "AP", "SI"))
-    }
+    cube = (2, 2, 2)  # a 2-D image has its true directions too
+    step = nearest_ras(image.affine, cube)
+    letters = {}
+    for axis, flip, pair in zip(step.axes, step.flips, ("RL", "AP", "SI")):
+        letters[axis] = pair[flip]
     return "".join(letters[axis] for axis in range(3))
 
 
 def _read_channel(case: Case, path: Path, found: list[Problem]) -> Image | None:
     if not path.exists() and not path.is_symlink():
-        found.append(
-            problem(
-                "missing channel",
-                case.id,
-                f"no {path.name}",
-                f"{counted(len(case.images), 'channel')} per case",
-            )
-        )
+        expected = f"{counted(len(case.images), 'channel')} per case"
+        found.append(problem("missing channel", case.id, f"no {path.name}", expected))
         return None
     try:
         return read_image(path)
@@ -101,36 +94,23 @@ def _unreadable(case: Case, path: Path, error: DataError) -> Problem:
 def _image_problems(case: Case, path: Path, image: Image) -> Iterator[Problem]:
     bad = non_finite(image)
     if bad:
-        yield problem(
-            "NaN or infinite voxels",
-            case.id,
-            f"{bad} of {image.data.size} in {path.name}",
-            "finite numbers",
-        )
+        share = f"{bad} of {image.data.size} in {path.name}"
+        yield problem("NaN or infinite voxels", case.id, share, "finite numbers")
     elif image.data.min() == image.data.max():
-        yield problem(
-            "constant image",
-            case.id,
-            f"{image.data.flat[0]:g} in every voxel of {path.name}",
-            "varying values",
-        )
+        everywhere = f"{image.data.flat[0]:g} in every voxel of {path.name}"
+        yield problem("constant image", case.id, everywhere, "varying values")
     yield from _header_problems(case, path, image)
 
 
 def _header_problems(case: Case, path: Path, image: Image) -> Iterator[Problem]:
     header = image.header
     if not header.oriented:
-        yield problem(
-            "left and right are a guess",
-            case.id,
-            f"no orientation in {path.name}",
-            "a coded sform or qform",
-        )
-    if header.sform_qform_disagree_mm > _allowed(image.grid):
+        missing = f"no orientation in {path.name}"
+        yield problem("left and right are a guess", case.id, missing, "a coded sform or qform")
+    allowed = _allowed(image.grid)
+    if header.sform_qform_disagree_mm > allowed:
         apart = f"{header.sform_qform_disagree_mm:.2f} mm apart at a corner of {path.name}"
-        yield problem(
-            "sform differs from qform", case.id, apart, f"at most {_allowed(image.grid):.2f} mm"
-        )
+        yield problem("sform differs from qform", case.id, apart, f"at most {allowed:.2f} mm")
     if header.unit not in NO_UNIT:
         yield problem("unit is not mm", case.id, f"{header.unit} in {path.name}", "mm")
 
@@ -142,27 +122,17 @@ def _check_label(
     if label is None:
         return None
     if image is not None:
-        found += _grid_problems(
-            "image and label on different grids", case, case.label, label.grid, image.grid
-        )
+        what = "image and label on different grids"
+        found += _grid_problems(what, case, case.label, label.grid, image.grid)
     values = tuple(int(value) for value in np.unique(label.data))
     known = header.label_values
     if not known.issuperset(values):
         strange = _listed(sorted(set(values) - known))
-        found.append(
-            problem(
-                "label value outside dataset.json", case.id, strange, _listed(sorted(known))
-            )
-        )
+        what = "label value outside dataset.json"
+        found.append(problem(what, case.id, strange, _listed(sorted(known))))
     if values == (0,):
-        found.append(
-            problem(
-                "all-background label",
-                case.id,
-                f"only 0 in {case.label.name}",
-                "at least one structure",
-            )
-        )
+        only = f"only 0 in {case.label.name}"
+        found.append(problem("all-background label", case.id, only, "at least one structure"))
     return values
 
 
@@ -176,18 +146,11 @@ def _read_label(case: Case, found: list[Problem]) -> Image | None:
     except DataError:
         found.append(_unreadable(case, case.label, refused))
     else:
-        reason = (
-            refused.message.partition(": ")[2].partition(", expected")[0].removeprefix("found ")
-            or refused.message
-        )
-        found.append(
-            problem(
-                "label values are not whole numbers",
-                case.id,
-                reason,
-                f"whole numbers in {case.label.name}",
-            )
-        )
+        reason = refused.message.partition(": ")[2].partition(", expected")[0]
+        reason = reason.removeprefix("found ") or refused.message
+        expected = f"whole numbers in {case.label.name}"
+        what = "label values are not whole numbers"
+        found.append(problem(what, case.id, reason, expected))
     return None
 
 
@@ -219,9 +182,8 @@ def _allowed(grid: Grid) -> float:
 
 
 def _digest(image: Image) -> str:
-    return hashlib.blake2b(
-        image.data.tobytes(), digest_size=16, key=str(image.shape).encode()[:64]
-    ).hexdigest()
+    key = str(image.shape).encode()[:64]
+    return hashlib.blake2b(image.data.tobytes(), digest_size=16, key=key).hexdigest()
 
 
 def _listed(values: list[int]) -> str:

@@ -170,13 +170,13 @@ class Report(Record):
         """
         if not self.errors:
             return
-        first = next(iter(self.errors))
-        others = list(
-            dict.fromkeys(problem.what for problem in self.errors if problem.what != first.what)
-        )
+        first = self.errors[0]
+        kinds = dict.fromkeys(problem.what for problem in self.errors)
+        others = [what for what in kinds if what != first.what]
         also = f"; also: {', '.join(others)}" if others else ""
+        errors = counted(len(self.errors), "error")
         raise DataError(
-            f"{self.dataset} has {counted(len(self.errors), 'error')}: {first.what}: {_line(first)}{also}.",
+            f"{self.dataset} has {errors}: {first.what}: {_line(first)}{also}.",
             f"See them all: {command(self, flags)}",
         )
 
@@ -189,9 +189,12 @@ def problem(what: str, case: str, found: str, expected: str) -> Problem:
 def worst_first(problems: list[Problem]) -> tuple[Problem, ...]:
     """Sort by level, then by the order of `RULES`, then by case."""
     order = list(RULES)
-    return tuple(
-        sorted(problems, key=lambda p: (p.level != ERROR, order.index(p.what), p.case, p.found))
-    )
+
+    def rank(problem: Problem) -> tuple[bool, int, str, str]:
+        rule = order.index(problem.what)
+        return problem.level != ERROR, rule, problem.case, problem.found
+
+    return tuple(sorted(problems, key=rank))
 
 
 def command(report: Report, flags: str = "") -> str:
@@ -206,40 +209,37 @@ def format_report(report: Report, flags: str = "") -> str:
         flags: What the next command needs besides the dataset, like "--root DIR".
     """
     blocks = [_headline(report)]
-    blocks += [
-        _block(what, list(found))
-        for what, found in groupby(report.problems_found, lambda problem: problem.what)
-    ]
+    for what, problems in groupby(report.problems_found, lambda problem: problem.what):
+        blocks.append(_block(what, list(problems)))
     again = f"Correct the errors, then run again: {command(report, flags)}"
     on = f"Continue with: sulcnet_plan_and_preprocess -d {report.dataset} {flags}".rstrip()
     return "\n\n".join([*blocks, again if report.errors else on])
 
 
 def _headline(report: Report) -> str:
-    counts = (
-        f"{counted(len(report.errors), 'error')}, {counted(len(report.warnings), 'warning')}"
-    )
-    return f"{report.dataset}: {counted(report.cases, 'case')}, {counts if report.problems_found else 'nothing wrong'}"
+    state = "nothing wrong"
+    if report.problems_found:
+        errors = counted(len(report.errors), "error")
+        state = f"{errors}, {counted(len(report.warnings), 'warning')}"
+    return f"{report.dataset}: {counted(report.cases, 'case')}, {state}"
 
 
 def _block(what: str, found: list[Problem]) -> str:
     """Spell out the first few problems of a kind, count the rest, say what to do."""
     level, advice = found[0].level, RULES[what][1]
-    title = f"{level.upper() if level == ERROR else level:<9}{what}" + (
-        f" ({len(found)})" if len(found) > 1 else ""
-    )
-    width = max(len(item.case) for item in found[:SHOWN])
-    lines = [
-        _wrapped(f"  {item.case:<{width}}  " if width else "  ", _said(item))
-        for item in found[:SHOWN]
-    ]
-    rest = found[SHOWN:]
+    lines = [f"{level.upper() if level == ERROR else level:<9}{what}"]
+    if len(found) > 1:
+        lines[0] += f" ({len(found)})"
+    shown, rest = found[:SHOWN], found[SHOWN:]
+    width = max(len(item.case) for item in shown)
+    for item in shown:
+        start = f"  {item.case:<{width}}  " if width else "  "
+        lines.append(_wrapped(start, _said(item)))
     if rest:
         cases = {item.case for item in rest} - {""}
-        lines.append(
-            f"  ... and {counted(len(cases), 'more case') if cases else f'{len(rest)} more'}"
-        )
-    return "\n".join([title, *lines, f"  -> {advice}"])
+        more = counted(len(cases), "more case") if cases else f"{len(rest)} more"
+        lines.append(f"  ... and {more}")
+    return "\n".join([*lines, f"  -> {advice}"])
 
 
 def _line(item: Problem) -> str:
@@ -247,11 +247,9 @@ def _line(item: Problem) -> str:
 
 
 def _said(item: Problem) -> str:
-    return (
-        f"found {item.found}, expected {item.expected}"
-        if item.what != "dataset cannot be opened"
-        else f"{item.found} {item.expected}"
-    )
+    if item.what == "dataset cannot be opened":
+        return f"{item.found} {item.expected}"
+    return f"found {item.found}, expected {item.expected}"
 
 
 def _wrapped(start: str, text: str) -> str:

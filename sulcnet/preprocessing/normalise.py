@@ -19,7 +19,8 @@ def normalise(channel: np.ndarray, inside: np.ndarray, how: Normalisation) -> np
     if how.kind == "labels":
         return (channel / how.maximum).astype(np.float32)
     if how.kind == "ct":
-        return ((np.clip(channel, how.low, how.high) - how.mean) / how.std).astype(np.float32)
+        clipped = np.clip(channel, how.low, how.high)
+        return ((clipped - how.mean) / how.std).astype(np.float32)
     if how.kind == "none":
         return channel.astype(np.float32)
     return _zscore(channel, inside)
@@ -28,7 +29,8 @@ def normalise(channel: np.ndarray, inside: np.ndarray, how: Normalisation) -> np
 def _zscore(channel: np.ndarray, inside: np.ndarray) -> np.ndarray:
     stripped = inside.any() and np.count_nonzero(~inside) > STRIPPED * inside.size
     values = channel[inside] if stripped else channel
-    mean, std = values.mean(dtype=np.float64), values.std(dtype=np.float64)
+    mean = values.mean(dtype=np.float64)
+    std = values.std(dtype=np.float64)
     scaled = ((channel - mean) / max(std, SMALL)).astype(np.float32)
     if stripped:
         scaled[~inside] = 0

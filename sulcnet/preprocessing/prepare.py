@@ -33,6 +33,7 @@ from sulcnet.records.trace import Trace
 
 CENTRES = 512  # voxels of a structure that are kept to centre patches at
 RANGE = (0.5, 99.5)  # percentiles of the foreground that SSIM takes as black and white
+Voxel = tuple[int, ...]
 
 
 def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
@@ -85,30 +86,30 @@ def prepare_arrays(
     """
     _check(images, plan, label)
     stored = np.stack([image.data for image in images])
-    data, prepared_label, trace = to_plan(
-        stored,
-        images[0].affine,
-        plan.spacing,
-        None if label is None else label.data,
-        plan.label_like,
+    labels = None if label is None else label.data
+    data, labels, trace = to_plan(
+        stored, images[0].affine, plan.spacing, labels, plan.label_like
     )
     # Taken before resampling: a spline rings around tissue, and what was exactly zero no longer is.
     tissue = crop(orient(stored != 0, trace.orient), trace.crop)
     inside = resample_nearest(tissue, trace.prepared_shape)
     data = np.stack([normalise(*channel) for channel in zip(data, inside, plan.normalisation)])
-    return data, None if prepared_label is None else prepared_label.astype(np.int16), trace
+    return data, None if labels is None else labels.astype(np.int16), trace
 
 
 def foreground_range(channel: np.ndarray, how: Normalisation) -> tuple[float, float]:
     """Give the foreground percentiles 0.5 and 99.5 of a prepared channel (X, Y, Z); (0, 1) for a label-like one.
 
-    The exact background of a stripped image is left out. A constant channel gets a range of 1, so that nothing divides by 0.
+    The exact background of a stripped image is left out. A constant channel gets a range of 1, so that nothing divides
+    by 0.
     """
     if how.label_like:
         return 0.0, 1.0
     values = channel[channel != 0]
     low, high = np.percentile(values, RANGE) if values.size else (0.0, 0.0)
-    return float(low), float(high if high - low > SMALL else low + 1)
+    if not high - low > SMALL:
+        high = low + 1
+    return float(low), float(high)
 
 
 def read_prepared(folder: Path, case: str, plan: Plan) -> PreparedCase:
@@ -165,32 +166,25 @@ def _check_label(image: Image, label: Image, plan: Plan) -> None:
 
 
 def _sources(case: Case, plan: Plan) -> dict[str, str]:
-    files = {
-        path.name: _digest(path) for path in (*case.images, case.label) if path is not None
-    }
-    facts = [
-        case.subject,
-        case.domain,
-        *map(str, targets_of(plan.tasks, case).values() or [None]),
-    ]
-    return {**files, "plan": plan.preparation_hash(), "facts": "/".join(facts)}
+    paths = [path for path in (*case.images, case.label) if path is not None]
+    files = {path.name: _digest(path) for path in paths}
+    targets = targets_of(plan.tasks, case).values() or [None]
+    facts = "/".join([case.subject, case.domain, *map(str, targets)])
+    return {**files, "plan": plan.preparation_hash(), "facts": facts}
 
 
 def _known(plan: Plan, case: Case) -> dict[str, Any]:
-    return {
-        name: value for name, value in targets_of(plan.tasks, case).items() if value is not None
-    }
+    targets = targets_of(plan.tasks, case)
+    return {name: value for name, value in targets.items() if value is not None}
 
 
 def _digest(path: Path) -> str:
     if not path.exists():
         raise DataError(f"{path} does not exist.", "Add the missing channel or label.")
     with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()[:16]
-            if hasattr(hashlib, "file_digest")
-            else _old_digest(file)
-        )
+        if hasattr(hashlib, "file_digest"):
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return _old_digest(file)
 
 
 def _old_digest(file) -> str:
@@ -209,21 +203,21 @@ def _finished(facts: Path, sources: dict[str, str]) -> bool:
         return False
 
 
-def _centres(plan: Plan, label: np.ndarray | None) -> dict[str, tuple[tuple[int, ...], ...]]:
+def _centres(plan: Plan, label: np.ndarray | None) -> dict[str, tuple[Voxel, ...]]:
     if label is None:
         return {}
-    found = {
-        key_of(values): thin(np.argwhere(np.isin(label, values)), CENTRES)
-        for values in plan.structures.values()
-    }
-    return {key: tuple(map(tuple, rows.tolist())) for key, rows in found.items()}
+    centres = {}
+    for values in plan.structures.values():
+        voxels = thin(np.argwhere(np.isin(label, values)), CENTRES)
+        centres[key_of(values)] = tuple(map(tuple, voxels.tolist()))
+    return centres
 
 
 def _volumes(plan: Plan, label: np.ndarray | None, trace: Trace) -> dict[str, float]:
     if label is None:
         return {}
     voxel = float(np.prod(trace.prepared_spacing))
-    return {
-        name: float(np.isin(label, values).sum()) * voxel
-        for name, values in plan.structures.items()
-    }
+    volumes = {}
+    for name, values in plan.structures.items():
+        volumes[name] = float(np.isin(label, values).sum()) * voxel
+    return volumes

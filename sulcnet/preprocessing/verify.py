@@ -52,11 +52,8 @@ def verify_dataset(folders: DatasetFolders, workers: int = 1) -> Report:
     try:
         report = verify(Dataset.open(folders.raw), workers)
     except DataError as error:
-        report = Report(
-            folders.name,
-            0,
-            (problem("dataset cannot be opened", "", error.message, error.hint),),
-        )
+        reason = problem("dataset cannot be opened", "", error.message, error.hint)
+        report = Report(folders.name, 0, (reason,))
     report.save(path)
     return report
 
@@ -83,17 +80,13 @@ def verify(dataset: Dataset, workers: int = 1) -> Report:
 
 def test_cases(dataset: Dataset, rows: Mapping[str, Mapping[str, str]]) -> list[Case]:
     """List the cases of the test folder with the subjects that the table gives them."""
-    return [
-        describe_case(
-            dataset.folder,
-            dataset.header,
-            key,
-            rows.get(key, {}),
-            names.IMAGES_TEST,
-            names.LABELS_TEST,
-        )
-        for key in case_ids(dataset.folder / names.IMAGES_TEST, dataset.header.file_ending)
-    ]
+    folder, header = dataset.folder, dataset.header
+    cases = []
+    for key in case_ids(folder / names.IMAGES_TEST, header.file_ending):
+        row = rows.get(key, {})
+        case = describe_case(folder, header, key, row, names.IMAGES_TEST, names.LABELS_TEST)
+        cases.append(case)
+    return cases
 
 
 def _check_cases(
@@ -101,13 +94,11 @@ def _check_cases(
 ) -> tuple[dict[str, CaseCheck], list[Problem]]:
     checks: dict[str, CaseCheck] = {}
     found: list[Problem] = []
-    for case, outcome in map_cases(
-        partial(check_case, dataset.header), cases, workers, "verify"
-    ):
+    check = partial(check_case, dataset.header)
+    for case, outcome in map_cases(check, cases, workers, "verify"):
         if isinstance(outcome, Exception):
-            found.append(
-                problem("case could not be checked", case.id, str(outcome), "a result")
-            )
+            what = "case could not be checked"
+            found.append(problem(what, case.id, str(outcome), "a result"))
         else:
             checks.setdefault(case.id, outcome)
             found += outcome.problems
@@ -120,14 +111,10 @@ def _orientation_problems(checks: Mapping[str, CaseCheck]) -> Iterator[Problem]:
     if len(counts) < 2:
         return
     usual, times = max(counts.items(), key=lambda item: (item[1], item[0]))
+    expected = f"{usual} as in {counted(times, 'case')}"
     for case, check in checks.items():
         if check.orientation not in ("", usual):
-            yield problem(
-                "orientations differ",
-                case,
-                check.orientation,
-                f"{usual} as in {counted(times, 'case')}",
-            )
+            yield problem("orientations differ", case, check.orientation, expected)
 
 
 def _copies(checks: Mapping[str, CaseCheck], subjects: Mapping[str, str]) -> Iterator[Problem]:
@@ -138,22 +125,14 @@ def _copies(checks: Mapping[str, CaseCheck], subjects: Mapping[str, str]) -> Ite
             same[checks[case].digest].append(case)
     for first, *others in same.values():
         for case in others:
-            people = (
-                "of the same subject"
-                if subjects[case] == subjects[first]
-                else "of another subject"
-            )
-            yield problem(
-                "identical images",
-                case,
-                f"the voxels of {first}, {people}",
-                "an image of its own",
-            )
+            person = "the same" if subjects[case] == subjects[first] else "another"
+            copy = f"the voxels of {first}, of {person} subject"
+            yield problem("identical images", case, copy, "an image of its own")
 
 
 def _unused_structures(dataset: Dataset, checks: Mapping[str, CaseCheck]) -> Iterator[Problem]:
     labels = [check.values for check in checks.values() if check.values is not None]
-    seen = {value for values in labels for value in values}
+    seen = set().union(*labels)
     for name, values in dataset.header.structures.items():
         if labels and not seen.intersection(values):
             found = f"'{name}' ({key_of(values)}) in none of {len(labels)} labels"
@@ -167,10 +146,10 @@ def _class_problems(dataset: Dataset) -> Iterator[Problem]:
         members = [case for case in dataset.cases if case.target == index]
         people = len({case.subject for case in members})
         if people < FOLDS:
-            found = f"{counted(len(members), 'case')} of {counted(people, 'subject')} with {about.target} '{name}'"
-            yield problem(
-                "class with fewer subjects than folds", "", found, f"at least {FOLDS} subjects"
-            )
+            few = f"{counted(len(members), 'case')} of {counted(people, 'subject')}"
+            few += f" with {about.target} '{name}'"
+            what = "class with fewer subjects than folds"
+            yield problem(what, "", few, f"at least {FOLDS} subjects")
 
 
 def _split_problems(dataset: Dataset, tests: Sequence[Case]) -> Iterator[Problem]:
@@ -178,19 +157,13 @@ def _split_problems(dataset: Dataset, tests: Sequence[Case]) -> Iterator[Problem
     people = {subject: case for case, subject in trained.items()}
     for case in tests:
         if case.id in trained:
-            yield problem(
-                "duplicate case",
-                case.id,
-                f"in {names.IMAGES} and in {names.IMAGES_TEST}",
-                "in one of them",
-            )
+            twice = f"in {names.IMAGES} and in {names.IMAGES_TEST}"
+            yield problem("duplicate case", case.id, twice, "in one of them")
         elif case.subject in people:
-            found = (
-                f"subject '{case.subject}' also has {people[case.subject]} in {names.IMAGES}"
-            )
-            yield problem(
-                "subject in train and test", case.id, found, f"only {names.IMAGES_TEST}"
-            )
+            other = people[case.subject]
+            also = f"subject '{case.subject}' also has {other} in {names.IMAGES}"
+            expected = f"only {names.IMAGES_TEST}"
+            yield problem("subject in train and test", case.id, also, expected)
     yield from _given_split(dataset)
 
 
@@ -201,27 +174,21 @@ def _given_split(dataset: Dataset) -> Iterator[Problem]:
     try:
         read_splits(path, dataset.cases)
     except DataError as error:
-        yield problem(
-            "splits.json cannot be used",
-            "",
-            error.message.rstrip("."),
-            "known cases, every subject in one part",
-        )
+        reason = error.message.rstrip(".")
+        expected = "known cases, every subject in one part"
+        yield problem("splits.json cannot be used", "", reason, expected)
 
 
 def _table_problems(
     dataset: Dataset, tests: Sequence[Case], rows: Mapping[str, Mapping[str, str]]
 ) -> Iterator[Problem]:
-    header, known = dataset.header, {case.id for case in (*dataset.cases, *tests)}
-    labelled = {
-        case
-        for folder in (names.LABELS, names.LABELS_TEST)
-        for case in label_files(dataset.folder / folder, header.file_ending)
-    }
-    for case in sorted(set(rows) - known - labelled):  # a label without images is said as such
-        yield problem(
-            "row in the table without images", case, "no image", f"images in {names.IMAGES}"
-        )
+    header = dataset.header
+    known = {case.id for case in (*dataset.cases, *tests)}
+    for folder in (names.LABELS, names.LABELS_TEST):  # a label without images is said as such
+        known.update(label_files(dataset.folder / folder, header.file_ending))
+    for case in sorted(set(rows) - known):
+        expected = f"images in {names.IMAGES}"
+        yield problem("row in the table without images", case, "no image", expected)
     if header.participants or header.classification:
         for case in sorted({case.id for case in dataset.cases} - set(rows)):
             yield problem("case without a row in the table", case, "no row", "one row per case")
@@ -235,49 +202,38 @@ def _undeclared_subjects(
     """Find a column of people that dataset.json does not name; it matters where somebody has two cases."""
     mine = [rows[case.id] for case in dataset.cases if case.id in rows]
     for column in SUBJECT_COLUMNS:
-        people = Counter(
-            row[column] for row in mine if row.get(column, "").lower() not in UNKNOWN_WORDS
-        )
+        known = [row for row in mine if row.get(column, "").lower() not in UNKNOWN_WORDS]
+        people = Counter(row[column] for row in known)
         repeated = [person for person, times in people.items() if times > 1]
         if repeated:
             also = f" and {counted(len(repeated) - 1, 'other')}" if repeated[1:] else ""
-            found = f"column '{column}' holds {repeated[0]}{also} more than once"
-            yield problem(
-                "every case counts as a person", "", found, "dataset.json to name the column"
-            )
+            twice = f"column '{column}' holds {repeated[0]}{also} more than once"
+            expected = "dataset.json to name the column"
+            yield problem("every case counts as a person", "", twice, expected)
             return
 
 
 def _folder_problems(dataset: Dataset, tests: Sequence[Case]) -> Iterator[Problem]:
     header, folder = dataset.header, dataset.folder
     for images, labels, cases in (
-        (names.IMAGES, names.LABELS, dataset.cases),
-        (names.IMAGES_TEST, names.LABELS_TEST, tests),
+        (folder / names.IMAGES, folder / names.LABELS, dataset.cases),
+        (folder / names.IMAGES_TEST, folder / names.LABELS_TEST, tests),
     ):
-        yield from _unread(
-            folder / images, {path.name for case in cases for path in case.images}
-        )
-        yield from _lonely_labels(
-            folder / labels, folder / images, header, {case.id for case in cases}
-        )
+        yield from _unread(images, cases)
+        yield from _lonely_labels(labels, images, header, {case.id for case in cases})
     if header.num_training is not None and header.num_training != len(dataset.cases):
-        yield problem(
-            "numTraining",
-            "",
-            f"{counted(len(dataset.cases), 'case')} in {names.IMAGES}",
-            str(header.num_training),
-        )
+        present = f"{counted(len(dataset.cases), 'case')} in {names.IMAGES}"
+        yield problem("numTraining", "", present, str(header.num_training))
 
 
-def _unread(folder: Path, known: set[str]) -> Iterator[Problem]:
+def _unread(folder: Path, cases: Sequence[Case]) -> Iterator[Problem]:
+    known: set[str] = set()
+    for case in cases:
+        known.update(path.name for path in case.images)
     for name in _visible(folder):
         if name not in known:
-            yield problem(
-                "file that nothing reads",
-                "",
-                f"{folder.name}/{name}",
-                "images of known channels only",
-            )
+            expected = "images of known channels only"
+            yield problem("file that nothing reads", "", f"{folder.name}/{name}", expected)
 
 
 def _lonely_labels(
@@ -286,30 +242,18 @@ def _lonely_labels(
     present = label_files(folder, header.file_ending)
     for case, path in present.items():
         if case not in cases and header.structures:
-            unnumbered = (
-                f" and {images.name}/{path.name}, which has no channel number"
-                if (images / path.name).exists()
-                else ""
-            )
-            yield problem(
-                "label without images",
-                case,
-                f"{folder.name}/{path.name}{unnumbered}",
-                f"{images.name}/{case}_0000{header.file_ending}",
-            )
+            lonely = f"{folder.name}/{path.name}"
+            if (images / path.name).exists():
+                lonely += f" and {images.name}/{path.name}, which has no channel number"
+            expected = f"{images.name}/{case}_0000{header.file_ending}"
+            yield problem("label without images", case, lonely, expected)
     if present and not header.structures:
-        yield problem(
-            "labels that nothing asks for",
-            "",
-            f"{counted(len(present), 'file')} in {folder.name}",
-            "structures in dataset.json",
-        )
+        files = f"{counted(len(present), 'file')} in {folder.name}"
+        yield problem("labels that nothing asks for", "", files, "structures in dataset.json")
 
 
 def _visible(folder: Path) -> list[str]:
     """List the files of a folder; hidden ones (.DS_Store, ._ twins of macOS) are nobody's mistake."""
-    return (
-        sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-        if folder.is_dir()
-        else []
-    )
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))

@@ -1,7 +1,7 @@
 """The sheet that pictures are drawn on: colours, type, and a figure that is saved in one move.
 
-Colours are those of Okabe and Ito, which people with any colour vision can tell apart. Figures are built as objects, never
-through pyplot, so nothing global changes: no back end, no style, no open figure that is left behind.
+Colours are those of Okabe and Ito, which people with any colour vision can tell apart. Figures are built as objects,
+never through pyplot, so nothing global changes: no back end, no style, no open figure that is left behind.
 """
 
 from __future__ import annotations
@@ -23,16 +23,32 @@ LINES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)  # on white
 OUTLINES = (SKY, ORANGE, GREEN, PURPLE, YELLOW, VERMILION)  # on grey
 INK, FAINT = "#222222", "#757575"
 STYLE = {
-    "font.family": "sans-serif", "font.size": 9, "text.color": INK, "axes.edgecolor": FAINT, "axes.labelcolor": INK,
-    "xtick.color": FAINT, "ytick.color": FAINT, "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.linewidth": 0.8,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
-    "legend.frameon": False, "legend.fontsize": 8, "lines.linewidth": 1.6, "lines.solid_capstyle": "round", "path.simplify": True,
-}  # fmt: skip
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.6,
+    "lines.solid_capstyle": "round",
+    "path.simplify": True,
+}
 
 
 @contextmanager
 def sheet(width: float, height: float, path: Path | str) -> Iterator:
-    """Give an empty figure of this size [inches]; when the block ends well, it replaces the PNG at `path` in one move."""
+    """Give an empty figure of this size [inches]; when the block ends well, it replaces the PNG at `path` at once."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

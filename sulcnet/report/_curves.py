@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import cycle
+from itertools import chain, cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,10 @@ from sulcnet.report._canvas import BLUE, FAINT, INK, LINES, VERMILION, sheet
 from sulcnet.tasks._family import headlines
 
 GIB = 2.0**-30
+Metrics = Sequence[Mapping[str, Any]]  # rows of metrics.jsonl
 
 
-def training_curves(
-    metrics: Sequence[Mapping[str, Any]], path: Path | str, title: str = ""
-) -> None:
+def training_curves(metrics: Metrics, path: Path | str, title: str = "") -> None:
     """Draw a run's progress; quantities that were not recorded get no panel.
 
     Args:
@@ -53,10 +52,10 @@ def _draw_headline(name: str, axes, metrics) -> None:
     parts = _matching(metrics, (f"{name}/*",))
     for key, color in zip(parts, cycle(LINES)):
         _line(axes, metrics, key, color, key.removeprefix(f"{name}/"), clip_on=False)
-    if len(parts) != 1:
-        _line(
-            axes, metrics, name, INK if parts else BLUE, "mean" if parts else "", clip_on=False
-        )
+    if not parts:
+        _line(axes, metrics, name, BLUE, "", clip_on=False)
+    elif len(parts) > 1:
+        _line(axes, metrics, name, INK, "mean", clip_on=False)
     values = [_series(metrics, key)[1] for key in _matching(metrics, (name, f"{name}/*"))]
     if all(np.nanmin(some) >= 0 and np.nanmax(some) <= 1 for some in values):
         axes.set_ylim(0, 1)
@@ -92,18 +91,17 @@ def _draw_memory(axes, metrics) -> None:
     _note(axes, f"most {np.nanmax(_series(metrics, 'peak_bytes')[1]) * GIB:.3g} GiB")
 
 
-Panel = tuple[
-    str, tuple[str, ...], Callable
-]  # title, keys (a star stands for any ending), painter
+# title, keys (a star stands for any ending), painter
+Panel = tuple[str, tuple[str, ...], Callable]
 
 
 def _panels() -> tuple[Panel, ...]:
-    scores = [(line.words, f"val/{line.key}") for line in headlines()]
-    of_tasks = [
-        (f"Validation {words}", (key, f"{key}/*"), partial(_draw_headline, key))
-        for words, key in scores
-    ]
-    return ("Loss", ("loss", "val/loss", "loss/*"), _draw_loss), *of_tasks, *_OTHERS
+    panels = [("Loss", ("loss", "val/loss", "loss/*"), _draw_loss)]
+    for line in headlines():
+        key = f"val/{line.key}"
+        painter = partial(_draw_headline, key)
+        panels.append((f"Validation {line.words}", (key, f"{key}/*"), painter))
+    return *panels, *_OTHERS
 
 
 _OTHERS: tuple[Panel, ...] = (
@@ -114,28 +112,24 @@ _OTHERS: tuple[Panel, ...] = (
 )
 
 
-def _matching(metrics: Iterable[Mapping[str, Any]], patterns: Sequence[str]) -> list[str]:
+def _matching(metrics: Metrics, patterns: Sequence[str]) -> list[str]:
     """List the keys that have values, in order of appearance."""
     stems = tuple(pattern[:-1] for pattern in patterns if pattern.endswith("*"))
-    keys = dict.fromkeys(key for row in metrics for key in row)
-    return [
-        key
-        for key in keys
-        if (key in patterns or key.startswith(stems)) and _has_values(metrics, key)
-    ]
+    keys = dict.fromkeys(chain.from_iterable(metrics))
+    matching = [key for key in keys if key in patterns or key.startswith(stems)]
+    return [key for key in matching if _has_values(metrics, key)]
 
 
-def _series(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
+def _series(metrics: Metrics, key: str) -> tuple[np.ndarray, np.ndarray]:
     """Give the epochs and values of a key; what is there but no number is NaN, which leaves a gap in the line."""
-    points = [
-        (_epoch(number, row), _number(row[key]))
-        for number, row in enumerate(metrics)
-        if key in row
-    ]
+    points = []
+    for number, row in enumerate(metrics):
+        if key in row:
+            points.append((_epoch(number, row), _number(row[key])))
     return tuple(np.array(points, dtype=float).reshape(-1, 2).T)
 
 
-def _has_values(metrics: Sequence[Mapping[str, Any]], key: str) -> bool:
+def _has_values(metrics: Metrics, key: str) -> bool:
     return bool(np.isfinite(_series(metrics, key)[1]).any())
 
 
@@ -145,9 +139,9 @@ def _epoch(number: int, row: Mapping[str, Any]) -> float:
 
 
 def _number(value: Any) -> float:
-    return (
-        float(value) if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
-    )
+    if isinstance(value, (int, float)) and math.isfinite(value):
+        return float(value)
+    return math.nan
 
 
 def _line(

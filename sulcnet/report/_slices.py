@@ -1,7 +1,8 @@
 """Slices of a volume for pictures: where to cut, which way round, and outlines along voxel edges.
 
-Volumes are (X, Y, Z) with axes towards right, anterior and superior (RAS+). Pictures follow the radiological convention:
-the reader faces the patient, so the patient's right is on the picture's left; a sagittal slice looks to the left.
+Volumes are (X, Y, Z) with axes towards right, anterior and superior (RAS+). Pictures follow the radiological
+convention: the reader faces the patient, so the patient's right is on the picture's left; a sagittal slice looks to the
+left.
 
     axial          coronal        sagittal
       A              S              S
@@ -22,9 +23,7 @@ class View(NamedTuple):
 
     name: str
     cut: int
-    across: (
-        int  # the picture's horizontal axis; always drawn from its high end, which is R or A
-    )
+    across: int  # the picture's horizontal axis; drawn from its high end, which is R or A
     up: int  # the picture's vertical axis
     left: str
     right: str
@@ -39,28 +38,28 @@ VIEWS = (SAGITTAL, CORONAL, AXIAL)
 
 
 def central_voxel(mask: np.ndarray, spacing: Sequence[float]) -> tuple[int, ...]:
-    """Find the voxel of a structure next to its centroid in millimetres, so that every slice through it shows the structure.
+    """Find the voxel of a structure next to its centroid in millimetres: every slice through it shows the structure.
 
     The centroid itself may lie outside of a bent sheet. An empty mask gives the middle of the volume.
     """
     voxels = np.argwhere(mask)
     if not len(voxels):
         return tuple(size // 2 for size in mask.shape)
-    distance = np.linalg.norm((voxels - voxels.mean(axis=0)) * np.asarray(spacing), axis=1)
+    from_centroid = (voxels - voxels.mean(axis=0)) * np.asarray(spacing)
+    distance = np.linalg.norm(from_centroid, axis=1)
     return tuple(int(index) for index in voxels[distance.argmin()])
 
 
 def fullest_slice(mask: np.ndarray, axis: int) -> int:
     """Find the slice that shows most of a structure; the middle one if there is none."""
-    counts = mask.sum(axis=tuple(other for other in range(mask.ndim) if other != axis))
+    counts = mask.sum(axis=_but(axis, mask.ndim))
     return int(counts.argmax()) if counts.any() else mask.shape[axis] // 2
 
 
 def cut(volume: np.ndarray, view: View, index: int) -> np.ndarray:
     """Cut a slice as a picture: (rows from top to bottom, columns from left to right)."""
-    plane = np.take(
-        volume, index, axis=view.cut
-    )  # the remaining axes keep their order: across, then up
+    # The remaining axes keep their order: across, then up.
+    plane = np.take(volume, index, axis=view.cut)
     return plane[::-1, ::-1].T
 
 
@@ -70,10 +69,8 @@ def frame(image: np.ndarray, border: int = 3) -> tuple[slice, ...]:
     filled = image > low + 0.1 * (high - low)
     if not filled.any():
         return tuple(slice(0, size) for size in image.shape)
-    return tuple(
-        _range(filled.any(axis=tuple(b for b in range(image.ndim) if b != a)), border)
-        for a in range(image.ndim)
-    )
+    along = (filled.any(axis=_but(axis, image.ndim)) for axis in range(image.ndim))
+    return tuple(_range(any_filled, border) for any_filled in along)
 
 
 def outline(mask: np.ndarray, height: float, width: float) -> np.ndarray:
@@ -88,11 +85,18 @@ def outline(mask: np.ndarray, height: float, width: float) -> np.ndarray:
         (N, 2, 2): N line pieces, from and to, each (x, y) in mm from the picture's upper left corner.
     """
     padded = np.pad(mask, 1).astype(np.int8)
-    row, column = np.nonzero(np.diff(padded, axis=0)[:, 1:-1])
-    across = np.stack([np.stack([column, row], 1), np.stack([column + 1, row], 1)], 1)
-    row, column = np.nonzero(np.diff(padded, axis=1)[1:-1, :])
-    down = np.stack([np.stack([column, row], 1), np.stack([column, row + 1], 1)], 1)
+    edges_across = np.diff(padded, axis=0)[:, 1:-1]
+    edges_down = np.diff(padded, axis=1)[1:-1, :]
+    starts = np.argwhere(edges_across)[:, ::-1]  # (row, column) becomes (x, y)
+    across = np.stack([starts, starts + (1, 0)], 1)
+    starts = np.argwhere(edges_down)[:, ::-1]
+    down = np.stack([starts, starts + (0, 1)], 1)
     return np.concatenate([across, down]) * np.array([width, height])
+
+
+def _but(axis: int, dimensions: int) -> tuple[int, ...]:
+    """Give all axes but one."""
+    return tuple(other for other in range(dimensions) if other != axis)
 
 
 def _range(filled: np.ndarray, border: int) -> slice:

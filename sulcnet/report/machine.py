@@ -40,11 +40,8 @@ class Machine:
 def describe_machine() -> Machine:
     """Look around; nothing here fails on a machine that lacks something."""
     gpus, note = _gpus()
-    versions = {
-        "sulcnet": __version__,
-        "python": platform.python_version(),
-        **{name: _version(name) for name in LIBRARIES},
-    }
+    versions = {"sulcnet": __version__, "python": platform.python_version()}
+    versions |= {name: _version(name) for name in LIBRARIES}
     system = f"{platform.system()} {platform.machine()}"
     return Machine(
         versions,
@@ -76,13 +73,10 @@ def _gpus() -> tuple[tuple[Gpu, ...], str]:
     except pynvml.NVMLError as problem:
         return (), str(problem)
     try:
-        handles = [
-            pynvml.nvmlDeviceGetHandleByIndex(number)
-            for number in range(pynvml.nvmlDeviceGetCount())
-        ]
-        return tuple(
-            _gpu(pynvml, handle) for handle in handles
-        ), f"driver {_text(pynvml.nvmlSystemGetDriverVersion())}"
+        numbers = range(pynvml.nvmlDeviceGetCount())
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in numbers]
+        gpus = tuple(_gpu(pynvml, handle) for handle in handles)
+        return gpus, f"driver {_text(pynvml.nvmlSystemGetDriverVersion())}"
     except pynvml.NVMLError as problem:
         return (), str(problem)
     finally:
@@ -95,6 +89,5 @@ def _gpu(pynvml, handle) -> Gpu:
 
 
 def _text(name: str | bytes) -> str:
-    return (
-        name.decode() if isinstance(name, bytes) else name
-    )  # older releases of nvidia-ml-py give bytes
+    # Older releases of nvidia-ml-py give bytes.
+    return name.decode() if isinstance(name, bytes) else name

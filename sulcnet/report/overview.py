@@ -59,8 +59,8 @@ class RunOverview:
 class DatasetOverview:
     """One dataset: counts of its raw cases, its plans and prepared cases by configuration, its runs, and what is odd.
 
-    Plans go by what commands ask for: `3d`, or `3d -p NAME`. `to_prepare` is how many cases of the split are prepared in
-    all, None where there is no split yet.
+    Plans go by what commands ask for: `3d`, or `3d -p NAME`. `to_prepare` is how many cases of the split are prepared
+    in all, None where there is no split yet.
     """
 
     name: str
@@ -81,44 +81,34 @@ class DatasetOverview:
 
 def describe_workspace(workspace: Workspace) -> list[DatasetOverview]:
     """Describe every dataset."""
-    return [
-        describe_dataset(workspace, workspace.folders(name)) for name in workspace.datasets()
-    ]
+    folders = map(workspace.folders, workspace.datasets())
+    return [describe_dataset(workspace, each) for each in folders]
 
 
 def describe_dataset(workspace: Workspace, folders: DatasetFolders) -> DatasetOverview:
     """Describe one dataset; `notes` say what could not be read."""
     notes: list[str] = []
-    dataset = _read(lambda: Dataset.open(folders.raw), notes) if folders.raw.is_dir() else None
-    split = dataset is not None and folders.splits.exists()
-    plans = [
-        (seen, plan)
-        for seen in folders.planned()
-        for plan in (_read(lambda seen=seen: load_plans(seen.plans), notes) or {}).values()
-    ]
-    report = (
-        _read(lambda: Report.load(folders.preprocessed / INTEGRITY), notes)
-        if (folders.preprocessed / INTEGRITY).exists()
-        else None
-    )
-    runs = [
-        _read(lambda run=run: describe_run(run), notes)
-        for run in workspace.runs(folders, TRAIN)
-    ]
+    dataset = report = to_prepare = None
+    if folders.raw.is_dir():
+        dataset = _read(notes, Dataset.open, folders.raw)
+    planned, prepared = {}, {}
+    for place in folders.planned():
+        plans = _read(notes, load_plans, place.plans) or {}
+        for plan in plans.values():
+            name = _asked_for(place, plan)
+            planned[name] = tuple(plan.networks)
+            prepared[name] = _prepared(place.prepared(plan.folder))
+    if (folders.preprocessed / INTEGRITY).exists():
+        report = _read(notes, Report.load, folders.preprocessed / INTEGRITY)
+    runs = [_read(notes, describe_run, run) for run in workspace.runs(folders, TRAIN)]
+    if dataset is not None and folders.splits.exists():
+        to_prepare = _read(notes, _count_to_prepare, dataset, folders.splits)
     return DatasetOverview(
         name=folders.name,
         **_counts(dataset),
-        planned={_asked_for(seen, plan): tuple(plan.networks) for seen, plan in plans},
-        prepared={
-            _asked_for(seen, plan): _prepared(seen.prepared(plan.folder))
-            for seen, plan in plans
-        },
-        to_prepare=_read(
-            lambda: len(cases_to_prepare(dataset, read_splits(folders.splits, dataset.cases))),
-            notes,
-        )
-        if split
-        else None,
+        planned=planned,
+        prepared=prepared,
+        to_prepare=to_prepare,
         errors=None if report is None else len(report.errors),
         warnings=None if report is None else len(report.warnings),
         runs=tuple(run for run in runs if run is not None),
@@ -155,12 +145,10 @@ def _state(run: RunFolder, experiment: Experiment) -> str:
     """Say how far a run is: a finished one has still to be scored, which an interruption may have prevented."""
     if not run.checkpoint("final").exists():
         return UNFINISHED
-    parts = [
-        part
-        for part, cases in ((VALIDATION, experiment.validation), (TEST, experiment.test))
-        if cases
-    ]
-    return FINISHED if all((run / part / SUMMARY).exists() for part in parts) else NOT_SCORED
+    for part, cases in ((VALIDATION, experiment.validation), (TEST, experiment.test)):
+        if cases and not (run / part / SUMMARY).exists():
+            return NOT_SCORED
+    return FINISHED
 
 
 def _counts(dataset: Dataset | None) -> dict:
@@ -174,26 +162,25 @@ def _counts(dataset: Dataset | None) -> dict:
             "classes": {},
         }
     about = dataset.header.classification
-    targets = Counter(case.target for case in dataset.cases)
+    classes = {}
+    if about:
+        targets = Counter(case.target for case in dataset.cases)
+        classes = {name: targets[index] for index, name in enumerate(about.classes)}
     return {
         "cases": len(dataset.cases),
         "labelled": sum(case.label is not None for case in dataset.cases),
         "subjects": len({case.subject for case in dataset.cases}),
         "structures": tuple(dataset.header.structures),
         "target": about.target if about else None,
-        "classes": {name: targets[index] for index, name in enumerate(about.classes)}
-        if about
-        else {},
+        "classes": classes,
     }
 
 
 def _asked_for(folders: DatasetFolders, plan: Plan) -> str:
     """Name a plan as a command asks for it."""
-    return (
-        f"{plan.configuration} -p {folders.plans_name}"
-        if folders.plans_name
-        else plan.configuration
-    )
+    if folders.plans_name:
+        return f"{plan.configuration} -p {folders.plans_name}"
+    return plan.configuration
 
 
 def _prepared(folder: Path) -> int:
@@ -201,9 +188,13 @@ def _prepared(folder: Path) -> int:
     return sum(not path.name.startswith(".") for path in folder.glob("*.json"))
 
 
-def _read(reader, notes: list[str]):
+def _count_to_prepare(dataset: Dataset, splits: Path) -> int:
+    return len(cases_to_prepare(dataset, read_splits(splits, dataset.cases)))
+
+
+def _read(notes: list[str], reader, *of):
     try:
-        return reader()
+        return reader(*of)
     except SulcnetError as problem:
         notes.append(problem.message)
         return None

@@ -33,12 +33,30 @@ from sulcnet.report._slices import (
 
 __all__ = ["case_montage", "cohort_overview", "reconstruction_montage", "training_curves"]
 
+Labels = Mapping[str, int]  # structure -> value
+
+
+class Scene(NamedTuple):
+    """A volume as pictures show it."""
+
+    image: np.ndarray
+    spacing: Sequence[float]
+    box: tuple[slice, ...]  # the part that is shown
+    window: tuple[float, float] | None = None  # black and white; by default percentiles
+
+    def extent(self, view: View) -> tuple[float, float]:
+        """Give a view's width and height [mm]."""
+        parts = zip(self.box, self.image.shape)
+        sizes = [len(range(*part.indices(size))) for part, size in parts]
+        width = sizes[view.across] * self.spacing[view.across]
+        return width, sizes[view.up] * self.spacing[view.up]
+
 
 class Overlay(NamedTuple):
     """What to draw over a slice."""
 
     mask: np.ndarray | None
-    labels: Mapping[str, int]
+    labels: Labels
     colors: Sequence[str]  # one per label, then from the start again
     width: float | None  # of the outline [points]; None fills the area
 
@@ -49,59 +67,44 @@ def case_montage(
     spacing: Sequence[float],
     path: Path | str,
     title: str = "",
-    text: str = "",
-    labels: Mapping[str, int] | None = None,
+    labels: Labels | None = None,
     interest: str | None = None,
 ) -> None:
     """Draw three orthogonal slices of one case, a row for each mask, with coloured outlines.
 
-    All slices pass through the structure of interest, near its centroid, in the first mask that holds it; so reference and
-    prediction show the same place.
+    All slices pass through the structure of interest, near its centroid, in the first mask that holds it; so reference
+    and prediction show the same place.
 
     Args:
         image: (X, Y, Z), axes towards right, anterior, superior.
         masks: name -> (X, Y, Z) label array, e.g. {"reference": ..., "prediction": ...}.
         spacing: mm per axis.
         path: of the PNG.
-        title: one line.
-        text: smaller, below the title.
+        title: one line, or a few.
         labels: structure -> value; by default the values that occur.
         interest: the structure to cut through; by default the last of `labels`.
     """
     labels = _named(labels, masks.values())
     wanted = labels[interest] if interest else next(reversed(labels.values()), 1)
     at = central_voxel(_where(masks.values(), wanted, image.shape), spacing)
-    box = frame(image)
-    widths, heights = zip(*(_extent(image, box, spacing, view) for view in VIEWS))
+    scene = Scene(image, spacing, frame(image))
+    widths, heights = zip(*map(scene.extent, VIEWS))
+    height = max(heights)
     rows = max(1, len(masks))
-    with sheet(9.4, rows * max(heights) * 9.0 / sum(widths) + 1.0, path) as figure:
+    with sheet(9.4, rows * height * 9.0 / sum(widths) + 1.0, path) as figure:
         grid = figure.add_gridspec(rows, 3, width_ratios=widths)
         for row, name in enumerate(masks or {"image": None}):
+            overlay = Overlay(masks.get(name), labels, OUTLINES, 1.3)
             for column, view in enumerate(VIEWS):
                 axes = figure.add_subplot(grid[row, column])
-                overlay = Overlay(masks.get(name), labels, OUTLINES, 1.3)
-                _slice(
-                    axes,
-                    image,
-                    [overlay],
-                    spacing,
-                    view,
-                    at[view.cut],
-                    box,
-                    (widths[column], max(heights)),
-                )
+                room = (widths[column], height)
+                _slice(axes, scene, view, at[view.cut], room, [overlay])
                 _letters(axes, view)
-                axes.set_title(
-                    view.name if row == 0 else "",
-                    loc="center",
-                    fontweight="normal",
-                    color=FAINT,
-                )
+                if row == 0:
+                    axes.set_title(view.name, loc="center", fontweight="normal", color=FAINT)
             figure.axes[3 * row].set_ylabel(name, fontsize=10, color=INK)
         _legend(figure, list(labels), OUTLINES, "radiological: patient's right on the left")
-        figure.suptitle(
-            "\n".join(filter(None, (title, text))) or None, x=0.01, ha="left", fontsize=10
-        )
+        figure.suptitle(title or None, x=0.01, ha="left", fontsize=10)
 
 
 def cohort_overview(
@@ -112,7 +115,7 @@ def cohort_overview(
     title: str = "",
     view: View = SAGITTAL,
 ) -> None:
-    """Draw a grid of cases: one slice each, where the structure is largest, the reference filled, the prediction outlined.
+    """Draw a grid of cases, one slice each where the structure is largest: reference filled, prediction outlined.
 
     Args:
         cases: (image, reference, prediction, caption); a mask may be None.
@@ -122,38 +125,30 @@ def cohort_overview(
         title: one line.
         view: direction to look from; sagittal shows the medial wall.
     """
-    found = [
-        mask
-        for _, reference, prediction, _ in cases
-        for mask in (reference, prediction)
-        if mask is not None
-    ]
-    value = value or max((int(mask.max()) for mask in found), default=1)
+    masks: list[np.ndarray] = []
+    for _, reference, prediction, _ in cases:
+        masks += _present(reference, prediction)
+    value = value or max((int(mask.max()) for mask in masks), default=1)
     columns = min(4, max(1, len(cases)))
     rows = max(1, math.ceil(len(cases) / columns))
-    sizes = [_extent(image, frame(image), spacing, view) for image, *_ in cases]
+    scenes = [Scene(image, spacing, frame(image)) for image, *_ in cases]
+    sizes = [scene.extent(view) for scene in scenes]
     room = tuple(np.max(sizes, axis=0)) if sizes else (1.0, 1.0)
-    with sheet(2.4 * columns, rows * (2.4 * room[1] / room[0] + 0.28) + 0.6, path) as figure:
-        for place, (image, reference, prediction, caption) in enumerate(cases, start=1):
-            axes = figure.add_subplot(rows, columns, place)
-            index = fullest_slice(
-                _where(
-                    [m for m in (reference, prediction) if m is not None], value, image.shape
-                ),
-                view.cut,
-            )
+    row_height = 2.4 * room[1] / room[0] + 0.28
+    with sheet(2.4 * columns, rows * row_height + 0.6, path) as figure:
+        for number, (image, reference, prediction, caption) in enumerate(cases):
+            axes = figure.add_subplot(rows, columns, number + 1)
+            structure = _where(_present(reference, prediction), value, image.shape)
+            index = fullest_slice(structure, view.cut)
             overlays = [
                 Overlay(reference, {"": value}, (SKY,), None),
                 Overlay(prediction, {"": value}, (ORANGE,), 1.2),
             ]
-            _slice(axes, image, overlays, spacing, view, index, frame(image), room)
+            _slice(axes, scenes[number], view, index, room, overlays)
             axes.set_xlabel(caption, fontsize=8, labelpad=3)
-        _legend(
-            figure,
-            ["reference (filled)", "prediction (outline)"],
-            (SKY, ORANGE),
-            f"{view.name}: {view.left} left, {view.right} right",
-        )
+        names = ["reference (filled)", "prediction (outline)"]
+        remark = f"{view.name}: {view.left} left, {view.right} right"
+        _legend(figure, names, (SKY, ORANGE), remark)
         figure.suptitle(title or None, x=0.01, ha="left", fontsize=11)
 
 
@@ -171,69 +166,60 @@ def reconstruction_montage(
         spacing: mm per axis.
         title: one line.
     """
-    volumes = {
-        name: volume[..., None] if volume.ndim == 2 else volume
-        for name, volume in volumes.items()
-    }
-    first = next(iter(volumes.values()))
-    views, spacing = (VIEWS if first.shape[2] > 1 else VIEWS[2:]), (*spacing, 1.0)[:3]
+    first = _solid(next(iter(volumes.values())))
+    views = VIEWS if first.shape[2] > 1 else VIEWS[2:]
+    whole = tuple(slice(0, size) for size in first.shape)
     window = tuple(np.percentile(first, [0.5, 99.5]))
-    box = tuple(slice(0, size) for size in first.shape)
-    width = max(_extent(first, box, spacing, view)[0] for view in views)
-    heights = [_extent(first, box, spacing, view)[1] for view in views]
+    scene = Scene(first, (*spacing, 1.0)[:3], whole, window)
+    widths, heights = zip(*map(scene.extent, views))
+    width = max(widths)
     with sheet(2.6 * len(volumes), 2.6 * sum(heights) / width + 0.7, path) as figure:
         grid = figure.add_gridspec(len(views), len(volumes), height_ratios=heights)
         for row, view in enumerate(views):
+            middle = first.shape[view.cut] // 2
+            room = (width, heights[row])
             for column, (name, volume) in enumerate(volumes.items()):
                 axes = figure.add_subplot(grid[row, column])
-                room = (width, heights[row])
-                _slice(
-                    axes,
-                    volume,
-                    (),
-                    spacing,
-                    view,
-                    first.shape[view.cut] // 2,
-                    box,
-                    room,
-                    window,
-                )
-                axes.set_title(name if row == 0 else "", loc="center", fontweight="normal")
+                _slice(axes, scene._replace(image=_solid(volume)), view, middle, room)
+                if row == 0:
+                    axes.set_title(name, loc="center", fontweight="normal")
             figure.axes[-len(volumes)].set_ylabel(view.name, color=FAINT)
         figure.suptitle(title or None, x=0.01, ha="left", fontsize=10)
 
 
 def _slice(
     axes,
-    image: np.ndarray,
-    overlays: Sequence[Overlay],
-    spacing,
+    scene: Scene,
     view: View,
     index: int,
-    box,
     room: tuple[float, float],
-    window: tuple[float, float] | None = None,
+    overlays: Sequence[Overlay] = (),
 ) -> None:
-    """Draw one slice in the middle of `room` [mm], and its overlays on it; `window` is what is black and white."""
-    low, high = window or np.percentile(image, [1, 99.5])
-    inside = box[: view.cut] + (slice(None),) + box[view.cut + 1 :]
-    width, height = _extent(image, box, spacing, view)
-    axes.imshow(cut(image[inside], view, index), cmap="gray", vmin=low, vmax=max(high, low + 1e-6),
-                extent=(0, width, height, 0), interpolation="bicubic")  # fmt: skip
+    """Draw one slice in the middle of `room` [mm], and its overlays on it."""
+    low, high = scene.window or np.percentile(scene.image, [1, 99.5])
+    inside = list(scene.box)
+    inside[view.cut] = slice(None)
+    width, height = scene.extent(view)
+    extent = (0, width, height, 0)
+    axes.imshow(
+        cut(scene.image[tuple(inside)], view, index),
+        cmap="gray",
+        vmin=low,
+        vmax=max(high, low + 1e-6),
+        extent=extent,
+        interpolation="bicubic",
+    )
+    row_height, column_width = scene.spacing[view.up], scene.spacing[view.across]
     for overlay in overlays:
-        for value, color in zip(
-            overlay.labels.values() if overlay.mask is not None else (), cycle(overlay.colors)
-        ):
-            shown = cut(overlay.mask[inside], view, index) == value
+        if overlay.mask is None:
+            continue
+        mask = cut(overlay.mask[tuple(inside)], view, index)
+        for value, color in zip(overlay.labels.values(), cycle(overlay.colors)):
             if overlay.width is None:
-                _fill(axes, shown, color, (0, width, height, 0))
+                _fill(axes, mask == value, color, extent)
             else:
-                _trace(
-                    axes,
-                    outline(shown, spacing[view.up], spacing[view.across]),
-                    color,
-                    overlay.width,
-                )
+                pieces = outline(mask == value, row_height, column_width)
+                _trace(axes, pieces, color, overlay.width)
     across, up = (room[0] - width) / 2, (room[1] - height) / 2
     axes.set(
         xticks=[],
@@ -250,25 +236,18 @@ def _slice(
 def _fill(axes, shown: np.ndarray, color: str, extent: tuple[float, ...]) -> None:
     from matplotlib.colors import to_rgba
 
-    axes.imshow(
-        shown[..., None] * np.array(to_rgba(color, 0.75)),
-        extent=extent,
-        interpolation="nearest",
-    )
+    filled = shown[..., None] * np.array(to_rgba(color, 0.75))
+    axes.imshow(filled, extent=extent, interpolation="nearest")
 
 
 def _trace(axes, pieces: np.ndarray, color: str, weight: float) -> None:
     """Draw line pieces on a dark rim, which keeps them legible on white matter too."""
     from matplotlib.collections import LineCollection
 
-    axes.add_collection(
-        LineCollection(
-            pieces, colors="black", linewidths=weight + 1.2, capstyle="round", alpha=0.55
-        )
-    )
-    axes.add_collection(
-        LineCollection(pieces, colors=color, linewidths=weight, capstyle="round")
-    )
+    rim = {"colors": "black", "linewidths": weight + 1.2, "alpha": 0.55}
+    line = {"colors": color, "linewidths": weight}
+    for style in (rim, line):
+        axes.add_collection(LineCollection(pieces, capstyle="round", **style))
 
 
 def _letters(axes, view: View) -> None:
@@ -280,27 +259,18 @@ def _letters(axes, view: View) -> None:
         (view.top, 0.5, 0.96),
         (view.bottom, 0.5, 0.04),
     )
+    style = {"color": "white", "ha": "center", "va": "center", "fontsize": 8}
     for letter, x, y in places:
-        text = axes.text(
-            x,
-            y,
-            letter,
-            transform=axes.transAxes,
-            color="white",
-            ha="center",
-            va="center",
-            fontsize=8,
-        )
+        text = axes.text(x, y, letter, transform=axes.transAxes, **style)
         text.set_path_effects([withStroke(linewidth=2, foreground="black")])
 
 
 def _legend(figure, names: Sequence[str], colors: Sequence[str], remark: str) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [
-        Line2D([], [], color=color, linewidth=2, label=name)
-        for name, color in zip(names, cycle(colors))
-    ]
+    handles = []
+    for name, color in zip(names, cycle(colors)):
+        handles.append(Line2D([], [], color=color, linewidth=2, label=name))
     figure.legend(
         handles=handles,
         loc="outside lower left",
@@ -311,19 +281,20 @@ def _legend(figure, names: Sequence[str], colors: Sequence[str], remark: str) ->
     figure.text(0.99, 0.01, remark, ha="right", va="bottom", fontsize=8, color=FAINT)
 
 
-def _extent(image: np.ndarray, box, spacing, view: View) -> tuple[float, float]:
-    """Give a view's width and height [mm] within the box."""
-    sizes = [len(range(*part.indices(size))) for part, size in zip(box, image.shape)]
-    return sizes[view.across] * spacing[view.across], sizes[view.up] * spacing[view.up]
+def _solid(volume: np.ndarray) -> np.ndarray:
+    """Give a plane the third axis of a volume."""
+    return volume[..., None] if volume.ndim == 2 else volume
 
 
-def _named(labels: Mapping[str, int] | None, masks: Iterable[np.ndarray]) -> dict[str, int]:
+def _present(*masks: np.ndarray | None) -> list[np.ndarray]:
+    return [mask for mask in masks if mask is not None]
+
+
+def _named(labels: Labels | None, masks: Iterable[np.ndarray]) -> Labels:
     """Give structure -> value without the background, by default from the values that occur."""
     if labels is None:
-        labels = {
-            f"label {value}": int(value)
-            for value in sorted({value for mask in masks for value in np.unique(mask)})
-        }
+        values = sorted(set().union(*map(np.unique, masks)))
+        labels = {f"label {value}": int(value) for value in values}
     return {name: value for name, value in labels.items() if value > 0}
 
 
