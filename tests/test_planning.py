@@ -123,7 +123,7 @@ def test_rows_ship_for_this_code_and_the_versions_that_are_tested():
 
 @pytest.fixture
 def shipped():
-    """The rows for this torch and MONAI, every one of which can be read; a version that has none is skipped by its name."""
+    """The rows for this torch and MONAI, every one of which can be read; a version without any is skipped by name."""
     written = json.loads(memory_tables()[0].read_text())
     for library in ("torch", "monai"):
         if origin()[library] not in written["origin"][library]:
@@ -156,7 +156,9 @@ from sulcnet.memory.oracle import MemoryOracle, origin
 from sulcnet.memory.planning import plan_network
 case = (90.0, 190.0, 160.0)
 with MemoryOracle.kept() as needs:
-    plan = plan_network("swin_unetr_24", Constraints("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, traced_as(asked_tasks()), {values}, 24), needs)
+    asked = Constraints(
+        "sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, traced_as(asked_tasks()), {values}, 24)
+    plan = plan_network("swin_unetr_24", asked, needs)
 assert plan.patch_size == (96, 192, 160) and len(plan.steps) == 11 and "torch" not in sys.modules, sorted(sys.modules)
 """
     subprocess.run(
