@@ -1,10 +1,10 @@
-"""Time augmentation of one sample: as trained, sulcnet's against nnU-Net's; every transform on, against other libraries.
+"""Time augmentation of one sample: as trained, sulcnet's against nnU-Net's; all transforms on, against other libraries.
 
     OMP_NUM_THREADS=1 python benchmarks/augmentation.py [--samples 7]
 
 One thread, one channel, a label of three classes; median CPU milliseconds of interleaved runs, so that a busy machine
-slows all alike. As trained, a run is 20 samples, whose costs differ by what is drawn, and the ratio is the median of runs.
-Reading is not timed: every library gets the patch's source in memory, as large as it needs.
+slows all alike. As trained, a run is 20 samples, whose costs differ by what is drawn, and the ratio is the median of
+runs. Reading is not timed: every library gets the patch's source in memory, as large as it needs.
 """
 
 import argparse
@@ -53,14 +53,35 @@ def of_batchgenerators(patch, image, label):
     space = importlib.import_module("batchgenerators.transforms.spatial_transforms")
     resolution = importlib.import_module("batchgenerators.transforms.resample_transforms")
     angle = (-np.pi / 6, np.pi / 6)
+    spatial = space.SpatialTransform(
+        patch,
+        None,
+        False,
+        do_rotation=True,
+        angle_x=angle,
+        angle_y=angle,
+        angle_z=angle,
+        do_scale=True,
+        scale=(0.7, 1.4),
+        border_mode_data="constant",
+        order_data=1,
+        order_seg=1,
+        random_crop=False,
+        p_rot_per_sample=1,
+        p_scale_per_sample=1,
+    )
     transforms = (
-        space.SpatialTransform(patch, None, False, do_rotation=True, angle_x=angle, angle_y=angle, angle_z=angle, do_scale=True, scale=(0.7, 1.4),
-                               border_mode_data="constant", order_data=1, order_seg=1, random_crop=False, p_rot_per_sample=1, p_scale_per_sample=1),
-        noise.GaussianNoiseTransform(), noise.GaussianBlurTransform((0.5, 1.0)),
-        color.BrightnessMultiplicativeTransform((0.75, 1.25)), color.ContrastAugmentationTransform(),
-        resolution.SimulateLowResolutionTransform((0.5, 1), order_downsample=0, order_upsample=1),
-        color.GammaTransform((0.7, 1.5), True, retain_stats=True), color.GammaTransform((0.7, 1.5), False, retain_stats=True),
-    )  # fmt: skip
+        spatial,
+        noise.GaussianNoiseTransform(),
+        noise.GaussianBlurTransform((0.5, 1.0)),
+        color.BrightnessMultiplicativeTransform((0.75, 1.25)),
+        color.ContrastAugmentationTransform(),
+        resolution.SimulateLowResolutionTransform(
+            (0.5, 1), order_downsample=0, order_upsample=1
+        ),
+        color.GammaTransform((0.7, 1.5), True, retain_stats=True),
+        color.GammaTransform((0.7, 1.5), False, retain_stats=True),
+    )
 
     def step(index):
         batch = {"data": image[None].copy(), "seg": label[None, None].astype(np.float32)}
@@ -72,13 +93,30 @@ def of_batchgenerators(patch, image, label):
 
 def of_monai(patch, image, label):
     t = importlib.import_module("monai.transforms")
-    both, angle = ["image", "label"], np.pi / 6
-    transform = t.Compose([
-        t.RandAffined(both, spatial_size=patch, prob=1, rotate_range=(angle,) * 3, scale_range=(0.3,) * 3, mode=("bilinear", "nearest"), padding_mode="zeros"),
-        t.RandBiasFieldd("image", prob=1), t.RandGaussianNoised("image", prob=1), t.RandGaussianSmoothd("image", prob=1, sigma_x=(0.5, 1), sigma_y=(0.5, 1), sigma_z=(0.5, 1)),
-        t.RandScaleIntensityd("image", 0.25, prob=1), t.RandScaleIntensityFixedMeand("image", prob=1, factors=0.25), t.RandSimulateLowResolutiond("image", prob=1),
-        t.RandAdjustContrastd("image", prob=1, gamma=(0.7, 1.5), invert_image=True, retain_stats=True), t.RandAdjustContrastd("image", prob=1, gamma=(0.7, 1.5), retain_stats=True),
-    ])  # fmt: skip
+    affine = t.RandAffined(
+        ["image", "label"],
+        spatial_size=patch,
+        prob=1,
+        rotate_range=(np.pi / 6,) * 3,
+        scale_range=(0.3,) * 3,
+        mode=("bilinear", "nearest"),
+        padding_mode="zeros",
+    )
+    widths = {"sigma_x": (0.5, 1), "sigma_y": (0.5, 1), "sigma_z": (0.5, 1)}
+    gamma = {"prob": 1, "gamma": (0.7, 1.5), "retain_stats": True}
+    transform = t.Compose(
+        [
+            affine,
+            t.RandBiasFieldd("image", prob=1),
+            t.RandGaussianNoised("image", prob=1),
+            t.RandGaussianSmoothd("image", prob=1, **widths),
+            t.RandScaleIntensityd("image", 0.25, prob=1),
+            t.RandScaleIntensityFixedMeand("image", prob=1, factors=0.25),
+            t.RandSimulateLowResolutiond("image", prob=1),
+            t.RandAdjustContrastd("image", invert_image=True, **gamma),
+            t.RandAdjustContrastd("image", **gamma),
+        ]
+    )
     return lambda index: transform({"image": image, "label": label[None]})
 
 

@@ -1,13 +1,13 @@
 """Does the code still learn the same? Hashes of weights after three steps, held to those of an earlier commit.
 
-    python benchmarks/identity.py                 # every pre-training method and preset, every strategy from each of them
+    python benchmarks/identity.py                 # every pre-training method and preset, every strategy from each
     python benchmarks/identity.py --only mae      # cases whose name holds this
     python benchmarks/identity.py --demo          # and two epochs of the demo, with what it predicted (minutes)
     python benchmarks/identity.py --write         # keep what is found now as the reference
 
-Seeded, one thread, fp32, on phantoms that it draws. `identity.json` holds the reference and the cases that differ from it
-on purpose, each with its reason and the hash that it has since. Hashes are of one kind of processor and one version of
-torch, which stand beside them: on another machine make the reference anew on a commit to compare with.
+Seeded, one thread, fp32, on phantoms that it draws. `identity.json` holds the reference and the cases that differ from
+it on purpose, each with its reason and the hash that it has since. Hashes are of one kind of processor and one version
+of torch, which stand beside them: on another machine make the reference anew on a commit to compare with.
 """
 
 from __future__ import annotations
@@ -205,7 +205,8 @@ def compare(found: dict[str, str]) -> int:
     new = [name for name in found if name not in expected]
     excepted = [name for name in found if name in kept["exceptions"]]
     print(
-        f"\n{len(found)} cases: {len(differ)} differ, {len(new)} are not in the reference, {len(excepted)} are exceptions"
+        f"\n{len(found)} cases: {len(differ)} differ, {len(new)} are not in the reference, "
+        f"{len(excepted)} are exceptions"
     )
     for name in differ:
         print(f"DIFFERS  {name}: expected {expected[name]}, found {found[name]}")

@@ -4,8 +4,8 @@
     python benchmarks/labels.py                    # mae, 5 seeds; prints a table
     python benchmarks/labels.py --methods mae mae@0.001 --epochs 40        # @: the network's rate, else the preset's
 
-The training phantoms are those of the probe; 9 of 10 have lost mask and class. Both arms share split, heads, windows and
-schedule. Differences are paired by seed and by test phantom.
+The training phantoms are those of the probe; 9 of 10 have lost mask and class. Both arms share split, heads, windows
+and schedule. Differences are paired by seed and by test phantom.
 """
 
 import csv
@@ -103,11 +103,17 @@ def scores(root: Path, arm: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.
     return read_scores(run)
 
 
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Read the rows of a table."""
+    with path.open() as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
 def read_scores(run: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read per test phantom: mean Dice, truth, predicted."""
-    read = lambda name: list(csv.DictReader((run / "test" / name).open(), delimiter="\t"))
-    classes, dice = read("classes.tsv"), {}
-    for row in read("cases.tsv"):
+    classes = read_table(run / "test" / "classes.tsv")
+    dice = {}
+    for row in read_table(run / "test" / "cases.tsv"):
         if row["dice"] not in ("", "nan"):
             dice.setdefault(row["case_id"], []).append(float(row["dice"]))
     return (
@@ -127,8 +133,9 @@ def report(root: Path, methods: list[str], seeds: int) -> None:
         ("balanced accuracy", balanced),
     ):
         print(
-            f"\n| start | {name} | difference to scratch | 95 % over phantoms | 95 % over seeds |\n|---|---|---|---|---|"
+            f"\n| start | {name} | difference to scratch | 95 % over phantoms | 95 % over seeds |"
         )
+        print("|---|---|---|---|---|")
         print(f"| scratch | {np.mean([measure(one) for one in found[SCRATCH]]):.3f} | | | |")
         for method in methods:
             print(

@@ -1,8 +1,8 @@
 """What the planner foresees against what a step really holds, and the plans that follow from it.
 
-    python benchmarks/memory.py                     # every network x method x strategy: fake against real tensors, on the CPU
-    python benchmarks/memory.py --plans             # plans of 90x190x160 at 1 mm for 4 to 80 GB, beside nnU-Net's
-    python benchmarks/memory.py --ship              # trace the rows of these plans for swin_unetr_24 into the package
+    python benchmarks/memory.py             # every network x method x strategy: fake against real tensors, on the CPU
+    python benchmarks/memory.py --plans     # plans of 90x190x160 at 1 mm for 4 to 80 GB, beside nnU-Net's
+    python benchmarks/memory.py --ship      # trace the rows of these plans for swin_unetr_24 into the package
 
 The real step runs on real tensors under the same watch, with CUDA's autocast rules. Against a GPU: benchmarks/gpu.sh.
 """
@@ -135,9 +135,8 @@ def against_tensors(asked: StepQuestion) -> tuple[str, float]:
 
 def compare(chosen: list[str]) -> None:
     """Print one row per question, and the worst of them."""
-    print(
-        "| network | step | patch | foreseen MiB | tracked MiB | % | with the allocator | peak at | of it, MiB | GFLOP |"
-    )
+    sizes = "foreseen MiB | tracked MiB | % | with the allocator | peak at | of it, MiB"
+    print(f"| network | step | patch | {sizes} | GFLOP |")
     print("|---" * 10 + "|")
     offs = []
     for asked in rows(PATCHES):
@@ -193,7 +192,9 @@ def _cell(step) -> str:
     times = f" x {step.accumulate}" if step.accumulate > 1 else ""
     views = f" of {step.windows}" if step.windows > 1 else ""
     again = f", {step.recompute}" if step.recompute != "none" else ""
-    return f"{'x'.join(map(str, step.patch_size))}, {step.batch_size}{views}{times}{again}; {step.estimate.bytes / 1e9:.1f} GB"
+    patch = "x".join(map(str, step.patch_size))
+    size = f"{step.estimate.bytes / 1e9:.1f} GB"
+    return f"{patch}, {step.batch_size}{views}{times}{again}; {size}"
 
 
 def ship(net: str) -> None:
@@ -211,7 +212,7 @@ def ship(net: str) -> None:
 
 
 def every_budget(net: str, step: PlannedStep) -> dict[StepQuestion, StepNeed]:
-    """Plan one step for every budget; what one patch teaches torch's fake tensors, the next budget need not learn again."""
+    """Plan one step for every budget; what one patch teaches fake tensors, the next budget need not learn again."""
     needs = MemoryOracle()
     for values in SHIPPED:
         for gb in BUDGETS:

@@ -4,10 +4,10 @@
     python benchmarks/probe.py --seeds 1 --methods mae
 
 Each method is pre-trained on the training phantoms without their labels. Then the network is frozen, every image goes
-through the encoder once, and a logistic regression learns the class from the region in which the sulcus can lie: from the
-bottleneck in 3 x 3 x 3 cells of it (`place`; chosen on seed 0), or from the mean of every stage over it (`mean`). Random
-weights are those that the same seed's pre-training began with. The difference to them is paired by seed and by test
-phantom.
+through the encoder once, and a logistic regression learns the class from the region in which the sulcus can lie: from
+the bottleneck in 3 x 3 x 3 cells of it (`place`; chosen on seed 0), or from the mean of every stage over it (`mean`).
+Random weights are those that the same seed's pre-training began with. The difference to them is paired by seed and by
+test phantom.
 """
 
 import csv
@@ -172,9 +172,11 @@ def report(root: Path, methods: list[str], seeds: int) -> None:
             method: [scores(root, method, seed, readout) for seed in range(seeds)]
             for method in (RANDOM, *methods)
         }
+        intervals = "95 % over phantoms | 95 % over seeds"
         print(
-            f"\n| {readout} | balanced accuracy | difference to random weights | 95 % over phantoms | 95 % over seeds |\n|---|---|---|---|---|"
+            f"\n| {readout} | balanced accuracy | difference to random weights | {intervals} |"
         )
+        print("|---|---|---|---|---|")
         print(
             f"| random weights | {np.mean([balanced(one) for one in found[RANDOM]]):.3f} | | | |"
         )

@@ -4,9 +4,9 @@
     python benchmarks/tuning.py --time 96 --rounds 2
     python benchmarks/tuning.py --device cuda --time 96 --precision bf16
 
-Rows take turns in one process; times are medians, ratios are medians over rounds of the ratio to MONAI in the same round.
-Bytes are live tensors of a whole step on fake tensors (no data, no device), CUDA's autocast rules; on a GPU its own peak
-stands beside them.
+Rows take turns in one process; times are medians, ratios are medians over rounds of the ratio to MONAI in the same
+round. Bytes are live tensors of a whole step on fake tensors (no data, no device), CUDA's autocast rules; on a GPU its
+own peak stands beside them.
 """
 
 import argparse
@@ -257,7 +257,8 @@ def main() -> None:
         else []
     )
     print(
-        f"step at {args.time}^3, batch {args.images}, {args.precision}, {torch.get_num_threads()} threads, {args.rounds} rounds; "
+        f"step at {args.time}^3, batch {args.images}, {args.precision}, {torch.get_num_threads()} threads, "
+        f"{args.rounds} rounds; "
         f"live bytes at {args.memory}^3, batch 2, bf16 rules\n"
     )
     print(

@@ -1,9 +1,10 @@
-"""What a fixed pool of views costs and saves, where the encoder is frozen: `top` with new augmentation in every step, or not.
+"""What a fixed pool of views costs and saves where the encoder is frozen: `top`, with new augmentation a step or not.
 
     python benchmarks/probe.py                     # first: makes the pre-trained weights
     python benchmarks/views.py                     # mae, top, 5 seeds; prints a table
 
-All training phantoms of the probe with their labels, equal steps. Kept features change no number (a test), only the time.
+All training phantoms of the probe with their labels, equal steps. Kept features change no number (a test), only the
+time.
 """
 
 import json
@@ -74,9 +75,9 @@ def report(root: Path, arms: list[str], seeds: int) -> None:
         ("Dice", lambda one: float(one[0].mean())),
         ("balanced accuracy", balanced),
     ):
-        print(
-            f"\n| | {name} | difference | 95 % over phantoms | 95 % over seeds | seconds per epoch |\n|---|---|---|---|---|---|"
-        )
+        intervals = "95 % over phantoms | 95 % over seeds"
+        print(f"\n| | {name} | difference | {intervals} | seconds per epoch |")
+        print("|---|---|---|---|---|---|")
         for arm, own in found.items():
             cells = (
                 compare(own, found[FRESH], measure).cells()

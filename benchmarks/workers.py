@@ -2,7 +2,7 @@
 
     python benchmarks/workers.py --rounds 5
 
-Every round is a process of its own: its first use starts the server that workers are forked from, its second one does not.
+Every round is a process of its own: its first use starts the server that workers are forked from, its second does not.
 """
 
 import argparse

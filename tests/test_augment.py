@@ -1,4 +1,4 @@
-"""Augmentation: strength 0 changes nothing, image and label stay together, left stays left, draws depend on the rng alone."""
+"""Augmentation: strength 0 changes nothing, image and label stay together, left stays left, draws follow the rng."""
 
 from dataclasses import fields, replace
 
@@ -63,8 +63,9 @@ class TestNothing:
         assert Augmenter(OFF, PATCH, (False,)).margin() == (0, 0, 0)
 
     def test_strength_zero_changes_nothing(self):
-        options = replace(ALL, rotation=0.0, scale=(1.0, 1.0), elastic=(0.0, 0.0), bias=(0.0, 0.0), noise=(0.0, 0.0), blur=(0.0, 0.0),
-                          brightness=(1.0, 1.0), contrast=(1.0, 1.0), resolution=(1.0, 1.0), gamma=(1.0, 1.0))  # fmt: skip
+        added = dict.fromkeys(("elastic", "bias", "noise", "blur"), (0.0, 0.0))
+        factors = ("scale", "brightness", "contrast", "resolution", "gamma")
+        options = replace(ALL, rotation=0.0, **added, **dict.fromkeys(factors, (1.0, 1.0)))
         image, label = source(PATCH)
         augmenter = Augmenter(options, PATCH, (False,))
         new, mask = augmenter.apply(image, label, augmenter.draw(np.random.default_rng(0)))
@@ -129,8 +130,9 @@ class TestSpace:
         label = np.zeros(shape, np.uint8)
         label[26:34, 15:23, 20:30] = 1
         image = label[None].astype(np.float32)
-        augmenter = Augmenter(AugmentOptions(**{**dict.fromkeys(PROBABILITIES, 0.0), "rotation_probability": 1.0, "scale_probability": 1.0,
-                                                "elastic_probability": 1.0}), (40, 40, 40), (False,))  # fmt: skip
+        spatial = ("rotation_probability", "scale_probability", "elastic_probability")
+        probabilities = dict.fromkeys(PROBABILITIES, 0.0) | dict.fromkeys(spatial, 1.0)
+        augmenter = Augmenter(AugmentOptions(**probabilities), (40, 40, 40), (False,))
         for seed in range(8):
             new, mask = augmenter.apply(
                 image, label, augmenter.draw(np.random.default_rng(seed))

@@ -70,7 +70,8 @@ def test_help_names_the_command_and_ends_well(file):
 
 @commands
 def test_help_imports_nothing_heavy(file):
-    code = f"import sys; from sulcnet.cli.{file} import COMMAND; COMMAND(['--help']); print(*sys.modules, file=sys.stderr)"
+    code = f"import sys; from sulcnet.cli.{file} import COMMAND; COMMAND(['--help']); "
+    code += "print(*sys.modules, file=sys.stderr)"
     assert not HEAVY & set(call(sys.executable, "-c", code).stderr.split())
 
 

@@ -1,4 +1,4 @@
-"""Every network with every tuning strategy and preset: it starts, learns, steps what it says, and runs on fake tensors."""
+"""Every network with every tuning strategy and preset: it starts, learns, steps what it says, runs on fake tensors."""
 
 import pytest
 import torch

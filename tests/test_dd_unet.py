@@ -164,7 +164,7 @@ def test_recomputed_stages_give_the_same_gradients():
 
 
 def test_attention_needs_memory_like_the_voxels_not_like_their_square():
-    """No matrix of scores, positions by positions, may be among what backward keeps: at 64^3 it takes 67 MB per head."""
+    """No matrix of scores, positions by positions, may be among what backward keeps: at 64^3 it is 67 MB per head."""
     made, sizes = network(features=4), []
     with torch.autograd.graph.saved_tensors_hooks(
         lambda t: sizes.append(t.shape) or t, lambda t: t

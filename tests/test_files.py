@@ -1,4 +1,4 @@
-"""Files and locks: what a reader, a kill, a second process and another host find; what many processes do on one root."""
+"""Files and locks: what a reader, a kill, a second process and another host find; what many processes do on a root."""
 
 import contextlib
 import errno

@@ -78,7 +78,8 @@ def test_what_is_cut_off_keeps_the_rows_that_were_found(tmp_path):
     """The rows are in both files while the part still runs."""
     code = (
         "import sys, time; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from _tables import Tables\n"
-        "tables = Tables(Path(sys.argv[2]), 'slow'); tables.begin('Slow', 'row', 'a'); tables.row('first', {'a': 1.5}); time.sleep(600)"
+        "tables = Tables(Path(sys.argv[2]), 'slow'); tables.begin('Slow', 'row', 'a')\n"
+        "tables.row('first', {'a': 1.5}); time.sleep(600)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(ROOT / "benchmarks/gpu"), str(tmp_path / "tables")],

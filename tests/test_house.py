@@ -271,7 +271,7 @@ def writes(call: ast.Call) -> bool:
 
 
 def written_safely(source: Source) -> Iterator[tuple[int, str]]:
-    """A file is written inside `replacing` or `writing` of files.py: never half of it, and two lines where that fails."""
+    """A file is written inside `replacing` or `writing` of files.py: never half of it; two lines where that fails."""
     if source.place in WRITERS:
         return
     safe = set()
@@ -493,7 +493,20 @@ RULES = {
     ),
     "known room": (known_room, "utils/x.py", "a = 1"),
 }
-GOOD = '"""A good file."""\nimport os\nfrom sulcnet.errors import DataError\n\n\ndef read():\n    """Read."""\n    import torch\n\n    with writing(path), path.open("a") as file:\n        file.write("a".replace("a", "b"))\n    return torch.load(open(os.devnull, "rb"), weights_only=True)\n'
+GOOD = '''\
+"""A good file."""
+import os
+from sulcnet.errors import DataError
+
+
+def read():
+    """Read."""
+    import torch
+
+    with writing(path), path.open("a") as file:
+        file.write("a".replace("a", "b"))
+    return torch.load(open(os.devnull, "rb"), weights_only=True)
+'''
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Views for pre-training: a function of (seed, step, slot), near each other, clean beside corrupted, foreground and range known."""
+"""Views for pre-training: a function of (seed, step, slot), near each other, clean beside corrupted."""
 
 from collections import Counter
 

@@ -66,7 +66,7 @@ def test_the_log_says_when_storages_come_and_go_and_repeats_the_last_step():
 
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD])
 def test_the_log_of_one_step_is_that_of_three(kind):
-    """States are made where the first optimiser step makes them, not before: the allocator puts its blocks elsewhere then."""
+    """States are made where the first optimiser step makes them: made before, blocks would lie elsewhere."""
 
     def fresh():
         torch.manual_seed(0)
@@ -133,7 +133,8 @@ def test_activations_are_what_a_backward_pass_will_need():
         layers.zero_grad(set_to_none=True)
 
     found = trace(step, {"parameters": layers.parameters(), "data": [image]})
-    # Sigmoid keeps what it gives. The peak is at the last linear layer, when the third of these is gone and two gradients are there.
+    # Sigmoid keeps what it gives. The peak is at the last linear layer, when the third of these is gone and two
+    # gradients are there.
     assert found.moment.startswith("backward") and found.parts["activations"] == pytest.approx(
         2 * 256 * BLOCK, rel=0.01
     )

@@ -1,4 +1,4 @@
-"""Every pre-training method with every network and preset: it starts, learns, resumes, exports; and each one by hand."""
+"""Every pre-training method with every network and preset: it starts, learns, resumes, exports; and each by hand."""
 
 import copy
 import dataclasses
@@ -72,7 +72,7 @@ def full_product() -> list:
 
 
 def pairwise() -> list:
-    """Every method with every convolutional network, the presets in turn, so that each pair is met; the slow one once."""
+    """Every method with every convolutional network, presets in turn, so that each pair is met; the slow one once."""
     nets = [net for net in SMALL if not net.startswith("swin")]
     found = [
         (variant, net, PRESETS[(i + j) % 2])
@@ -644,7 +644,7 @@ def test_average_and_queue_move_once_per_step_and_the_queue_holds_the_second_vie
 
 
 def test_the_average_makes_the_positive_as_it_made_the_queue():
-    """Were the positive the network's own, telling the network from its average would lower the loss and teach nothing."""
+    """Were the positive the network's own, telling it from its average would lower the loss and teach nothing."""
     method = method_of("contrastive")
     contrast = method.contrast
     for number in range(2):
@@ -716,7 +716,7 @@ def test_validation_pools_all_images_of_a_pass_whatever_the_batches():
 
 
 def test_embeddings_do_not_collapse_behind_instance_norms(phantoms):
-    """The mean of normed features is the same for every image but for a per cent; unscaled, nothing is learned from it."""
+    """The mean of normed features is the same for every image but for a per cent; unscaled, it teaches nothing."""
     method = method_of("contrastive")
     batch = crops(method, phantoms)
     before = watched(method, batch)

@@ -216,7 +216,8 @@ def test_parameters_are_those_of_the_methods_table(name, ndim, parameters):
 
 def test_planning_with_any_network_needs_no_torch():
     plan = "[family(n).topology(3, 1, 24, (64,) * 3, (1.0,) * 3) for n in plugins.names('networks', 'NETWORK')]"
-    code = f"import sys; from sulcnet import plugins; from sulcnet.networks import family; {plan}; assert 'torch' not in sys.modules"
+    imports = "import sys; from sulcnet import plugins; from sulcnet.networks import family"
+    code = f"{imports}; {plan}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

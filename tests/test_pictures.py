@@ -47,9 +47,20 @@ def case(seed=0, empty=False):
 
 def rows(count):
     for epoch in range(count):
-        yield {"epoch": epoch, "step": 250 * epoch, "loss": 1 / (epoch + 1), "loss/segmentation": 0.8 / (epoch + 1), "loss/class": 0.3,
-               "val/loss": 1.2 / (epoch + 1), "val/dice": 0.5, "val/dice/PCS": 0.4, "val/balanced_accuracy": 0.6, "rate": 1e-3,
-               "seconds": 12.3, "peak_bytes": 2 * 2**30}  # fmt: skip
+        yield {
+            "epoch": epoch,
+            "step": 250 * epoch,
+            "loss": 1 / (epoch + 1),
+            "loss/segmentation": 0.8 / (epoch + 1),
+            "loss/class": 0.3,
+            "val/loss": 1.2 / (epoch + 1),
+            "val/dice": 0.5,
+            "val/dice/PCS": 0.4,
+            "val/balanced_accuracy": 0.6,
+            "rate": 1e-3,
+            "seconds": 12.3,
+            "peak_bytes": 2 * 2**30,
+        }
 
 
 class TestTrainingCurves:
@@ -63,7 +74,8 @@ class TestTrainingCurves:
 
     @pytest.mark.parametrize("metrics", [
         [], [{}], list(rows(1)), [{"loss": 1.0}], [{"epoch": 0, "loss": float("nan")}], [{"epoch": 3, "rate": 0.0}],
-        [{"epoch": 0, "loss": None, "val/dice": "n/a"}, {"epoch": 1, "val/dice": float("nan")}, {"epoch": 2, "loss": float("inf"), "seconds": 2}],
+        [{"epoch": 0, "loss": None, "val/dice": "n/a"}, {"epoch": 1, "val/dice": float("nan")},
+         {"epoch": 2, "loss": float("inf"), "seconds": 2}],
         [{"epoch": 0, "loss": 2.0}, {"epoch": 0, "val/loss": 2.1, "val/dice": 0.0}, {"epoch": None, "loss": 1.0}],
     ])  # fmt: skip
     @pytest.mark.filterwarnings("error")

@@ -1,4 +1,4 @@
-"""Pre-training: what is read, what is learned and exported, what resumes, and the two reconstruction methods by hand."""
+"""Pre-training: what is read, learned and exported, what resumes, and the two reconstruction methods by hand."""
 
 import io
 import json

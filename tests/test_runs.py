@@ -1,4 +1,4 @@
-"""Runs as records: what names a folder, what goes on, which pre-training a fold starts from, and kinds of run of one's own."""
+"""Runs as records: what names a folder, what goes on, which pre-training a fold starts from, own kinds of run."""
 
 import json
 import shutil
@@ -286,15 +286,16 @@ class Twice(RunKind):
     def assemble(self, job):
         schedule = Schedule(job.options[0].epochs, 3, {"network": 0.1}, 0.0, 0.0, 1.0, 0.0)
         experiment = job.before or Experiment(
-            kind=job.spec.kind, dataset=job.spec.datasets[0], configuration="3d", network=job.spec.network, pretrain="none",
-            tune="", preset=job.spec.preset, fold="holdout", seed=0, schedule=schedule, options=job.options[0].to_json(), assumptions={},
-            precision=job.precision, device="cpu", threads=1, preparation="", versions={}, subjects={}, train=(), validation=(),
-            test=(), run=job.spec)
+            kind=job.spec.kind, dataset=job.spec.datasets[0], configuration="3d", network=job.spec.network,
+            pretrain="none", tune="", preset=job.spec.preset, fold="holdout", seed=0, schedule=schedule,
+            options=job.options[0].to_json(), assumptions={}, precision=job.precision, device="cpu", threads=1,
+            preparation="", versions={}, subjects={}, train=(), validation=(), test=(), run=job.spec)
         made = []
         def stage(name, aim):
             made.append(Line(aim, list(made)))
             return Stage(made[-1], schedule, lambda step: Batches(), name=name)
-        return Assembly(experiment, job.plan.network(None), [lambda: stage("", 1.0), lambda: stage("second", 2.0)], "twice")
+        stages = [lambda: stage("", 1.0), lambda: stage("second", 2.0)]
+        return Assembly(experiment, job.plan.network(None), stages, "twice")
     def trained(self, folder):
         return (folder / "second" / "checkpoint_final.pth").exists()
 

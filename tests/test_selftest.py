@@ -1,4 +1,4 @@
-"""`sulcnet_info --self-test`: everything once, each thing by its name; what fails is named and ends with exit code 3."""
+"""`sulcnet_info --self-test`: everything once, each thing by its name; what fails is named, and exit code 3."""
 
 import json
 

@@ -71,14 +71,12 @@ def slow_ms_ssim(x, y, inside, weights):
         for channel in range(x.shape[1]):
             a, b, here, score = x[item, channel], y[item, channel], inside[item, 0], 1.0
             for scale, weight in enumerate(weights):
-                values = {
-                    place: c if scale < len(weights) - 1 else l * c
-                    for place, (l, c) in slow_map(a, b).items()
-                }
-                mean = (
-                    sum(here[place].item() * value for place, value in values.items())
-                    / here.sum().item()
-                )
+                last = scale == len(weights) - 1
+                total = 0
+                for place, (luminance, contrast) in slow_map(a, b).items():
+                    value = luminance * contrast if last else contrast
+                    total += here[place].item() * value
+                mean = total / here.sum().item()
                 score *= max(mean, 0) ** weight
                 a, b, here = halve(a), halve(b), halve(here)
             scores.append(score)

@@ -1,4 +1,4 @@
-"""Tasks: a third one in a file of one's own; plans from before; regions and what is ignored, from raw images to scores."""
+"""Tasks: a third one in a file of one's own; plans from before; regions and what is ignored, from images to scores."""
 
 import csv
 import hashlib
@@ -65,7 +65,8 @@ class AgeScorer(Scorer):
         self.asked, self.predicted = set(self.true), set(self.found)
 
     def scores(self, workers):
-        return {key: {"numbers": {"age error": abs(self.found[key] - self.true[key])}} for key in self.asked & self.predicted}
+        errors = {key: abs(self.found[key] - self.true[key]) for key in self.asked & self.predicted}
+        return {key: {"numbers": {"age error": error}} for key, error in errors.items()}
 
 
 class Age(TaskFamily):

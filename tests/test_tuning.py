@@ -1,4 +1,4 @@
-"""Tuning strategies: what learns, what stays to the bit, what is kept for the backward pass; adapters; kept features."""
+"""Tuning strategies: what learns, what stays to the bit, what is kept for backward; adapters; kept features."""
 
 import copy
 import json
@@ -311,7 +311,7 @@ def one_step(net: str, tune: str, recompute: str) -> tuple[torch.Tensor, dict, d
     ],
 )  # slow, and known from above
 def test_recomputed_stages_give_the_same_bits(net, tune):
-    """Swin's stages recompute attention too, by parts of the windows: against attention alone, sums have the same order."""
+    """Swin's stages recompute attention too, by parts of the windows; against attention alone, sums keep order."""
     plain = "attention" if net.startswith("swin") else "none"
     (loss, gradients, state), (loss_again, again, state_again) = (
         one_step(net, tune, word) for word in (plain, "stages")
@@ -359,7 +359,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 def test_an_update_is_a_branch_of_two_layers(layer):
-    """A as the layer itself but to `rank` channels per group, then B as 1x1x1: what the sources draw beside the layer."""
+    """A as the layer itself but to `rank` channels per group, then B as 1x1x1: what the sources draw beside it."""
     torch.manual_seed(0)
     rank, groups = 2, getattr(layer, "groups", 1)
     update = LowRank(layer, rank)
@@ -384,7 +384,7 @@ def test_an_update_is_a_branch_of_two_layers(layer):
 
 
 def test_the_published_counts_of_conv_lora():
-    """57,714 values for the encoder of the 2-D U-Net, 3,954 for its stem: low-rank factors, and norms inside the blocks."""
+    """57,714 values for the encoder of the 2-D U-Net, 3,954 for its stem: low-rank factors and norms in the blocks."""
     network = build(family("unet_bn").topology(2, 1, 16, (64, 64), (1.0, 1.0)))
     blocks = [
         path for path, module in network.named_modules() if isinstance(module, ResidualBlock)

@@ -1,4 +1,4 @@
-"""Two files that grow row by row: tables.md for people, rows.tsv for programs; what is cut off loses the row in hand."""
+"""Two files that grow row by row: tables.md for people, rows.tsv for programs; a cut loses the row in hand."""
 
 import os
 from collections.abc import Mapping
