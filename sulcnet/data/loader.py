@@ -90,7 +90,7 @@ class Images(NamedTuple):
     def to(self, device: torch.device) -> Images:
         """Move to a device; labels widen there, so that fewer bytes travel."""
         moved = [part.to(device, non_blocking=True) for part in self]
-        return Images(*moved[:-1], moved[-1].long())
+        return Images._make((*moved[:-1], moved[-1].long()))
 
 
 def image_batches(

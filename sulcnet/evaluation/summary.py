@@ -72,7 +72,7 @@ def jsonable(value):
 
 def _numbers(results: Sequence[CaseResult], seed: int) -> dict[str, dict]:
     """Return the mean of every score of a task of one's own, over the cases that have it."""
-    means = {}
+    means: dict[str, dict] = {}
     for name in _names(result.numbers for result in results):
         rows = [(r.subject, r.numbers) for r in results if name in r.numbers]
         means |= _means(rows, (name,), seed)

@@ -229,7 +229,7 @@ def _summed(live: LiveBytes, given: dict[int, int], began: int) -> LiveTrace:
         phases[phase] = max(phases.get(phase, 0), total)
         if total > peak:
             peak, moment, rising = total, (phase, operator), True
-    parts = Counter()
+    parts: Counter[str] = Counter()
     for number, size in (alive if rising else at_peak).items():
         usual = "activations" if number in kept else "temporaries"
         parts[live.kinds.get(number) or usual] += size

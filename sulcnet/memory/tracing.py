@@ -188,7 +188,8 @@ def _batch(question: StepQuestion, method: Method) -> Batch | Images:
     """Make what the loader would give: only shapes and kinds of numbers matter."""
     if isinstance(method, FineTuning):
         return _windows(question, method.model)
-    count, channels = question.images * method.views, len(question.values)
+    views = getattr(method, "views", 1)
+    count, channels = question.images * views, len(question.values)
     patch, ndim = question.patch, len(question.patch)
     image = torch.zeros(count, channels, *patch)
     return Images(

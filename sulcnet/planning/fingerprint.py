@@ -143,9 +143,11 @@ def _channel(name: str, number: int, measured: Sequence[_Measured]) -> ChannelFa
     values = np.concatenate(samples).astype(np.float64) if samples else np.zeros(1)
     low, high = np.percentile(values, [0.5, 99.5])
     distinct = _union(case.distinct[number] for case in measured)
-    moments = map(float, (low, high, values.mean(), values.std(), values.max()))
     few = sorted(distinct) if len(distinct) <= FEW else ()
-    return ChannelFacts(name, *moments, len(distinct), tuple(few))
+    mean, deviation, highest = (float(moment) for moment in (values.mean(), values.std(), values.max()))
+    return ChannelFacts(
+        name, float(low), float(high), mean, deviation, highest, len(distinct), tuple(few)
+    )
 
 
 def _union(sets: Iterable[frozenset[float]]) -> set[float]:

@@ -26,6 +26,7 @@ from sulcnet.losses.adversarial import (
 from sulcnet.networks.critic import Critic
 from sulcnet.pretraining._image import corrupt, image_terms
 from sulcnet.pretraining._pretraining import Pretraining, total
+from sulcnet.pretraining.adversarial import AdversarialOptions
 from sulcnet.training.method import Group, Step, Term
 
 
@@ -34,6 +35,8 @@ class Adversarial(Pretraining):
 
     The critic is a part of its own with its own optimiser. It is saved so that a run can go on, and not exported.
     """
+
+    options: AdversarialOptions
 
     def __init__(self, *parts):
         super().__init__(*parts)

@@ -22,6 +22,8 @@ from sulcnet.losses import Ratio
 from sulcnet.pretraining._contrast import Contrasting, ImageContrast, PatchContrast
 from sulcnet.pretraining._image import LIGHT, corrupt, image_terms
 from sulcnet.pretraining._pretraining import Pretraining, total
+from sulcnet.pretraining.contrastive import ContrastiveOptions
+from sulcnet.pretraining.contrastive_patch import ContrastivePatchOptions
 from sulcnet.training.method import Group, Step, Term
 
 # Brightness and contrast too: two views of one scan would else be known by their histograms.
@@ -31,6 +33,7 @@ KINDS = (*LIGHT, "brightness", "contrast")
 class Views(Pretraining):
     """Draw both views again, and contrast them; children say what of them."""
 
+    options: ContrastiveOptions | ContrastivePatchOptions
     embedded: str
 
     def __init__(self, *parts):
@@ -91,6 +94,7 @@ class Views(Pretraining):
 class Contrastive(Views):
     """Contrast a vector per view: of one patch, moved and corrupted twice, or of crops that overlap, and a queue."""
 
+    options: ContrastiveOptions
     embedded = "the pooled bottleneck"
 
     def __init__(self, *parts):
@@ -123,6 +127,7 @@ class ContrastivePatch(Views):
     Where a training case has a mask, it says which places are alike.
     """
 
+    options: ContrastivePatchOptions
     embedded = "decoder features at a quarter of the resolution"
     reads_labels = True
 

@@ -20,6 +20,7 @@ from sulcnet.losses.diffusion import Noise, v_loss
 from sulcnet.losses.ssim import ssim_loss, to_unit
 from sulcnet.networks.film import Film, fold
 from sulcnet.pretraining._pretraining import Pretraining, reestimate_norms
+from sulcnet.pretraining.diffusion import DiffusionOptions
 from sulcnet.training.method import Group, Step, Term
 
 LEVELS = (50, 250, 500, 750)  # that validation looks at; of 1000
@@ -31,6 +32,8 @@ class Diffusion(Pretraining):
 
     Time enters by FiLM, or by the network's own way where it has one (`dd_unet`).
     """
+
+    options: DiffusionOptions
 
     def __init__(self, *parts):
         super().__init__(*parts)

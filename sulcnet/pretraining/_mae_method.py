@@ -20,6 +20,7 @@ from sulcnet.losses import Ratio
 from sulcnet.losses.reconstruction import l1, value_cross_entropy
 from sulcnet.networks.heads import ReconstructionHead
 from sulcnet.pretraining._pretraining import Pretraining, reestimate_norms, total
+from sulcnet.pretraining.mae import MaeOptions
 from sulcnet.training.method import Step, Term
 
 log = logging.getLogger("sulcnet")
@@ -27,6 +28,8 @@ log = logging.getLogger("sulcnet")
 
 class Mae(Pretraining):
     """L1 of intensities, cross-entropy over the values of label-like channels, mostly where the input was hidden."""
+
+    options: MaeOptions
 
     def make_head(self) -> nn.Module:
         """Build the head; a label-like channel has a logit per value that the plan lists, else it is an intensity."""

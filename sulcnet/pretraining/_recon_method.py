@@ -13,6 +13,7 @@ from sulcnet.losses import Ratio
 from sulcnet.losses.ssim import ssim, to_unit
 from sulcnet.pretraining._image import corrupt, image_terms
 from sulcnet.pretraining._pretraining import Pretraining, total
+from sulcnet.pretraining.recon import ReconOptions
 from sulcnet.training.method import Step, Term
 
 
@@ -22,6 +23,8 @@ class Recon(Pretraining):
     With full skip connections the identity is nearly solved by the finest skip alone. `skip_only`, the SSIM that is
     reached when everything deeper is set to zero, shows by how much.
     """
+
+    options: ReconOptions
 
     def corruption(self) -> AugmentOptions | None:
         """Choose noise, blur, gamma and a bias field; of these a label-like channel gets noise alone."""

@@ -55,7 +55,7 @@ def sheet(width: float, height: float, path: Path | str) -> Iterator:
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.07, h_pad=0.07)
+        figure.set_layout_engine("constrained", w_pad=0.07, h_pad=0.07)
         FigureCanvasAgg(figure)
         yield figure
         with replacing(Path(path)) as beside:

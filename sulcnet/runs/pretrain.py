@@ -96,7 +96,7 @@ class Pretrain(RunKind):
     def _parts(self, job: Job) -> Parts:
         spec = job.spec
         (family,) = self.families(spec, job.plan)
-        (own,) = job.options
+        own: PretrainOptions = job.options[0]
         network_plan = _network_plan(job, family)
         first, *others = spec.datasets
         folders = [job.workspace.folders(first, spec.plans_name)]

@@ -17,10 +17,13 @@ from sulcnet.networks._network import Network
 from sulcnet.networks.heads import ClassHead, class_channels
 from sulcnet.tasks._image_task import ImageTask
 from sulcnet.tasks._task import Layout, Output
+from sulcnet.tasks.classification import ClassificationOptions
 
 
 class Classification(ImageTask):
     """Cross-entropy of the image's class; an unknown class counts for nothing."""
+
+    options: ClassificationOptions
 
     @property
     def classes(self) -> list[str]:

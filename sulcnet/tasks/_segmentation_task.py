@@ -25,6 +25,7 @@ from sulcnet.networks.heads import SegmentationHead
 from sulcnet.records.labels import UNKNOWN
 from sulcnet.tasks._task import Layout, Output
 from sulcnet.tasks._voxel_task import VoxelTask
+from sulcnet.tasks.segmentation import SegmentationOptions
 
 
 class Segmentation(VoxelTask):
@@ -33,6 +34,8 @@ class Segmentation(VoxelTask):
     Classes: channel 0 is background, and channel v the structure of value v; the largest wins. Regions: a channel each,
     and no background; a region is painted with its value where its probability is above a half, over those before it.
     """
+
+    options: SegmentationOptions
 
     @property
     def structures(self) -> dict[str, list[int]]:
