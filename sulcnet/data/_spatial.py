@@ -89,10 +89,9 @@ def reading_grid(
     for axis in range(ndim):
         unit = 2 / max(source[axis] - 1, 1)
         # Small terms are added first: only the last sum is as large as the patch.
-        position = sum(
-            offsets[other] * np.float32(matrix[axis, other] * unit)
-            for other in reversed(range(ndim))
-        )
+        position = 0
+        for other in reversed(range(ndim)):
+            position = position + offsets[other] * np.float32(matrix[axis, other] * unit)
         grid[..., ndim - 1 - axis] = position  # torch counts axes from the last
         if field is not None:
             grid[..., ndim - 1 - axis] += field[axis] * np.float32(unit)

@@ -103,10 +103,8 @@ class LiveBytes(TorchDispatchMode):
         if key not in self._numbers:
             self._next += 1
             number = self._next
-            self._numbers[key] = (
-                weakref.ref(storage, lambda _: self._freed(key, number)),
-                number,
-            )
+            alive = weakref.ref(storage, lambda _: self._freed(key, number))
+            self._numbers[key] = alive, number
             self._write(number, storage.nbytes(), operator)
         if kind:
             self.kinds.setdefault(self._numbers[key][1], kind)
@@ -120,9 +118,8 @@ class LiveBytes(TorchDispatchMode):
         self.moments.append((self.phase, operator))
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if (
-            func is torch.ops.prim.device.default
-        ):  # two of three calls; a fake tensor knows it without a dispatch
+        # Two of three calls; a fake tensor knows it without a dispatch.
+        if func is torch.ops.prim.device.default:
             return args[0].device
         kwargs = kwargs or {}
         found = func(*args, **kwargs)
@@ -138,9 +135,8 @@ class LiveBytes(TorchDispatchMode):
 
     def _allow(self, given: tuple, found: Tensor | tuple) -> None:
         """Write down one copy of a convolution's tensors, taken and given back."""
-        size = sum(
-            leaf.nbytes for leaf in tree_leaves((given, found)) if isinstance(leaf, Tensor)
-        )
+        leaves = tree_leaves((given, found))
+        size = sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor))
         self._next += 1
         self.workspaces.add(self._next)
         self._write(self._next, size, "")

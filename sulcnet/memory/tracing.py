@@ -56,16 +56,14 @@ def trace_step(question: StepQuestion) -> StepNeed:
         SulcnetError: the step cannot be built like this; the network has nothing to adapt, for example.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(
-        1
-    )  # fake tensors compute nothing, and other traces run beside this one
+    # Fake tensors compute nothing, and other traces run beside this one.
+    torch.set_num_threads(1)
     try:
-        found = run_on_tensors(question)
+        held = run_on_tensors(question)
     finally:
         torch.set_num_threads(threads)
-    return StepNeed(
-        found.live, smallest_device(found.log), found.moment, found.parts, found.arithmetic
-    )
+    reserved = smallest_device(held.log)
+    return StepNeed(held.live, reserved, held.moment, held.parts, held.arithmetic)
 
 
 def run_on_tensors(question: StepQuestion, fake: bool = True) -> LiveTrace:
@@ -76,16 +74,12 @@ def run_on_tensors(question: StepQuestion, fake: bool = True) -> LiveTrace:
             if mode:
                 fake_modules(modules, mode)
                 batches = each(mode.from_tensor, batches)
-            given = tensors(batches)
-            step = _step(modules, method, question, batches, CPU)
-            return trace(
-                step,
-                {
-                    "parameters": modules.parameters(),
-                    "buffers": modules.buffers(),
-                    "data": given,
-                },
-            )
+            state = {
+                "parameters": modules.parameters(),
+                "buffers": modules.buffers(),
+                "data": tensors(batches),
+            }
+            return trace(_step(modules, method, question, batches, CPU), state)
 
 
 def run_on_gpu(question: StepQuestion, device: torch.device) -> Measured:
@@ -118,26 +112,22 @@ def built_loop(
     modules, method, batches = _built(question)
     modules.to(device)
     torch.manual_seed(0)
-    noisy = [
-        batch._replace(image=torch.randn_like(batch.image)).to(device) for batch in batches
-    ]
+    noisy = []
+    for batch in batches:
+        noise = torch.randn_like(batch.image)
+        noisy.append(batch._replace(image=noise).to(device))
     return _loop(method, question, device), noisy
 
 
-def _built(
-    question: StepQuestion,
-) -> tuple[nn.Module, Method | None, list[Batch] | list[Images]]:
+def _built(question: StepQuestion) -> tuple[nn.Module, Method | None, list]:
     """Build what a run would build, and its micro-batches; there is no method where the step is a prediction."""
     plan = _plan(question)
     if question.step == PREDICT:
         model = Model(plan, plan.network(None), {})
         return model, None, [_windows(question, model)]
     method = _method(question, plan)
-    return (
-        method.modules,
-        method,
-        [_batch(question, method) for _ in range(question.accumulate)],
-    )
+    batches = [_batch(question, method) for _ in range(question.accumulate)]
+    return method.modules, method, batches
 
 
 def _plan(question: StepQuestion) -> Plan:

@@ -51,10 +51,11 @@ class TrainedModel:
 
 def gathers(model: Model, setting: Setting, windows: Windows) -> dict[str, Gather]:
     """Give what takes in the windows of an image, by task."""
-    return {
-        task.name: task.gather(model.heads[task.name], model.network, windows, setting)
-        for task in model.tasks
-    }
+    gathered = {}
+    for task in model.tasks:
+        head = model.heads[task.name]
+        gathered[task.name] = task.gather(head, model.network, windows, setting)
+    return gathered
 
 
 def load_model(folder: RunFolder, which: str = "final") -> TrainedModel:

@@ -199,10 +199,8 @@ def _require_first_channel(folder: Path, header: DatasetHeader) -> None:
 
 def channel_files(folder: Path, case: str, header: DatasetHeader) -> tuple[Path, ...]:
     """Name the image file of each channel of a case."""
-    return tuple(
-        folder / f"{case}_{number:04d}{header.file_ending}"
-        for number in range(len(header.channel_names))
-    )
+    numbers = range(len(header.channel_names))
+    return tuple(folder / f"{case}_{number:04d}{header.file_ending}" for number in numbers)
 
 
 def _table(path: Path) -> list[tuple[int, dict[str, str]]]:

@@ -109,9 +109,8 @@ def find_pretraining(workspace: Workspace, spec: RunSpec) -> Made:
 
 def pretraining_of(spec: RunSpec) -> RunSpec:
     """Ask for the pre-training that a training starts from, as long as its preset says."""
-    return RunSpec(
-        PRETRAIN, spec.datasets, **{name: getattr(spec, name) for name in (*SAME, "plans_name")}
-    )
+    same = {name: getattr(spec, name) for name in SAME}
+    return RunSpec(PRETRAIN, spec.datasets, plans_name=spec.plans_name, **same)
 
 
 def _others(workspace: Workspace, spec: RunSpec) -> list[Made]:

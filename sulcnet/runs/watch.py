@@ -65,9 +65,8 @@ class Watch:
         cases = range(len(self.source.cases))
         watched = cases[:: max(1, -(-len(cases) // MOST))]
         for first in range(0, len(watched), self.batch):
-            samples = [
-                self.source.fixed(index) for index in watched[first : first + self.batch]
-            ]
+            indices = watched[first : first + self.batch]
+            samples = [self.source.fixed(index) for index in indices]
             yield self.collate(samples).to(self.device)
 
 
