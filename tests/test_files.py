@@ -508,7 +508,7 @@ def test_what_several_processes_change_is_written_under_its_lock(tmp_path, monke
     _, folders = prepared_cohort(tmp_path, 6)
     spec = load_plan(folders.plans, "3d").networks["resenc_unet"].network
     question = StepQuestion(
-        "top", "sulcnet", spec, (16,) * 3, 1, 1, 1, 1, 1, 1, (0,), "fp32", "none"
+        "top", "sulcnet", spec, (16,) * 3, 1, 1, 1, 1, {}, (0,), "fp32", "none"
     )
     oracle._keep({question: StepNeed(1, 1, "", {}, 1)}, tmp_path / "memory.json")
     cases = {file.name for file in folders.prepared("3d").glob("*.json")}
@@ -526,7 +526,7 @@ def test_a_case_that_is_being_prepared_anew_is_there_at_any_moment(tmp_path, mon
     arrays = prepare.prepare_arrays
     write = prepare.write_array
     reading = threading.Thread(
-        target=lambda: found.append(prepare.read_prepared(folder, case.id))
+        target=lambda: found.append(prepare.read_prepared(folder, case.id, plan))
     )
 
     def written(path, data):
@@ -539,7 +539,7 @@ def test_a_case_that_is_being_prepared_anew_is_there_at_any_moment(tmp_path, mon
     monkeypatch.setattr(
         prepare,
         "prepare_arrays",
-        lambda *given: found.append(prepare.read_prepared(folder, case.id)) or arrays(*given),
+        lambda *given: found.append(prepare.read_prepared(folder, case.id, plan)) or arrays(*given),
     )
     monkeypatch.setattr(prepare, "write_array", written)
     assert prepare.prepare_case(plan, folder, True, case)

@@ -364,7 +364,7 @@ def test_a_new_preset_is_one_file(presets, tmp_path, monkeypatch, capsys):
     assert PRETRAIN(["901", "3d", "mae", "--preset", "other", *machine, *common]) == 0, (
         capsys.readouterr().err
     )
-    (other,) = (root / "results").rglob("pretrain*/**/other*/" + EXPERIMENT)
+    (other,) = (root / "results").rglob("pretrain*/**/*__other__*/" + EXPERIMENT)
     assert (
         Experiment.load(other).options["block"],
         Experiment.load(other).schedule.epochs,
@@ -384,8 +384,7 @@ def test_a_step_is_traced_with_the_values_of_one_s_own_preset(presets):
             1,
             1,
             1,
-            0,
-            0,
+            {},
             (0,),
             "fp32",
             "none",

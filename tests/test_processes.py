@@ -50,7 +50,9 @@ from sulcnet.memory.planning import plan_dataset
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
 workspace, folders = raw_cohort(Path(sys.argv[1]))
-planning.steps_of = lambda asked: [Step("recon"), Step("full"), Step("scratch")]
+planning.steps_of = lambda asked: [
+    PlannedStep("recon"), PlannedStep("full"), PlannedStep("scratch")
+]
 verify_dataset(folders, 2).raise_if_errors()
 fingerprint_dataset(folders, 2, overwrite=False)
 plan = plan_dataset(folders, PlanRequest(net="resenc_unet", features=4, patch=(16, 16, 16)), 2)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -11,7 +12,6 @@ from test_contract import NETWORKS, TUNINGS, WITH_LINEARS, batch_of, method_of, 
 from torch import nn
 
 from sulcnet import plugins
-from sulcnet.assembly import schedules
 from sulcnet.assembly.finetuning import FineTuning, Model
 from sulcnet.assembly.transfer import merge_adapter, read_weights, state_digest, write_export
 from sulcnet.errors import ModelError, UsageError
@@ -30,6 +30,7 @@ from sulcnet.records.workspace import (
     RunFolder,
     Workspace,
 )
+from sulcnet.runs import pretrain
 from sulcnet.training import checkpoint
 from sulcnet.training.loop import Loop, _optimiser
 
@@ -482,7 +483,7 @@ def test_a_run_tells_what_learned_and_leaves_its_adapter(prepared, start, tmp_pa
     assert (run / ADAPTER).stat().st_size < 0.6 * start.stat().st_size
 
     tuning = plugins.find("tuning", "convlora", "TUNING")
-    adapter = tuning.adapter(base, tuning.Options(), "sulcnet")
+    adapter = tuning.adapter(base, tuning.Options())
     merge_adapter(base, adapter, run / ADAPTER)
     final = load_model(run).model.network.state_dict()
     assert all(torch.equal(final[name], value) for name, value in base.state_dict().items())
@@ -530,7 +531,8 @@ def test_a_cache_that_does_not_fit_is_refused_with_its_size(prepared, start, tmp
 
 
 def test_a_missing_pre_training_is_run_first_or_refused(prepared, tmp_path, few, monkeypatch):
-    monkeypatch.setitem(schedules.PRETRAIN_EPOCHS, "sulcnet", 1)
+    usual = pretrain.schedule_of
+    monkeypatch.setattr(pretrain, "schedule_of", lambda *asked: replace(usual(*asked), epochs=1))
     with pytest.raises(ModelError, match="nothing was pre-trained with recon"):
         go(prepared, tmp_path, "top", "recon", auto_pretrain=False)
     run = go(prepared, tmp_path, "top", "recon")

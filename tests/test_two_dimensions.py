@@ -214,7 +214,7 @@ def test_a_network_without_a_form_for_slices_is_refused_when_it_is_planned(
 ):
     text = "from dataclasses import replace\nfrom sulcnet.networks.resenc_unet import NETWORK as OTHER\n"
     (tmp_path / "plugins" / "networks").mkdir(parents=True)
-    text += "NETWORK = replace(OTHER, name='solid', dimensions=(3,))\n"
+    text += "NETWORK = replace(OTHER, dimensions=(3,))\n"
     (tmp_path / "plugins" / "networks" / "solid.py").write_text(text)
     monkeypatch.setattr(plugins, "_extra", [tmp_path / "plugins"])
     folders = Workspace.find(tmp_path).folders("Dataset001_PCS")
