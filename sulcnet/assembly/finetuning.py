@@ -45,12 +45,11 @@ class Model(nn.Module):
 
     def answer(self, features: Features, batch: Batch) -> dict[str, Tensor]:
         """Give each task's logits."""
-        return {
-            task.name: task.forward(
-                self.heads[task.name], self.network, features, batch, self.layout
-            )
-            for task in self.tasks
-        }
+        logits = {}
+        for task in self.tasks:
+            head = self.heads[task.name]
+            logits[task.name] = task.forward(head, self.network, features, batch, self.layout)
+        return logits
 
 
 class FineTuning(Method):
@@ -69,9 +68,8 @@ class FineTuning(Method):
             self.modules["adapter"] = self.tuned.adapter
         weights = {task.name: task.weight for task in model.tasks}
         # A dataset that asks one question gives it the whole weight, so that rates mean the same everywhere.
-        self.weights = {
-            name: weight / sum(weights.values()) for name, weight in weights.items()
-        }
+        whole = sum(weights.values())
+        self.weights = {name: weight / whole for name, weight in weights.items()}
         self.headlines = tuple(family_of(name).headline[:2] for name in weights)
 
     def parts(self) -> dict[str, list[Group]]:
@@ -86,23 +84,22 @@ class FineTuning(Method):
         return self.model.answer(self.tuned(batch.image), batch)
 
     def steps(self, batch: Batch) -> Iterator[Step]:
-        logits = (
-            self.model.answer(self._pooled(batch), batch)
-            if self.options.views
-            else self.logits(batch)
-        )
+        logits = self._pooled_logits(batch) if self.options.views else self.logits(batch)
         losses = {task.name: task.loss(logits[task.name], batch) for task in self.model.tasks}
-        yield Step(
-            "network",
-            {f"loss/{name}": Term(self.weights[name], loss) for name, loss in losses.items()},
-        )
+        terms = {}
+        for name, loss in losses.items():
+            terms[f"loss/{name}"] = Term(self.weights[name], loss)
+        yield Step("network", terms)
+
+    def _pooled_logits(self, batch: Batch) -> dict[str, Tensor]:
+        return self.model.answer(self._pooled(batch), batch)
 
     def _pooled(self, batch: Batch) -> Features:
         """Give the features of views that come again; the frozen stages' may have been kept."""
-        network = self.model.network
-        return finish_rounded(
-            network, begin_rounded(network, batch.image) if batch.begun is None else batch.begun
-        )
+        network, begun = self.model.network, batch.begun
+        if begun is None:
+            begun = begin_rounded(network, batch.image)
+        return finish_rounded(network, begun)
 
     def totals(self, batch: Batch) -> dict[str, Tensor]:
         return {f"loss/{task.name}": task.total(batch) for task in self.model.tasks}
@@ -112,10 +109,9 @@ class FineTuning(Method):
         logits, sums = self.logits(batch), {}
         with torch.autocast(batch.image.device.type, enabled=False):
             for task in self.model.tasks:
-                sums[f"loss/{task.name}"] = task.loss(logits[task.name].float(), batch)
-                sums[f"counts/{task.name}"] = task.counts(
-                    logits[task.name], batch, self.model.layout
-                )
+                answer = logits[task.name]
+                sums[f"loss/{task.name}"] = task.loss(answer.float(), batch)
+                sums[f"counts/{task.name}"] = task.counts(answer, batch, self.model.layout)
         return sums
 
     def watched(self, sums: Mapping[str, Any]) -> dict[str, float]:
@@ -136,11 +132,10 @@ class FineTuning(Method):
         adapter = self.tuned.adapter
         if adapter is None:
             return super().weights_to_keep()
-        state = {f"network.{name}": value for name, value in self.tuned.state().items()}
-        heads = {
-            f"heads.{name}": value for name, value in self.model.heads.state_dict().items()
-        }
-        return {"modules": {**state, **heads}, "adapter": adapter.state_dict()}
+        modules = {f"network.{name}": value for name, value in self.tuned.state().items()}
+        for name, value in self.model.heads.state_dict().items():
+            modules[f"heads.{name}"] = value
+        return {"modules": modules, "adapter": adapter.state_dict()}
 
 
 def families_of(plan: Plan, tune: str) -> list[Family]:

@@ -3,13 +3,13 @@
     cache = FeatureCache(network, source, images=2, device=device, precision="bf16", gigabytes=8.0)
     for batch in cache.batches(first=0): ...     # batch.begun in the image's place
 
-Only for a fixed pool of views (`--set views=8`): what is drawn anew in every step is never met again. Features of a pool
-are rounded to bf16 also where they are not kept, so that keeping them changes no number.
+Only for a fixed pool of views (`--set views=8`): what is drawn anew in every step is never met again. Features of a
+pool are rounded to bf16 also where they are not kept, so that keeping them changes no number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from itertools import count
 
 import numpy as np
@@ -43,51 +43,54 @@ class FeatureCache:
         self.device, self.precision = device, precision
         self.kept: dict[tuple[int, int], tuple[Sample, Features]] = {}
         _, begun = self._take((0, 0))
-        size = (
-            sum(part.nbytes for parts in begun for part in parts)
-            * len(source.cases)
-            * source.views
-            / 1e9
-        )
+        per_view = sum(part.nbytes for part in (*begun.encoder, *begun.decoder))
+        views, cases = source.views, len(source.cases)
+        size = per_view * cases * views / 1e9
         if size > gigabytes:
             raise UsageError(
-                f"The frozen features of {source.views} views of {len(source.cases)} cases need {size:.3g} GB, cache_gb is {gigabytes:g}.",
+                f"The frozen features of {views} views of {cases} cases need {size:.3g} GB, cache_gb is {gigabytes:g}.",
                 f"Give --set cache_gb={np.ceil(10 * size) / 10:g}, fewer views, or neither.",
             )
 
     def batches(self, first: int) -> Generator[Batch, None, None]:
         """Yield the batches of steps `first`, `first + 1`, ... without end."""
         for step in count(first):
-            taken = [
-                self._take(self.source.which(step, slot, self.images))
-                for slot in range(self.images)
-            ]
-            samples, begun = zip(*taken)
-            yield collate(samples)._replace(
-                begun=Features(
-                    *([torch.cat(part) for part in zip(*parts)] for parts in zip(*begun))
-                )
-            )
+            samples, begun = [], []
+            for slot in range(self.images):
+                sample, features = self._take(self.source.which(step, slot, self.images))
+                samples.append(sample)
+                begun.append(features)
+            encoder = _joined([features.encoder for features in begun])
+            decoder = _joined([features.decoder for features in begun])
+            yield collate(samples)._replace(begun=Features(encoder, decoder))
 
     @torch.no_grad()
     def _take(self, key: tuple[int, int]) -> tuple[Sample, Features]:
         if key not in self.kept:
             sample = self.source.view(*key)
+            image = torch.from_numpy(sample.image).to(self.device)
             self.network.eval()
             with autocast(self.device, self.precision):
-                begun = begin_rounded(
-                    self.network, torch.from_numpy(sample.image).to(self.device)
-                )
-            parts = Features(*([part.cpu() for part in some] for some in begun))
-            self.kept[key] = sample._replace(image=sample.image[:, :0]), parts
+                begun = begin_rounded(self.network, image)
+            features = _each(begun, Tensor.cpu)
+            self.kept[key] = sample._replace(image=sample.image[:, :0]), features
         return self.kept[key]
 
 
 def begin_rounded(network: Network, image: Tensor) -> Features:
     """Give the features of the frozen stages as they are kept."""
-    return Features(*([part.bfloat16() for part in parts] for parts in network.begin(image)))
+    return _each(network.begin(image), Tensor.bfloat16)
 
 
 def finish_rounded(network: Network, begun: Features) -> Features:
     """Run the stages that learn on kept features."""
-    return network.finish(Features(*([part.float() for part in parts] for parts in begun)))
+    return network.finish(_each(begun, Tensor.float))
+
+
+def _each(features: Features, change: Callable[[Tensor], Tensor]) -> Features:
+    return Features(list(map(change, features.encoder)), list(map(change, features.decoder)))
+
+
+def _joined(stages: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Put the features of several images behind one another, stage by stage."""
+    return [torch.cat(parts) for parts in zip(*stages)]

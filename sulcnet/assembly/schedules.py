@@ -11,15 +11,8 @@ from sulcnet.records.plan import NetworkPlan
 from sulcnet.training.schedule import ScheduleOptions
 
 EPOCH_PATCHES = 250
-ALIKE = (
-    "epochs",
-    "weight_decay",
-    "warm_up",
-    "floor",
-    "clip",
-    "optimiser",
-    "decay",
-)  # options under the same name
+# Options under the same name.
+ALIKE = ("epochs", "weight_decay", "warm_up", "floor", "clip", "optimiser", "decay")
 
 
 def schedule_of(
@@ -48,13 +41,15 @@ def schedule_of(
 
 
 def unplanned(network_plan: NetworkPlan, options: NetworkOptions, views: int) -> NetworkPlan:
-    """Give the plan of a pre-training that was not planned: patch and views per step are the preset's, else the plan's."""
+    """Give the plan of a pre-training that was not planned.
+
+    Patch and views per step are the preset's, else the plan's.
+    """
     spec = network_plan.network
     patch = network_plan.patch_size
     images = network_plan.batch_size * network_plan.windows
     if options.patch:
         patch = family(spec.name).fitted(spec, (options.patch,) * spec.ndim)
         images = options.windows
-    return network_plan.replace(
-        patch_size=patch, batch_size=max(1, images // views), accumulate=1
-    )
+    batch = max(1, images // views)
+    return network_plan.replace(patch_size=patch, batch_size=batch, accumulate=1)

@@ -30,13 +30,8 @@ from sulcnet.records.transfer import Count, StageTransfer, Transfer
 from sulcnet.records.workspace import ADAPTER, EXPORT, RunFolder
 from sulcnet.training import checkpoint
 
-NESTS = (
-    "modules",
-    "state_dict",
-    "model",
-    "network",
-    "net",
-)  # keys under which libraries keep a state
+# Keys under which libraries keep a state.
+NESTS = ("modules", "state_dict", "model", "network", "net")
 WRAPPERS = ("module.", "_orig_mod.", "network.", "model.", "net.")
 PARTS = ("encoder", "decoder")
 FOREIGN = "another library's"
@@ -53,7 +48,7 @@ class Weights(NamedTuple):
 def write_export(
     run: RunFolder, method: Pretraining, name: str, preset: str, network_plan: NetworkPlan
 ) -> Path:
-    """Write the network that fine-tuning starts from, and beside it what it is: key map, hashes, method, folded time."""
+    """Write the network that fine-tuning starts from, and beside it what it is: keys, hashes, method, folded time."""
     state = method.export()
     facts = {
         "method": name,
@@ -72,16 +67,12 @@ def write_adapter(run: RunFolder, method: FineTuning) -> Path:
     """Write the adapter of the final weights alone, and beside it what it belongs to."""
     adapter, path = method.tuned.adapter, run / ADAPTER
     state = checkpoint.load(run.checkpoint("final"))["adapter"]
-    elements = sum(value.numel() for value in state.values())
-    checkpoint.save(
-        path,
-        state,
-        {
-            "base": state_digest(method.model.network),
-            "scale": adapter.scale,
-            "elements": elements,
-        },
-    )
+    facts = {
+        "base": state_digest(method.model.network),
+        "scale": adapter.scale,
+        "elements": sum(value.numel() for value in state.values()),
+    }
+    checkpoint.save(path, state, facts)
     return path
 
 
@@ -109,8 +100,9 @@ def merge_adapter(network: Network, adapter: Adapter, path: Path) -> None:
 
 def state_digest(network: Network) -> str:
     """Give one hash of all names and values of a network's state."""
-    told = "".join(f"{name} {digest(value)}\n" for name, value in network.state_dict().items())
-    return hashlib.sha256(told.encode()).hexdigest()
+    state = network.state_dict()
+    lines = "".join(f"{name} {digest(value)}\n" for name, value in state.items())
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def dry_load(method: Pretraining, plan: Plan, network_plan: NetworkPlan) -> Transfer:
@@ -148,10 +140,11 @@ def load_weights(network: Network, weights: Weights, source: str) -> Transfer:
             "Choose weights of the same network, width and channels.",
         )
     if transfer.broken():
-        named = (*transfer.wrong_shape, *transfer.missing)
+        first = (*transfer.wrong_shape, *transfer.missing)[0]
+        parts, broken = " and ".join(transfer.promised), "; ".join(transfer.broken())
+        notes = "".join(f" Note: {note}." for note in transfer.notes)
         raise ModelError(
-            f"{source} does not fill the {' and '.join(transfer.promised)}: {'; '.join(transfer.broken())}. First: {named[0]}."
-            + "".join(f" Note: {note}." for note in transfer.notes),
+            f"{source} does not fill the {parts}: {broken}. First: {first}.{notes}",
             "Choose weights of the same network, width and channels.",
         )
     own = network.state_dict()
@@ -161,21 +154,26 @@ def load_weights(network: Network, weights: Weights, source: str) -> Transfer:
 
 def compare(network: Network, weights: Weights, source: str) -> Transfer:
     """Hold a state against a network without changing it."""
-    own, stages = network.state_dict(), stage_names(network)
-    missing = [name for name in own if name not in weights.state]
-    shared = [name for name in own if name in weights.state]
-    wrong = [name for name in shared if weights.state[name].shape != own[name].shape]
-    loaded = [name for name in shared if weights.state[name].shape == own[name].shape]
-    unexpected = [name for name in weights.state if name not in own]
+    own, state, stages = network.state_dict(), weights.state, stage_names(network)
+    missing = [name for name in own if name not in state]
+    shared = [name for name in own if name in state]
+    wrong = [name for name in shared if state[name].shape != own[name].shape]
+    loaded = [name for name in shared if state[name].shape == own[name].shape]
+    unexpected = [name for name in state if name not in own]
     promised = weights.promised
     if promised is None:
-        promised = tuple(
-            part for part in PARTS if any(stages[name][0] == part for name in (*loaded, *wrong))
-        )
-
-    def count(names: list[str], stage: tuple[str, str]) -> Count:
-        return _count(own, [name for name in names if stages[name] == stage])
-
+        held = {stages[name][0] for name in shared}
+        promised = tuple(part for part in PARTS if part in held)
+    shapes = [
+        f"{name}: expected {_shape(own[name])}, found {_shape(state[name])}" for name in wrong
+    ]
+    by_stage = []
+    for stage in dict.fromkeys(stages.values()):
+        part, name = stage
+        counts = []
+        for names in (loaded, missing, wrong):
+            counts.append(_count(own, [tensor for tensor in names if stages[tensor] == stage]))
+        by_stage.append(StageTransfer(name, part, *counts))
     return Transfer(
         source=source,
         method=weights.method,
@@ -183,30 +181,25 @@ def compare(network: Network, weights: Weights, source: str) -> Transfer:
         loaded=tuple(loaded),
         missing=tuple(missing),
         unexpected=tuple(unexpected),
-        extra=_count(weights.state, unexpected),
-        wrong_shape=tuple(
-            f"{n}: expected {_shape(own[n])}, found {_shape(weights.state[n])}" for n in wrong
-        ),
-        stages=tuple(
-            StageTransfer(s[1], s[0], *(count(names, s) for names in (loaded, missing, wrong)))
-            for s in dict.fromkeys(stages.values())
-        ),
+        extra=_count(state, unexpected),
+        wrong_shape=tuple(shapes),
+        stages=tuple(by_stage),
     )
 
 
 def stage_names(network: Network) -> dict[str, tuple[str, str]]:
     """Give (part, stage) of every tensor of a network's state; what lies in no stage is `other`."""
     paths = {id(module): path for path, module in network.named_modules()}
-    found, encoder = {}, len(network.encoder_channels)
+    encoder, by_prefixes = len(network.encoder_channels), {}
     for number, stage in enumerate(network.stages()):
         prefixes = tuple(f"{paths[id(module)]}." for module in stage.modules)
-        found[prefixes] = ("encoder" if number < encoder else "decoder", stage.name)
-    named = {}
-    for name in network.state_dict():
-        named[name] = next(
-            (stage for prefixes, stage in found.items() if name.startswith(prefixes)),
-            ("other", "other"),
-        )
+        by_prefixes[prefixes] = ("encoder" if number < encoder else "decoder", stage.name)
+    named = dict.fromkeys(network.state_dict(), ("other", "other"))
+    for name in named:
+        for prefixes, stage in by_prefixes.items():
+            if name.startswith(prefixes):
+                named[name] = stage
+                break
     return named
 
 
@@ -219,25 +212,20 @@ def read_weights(path: Path) -> Weights:
     content, facts = checkpoint.read(path)
     if "keys" not in facts:
         return Weights(_bare(content), None, facts.get("which") or FOREIGN)
-    lost = [name for name in facts["keys"].values() if name not in content]
-    damaged = [
-        name for name, value in content.items() if facts["hashes"].get(name) != digest(value)
-    ]
-    if lost or damaged:
-        raise ModelError(
-            f"{path} is not what its facts say: {(lost + damaged)[0]}.", "Pre-train anew."
-        )
-    return Weights(
-        {ours: content[theirs] for ours, theirs in facts["keys"].items()},
-        tuple(facts["promised"]),
-        facts["method"],
-    )
+    keys, hashes = facts["keys"], facts["hashes"]
+    wrong = [name for name in keys.values() if name not in content]
+    wrong += [name for name, value in content.items() if hashes.get(name) != digest(value)]
+    if wrong:
+        raise ModelError(f"{path} is not what its facts say: {wrong[0]}.", "Pre-train anew.")
+    state = {ours: content[theirs] for ours, theirs in keys.items()}
+    return Weights(state, tuple(facts["promised"]), facts["method"])
 
 
 def restore_constants(network: Network, state: Mapping[str, Tensor]) -> None:
     """Give a network the buffers that a folded time needs, where its state has some and it does not."""
-    constants = {name: value for name, value in state.items() if name.startswith(f"{FILM}.")}
-    if not constants or any(name.startswith(f"{FILM}.") for name in network.state_dict()):
+    kept = f"{FILM}."
+    constants = {name: value for name, value in state.items() if name.startswith(kept)}
+    if not constants or any(name.startswith(kept) for name in network.state_dict()):
         return
     try:
         attach_constants(network, constants)
@@ -250,35 +238,40 @@ def restore_constants(network: Network, state: Mapping[str, Tensor]) -> None:
 def digest(value: Tensor) -> str:
     """Give the sha256 of a tensor's type, shape and bytes."""
     plain = value.detach().cpu().contiguous()
-    told = f"{plain.dtype}{tuple(plain.shape)}".encode()
-    return hashlib.sha256(
-        told + plain.reshape(-1).view(torch.uint8).numpy().tobytes()
-    ).hexdigest()
+    kind = f"{plain.dtype}{tuple(plain.shape)}".encode()
+    content = plain.reshape(-1).view(torch.uint8).numpy().tobytes()
+    return hashlib.sha256(kind + content).hexdigest()
 
 
 def _bare(content: Any) -> dict[str, Tensor]:
     """Unwrap nests and prefixes until names are a network's own; of a whole model keep the network."""
-    while isinstance(content, Mapping) and (
-        nest := next((n for n in NESTS if isinstance(content.get(n), Mapping)), None)
-    ):
-        content = content[nest]
-    state = (
-        {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-        if isinstance(content, Mapping)
-        else {}
-    )
+    state = {}
+    for name, value in _unnested(content).items():
+        if isinstance(value, Tensor):
+            state[str(name)] = value
     if not state:
         raise ModelError("There are no tensors in the file.", "Choose a checkpoint.")
     for _ in range(len(WRAPPERS)):
         for prefix in WRAPPERS:
-            inner = {
-                name.removeprefix(prefix): value
-                for name, value in state.items()
-                if name.startswith(prefix)
-            }
             # Beside a network there are heads; a network of its own never has a child of one of these names.
-            state = inner or state
+            state = _below(prefix, state) or state
     return state
+
+
+def _unnested(content: Any) -> Mapping:
+    """Open what libraries wrap a state in; nothing where there is none."""
+    if not isinstance(content, Mapping):
+        return {}
+    for nest in NESTS:
+        if isinstance(content.get(nest), Mapping):
+            return _unnested(content[nest])
+    return content
+
+
+def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give what lies under a prefix, without it."""
+    names = [name for name in state if name.startswith(prefix)]
+    return {name.removeprefix(prefix): state[name] for name in names}
 
 
 def _count(state: Mapping[str, Tensor], names: list[str]) -> Count:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil, prod
+from math import ceil
 from typing import TYPE_CHECKING
 
 from sulcnet.errors import ModelError
@@ -47,10 +47,11 @@ class NetworkFamily(Family):
         build: `build(spec)` gives the network; torch is imported inside.
         check: `check(spec)` raises ModelError where the network cannot be built; the planner and `build` call it.
         recomputes: what the backward pass can compute again to save memory, cheapest first.
-        overheads: (what is recomputed, bytes that a card must have per byte that the allocator's replay takes): what the
-            replay cannot know, such as temporaries of CUDA's kernels. The largest that was measured of each
+        overheads: (what is recomputed, bytes that a card must have per byte that the allocator's replay takes): what
+            the replay cannot know, such as temporaries of CUDA's kernels. The largest that was measured of each
             (docs/benchmarks.md).
-        batch_norm: whether statistics of the batch enter the features, so that a batch of one window means another thing.
+        batch_norm: whether statistics of the batch enter the features, so that a batch of one window means another
+            thing.
         dimensions: of what it can be built for: slices (2), volumes (3).
     """
 
@@ -91,18 +92,19 @@ class NetworkFamily(Family):
 
 def reductions(strides: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
     """Multiply strides up: input voxels per voxel of each stage, per axis."""
-    axes = range(len(strides[0]))
-    return tuple(
-        tuple(prod(stage[a] for stage in strides[: i + 1]) for a in axes)
-        for i in range(len(strides))
-    )
+    reached = (1,) * len(strides[0])
+    per_stage = []
+    for stage in strides:
+        reached = tuple(before * step for before, step in zip(reached, stage))
+        per_stage.append(reached)
+    return tuple(per_stage)
 
 
 def demand(spec: NetworkSpec, problems: Sequence[tuple[str, str]]) -> None:
     """Raise one error that names every field of a spec that a network cannot be built from."""
     if problems:
-        found = "; ".join(f"{field}: {what}" for field, what in problems)
+        named = "; ".join(f"{field}: {what}" for field, what in problems)
         raise ModelError(
-            f"{spec.name} cannot be built: {found}.",
+            f"{spec.name} cannot be built: {named}.",
             "Plan with other --features or another --patch.",
         )

@@ -1,4 +1,4 @@
-"""MONAI's DiffusionModelUNet, run stage by stage; every module keeps MONAI's attribute name, so its weights load by name.
+"""MONAI's DiffusionModelUNet, run stage by stage; modules keep MONAI's attribute names, so its weights load by name.
 
     image -- conv_in, down 0 ------------ 3 maps -------------- up 2, out.0 --> full resolution
                 down 0's stride, down 1 ---- 3 maps ---- up 0's doubling, up 1        (on halves)
@@ -10,6 +10,9 @@ another in its channels, and the decoder stage takes them apart. The copy costs 
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from monai.networks.nets import DiffusionModelUNet
@@ -57,10 +60,9 @@ class DiffusionUNet(Network):
         levels = range(len(widths))
         inputs = (widths[0], *widths)  # of a level: a stride keeps the channels
         self._skips = tuple((inputs[level], *(widths[level],) * blocks) for level in levels)
-        self.encoder_channels = (*(sum(skips) for skips in self._skips), widths[-1])
-        self.encoder_reductions = tuple(
-            (2**level,) * spec.ndim for level in (*levels, len(widths) - 1)
-        )
+        self.encoder_channels = (*map(sum, self._skips), widths[-1])
+        halvings = (*levels, levels[-1])
+        self.encoder_reductions = tuple((2**count,) * spec.ndim for count in halvings)
         self.decoder_channels = widths[::-1]
         self.decoder_reductions = self.encoder_reductions[-2::-1]
 
@@ -97,20 +99,17 @@ class DiffusionUNet(Network):
         return self.out(x) if index == len(self.up_blocks) - 1 else x
 
     def stages(self) -> list[Stage]:
-        first = [
-            (self.conv_in, self.time_embed),
-            *((block.downsampler,) for block in self.down_blocks[:-1]),
-        ]
-        encoder = [
-            Stage(f"down{i}", (*own, *_parts(self.down_blocks[i])))
-            for i, own in enumerate(first)
-        ]
-        raised = [(), *((block.upsampler,) for block in self.up_blocks[:-1])]
-        decoder = [
-            Stage(f"up{i}", (*own, *_parts(self.up_blocks[i]))) for i, own in enumerate(raised)
-        ]
-        decoder[-1] = decoder[-1]._replace(modules=(*decoder[-1].modules, self.out))
-        return [*encoder, Stage("middle", (self.middle_block,)), *decoder]
+        stages, resizing = [], (self.conv_in, self.time_embed)
+        for number, block in enumerate(self.down_blocks):
+            stages.append(Stage(f"down{number}", (*resizing, *_parts(block))))
+            resizing = (block.downsampler,)
+        stages.append(Stage("middle", (self.middle_block,)))
+        resizing = ()
+        for number, block in enumerate(self.up_blocks):
+            stages.append(Stage(f"up{number}", (*resizing, *_parts(block))))
+            resizing = (block.upsampler,)
+        last = stages.pop()
+        return [*stages, Stage(last.name, (*last.modules, self.out))]
 
     @torch.no_grad()
     def fold(self, time: float) -> dict[str, Tensor]:
@@ -122,9 +121,8 @@ class DiffusionUNet(Network):
         moment = self._embedded(self.conv_in.conv.weight.new_full((1,), time))
         for name, block in self.named_modules():
             if hasattr(block, "time_emb_proj"):
-                state[f"{name}.conv1.conv.bias"] += block.time_emb_proj(
-                    block.nonlinearity(moment)
-                )[0]
+                (shift,) = block.time_emb_proj(block.nonlinearity(moment))
+                state[f"{name}.conv1.conv.bias"] += shift
                 state[f"{name}.time_emb_proj.weight"].zero_()
                 state[f"{name}.time_emb_proj.bias"].zero_()
         return state
@@ -136,9 +134,10 @@ class DiffusionUNet(Network):
     def _embed(self, x: Tensor) -> Tensor:
         if self._time is None:
             return self._embedded(x.new_zeros(1))
-        if self._time.shape not in ((1,), (x.shape[0],)):
+        images, shape = x.shape[0], tuple(self._time.shape)
+        if shape not in ((1,), (images,)):
             raise ValueError(
-                f"time: expected one value or one per image ({x.shape[0]}), found {tuple(self._time.shape)}"
+                f"time: expected one value or one per image ({images}), found {shape}"
             )
         return self._embedded(self._time.to(x.device))
 
@@ -146,17 +145,17 @@ class DiffusionUNet(Network):
         first = self.time_embed[0]
         return self.time_embed(sinusoid(time, first.in_features).to(first.weight.dtype))
 
-    def _blocks(self, level: nn.Module):
+    def _blocks(self, level: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
         """Yield each residual block of a level with the attention that follows it, as a function of features."""
         attentions = getattr(level, "attentions", [nn.Identity()] * len(level.resnets))
         for resnet, attention in zip(level.resnets, attentions):
-            yield lambda x, resnet=resnet, attention=attention: attention(
-                resnet(x, self._moment)
-            ).contiguous()
+            yield partial(self._block, resnet, attention)
+
+    def _block(self, resnet: nn.Module, attention: nn.Module, x: Tensor) -> Tensor:
+        return attention(resnet(x, self._moment)).contiguous()
 
 
 def _parts(level: nn.Module) -> tuple[nn.Module, ...]:
     """Give a level's modules but the one that changes resolution, which runs with the next level."""
-    return tuple(
-        getattr(level, name) for name in ("resnets", "attentions") if hasattr(level, name)
-    )
+    names = ("resnets", "attentions")
+    return tuple(getattr(level, name) for name in names if hasattr(level, name))

@@ -45,8 +45,9 @@ class Network(nn.Module):
     Children fill the four tuples below and write `encode_stage`, `decode_stage` and `stages`.
 
     The first `frozen` stages run without gradient: nothing is kept of them for a backward pass that will not come.
-    `recompute` trades arithmetic for memory, and the numbers stay the same: one of RECOMPUTE. A network does what is among its
-    family's `recomputes` and takes any other word for "none". With "stages" only what passes between stages is kept of a forward pass.
+    `recompute` trades arithmetic for memory, and the numbers stay the same: one of RECOMPUTE. A network does what is
+    among its family's `recomputes` and takes any other word for "none". With "stages" only what passes between stages
+    is kept of a forward pass.
 
     Attributes:
         encoder_channels: channels per encoder stage, fine to coarse; the last is the bottleneck.
@@ -87,13 +88,15 @@ class Network(nn.Module):
         return features
 
     def decode(self, features: Sequence[Tensor], known: Sequence[Tensor] = ()) -> list[Tensor]:
-        """Give the feature of each decoder stage, coarse to fine; `known` are the first ones, which are not run again."""
-        decoded = list(known)
-        for index, skip in list(enumerate(reversed(features[:-1])))[len(decoded) :]:
+        """Give the feature of each decoder stage, coarse to fine.
+
+        `known` are the first ones, which are not run again.
+        """
+        decoded, encoders = list(known), len(features)
+        for index in range(len(decoded), encoders - 1):
             coarser = decoded[-1] if decoded else features[-1]
-            decoded.append(
-                self._run(len(features) + index, self.decode_stage, index, coarser, skip)
-            )
+            skip = features[-2 - index]
+            decoded.append(self._run(encoders + index, self.decode_stage, index, coarser, skip))
         return decoded
 
     def forward(self, x: Tensor) -> Features:
@@ -107,11 +110,8 @@ class Network(nn.Module):
         encoded = self.encode(x)
         known: list[Tensor] = []
         for index in range(self.frozen - len(encoded)):
-            known.append(
-                self.decode_stage(
-                    index, known[-1] if known else encoded[-1], encoded[-2 - index]
-                )
-            )
+            coarser = known[-1] if known else encoded[-1]
+            known.append(self.decode_stage(index, coarser, encoded[-2 - index]))
         return Features(encoded, known)
 
     def finish(self, begun: Features) -> Features:

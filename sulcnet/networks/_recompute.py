@@ -2,15 +2,16 @@
 
     x, feature = recomputed(stage.modules, network.encode_stage, index, x)
 
-The second run must find what the first one found. Weights that an adapter swaps in for one pass are gone by then, so the
-tensors that the modules hold now are put back for it; and it may not count a batch twice, so running statistics are lent to
-it as copies. Random numbers are not drawn again: no stage draws any.
+The second run must find what the first one found. Weights that an adapter swaps in for one pass are gone by then, so
+the tensors that the modules hold now are put back for it; and it may not count a batch twice, so running statistics are
+lent to it as copies. Random numbers are not drawn again: no stage draws any.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 from torch import nn
@@ -35,30 +36,28 @@ def recomputed(modules: Sequence[nn.Module], run: Callable[..., Any], *inputs: A
 
 
 class _AsBefore:
-    """Put back the parameters that modules held when this was made, and spare their running statistics; may be entered often."""
+    """Put back the parameters that modules held when this was made, and spare their running statistics.
+
+    May be entered often.
+    """
 
     def __init__(self, modules: Sequence[nn.Module]):
-        parts = [part for module in modules for part in module.modules()]
+        parts = list(chain.from_iterable(module.modules() for module in modules))
         self.parameters = [(part._parameters, dict(part._parameters)) for part in parts]
         self.statistics = [part._buffers for part in parts if isinstance(part, _NormBase)]
 
     def __enter__(self) -> None:
-        copies = [
-            (
-                store,
-                {
-                    name: value if value is None else value.clone()
-                    for name, value in store.items()
-                },
-            )
-            for store in self.statistics
-        ]
+        copies = [(store, _cloned(store)) for store in self.statistics]
         lent = [*self.parameters, *copies]
         self.present = [(store, dict(store)) for store, _ in lent]
         _hold(lent)
 
     def __exit__(self, *problem: Any) -> None:
         _hold(self.present)
+
+
+def _cloned(store: dict[str, Any]) -> dict[str, Any]:
+    return {name: None if value is None else value.clone() for name, value in store.items()}
 
 
 def _hold(stores: Sequence[tuple[dict, dict]]) -> None:

@@ -25,13 +25,12 @@ class ResidualUNet(Network):
         self.decoder_reductions = self.encoder_reductions[-2::-1]
         self.stem = _convolution(spec.ndim, spec.in_channels, channels[0], spec.kernels[0])
         inputs = (channels[0], *channels)
-        count = len(channels)
-        self.encoder = nn.ModuleList(
-            _EncoderStage(spec, i, inputs[i], channels[i]) for i in range(count)
-        )
-        self.decoder = nn.ModuleList(
-            _DecoderStage(spec, i, channels) for i in range(count - 1, 0, -1)
-        )
+        self.encoder = nn.ModuleList()
+        for stage, width in enumerate(channels):
+            self.encoder.append(_EncoderStage(spec, stage, inputs[stage], width))
+        self.decoder = nn.ModuleList()
+        for stage in range(len(channels) - 1, 0, -1):
+            self.decoder.append(_DecoderStage(spec, stage, channels))
         self.apply(_initialise)
 
     def encode_stage(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,13 +41,13 @@ class ResidualUNet(Network):
         return self.decoder[index](x, skip)
 
     def stages(self) -> list[Stage]:
-        encoder = [
-            Stage(f"encoder{i + 1}", (self.stem, m) if i == 0 else (m,))
-            for i, m in enumerate(self.encoder)
-        ]
-        return encoder + [
-            Stage(f"decoder{len(self.decoder) - i}", (m,)) for i, m in enumerate(self.decoder)
-        ]
+        stages, opening = [], (self.stem,)
+        for number, module in enumerate(self.encoder, start=1):
+            stages.append(Stage(f"encoder{number}", (*opening, module)))
+            opening = ()
+        for number, module in enumerate(self.decoder):
+            stages.append(Stage(f"decoder{len(self.decoder) - number}", (module,)))
+        return stages
 
 
 class _EncoderStage(nn.Sequential):
@@ -57,10 +56,8 @@ class _EncoderStage(nn.Sequential):
     def __init__(self, spec: NetworkSpec, stage: int, inputs: int, width: int):
         kernel, stride = spec.kernels[stage], spec.strides[stage]
         first = ResidualBlock(spec.ndim, inputs, width, kernel, stride)
-        rest = (
-            ResidualBlock(spec.ndim, width, width, kernel)
-            for _ in range(spec.blocks[stage] - 1)
-        )
+        count = spec.blocks[stage] - 1
+        rest = (ResidualBlock(spec.ndim, width, width, kernel) for _ in range(count))
         super().__init__(first, *rest)
 
 
@@ -90,9 +87,8 @@ class ResidualBlock(nn.Module):
     ):
         super().__init__()
         self.first = _convolution(ndim, inputs, width, kernel, stride)
-        self.second = _convolution(ndim, width, width, kernel)[
-            :2
-        ]  # its activation follows the sum
+        # Its activation follows the sum.
+        self.second = _convolution(ndim, width, width, kernel)[:2]
         self.shortcut = nn.Sequential()
         if max(stride) > 1:
             self.shortcut.append(layer("AvgPool", ndim)(stride, stride))
@@ -122,7 +118,10 @@ def _convolution(
 
 
 def _initialise(module: nn.Module) -> None:
-    """Draw weights by He et al. 2015; start each residual branch at zero, so that a deep encoder starts as a shallow one."""
+    """Draw weights by He et al. 2015.
+
+    Start each residual branch at zero, so that a deep encoder starts as a shallow one.
+    """
     if isinstance(module, ResidualBlock):
         nn.init.zeros_(module.second[1].weight)
     elif isinstance(module, nn.modules.conv._ConvNd):

@@ -1,4 +1,4 @@
-"""What `swin_unetr_24` and `swin_unetr_12` share: one shape at two widths (Hatamizadeh et al. 2022, arXiv 2201.01266)."""
+"""What `swin_unetr_24` and `swin_unetr_12` share: one shape, two widths (Hatamizadeh et al. 2022, arXiv 2201.01266)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,8 @@ if TYPE_CHECKING:
     from sulcnet.networks._network import Network
 
 HALVINGS = 5  # patch embedding, then four mergings
-HEADS = (
-    3,
-    6,
-    12,
-    24,
-)  # attention heads per stage; channels of stage i, features 2^i, are multiples
+# Attention heads per stage; channels of stage i, features 2^i, are multiples.
+HEADS = (3, 6, 12, 24)
 
 
 def swin_unetr(features: int, overheads: tuple[tuple[str, float], ...]) -> NetworkFamily:
@@ -24,8 +20,8 @@ def swin_unetr(features: int, overheads: tuple[tuple[str, float], ...]) -> Netwo
     return NetworkFamily(
         features=features,
         divisor=divisor,
-        smallest_patch=2
-        * 2**HALVINGS,  # 32^3 leaves one voxel at the bottleneck, which instance norm refuses
+        # 32^3 leaves one voxel at the bottleneck, which instance norm refuses.
+        smallest_patch=2 * 2**HALVINGS,
         build=build,
         check=check,
         recomputes=("attention", "stages"),
@@ -40,12 +36,8 @@ def divisor(spec: NetworkSpec) -> tuple[int, ...]:
 
 def check(spec: NetworkSpec) -> None:
     """Refuse widths that the attention heads do not divide."""
-    demand(
-        spec,
-        [("features", f"expected a multiple of 12, found {spec.features}")]
-        if spec.features % 12
-        else [],
-    )
+    if spec.features % 12:
+        demand(spec, [("features", f"expected a multiple of 12, found {spec.features}")])
 
 
 def build(spec: NetworkSpec) -> Network:

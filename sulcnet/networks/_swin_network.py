@@ -1,4 +1,4 @@
-"""MONAI's SwinUNETR, run stage by stage; every module keeps MONAI's attribute name, so published weights load by name.
+"""MONAI's SwinUNETR, run stage by stage; modules keep MONAI's attribute names, so published weights load by name.
 
 image --+-- encoder1 ------------------------------------------------------- decoder1
         +-- swinViT.patch_embed --+-- encoder2 ------------------------- decoder2
@@ -10,7 +10,7 @@ image --+-- encoder1 ------------------------------------------------------- dec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from einops import rearrange
@@ -40,21 +40,22 @@ class SwinUNETR(Network):
     def __init__(self, spec: NetworkSpec, halvings: int):
         super().__init__()
         # The output layer is drawn last and dropped: one channel, the random numbers before it are unchanged.
-        shape = dict(
-            in_channels=spec.in_channels, feature_size=spec.features, spatial_dims=spec.ndim
+        source = MonaiSwinUNETR(
+            in_channels=spec.in_channels,
+            out_channels=1,
+            feature_size=spec.features,
+            spatial_dims=spec.ndim,
         )
-        source = MonaiSwinUNETR(out_channels=1, **shape)
         self.swinViT = source.swinViT
         for module in self.swinViT.modules():
             if isinstance(module, WindowAttention):
                 module.__class__ = FrugalAttention  # the same parameters under the same names
         self._masks: dict[tuple, Tensor] = {}
-        for name in (*(block for _, block in self.ENCODER if block), *self.DECODER):
+        blocks = [block for _, block in self.ENCODER if block]
+        for name in (*blocks, *self.DECODER):
             setattr(self, name, getattr(source, name))
-        self.encoder_channels = (
-            spec.features,
-            *(spec.features * 2**stage for stage in range(halvings)),
-        )
+        widths = [spec.features * 2**stage for stage in range(halvings)]
+        self.encoder_channels = (spec.features, *widths)
         self.encoder_reductions = tuple(
             (2**stage,) * spec.ndim for stage in range(halvings + 1)
         )
@@ -75,28 +76,26 @@ class SwinUNETR(Network):
         return getattr(self, self.DECODER[index])(x, skip)
 
     def stages(self) -> list[Stage]:
-        encoder = []
+        stages = []
         for transformer, block in self.ENCODER:
-            found = [(transformer, self.swinViT), (block, self)]
-            names, owners = zip(*[(name, owner) for name, owner in found if name])
-            encoder.append(
-                Stage(
-                    "+".join(names), tuple(getattr(o, name) for name, o in zip(names, owners))
-                )
-            )
-        return encoder + [Stage(name, (getattr(self, name),)) for name in self.DECODER]
+            parts = {}
+            if transformer:
+                parts[transformer] = getattr(self.swinViT, transformer)
+            if block:
+                parts[block] = getattr(self, block)
+            stages.append(Stage("+".join(parts), tuple(parts.values())))
+        return stages + [Stage(name, (getattr(self, name),)) for name in self.DECODER]
 
     def notes_on(self, state: Mapping[str, Tensor]) -> list[str]:
         """Name another feature size; say that weights do not tell which neighbours their patch merging reads."""
-        found, notes = state.get("swinViT.patch_embed.proj.weight"), []
-        if found is not None and len(found) != self.encoder_channels[0]:
-            notes.append(
-                f"the file's feature size is {len(found)}, this network's {self.encoder_channels[0]}"
-            )
+        first, features = state.get("swinViT.patch_embed.proj.weight"), self.encoder_channels[0]
+        notes = []
+        if first is not None and len(first) != features:
+            notes.append(f"the file's feature size is {len(first)}, this network's {features}")
         if any(".downsample." in name for name in state):
             notes.append(
-                "patch merging reads each of the eight neighbours once, as MONAI does now; older versions of MONAI read "
-                "two of them twice, and 'mergingv2' reads them in another order, under the same names and shapes"
+                "patch merging reads each of the eight neighbours once, as MONAI does now; older versions of MONAI "
+                "read two of them twice, and 'mergingv2' reads them in another order, under the same names and shapes"
             )
         return notes
 
@@ -110,12 +109,9 @@ class SwinUNETR(Network):
         """Run blocks and merging of one resolution as MONAI does; the mask of a shape is made once."""
         shape = x.shape[2:]
         window, shift = get_window_size(shape, layer.window_size, layer.shift_size)
-        mask = self._mask(
-            tuple(-(-size // width) * width for size, width in zip(shape, window)),
-            window,
-            shift,
-            x,
-        )
+        counts = [-(-size // width) for size, width in zip(shape, window)]
+        padded = tuple(count * width for count, width in zip(counts, window))
+        mask = self._mask(padded, window, shift, x)
         x = rearrange(x, "b c ... -> b ... c")
         for block in layer.blocks:
             block.attn.recompute = self.recompute != "none"
@@ -125,10 +121,11 @@ class SwinUNETR(Network):
         return rearrange(x, "b ... c -> b c ...")
 
     def _mask(
-        self, shape: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...], x: Tensor
+        self, shape: tuple[int, ...], window: Sequence[int], shift: Sequence[int], x: Tensor
     ) -> Tensor:
         # A plan's fake tensors live with their own mode and count as the real ones would.
-        key = shape, tuple(window), tuple(shift), x.device, getattr(x, "fake_mode", None)
+        mode = getattr(x, "fake_mode", None)
+        key = shape, tuple(window), tuple(shift), x.device, mode
         if key not in self._masks:
             with torch.no_grad():
                 self._masks[key] = compute_mask(shape, window, shift, x.device)

@@ -26,14 +26,13 @@ class BatchNormUNet(Network):
             nn.ReLU(),
             *(ResidualBlock(spec.ndim, widths[0]) for _ in range(blocks)),
         )
-        down = (
-            _down(spec.ndim, fine, coarse, blocks) for fine, coarse in zip(widths, widths[1:])
-        )
-        self.encoder = nn.ModuleList((stem, *down))
-        pairs = list(zip(widths, widths[1:]))[::-1]
-        self.decoder = nn.ModuleList(
-            _DecoderStage(spec.ndim, coarse, fine, blocks) for fine, coarse in pairs
-        )
+        pairs = list(zip(widths, widths[1:]))
+        self.encoder = nn.ModuleList([stem])
+        for fine, coarse in pairs:
+            self.encoder.append(_down(spec.ndim, fine, coarse, blocks))
+        self.decoder = nn.ModuleList()
+        for fine, coarse in reversed(pairs):
+            self.decoder.append(_DecoderStage(spec.ndim, coarse, fine, blocks))
         self.last = ResidualBlock(spec.ndim, widths[0], kernel=1)
 
     def encode_stage(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,13 +44,13 @@ class BatchNormUNet(Network):
         return self.last(x) if index == len(self.decoder) - 1 else x
 
     def stages(self) -> list[Stage]:
-        encoder = [Stage(f"encoder{i + 1}", (module,)) for i, module in enumerate(self.encoder)]
-        decoder = [
-            Stage(f"decoder{len(self.decoder) - i}", (module,))
-            for i, module in enumerate(self.decoder)
-        ]
-        decoder[-1] = decoder[-1]._replace(modules=(self.decoder[-1], self.last))
-        return encoder + decoder
+        stages = []
+        for number, module in enumerate(self.encoder, start=1):
+            stages.append(Stage(f"encoder{number}", (module,)))
+        for number, module in enumerate(self.decoder):
+            stages.append(Stage(f"decoder{len(self.decoder) - number}", (module,)))
+        stages[-1] = Stage("decoder1", (self.decoder[-1], self.last))
+        return stages
 
 
 class ResidualBlock(nn.Module):
@@ -59,11 +58,11 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, ndim: int, width: int, kernel: int = 3):
         super().__init__()
-        half = lambda: (
-            _norm_relu(ndim, width),
-            layer("Conv", ndim)(width, width, kernel, padding=kernel // 2, bias=False),
-        )
-        self.path = nn.Sequential(*half(), *half())
+        self.path = nn.Sequential()
+        for _ in range(2):
+            convolution = layer("Conv", ndim)
+            self.path.append(_norm_relu(ndim, width))
+            self.path.append(convolution(width, width, kernel, padding=kernel // 2, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.path(x)
@@ -74,13 +73,10 @@ class _DecoderStage(nn.Module):
 
     def __init__(self, ndim: int, coarse: int, fine: int, blocks: int):
         super().__init__()
-        self.blocks = nn.Sequential(
-            *(ResidualBlock(ndim, coarse) for _ in range(blocks)),
-            layer("BatchNorm", ndim)(coarse),
-        )
-        self.up = nn.Sequential(
-            layer("ConvTranspose", ndim)(coarse, fine, 2, 2, bias=False), nn.ReLU()
-        )
+        residual = (ResidualBlock(ndim, coarse) for _ in range(blocks))
+        self.blocks = nn.Sequential(*residual, layer("BatchNorm", ndim)(coarse))
+        doubling = layer("ConvTranspose", ndim)(coarse, fine, 2, 2, bias=False)
+        self.up = nn.Sequential(doubling, nn.ReLU())
         self.skip = layer("Conv", ndim)(fine, fine, 1)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:

@@ -27,9 +27,9 @@ DOT = "/"  # a parameter's name may hold no dot; a module's path is made of them
 class LowRank(nn.Module):
     """The update of one weight: of a linear layer, a convolution, or a transposed convolution; any number of axes.
 
-    `layout="rank"`: A carries the kernel and leads to `rank` channels per group, B mixes these; r (in k^d + out) values.
-    `layout="paper"`: the product of two matrices, reshaped, (out k x r k) @ (r k x in k), r k^2 (in + out) values; the
-    source gives it for square kernels in 2-D. [C] calls the Gaussian factor X and the other one Y.
+    `layout="rank"`: A carries the kernel and leads to `rank` channels per group, B mixes these; r (in k^d + out)
+    values. `layout="paper"`: the product of two matrices, reshaped, (out k x r k) @ (r k x in k), r k^2 (in + out)
+    values; the source gives it for square kernels in 2-D. [C] calls the Gaussian factor X and the other one Y.
 
     Raises:
         ValueError: `layout="paper"` of a weight that is not two-dimensional, square and of one group.
@@ -49,36 +49,25 @@ class LowRank(nn.Module):
             )
         first, second = self.shape[:2]
         if self.paper:
-            shapes = (
-                (rank * kernel[0], second * kernel[0]),
-                (first * kernel[0], rank * kernel[0]),
-            )
+            edge = kernel[0]
+            a, b = (rank * edge, second * edge), (first * edge, rank * edge)
         elif self.transposed:
-            shapes = (first, rank, *kernel), (second * self.groups, rank)
+            a, b = (first, rank, *kernel), (second * self.groups, rank)
         else:
-            shapes = (rank * self.groups, second, *kernel), (first, rank)
-        self.A, self.B = (
-            nn.Parameter(weight.new_zeros(shape, dtype=torch.float32)) for shape in shapes
-        )
-        fan_in = (
-            first * prod(kernel) // self.groups
-            if self.transposed
-            else shapes[0][1] * prod(shapes[0][2:])
-        )
+            a, b = (rank * self.groups, second, *kernel), (first, rank)
+        self.A = nn.Parameter(weight.new_zeros(a, dtype=torch.float32))
+        self.B = nn.Parameter(weight.new_zeros(b, dtype=torch.float32))
+        fan_in = first * prod(kernel) // self.groups if self.transposed else prod(a[1:])
         nn.init.normal_(self.A, std=fan_in**-0.5)
 
     def forward(self) -> Tensor:
         """Give B A in the shape of the weight."""
         if self.paper:
             return (self.B @ self.A).reshape(self.shape)
-        grouped = self.B.unflatten(0, (self.groups, -1))  # (g, out, r)
-        if self.transposed:
-            return torch.einsum(
-                "gor,gir...->gio...", grouped, self.A.unflatten(0, (self.groups, -1))
-            ).flatten(0, 1)
-        return torch.einsum(
-            "gor,gri...->goi...", grouped, self.A.unflatten(0, (self.groups, -1))
-        ).flatten(0, 1)
+        b = self.B.unflatten(0, (self.groups, -1))  # (g, out, r)
+        a = self.A.unflatten(0, (self.groups, -1))
+        product = "gor,gir...->gio..." if self.transposed else "gor,gri...->goi..."
+        return torch.einsum(product, b, a).flatten(0, 1)
 
 
 class Adapter(nn.Module):
@@ -103,19 +92,15 @@ class Adapter(nn.Module):
     ):
         super().__init__()
         self.scale = alpha / rank
-        self.updates = nn.ModuleDict(
-            {
-                path.replace(".", DOT): LowRank(network.get_submodule(path), rank, layout)
-                for path in layers
-            }
-        )
-        self.affines = nn.ParameterDict(
-            {
-                f"{path}.{name}".replace(".", DOT): value.detach().clone()
-                for path in norms
-                for name, value in network.get_submodule(path).named_parameters(recurse=False)
-            }
-        )
+        self.updates, affines = nn.ModuleDict(), {}
+        for path in layers:
+            update = LowRank(network.get_submodule(path), rank, layout)
+            self.updates[path.replace(".", DOT)] = update
+        for path in norms:
+            norm = network.get_submodule(path)
+            for name, value in norm.named_parameters(recurse=False):
+                affines[f"{path}.{name}".replace(".", DOT)] = value.detach().clone()
+        self.affines = nn.ParameterDict(affines)
 
     def weights(self, network: nn.Module) -> dict[str, Tensor]:
         """Give the adapted parameters by their names in the network; computed in fp32 also under autocast."""
@@ -126,10 +111,9 @@ class Adapter(nn.Module):
                 name = f"{path.replace(DOT, '.')}.weight"
                 base = network.get_parameter(name)
                 adapted[name] = base + (self.scale * update()).to(base.dtype)
-        return {
-            **adapted,
-            **{name.replace(DOT, "."): value for name, value in self.affines.items()},
-        }
+        for name, value in self.affines.items():
+            adapted[name.replace(DOT, ".")] = value
+        return adapted
 
     def forward(self, network: nn.Module, *inputs: Any) -> Any:
         """Run the network with its adapted parameters."""

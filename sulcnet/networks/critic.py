@@ -13,8 +13,8 @@ SLOPE = 0.2  # of the leaky ReLU, as pix2pix
 class Critic(nn.Module):
     """Give one logit per piece of an image, (B, C, X, Y, Z) -> (B, 1, X/8, Y/8, Z/8); above 0 means real.
 
-    Isola et al. 2017 (arXiv 1611.07004): three strided convolutions, so that texture is judged and not anatomy. There is
-    no norm over voxels: it would let one half of an image decide about the other. Spectral norm (Miyato et al. 2018,
+    Isola et al. 2017 (arXiv 1611.07004): three strided convolutions, so that texture is judged and not anatomy. There
+    is no norm over voxels: it would let one half of an image decide about the other. Spectral norm (Miyato et al. 2018,
     arXiv 1802.05957) bounds how steep the critic is; its vectors of power iteration are buffers, move with each pass in
     training mode, and are saved for resume.
 
@@ -27,13 +27,13 @@ class Critic(nn.Module):
         super().__init__()
         bound = spectral_norm if spectral else lambda module: module
         convolution = layer("Conv", ndim)
-        widths = (in_channels, features, 2 * features, 4 * features)
-        strided = (
-            bound(convolution(inputs, width, 4, stride=2, padding=1))
-            for inputs, width in zip(widths, widths[1:])
-        )
-        parts = [part for one in strided for part in (one, nn.LeakyReLU(SLOPE, inplace=True))]
-        self.layers = nn.Sequential(*parts, bound(convolution(widths[-1], 1, 3, padding=1)))
+        self.layers = nn.Sequential()
+        inputs = in_channels
+        for width in (features, 2 * features, 4 * features):
+            self.layers.append(bound(convolution(inputs, width, 4, stride=2, padding=1)))
+            self.layers.append(nn.LeakyReLU(SLOPE, inplace=True))
+            inputs = width
+        self.layers.append(bound(convolution(inputs, 1, 3, padding=1)))
 
     def forward(self, image: Tensor) -> Tensor:
         """Judge images of at least 8 voxels per axis."""

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 WIDTHS = (1, 1, 2)  # channels per level, as multiples of the features
 BLOCKS = 2  # residual blocks per level
-# Of a group norm, at most. MONAI's default, so the paper's: 32 channels in 32 groups leave one channel per group, and its
-# norm removes whatever time adds to that channel. Time acts on the third level and at the bottleneck only.
+# Of a group norm, at most. MONAI's default, so the paper's: 32 channels in 32 groups leave one channel per group, and
+# its norm removes whatever time adds to that channel. Time acts on the third level and at the bottleneck only.
 GROUPS = 32
 HEAD = 64  # channels per attention head, at most
 
@@ -45,18 +45,13 @@ def build(spec: NetworkSpec) -> Network:
 
     Groups and heads follow the features where these are not the paper's 32: both must divide the channels.
     """
-    demand(
-        spec,
-        [("features", f"expected a multiple of 4, found {spec.features}")]
-        if spec.features % 4
-        else [],
-    )
+    if spec.features % 4:
+        demand(spec, [("features", f"expected a multiple of 4, found {spec.features}")])
     from sulcnet.networks._dd_network import DiffusionUNet
 
     widths = tuple(spec.features * width for width in WIDTHS)
-    return DiffusionUNet(
-        spec, widths, BLOCKS, gcd(spec.features, GROUPS), gcd(widths[-1], HEAD)
-    )
+    groups, head = gcd(spec.features, GROUPS), gcd(widths[-1], HEAD)
+    return DiffusionUNet(spec, widths, BLOCKS, groups, head)
 
 
 NETWORK = NetworkFamily(

@@ -15,8 +15,8 @@ A norm with weight and bias takes them in exactly: weight * (1 + scale), bias * 
 `film.<norm>.shift` of the downstream network.
 
 Norms are found as modules: a norm that is only a function (the one on SwinUNETR's outputs) stays as it is. Recomputed
-stages (`network.recompute = "stages"`) run the hooks again and give the same gradients, as long as `set_time` is not called
-before their backward pass has ended.
+stages (`network.recompute = "stages"`) run the hooks again and give the same gradients, as long as `set_time` is not
+called before their backward pass has ended.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class FoldedState(NamedTuple):
 
 
 class Film(nn.Module):
-    """Scale and shift the output of every norm module of a network by functions of time; change nothing before training.
+    """Scale and shift the output of every norm module of a network by functions of time.
+
+    Before training it changes nothing.
 
     Args:
         network: is hooked and not held: its parameters are not this module's.
@@ -51,9 +53,10 @@ class Film(nn.Module):
 
     def __init__(self, network: nn.Module, width: int = 128):
         super().__init__()
-        self.embed = nn.Sequential(
-            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
-        )
+        self.embed = nn.Sequential()
+        for _ in range(2):
+            self.embed.append(nn.Linear(width, width))
+            self.embed.append(nn.SiLU())
         self.norms = nn.Module()  # a tree of the network's names: norms.<norm>.weight
         self._moment: Tensor | None = None  # (B, width); None leaves every norm alone
         for name, norm in norms(network).items():
@@ -72,26 +75,26 @@ class Film(nn.Module):
     def at(self, time: float) -> dict[str, tuple[Tensor, Tensor]]:
         """Give factor (1 + scale) and shift, (C,) each, at one time, by the norm's name."""
         moment = self._embedded(torch.tensor([float(time)]))
-        makers = {
-            name: maker
-            for name, maker in self.norms.named_modules()
-            if isinstance(maker, _Maker)
-        }
-        return {
-            name: tuple(vector[0] for vector in maker(moment)) for name, maker in makers.items()
-        }
+        vectors = {}
+        for name, maker in self.norms.named_modules():
+            if isinstance(maker, _Maker):
+                factor, shift = maker(moment)
+                vectors[name] = factor[0], shift[0]
+        return vectors
 
     def _embedded(self, time: Tensor) -> Tensor:
         first = self.embed[0]
-        with torch.autocast(first.weight.device.type, enabled=False):
-            return self.embed(
-                sinusoid(time.to(first.weight.device), first.in_features).to(first.weight.dtype)
-            )
+        weight = first.weight
+        with torch.autocast(weight.device.type, enabled=False):
+            waves = sinusoid(time.to(weight.device), first.in_features)
+            return self.embed(waves.to(weight.dtype))
 
     def _after(
         self, maker: _Maker, norm: nn.Module, inputs: Any, output: Tensor
     ) -> Tensor | None:
-        return None if self._moment is None else _modulate(norm, output, *maker(self._moment))
+        if self._moment is None:
+            return None
+        return _modulate(norm, output, *maker(self._moment))
 
     def __getstate__(self) -> dict:
         """Leave the time out of copies: it hangs on a graph, which cannot be copied."""
@@ -101,9 +104,8 @@ class Film(nn.Module):
 def norms(network: nn.Module) -> dict[str, nn.Module]:
     """Find the norm modules of a network by name: batch, instance, group and layer norm."""
     kinds = (_NormBase, nn.GroupNorm, nn.LayerNorm)
-    return {
-        name: module for name, module in network.named_modules() if isinstance(module, kinds)
-    }
+    named = network.named_modules()
+    return {name: module for name, module in named if isinstance(module, kinds)}
 
 
 def sinusoid(time: Tensor, width: int) -> Tensor:
@@ -126,22 +128,18 @@ def fold(network: nn.Module, film: Film | None, time: float) -> FoldedState:
     """
     if film is None:
         return FoldedState(network.fold(time), {})
-    folded = FoldedState(
-        {name: value.detach().clone() for name, value in network.state_dict().items()}, {}
-    )
-    vectors, found = film.at(time), norms(network)
-    for name, (factor, shift) in vectors.items():
-        if (
-            getattr(found[name], "weight", None) is None
-            or getattr(found[name], "bias", None) is None
-        ):
-            folded.constants[f"{FILM}.{name}.scale"] = factor
-            folded.constants[f"{FILM}.{name}.shift"] = shift
+    state = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    constants, by_name = {}, norms(network)
+    for name, (factor, shift) in film.at(time).items():
+        norm = by_name[name]
+        if getattr(norm, "weight", None) is None or getattr(norm, "bias", None) is None:
+            constants[f"{FILM}.{name}.scale"] = factor
+            constants[f"{FILM}.{name}.shift"] = shift
             continue
-        folded.state_dict[f"{name}.weight"] *= factor
-        folded.state_dict[f"{name}.bias"] *= factor
-        folded.state_dict[f"{name}.bias"] += shift
-    return folded
+        state[f"{name}.weight"] *= factor
+        state[f"{name}.bias"] *= factor
+        state[f"{name}.bias"] += shift
+    return FoldedState(state, constants)
 
 
 def attach_constants(network: nn.Module, constants: Mapping[str, Tensor]) -> None:
@@ -154,16 +152,16 @@ def attach_constants(network: nn.Module, constants: Mapping[str, Tensor]) -> Non
     Raises:
         ValueError: names a norm that the network lacks or that has other channels.
     """
-    found = norms(network)
-    for name in sorted({key.removeprefix(f"{FILM}.").rpartition(".")[0] for key in constants}):
-        scale, shift = (constants[f"{FILM}.{name}.{part}"] for part in ("scale", "shift"))
-        if name not in found or _channels(found[name]) != len(scale):
-            raise ValueError(
-                f"{FILM}.{name}: expected a norm of {len(scale)} channels, found {found.get(name)}"
-            )
+    by_name = norms(network)
+    paths = {key.rpartition(".")[0] for key in constants}
+    for path in sorted(paths):
+        scale, shift = constants[f"{path}.scale"], constants[f"{path}.shift"]
+        norm = by_name.get(path.removeprefix(f"{FILM}."))
+        if norm is None or _channels(norm) != len(scale):
+            raise ValueError(f"{path}: expected a norm of {len(scale)} channels, found {norm}")
         kept = _Kept(scale, shift)
-        _plant(network, f"{FILM}.{name}", kept)
-        found[name].register_forward_hook(kept.after)
+        _plant(network, path, kept)
+        norm.register_forward_hook(kept.after)
 
 
 class _Maker(nn.Linear):
@@ -196,11 +194,10 @@ class _Kept(nn.Module):
 
 def _modulate(norm: nn.Module, output: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
     """Give output * factor + shift, both (B or 1, C), along the channels of this kind of norm."""
-    gap = (1,) * (output.ndim - 2)
-    shape = (
-        (len(factor), *gap, -1) if isinstance(norm, nn.LayerNorm) else (len(factor), -1, *gap)
-    )
-    factor, shift = (vector.to(output.dtype).view(shape) for vector in (factor, shift))
+    rows, gap = len(factor), (1,) * (output.ndim - 2)
+    shape = (rows, *gap, -1) if isinstance(norm, nn.LayerNorm) else (rows, -1, *gap)
+    factor = factor.to(output.dtype).view(shape)
+    shift = shift.to(output.dtype).view(shape)
     return output * factor + shift
 
 

@@ -28,9 +28,9 @@ class SegmentationHead(nn.Module):
 
     One 3x3x3 convolution of half the channels, norm, activation, then 1x1x1. Half, because it works at full resolution:
     with 16 channels on a CPU the head then adds 5 % to a training step, with all channels 14 %.
-    Before training, class 0 has about 90 % (Lin et al. 2017, arXiv 1708.02002): folds are sparse. On sparse shapes, after
-    80 steps, Dice .93 and .92 against .60 and .52 (two seeds); where a third of the voxels is foreground it starts
-    slower, .26 against .42 after 60 steps (one seed).
+    Before training, class 0 has about 90 % (Lin et al. 2017, arXiv 1708.02002): folds are sparse. On sparse shapes,
+    after 80 steps, Dice .93 and .92 against .60 and .52 (two seeds); where a third of the voxels is foreground it
+    starts slower, .26 against .42 after 60 steps (one seed).
     Without a class for background, where channels are regions that overlap, each begins with the other 10 %.
     """
 
@@ -46,13 +46,11 @@ class SegmentationHead(nn.Module):
         )
         self.logits = layer("Conv", ndim)(width, classes, 1)
         nn.init.zeros_(self.logits.bias)
+        odds = self.BACKGROUND / (1 - self.BACKGROUND)
         if not background:
-            nn.init.constant_(self.logits.bias, -log(self.BACKGROUND / (1 - self.BACKGROUND)))
+            nn.init.constant_(self.logits.bias, -log(odds))
         elif classes > 1:
-            nn.init.constant_(
-                self.logits.bias[:1],
-                log(self.BACKGROUND / (1 - self.BACKGROUND) * (classes - 1)),
-            )
+            nn.init.constant_(self.logits.bias[:1], log(odds * (classes - 1)))
 
     def forward(self, features: Tensor) -> Tensor:
         return self.logits(self.block(features))
@@ -74,23 +72,21 @@ class ProjectionHead(nn.Module):
 
     Chen et al. 2020 (SimCLR, arXiv 2002.05709): mean over positions, one hidden layer, length 1. It takes up what
     contrast throws away, so that features do not, and is dropped afterwards. No batch norm: batches are small, and it
-    lets images of a batch tell each other the answer. But the means are standardised by running moments: behind instance
-    norms they are nearly the same for every image, and the contrast did not fall in 900 steps (all embeddings alike to
-    1e-6). In fp32 also under autocast: a temperature of 0.2 multiplies errors.
+    lets images of a batch tell each other the answer. But the means are standardised by running moments: behind
+    instance norms they are nearly the same for every image, and the contrast did not fall in 900 steps (all embeddings
+    alike to 1e-6). In fp32 also under autocast: a temperature of 0.2 multiplies errors.
     """
 
     def __init__(self, channels: int, hidden: int = 512, out: int = 128):
         super().__init__()
         self.standardise = _Standardise(channels)
-        self.project = nn.Sequential(
-            nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, out)
-        )
+        first, last = nn.Linear(channels, hidden), nn.Linear(hidden, out)
+        self.project = nn.Sequential(first, nn.GELU(), last)
 
     def forward(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
-            return nn.functional.normalize(
-                self.project(self.standardise(features.float().flatten(2).mean(dim=2))), dim=1
-            )
+            means = features.float().flatten(2).mean(dim=2)
+            return nn.functional.normalize(self.project(self.standardise(means)), dim=1)
 
 
 class DenseProjectionHead(nn.Module):
@@ -103,9 +99,8 @@ class DenseProjectionHead(nn.Module):
     def __init__(self, channels: int, ndim: int, hidden: int = 128, out: int = 64):
         super().__init__()
         convolution = layer("Conv", ndim)
-        self.project = nn.Sequential(
-            convolution(channels, hidden, 1), nn.GELU(), convolution(hidden, out, 1)
-        )
+        first, last = convolution(channels, hidden, 1), convolution(hidden, out, 1)
+        self.project = nn.Sequential(first, nn.GELU(), last)
 
     def forward(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
@@ -155,14 +150,12 @@ class ClassHead(nn.Module):
             raise ValueError(f"pooling: expected 'attention' or 'mean', found {pooling!r}")
         self.pooling, self.positions, self.dropout = pooling, positions, dropout
         self.standardise = _Standardise(len(channels) * width)
-        self.readers = nn.ModuleList(
-            _Reader(inputs + ndim * positions, width) for inputs in channels
-        )
+        places = ndim * positions
+        self.readers = nn.ModuleList(_Reader(inputs + places, width) for inputs in channels)
         self.summary = nn.Sequential(nn.Linear(len(channels) * width, width), nn.GELU())
         self.attention = _GatedScore(width, HEADS)
-        nn.init.zeros_(
-            self.attention.score.weight
-        )  # equal weights: the mean of logits, which then improves
+        # Equal weights: the mean of logits, which then improves.
+        nn.init.zeros_(self.attention.score.weight)
         self.answer = nn.Linear(width, classes)
 
     def forward(
@@ -180,30 +173,28 @@ class ClassHead(nn.Module):
                 -1 to 1 per axis; needed when the head was made with `positions=True`, ignored otherwise.
         """
         with torch.autocast(maps[0].device.type, enabled=False):
-            read = [
-                reader(self._positioned(one.float(), coordinates))
-                for reader, one in zip(self.readers, maps)
-            ]
+            read = []
+            for reader, one in zip(self.readers, maps):
+                read.append(reader(self._positioned(one.float(), coordinates)))
             pooled = self.standardise(torch.cat(read, dim=1))
             vector = self.summary(nn.functional.dropout(pooled, self.dropout, self.training))
             return Evidence(vector, self.attention(vector))
 
     def conclude(self, evidence: Evidence | Sequence[Evidence], bag: int) -> Tensor:
-        """Give logits per image, (W // bag, K), by this head's pooling; prediction gathers evidence, then calls this."""
-        evidence = (
-            evidence
-            if isinstance(evidence, Evidence)
-            else Evidence(*map(torch.cat, zip(*evidence)))
-        )
+        """Give logits per image, (W // bag, K), by this head's pooling.
+
+        Prediction gathers evidence, then calls this.
+        """
+        if not isinstance(evidence, Evidence):
+            evidence = Evidence(*map(torch.cat, zip(*evidence)))
         with torch.autocast(evidence.vector.device.type, enabled=False):
-            vectors = evidence.vector.unflatten(1, (HEADS, -1)).unflatten(
-                0, (-1, bag)
-            )  # (images, bag, H, width // H)
+            vectors = evidence.vector.unflatten(1, (HEADS, -1))
+            vectors = vectors.unflatten(0, (-1, bag))  # (images, bag, H, width // H)
             if self.pooling == "mean":
-                return self.answer(
-                    vectors.mean(dim=1).flatten(1)
-                )  # the answer is linear: the mean of its logits
-            shares = evidence.score.unflatten(0, (-1, bag)).softmax(dim=1)[..., None]
+                mean = vectors.mean(dim=1).flatten(1)
+                return self.answer(mean)  # the answer is linear: the mean of its logits
+            scores = evidence.score.unflatten(0, (-1, bag))
+            shares = scores.softmax(dim=1)[..., None]
             return self.answer((shares * vectors).sum(dim=1).flatten(1))
 
     def _positioned(self, features: Tensor, coordinates: Tensor | None) -> Tensor:
@@ -213,9 +204,8 @@ class ClassHead(nn.Module):
             raise ValueError(
                 "coordinates: this head reads positions, expected (B, ndim, X, Y, Z), found None"
             )
-        pooled = getattr(nn.functional, f"adaptive_avg_pool{features.ndim - 2}d")(
-            coordinates.float(), features.shape[2:]
-        )
+        pool = getattr(nn.functional, f"adaptive_avg_pool{features.ndim - 2}d")
+        pooled = pool(coordinates.float(), features.shape[2:])
         return torch.cat((features, pooled), dim=1)
 
 
@@ -257,12 +247,9 @@ class _Standardise(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        for name, value in (
-            ("mean", torch.zeros(width)),
-            ("variance", torch.ones(width)),
-            ("steps", torch.zeros(())),
-        ):
-            self.register_buffer(name, value)
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
+        self.register_buffer("steps", torch.zeros(()))
 
     def forward(self, pooled: Tensor) -> Tensor:
         if self.training:
@@ -275,15 +262,17 @@ class _Standardise(nn.Module):
         self.steps += 1
         pace = (1 / self.steps).clamp_min(self.PACE)
         self.mean += pace * (pooled.mean(dim=0) - self.mean)
-        self.variance += pace * ((pooled - self.mean).square().mean(dim=0) - self.variance)
+        spread = (pooled - self.mean).square().mean(dim=0)
+        self.variance += pace * (spread - self.variance)
 
 
 def class_stage(network: Network) -> int:
     """Give the decoder stage whose resolution is nearest to a quarter, averaged over axes in octaves."""
-    octaves = [
-        log2(prod(reduction)) / len(reduction) for reduction in network.decoder_reductions
-    ]
-    return min(range(len(octaves)), key=lambda stage: abs(octaves[stage] - log2(4)))
+    distances = []
+    for reduction in network.decoder_reductions:
+        octaves = log2(prod(reduction)) / len(reduction)
+        distances.append(abs(octaves - log2(4)))
+    return distances.index(min(distances))
 
 
 def class_maps(network: Network, features: Features) -> list[Tensor]:

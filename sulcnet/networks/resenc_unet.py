@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from sulcnet.networks._network import Network
 
 BLOCKS = (1, 3, 4, 6)  # residual blocks per stage; deeper stages repeat the last (ResEnc M)
-WIDEST = {
-    2: 512,
-    3: 320,
-}  # channels stop doubling here: deep stages would hold nearly all parameters
+# Channels stop doubling here: deep stages would hold nearly all parameters.
+WIDEST = {2: 512, 3: 320}
 SMALLEST = 4  # voxels that halving may leave on an axis
 
 
@@ -37,18 +35,15 @@ def stages(
 ) -> tuple[tuple, tuple, tuple[int, ...]]:
     """Halve axes until they are small; leave coarse axes alone until the others have caught up."""
     strides, kernels = zip(*_stages(list(patch), list(spacing)))
-    return (
-        strides,
-        kernels,
-        tuple(BLOCKS[min(stage, len(BLOCKS) - 1)] for stage in range(len(strides))),
-    )
+    deepest = len(BLOCKS) - 1
+    blocks = tuple(BLOCKS[min(stage, deepest)] for stage in range(len(strides)))
+    return strides, kernels, blocks
 
 
 def channels(spec: NetworkSpec) -> tuple[int, ...]:
     """Give the channels per encoder stage: doubling, capped."""
-    return tuple(
-        min(spec.features * 2**stage, WIDEST[spec.ndim]) for stage in range(len(spec.strides))
-    )
+    widest, stages = WIDEST[spec.ndim], range(len(spec.strides))
+    return tuple(min(spec.features * 2**stage, widest) for stage in stages)
 
 
 def divisor(spec: NetworkSpec) -> tuple[int, ...]:
@@ -59,14 +54,8 @@ def divisor(spec: NetworkSpec) -> tuple[int, ...]:
 def check(spec: NetworkSpec) -> None:
     """Refuse a spec without stages, naming the fields that are missing."""
     fields = ("strides", "kernels", "blocks")
-    demand(
-        spec,
-        [
-            (field, "expected at least 2 stages")
-            for field in fields
-            if len(getattr(spec, field)) < 2
-        ],
-    )
+    short = [field for field in fields if len(getattr(spec, field)) < 2]
+    demand(spec, [(field, "expected at least 2 stages") for field in short])
 
 
 def build(spec: NetworkSpec) -> Network:
@@ -83,9 +72,8 @@ def _stages(
     """Yield (stride, kernel) per encoder stage."""
     stride = kernel = (1,) * len(size)
     while True:
-        kernel = tuple(
-            3 if mm < 2 * min(spacing) else before for mm, before in zip(spacing, kernel)
-        )
+        coarse = 2 * min(spacing)
+        kernel = tuple(3 if mm < coarse else before for mm, before in zip(spacing, kernel))
         yield stride, kernel
         large = [voxels >= 2 * SMALLEST for voxels in size]
         finest = min((mm for mm, ok in zip(spacing, large) if ok), default=0)

@@ -2,6 +2,5 @@
 
 from sulcnet.networks._swin import swin_unetr
 
-NETWORK = swin_unetr(
-    features=24, overheads=(("none", 1.25), ("attention", 1.07), ("stages", 1.2))
-)
+OVERHEADS = (("none", 1.25), ("attention", 1.07), ("stages", 1.2))
+NETWORK = swin_unetr(features=24, overheads=OVERHEADS)

@@ -81,15 +81,12 @@ class ImageContrast(nn.Module):
 
     def __init__(self, network: Network, ndim: int, contrasting: Contrasting):
         super().__init__()
-        asked = contrasting
-        self.temperature, self.momentum, self.here = (
-            asked.temperature,
-            asked.momentum,
-            asked.here,
-        )
-        self.project = ProjectionHead(network.encoder_channels[-1], asked.hidden, asked.out)
-        self.queue = Queue(asked.queue, asked.out, ndim) if asked.queue else None
-        self.average = Average(network, self.project) if asked.queue else None
+        self.temperature, self.here = contrasting.temperature, contrasting.here
+        self.momentum = contrasting.momentum
+        out, queue = contrasting.out, contrasting.queue
+        self.project = ProjectionHead(network.encoder_channels[-1], contrasting.hidden, out)
+        self.queue = Queue(queue, out, ndim) if queue else None
+        self.average = Average(network, self.project) if queue else None
         self._keys: Tensor | None = None  # of this micro-batch's second views
         self._waiting: list[Keys] = []  # made in this step, queued when it has ended
         self._seen: list[Seen] = []  # of this validation pass
@@ -212,9 +209,9 @@ class PatchContrast(nn.Module):
         """Give vectors (M, D) of both views at M chosen places, and the labels (M,) there; background is unknown."""
         grids = matching_places(batch.place[0::2], batch.place[1::2], self.places)
         facts = torch.stack((batch.label.float(), batch.inside[:, 0]), dim=1)
-        read = [
-            _rows(sample(facts[view::2], grid, "nearest")) for view, grid in enumerate(grids)
-        ]
+        read = []
+        for view, grid in enumerate(grids):
+            read.append(_rows(sample(facts[view::2], grid, "nearest")))
         shown = read[0][:, 1] * read[1][:, 1]
         # Ranked, not picked by a Boolean: the count must not depend on values.
         rank = shown + torch.rand_like(shown)

@@ -91,9 +91,8 @@ class Diffusion(Pretraining):
             t, epsilon, noisy, answer = self._at(level, batch)
             error = self.error(answer, batch, epsilon, t, torch.ones_like(t))
             errors[f"loss_t{level}"] = error
-            weight = (
-                1.0 if self.options.predicts == "image" else self.noise.min_snr_weight(t[0])
-            )
+            of_image = self.options.predicts == "image"
+            weight = 1.0 if of_image else self.noise.min_snr_weight(t[0])
             paid = paid + weight * error.numerator
             if level == SHOWN:
                 scores = self.image_scores(self.clean(noisy, answer, t), batch)
@@ -137,10 +136,8 @@ class Diffusion(Pretraining):
         way = "a scale and a shift after every norm module"
         if self.film is None:
             way = "the network's own time embedding"
-        signal = self.facts()["signal"]
-        where = (
-            f"folded at t = {self.options.fold_t}, where a clean image is {signal} of the input"
-        )
+        level, signal = self.facts().values()
+        where = f"folded at t = {level}, where a clean image is {signal} of the input"
         levels = ", ".join(map(str, LEVELS))
         return {
             "diffusion_target": f"{target}; T = {self.noise.steps}, levels drawn evenly, each image its own",

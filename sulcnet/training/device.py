@@ -52,10 +52,8 @@ def choose_precision(wish: str, device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
     # CPUs without these instructions emulate bf16 and are slower with it than without.
-    native = [
-        getattr(torch.cpu, name, lambda: False)()
-        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    ]
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    native = [getattr(torch.cpu, name, lambda: False)() for name in checks]
     return "bf16" if device.type == "cpu" and any(native) else "fp32"
 
 

@@ -26,7 +26,11 @@ class Share(NamedTuple):
 
     def sentence(self) -> str:
         named = ", ".join(self.stages) or "no stage; an adapter"
-        return f"learns: {named}; {self.tensors} tensors, {self.elements:,} of {self.total:,} parameters ({100 * self.elements / self.total:.2f} %)"
+        percent = 100 * self.elements / self.total
+        return (
+            f"learns: {named}; {self.tensors} tensors, {self.elements:,} of {self.total:,} parameters "
+            f"({percent:.2f} %)"
+        )
 
 
 class TunedNetwork:
@@ -49,11 +53,9 @@ class TunedNetwork:
 
     def groups(self, heads: nn.Module) -> list[Group]:
         """Give what learns by rate: the network's share, and the heads."""
-        own = self.adapter if self.adapter is not None else self.network
-        return [
-            Group("network", [p for p in own.parameters() if p.requires_grad]),
-            Group("heads", list(heads.parameters())),
-        ]
+        module = self.network if self.adapter is None else self.adapter
+        learned = [p for p in module.parameters() if p.requires_grad]
+        return [Group("network", learned), Group("heads", list(heads.parameters()))]
 
     def train(self) -> None:
         """Enter training mode; frozen stages stay in eval mode, so that their statistics and dropouts rest."""
@@ -68,11 +70,8 @@ class TunedNetwork:
 
     def share(self) -> Share:
         """Count what learns."""
+        stages = tuple(stage.name for stage in self.learning)
         learning = self.groups(nn.Module())[0].parameters
+        elements = sum(p.numel() for p in learning)
         total = sum(p.numel() for p in self.network.parameters())
-        return Share(
-            tuple(stage.name for stage in self.learning),
-            len(learning),
-            sum(p.numel() for p in learning),
-            total,
-        )
+        return Share(stages, len(learning), elements, total)

@@ -55,10 +55,8 @@ class FrozenOptions(TuningOptions):
     def problems(self) -> Iterator[tuple[str, str]]:
         yield from super().problems()
         if self.cache_gb and not self.views:
-            yield (
-                "cache_gb",
-                f"expected views above 0 with it, found {self.cache_gb:g} and views {self.views}",
-            )
+            values = f"{self.cache_gb:g} and views {self.views}"
+            yield "cache_gb", f"expected views above 0 with it, found {values}"
 
 
 class Tuning(Family):

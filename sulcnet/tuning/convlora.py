@@ -35,10 +35,9 @@ class ConvLora(Tuning):
     def adapter(self, network: Network, options: ConvLoraOptions) -> Adapter:
         from sulcnet.networks.adapters import Adapter, convolutions
 
+        layers = convolutions(network)
         try:
-            return Adapter(
-                network, convolutions(network), options.rank, options.alpha, options.layout
-            )
+            return Adapter(network, layers, options.rank, options.alpha, options.layout)
         except ValueError as problem:
             raise ModelError(f"{problem}.", "Leave --set layout=paper away.") from None
 
