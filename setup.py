@@ -11,7 +11,9 @@ HERE = Path(__file__).parent
 def version() -> str:
     """Read the version without importing the package, whose dependencies may not be there yet."""
     return re.search(
-        r'^__version__ = "(.+)"', (HERE / "sulcnet/__init__.py").read_text(), re.MULTILINE
+        r'^__version__ = "(.+)"',
+        (HERE / "sulcnet/__init__.py").read_text(),
+        re.MULTILINE,
     )[1]
 
 
@@ -22,20 +24,31 @@ def commands() -> list[str]:
         for path in (HERE / "sulcnet/cli").glob("*.py")
         if not path.stem.startswith("_")
     )
-    return [f"sulcnet_{name.rstrip('_')} = sulcnet.cli.{name}:COMMAND" for name in files]
+    return [
+        f"sulcnet_{name.rstrip('_')} = sulcnet.cli.{name}:COMMAND" for name in files
+    ]
 
 
 def beside() -> list[tuple[str, list[str]]]:
     """Take what README and messages point to into share/sulcnet of the environment; a container takes less."""
-    folders = {"": "*", "docs": "docs/*.md", "dataset_json_examples": "dataset_json_examples/*"}
+    folders = {
+        "": "*",
+        "docs": "docs/*.md",
+        "dataset_json_examples": "dataset_json_examples/*",
+    }
     wanted = {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "constraints.txt"}
     found = []
     for folder, pattern in folders.items():
         files = sorted(
-            path.relative_to(HERE).as_posix() for path in HERE.glob(pattern) if path.is_file()
+            path.relative_to(HERE).as_posix()
+            for path in HERE.glob(pattern)
+            if path.is_file()
         )
         found.append(
-            (f"share/sulcnet/{folder}", [file for file in files if folder or file in wanted])
+            (
+                f"share/sulcnet/{folder}",
+                [file for file in files if folder or file in wanted],
+            )
         )
     return found
 

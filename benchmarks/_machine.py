@@ -15,7 +15,9 @@ from sulcnet import limits
 def processor() -> str:
     """Name the processor and count the cores that are ours; Linux tells its name, others their architecture."""
     told = Path("/proc/cpuinfo")
-    name = re.search(r"model name\s*: (.+)", told.read_text()) if told.exists() else None
+    name = (
+        re.search(r"model name\s*: (.+)", told.read_text()) if told.exists() else None
+    )
     return f"{name[1] if name else platform.machine()}, {limits.cores()} cores"
 
 
@@ -24,7 +26,8 @@ def graphics() -> str:
     import torch
 
     cards = [
-        torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())
+        torch.cuda.get_device_properties(number)
+        for number in range(torch.cuda.device_count())
     ]
     return (
         "; ".join(f"{card.name}, {card.total_memory / 2**30:.0f} GiB" for card in cards)

@@ -38,12 +38,16 @@ def balanced(found: Found) -> float:
     """Balanced accuracy of (truth, predicted)."""
     truth, predicted = found[-2:]
     return float(
-        np.mean([np.mean(predicted[truth == name] == name) for name in np.unique(truth)])
+        np.mean(
+            [np.mean(predicted[truth == name] == name) for name in np.unique(truth)]
+        )
     )
 
 
 def compare(
-    own: Sequence[Found], other: Sequence[Found], measure: Callable[[Found], float] = balanced
+    own: Sequence[Found],
+    other: Sequence[Found],
+    measure: Callable[[Found], float] = balanced,
 ) -> Paired:
     """Compare two arms, seed by seed; the same cases are drawn for every seed."""
     from scipy.stats import t
@@ -52,7 +56,12 @@ def compare(
     rng, count = np.random.default_rng(0), len(own[0][0])
     picks = [rng.integers(count, size=count) for _ in range(DRAWS)]
     draws = [
-        np.mean([measure(_pick(a, some)) - measure(_pick(b, some)) for a, b in zip(own, other)])
+        np.mean(
+            [
+                measure(_pick(a, some)) - measure(_pick(b, some))
+                for a, b in zip(own, other)
+            ]
+        )
         for some in picks
     ]
     low, high = np.percentile(draws, [2.5, 97.5])
@@ -94,7 +103,9 @@ def study(
         prepare, one, report: make the cohort; run one (arm, seed) for so many epochs; print what these arms gave.
     """
     parser = argparse.ArgumentParser(description=told.split("\n")[0])
-    parser.add_argument("--root", type=Path, default=Path(tempfile.gettempdir()) / folder)
+    parser.add_argument(
+        "--root", type=Path, default=Path(tempfile.gettempdir()) / folder
+    )
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -106,7 +117,10 @@ def study(
     parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument(
-        "--one", nargs=2, metavar=("ARM", "SEED"), help="one run (what the script starts)"
+        "--one",
+        nargs=2,
+        metavar=("ARM", "SEED"),
+        help="one run (what the script starts)",
     )
     args = parser.parse_args()
     if args.one:
@@ -122,7 +136,11 @@ def study(
         str(args.epochs),
         "--one",
     ]
-    runs = [(arm, str(seed)) for seed in range(args.seeds) for arm in (baseline, *args.methods)]
+    runs = [
+        (arm, str(seed))
+        for seed in range(args.seeds)
+        for arm in (baseline, *args.methods)
+    ]
     with ThreadPoolExecutor(args.jobs) as pool:
         list(
             pool.map(

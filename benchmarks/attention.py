@@ -39,7 +39,9 @@ def prepare(root: Path) -> None:
     )
     preprocess_dataset(folders, "3d", 2, False)
     network = plan.network(None)
-    windows = [-(-size // patch) for size, patch in zip(plan.median_shape, network.patch_size)]
+    windows = [
+        -(-size // patch) for size, patch in zip(plan.median_shape, network.patch_size)
+    ]
     print(
         f"median image {plan.median_shape}, window {network.patch_size}: at least {windows} windows; bag {network.bag}",
         flush=True,
@@ -60,7 +62,11 @@ def one(root: Path, pooling: str, seed: int, epochs: int) -> None:
     )
     folders = workspace.folders("Dataset902_Large")
     spec = RunSpec(
-        "train", (folders.name,), seed=seed, epochs=epochs, settings=(f"pooling={pooling}",)
+        "train",
+        (folders.name,),
+        seed=seed,
+        epochs=epochs,
+        settings=(f"pooling={pooling}",),
     )
     score_run(
         folders,
@@ -75,7 +81,8 @@ def scores(root: Path, pooling: str, seed: int) -> tuple[np.ndarray, np.ndarray]
     import csv
 
     (run,) = (
-        root / f"results_{pooling}/Dataset902_Large/train/none__scratch__resenc_unet__3d"
+        root
+        / f"results_{pooling}/Dataset902_Large/train/none__scratch__resenc_unet__3d"
     ).glob(f"*__seed{seed}__*")
     rows = list(csv.DictReader((run / "test/classes.tsv").open(), delimiter="\t"))
     return np.array([row["truth"] for row in rows]), np.array(

@@ -51,7 +51,9 @@ def of_batchgenerators(patch, image, label):
     color = importlib.import_module("batchgenerators.transforms.color_transforms")
     noise = importlib.import_module("batchgenerators.transforms.noise_transforms")
     space = importlib.import_module("batchgenerators.transforms.spatial_transforms")
-    resolution = importlib.import_module("batchgenerators.transforms.resample_transforms")
+    resolution = importlib.import_module(
+        "batchgenerators.transforms.resample_transforms"
+    )
     angle = (-np.pi / 6, np.pi / 6)
     spatial = space.SpatialTransform(
         patch,
@@ -84,7 +86,10 @@ def of_batchgenerators(patch, image, label):
     )
 
     def step(index):
-        batch = {"data": image[None].copy(), "seg": label[None, None].astype(np.float32)}
+        batch = {
+            "data": image[None].copy(),
+            "seg": label[None, None].astype(np.float32),
+        }
         for transform in transforms:
             batch = transform(**batch)
 

@@ -55,7 +55,9 @@ def main() -> int:
     parser.add_argument(
         "--only", default="", metavar="TEXT", help="cases whose name holds this"
     )
-    parser.add_argument("--demo", action="store_true", help="two epochs of the demo too")
+    parser.add_argument(
+        "--demo", action="store_true", help="two epochs of the demo too"
+    )
     parser.add_argument(
         "--write", action="store_true", help="keep what is found as the reference"
     )
@@ -92,7 +94,9 @@ def of_network(net: str, root: Path, only: str) -> Iterator[tuple[str, str]]:
         for preset in PRESETS:
             run = execute(
                 workspace,
-                RunSpec("pretrain", (NAME,), pretrain=method, preset=preset, network=net),
+                RunSpec(
+                    "pretrain", (NAME,), pretrain=method, preset=preset, network=net
+                ),
                 HERE,
             )
             yield f"{net} {method} {preset}", digest(run, "final")
@@ -111,7 +115,9 @@ def of_the_paper(root: Path, only: str) -> Iterator[tuple[str, str]]:
         yield "unet_bn contrastive_patch", digest(run, "final")
 
 
-def tuned(workspace, folders, net: str, start: str, only: str) -> Iterator[tuple[str, str]]:
+def tuned(
+    workspace, folders, net: str, start: str, only: str
+) -> Iterator[tuple[str, str]]:
     """Train every strategy that this start allows and this network has."""
     for tune in plugins.names("tuning", "TUNING"):
         starts = plugins.find("tuning", tune, "TUNING").pretrained
@@ -151,7 +157,9 @@ def prepared(root: Path, net: str, **asked):
     workspace = Workspace.find(root)
     folders = workspace.folders(NAME)
     write_dataset(
-        folders.raw, draw_cohort(7, 12, shape=(24, 34, 29), spacing=2.4), shares=(0.5, 0.25)
+        folders.raw,
+        draw_cohort(7, 12, shape=(24, 34, 29), spacing=2.4),
+        shares=(0.5, 0.25),
     )
     fingerprint_dataset(folders, workers=1, overwrite=False)
     plan_dataset(folders, PlanRequest(net=net, features=4, patch=PATCH, **asked))
@@ -176,7 +184,8 @@ def digest(run: RunFolder, which: str) -> str:
     """Hash the values of a checkpoint's tensors, whatever they are called."""
     tensors = checkpoint.load(run.checkpoint(which))["modules"].values()
     parts = sorted(
-        hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest() for tensor in tensors
+        hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
+        for tensor in tensors
     )
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
@@ -189,7 +198,8 @@ def write(found: dict[str, str]) -> int:
         "python": platform.python_version(),
     }
     REFERENCE.write_text(
-        json.dumps({"machine": machine, "hashes": found, "exceptions": {}}, indent=1) + "\n"
+        json.dumps({"machine": machine, "hashes": found, "exceptions": {}}, indent=1)
+        + "\n"
     )
     return 0
 
@@ -201,7 +211,9 @@ def compare(found: dict[str, str]) -> int:
         **kept["hashes"],
         **{name: one["now"] for name, one in kept["exceptions"].items()},
     }
-    differ = [name for name, value in found.items() if expected.get(name) not in (None, value)]
+    differ = [
+        name for name, value in found.items() if expected.get(name) not in (None, value)
+    ]
     new = [name for name in found if name not in expected]
     excepted = [name for name in found if name in kept["exceptions"]]
     print(
@@ -218,10 +230,16 @@ def compare(found: dict[str, str]) -> int:
 def processor() -> str:
     """Name the processor, as Linux tells it."""
     lines = (
-        Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+        Path("/proc/cpuinfo").read_text().splitlines()
+        if Path("/proc/cpuinfo").exists()
+        else []
     )
     return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        (
+            line.partition(":")[2].strip()
+            for line in lines
+            if line.startswith("model name")
+        ),
         platform.processor(),
     )
 

@@ -57,11 +57,15 @@ def prepare(root: Path) -> None:
             row["pcs"] = ""
             (folders.raw / LABELS / f"{row['case_id']}.nii.gz").unlink()
     with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
+        writer = csv.DictWriter(
+            file, list(rows[0]), delimiter="\t", lineterminator="\n"
+        )
         writer.writeheader()
         writer.writerows(rows)
     fingerprint_dataset(folders, 2, True)
-    plan_dataset(folders, PlanRequest("resenc_unet", FEATURES, patch=PATCH, batch=BATCH))
+    plan_dataset(
+        folders, PlanRequest("resenc_unet", FEATURES, patch=PATCH, batch=BATCH)
+    )
     preprocess_dataset(folders, "3d", 2, False)
 
 
@@ -71,15 +75,24 @@ def one(root: Path, arm: str, seed: int, epochs: int) -> None:
     from sulcnet.runs.execute import execute
 
     shared = Workspace.find(root)
-    workspace = Workspace(shared.raw, shared.preprocessed, root / f"labels_{arm}", "benchmark")
+    workspace = Workspace(
+        shared.raw, shared.preprocessed, root / f"labels_{arm}", "benchmark"
+    )
     folders = workspace.folders(DATASET)
     method, _, rate = arm.partition("@")
     start = (
-        next((root / f"results_{method}" / PROBED).glob(f"pretrain/*/*seed{seed}*/{EXPORT}"))
+        next(
+            (root / f"results_{method}" / PROBED).glob(
+                f"pretrain/*/*seed{seed}*/{EXPORT}"
+            )
+        )
         if arm != SCRATCH
         else "none"
     )
-    tune, settings = SCRATCH if arm == SCRATCH else "full", (f"rate={rate}",) if rate else ()
+    tune, settings = (
+        SCRATCH if arm == SCRATCH else "full",
+        (f"rate={rate}",) if rate else (),
+    )
     spec = RunSpec(
         "train",
         (DATASET,),
@@ -97,7 +110,9 @@ def one(root: Path, arm: str, seed: int, epochs: int) -> None:
     )
 
 
-def scores(root: Path, arm: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def scores(
+    root: Path, arm: str, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read what a run's test phantoms gave."""
     (run,) = (root / f"labels_{arm}" / DATASET).glob(f"train/*/*seed{seed}*")
     return read_scores(run)
@@ -126,7 +141,8 @@ def read_scores(run: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def report(root: Path, methods: list[str], seeds: int) -> None:
     """Print means, and paired differences to scratch with their intervals."""
     found = {
-        arm: [scores(root, arm, seed) for seed in range(seeds)] for arm in (SCRATCH, *methods)
+        arm: [scores(root, arm, seed) for seed in range(seeds)]
+        for arm in (SCRATCH, *methods)
     }
     for name, measure in (
         ("Dice", lambda one: float(one[0].mean())),
@@ -136,7 +152,9 @@ def report(root: Path, methods: list[str], seeds: int) -> None:
             f"\n| start | {name} | difference to scratch | 95 % over phantoms | 95 % over seeds |"
         )
         print("|---|---|---|---|---|")
-        print(f"| scratch | {np.mean([measure(one) for one in found[SCRATCH]]):.3f} | | | |")
+        print(
+            f"| scratch | {np.mean([measure(one) for one in found[SCRATCH]]):.3f} | | | |"
+        )
         for method in methods:
             print(
                 f"| {method} | {' | '.join(compare(found[method], found[SCRATCH], measure).cells())} |"

@@ -57,7 +57,11 @@ NNUNET = {
     48: "96x192x160, 11",
 }  # 2.8.1; others not run
 SHIPPED = ((0,), (3,))  # values of the channel: T1w, and grey_white with its background
-ALIKE = ["2.11", "2.13", "2.14"]  # versions of torch that were seen to trace the same rows
+ALIKE = [
+    "2.11",
+    "2.13",
+    "2.14",
+]  # versions of torch that were seen to trace the same rows
 SHOWN = ("full", "top", "lora", "mae", "contrastive")
 
 
@@ -79,7 +83,9 @@ def rows(patches: dict[str, int]) -> list[StepQuestion]:
         *plugins.names("pretraining", "METHOD"),
         *(name for name in plugins.names("tuning", "TUNING") if name != "scratch"),
     ]
-    found = [question(net, step, patch) for net, patch in patches.items() for step in steps]
+    found = [
+        question(net, step, patch) for net, patch in patches.items() for step in steps
+    ]
     swin, res = patches["swin_unetr_24"], patches["resenc_unet"]
     return found + [
         question("swin_unetr_24", "full", swin, recompute="attention"),
@@ -177,15 +183,25 @@ def plans(chosen: list[str]) -> None:
         for gb in BUDGETS:
             try:
                 with MemoryOracle.kept() as needs:
-                    network = plan_network(net, asked_for(net, gb), needs, default_workers())
+                    network = plan_network(
+                        net, asked_for(net, gb), needs, default_workers()
+                    )
             except SulcnetError as problem:
-                print(f"| {gb} | {NNUNET.get(gb, 'not run')} | {problem.message} |", flush=True)
+                print(
+                    f"| {gb} | {NNUNET.get(gb, 'not run')} | {problem.message} |",
+                    flush=True,
+                )
                 continue
             cells = [
-                _cell(network.steps[step]) if step in network.steps else "nothing to adapt"
+                _cell(network.steps[step])
+                if step in network.steps
+                else "nothing to adapt"
                 for step in SHOWN
             ]
-            print(f"| {gb} | {NNUNET.get(gb, 'not run')} | {' | '.join(cells)} |", flush=True)
+            print(
+                f"| {gb} | {NNUNET.get(gb, 'not run')} | {' | '.join(cells)} |",
+                flush=True,
+            )
 
 
 def _cell(step) -> str:
@@ -202,7 +218,9 @@ def ship(net: str) -> None:
     shipped, _ = memory_tables()
     needs, began = MemoryOracle(), time.perf_counter()
     steps = list(dict.fromkeys(step.asked_as for step in steps_of(asked_for(net, 1))))
-    for _, traced in map_cases(partial(every_budget, net), steps, default_workers(), "trace"):
+    for _, traced in map_cases(
+        partial(every_budget, net), steps, default_workers(), "trace"
+    ):
         needs.learn(traced)
     for values in SHIPPED:
         for gb in BUDGETS:  # windows of predictions are still missing
@@ -222,7 +240,9 @@ def every_budget(net: str, step: PlannedStep) -> dict[StepQuestion, StepNeed]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--nets", nargs="+", default=list(PATCHES), choices=list(PATCHES))
+    parser.add_argument(
+        "--nets", nargs="+", default=list(PATCHES), choices=list(PATCHES)
+    )
     parser.add_argument("--plans", action="store_true")
     parser.add_argument("--ship", action="store_true")
     args = parser.parse_args()

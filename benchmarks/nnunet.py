@@ -78,7 +78,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--data", type=Path, default=SHARED / "hippocampus", help="holds a raw DatasetNNN_Name"
+        "--data",
+        type=Path,
+        default=SHARED / "hippocampus",
+        help="holds a raw DatasetNNN_Name",
     )
     parser.add_argument(
         "--root", type=Path, default=Path(tempfile.gettempdir()) / "sulcnet_nnunet"
@@ -101,7 +104,9 @@ def main() -> None:
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(lambda run: train(args.root, number, *run, args.epochs), runs))
     seeds = range(args.seeds)
-    own, nnunet = ([scores(args.root, raw.name, arm, seed) for seed in seeds] for arm in ARMS)
+    own, nnunet = (
+        [scores(args.root, raw.name, arm, seed) for seed in seeds] for arm in ARMS
+    )
     print(
         "| augmentation | Dice | difference to sulcnet's | 95 % over persons | 95 % over seeds |"
     )

@@ -55,12 +55,18 @@ def epoch(
     """Give seconds of a warm epoch, and its peak of allocated bytes."""
     names = tuple(folder.name for folder in folders)
     spec = RunSpec(
-        "pretrain", names, pretrain=method.split(",")[0], settings=METHODS[method], epochs=2
+        "pretrain",
+        names,
+        pretrain=method.split(",")[0],
+        settings=METHODS[method],
+        epochs=2,
     )
     run = execute(
         workspace,
         spec,
-        Execution(args.device, workers=args.workers, threads=args.threads, overwrite=True),
+        Execution(
+            args.device, workers=args.workers, threads=args.threads, overwrite=True
+        ),
     )
     row = json.loads((run / METRICS).read_text().splitlines()[-1])
     return row["seconds"], row["peak_bytes"]
@@ -84,7 +90,9 @@ def main() -> None:
             {method: epoch(workspace, folders, method, args) for method in METHODS}
             for _ in range(args.rounds)
         ]
-    print(f"{args.net}, {args.features} features, {args.patch}^3, {args.rounds} rounds\n")
+    print(
+        f"{args.net}, {args.features} features, {args.patch}^3, {args.rounds} rounds\n"
+    )
     print(
         "| method | seconds per epoch | ratio to recon | peak GPU memory |\n|---|---|---|---|"
     )

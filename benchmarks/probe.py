@@ -18,7 +18,11 @@ from _paired import balanced, compare, study
 
 DATASET = "Dataset903_Probe"
 SHAPE, SPACING, PATCH = (44, 56, 48), 2.2, (24, 24, 24)
-COHORT = (180, 20, 100)  # training, validation, test phantoms; the probe learns from the first
+COHORT = (
+    180,
+    20,
+    100,
+)  # training, validation, test phantoms; the probe learns from the first
 EPOCHS, BATCH, FEATURES = 8, 2, 8
 CELLS, READOUTS = 3, ("place", "mean")
 RANDOM = "random"
@@ -53,7 +57,9 @@ def prepare(root: Path) -> None:
         shares=(COHORT[0] / total, COHORT[1] / total),
     )
     fingerprint_dataset(folders, 2, True)
-    plan_dataset(folders, PlanRequest("resenc_unet", FEATURES, patch=PATCH, batch=BATCH))
+    plan_dataset(
+        folders, PlanRequest("resenc_unet", FEATURES, patch=PATCH, batch=BATCH)
+    )
     preprocess_dataset(folders, "3d", 2, False)
 
 
@@ -88,7 +94,8 @@ def one(root: Path, method: str, seed: int, epochs: int) -> None:
         )
         load_pretrained(
             network,
-            execute(workspace, spec, Execution("cpu", threads=1, overwrite=True)) / EXPORT,
+            execute(workspace, spec, Execution("cpu", threads=1, overwrite=True))
+            / EXPORT,
         )
     truth, predicted = read_out(network, folders)
     answers = root / "answers" / f"{method}_{seed}.tsv"
@@ -120,7 +127,8 @@ def read_out(network, folders) -> tuple[np.ndarray, list[np.ndarray]]:
         probe, {"logisticregression__C": PENALTIES}, cv=5, scoring="balanced_accuracy"
     )
     inputs, answers = (
-        [embed(network, folders, case, region) for case in some] for some in (training, test)
+        [embed(network, folders, case, region) for case in some]
+        for some in (training, test)
     )
     targets = [case.target for case in training]
     predicted = [
@@ -138,7 +146,9 @@ def embed(network, folders, case, region) -> tuple[np.ndarray, np.ndarray]:
     from sulcnet.training.device import autocast, choose_precision
 
     cpu = torch.device("cpu")
-    image = torch.from_numpy(read_array(folders.prepared("3d") / f"{case.id}.b2nd"))[None]
+    image = torch.from_numpy(read_array(folders.prepared("3d") / f"{case.id}.b2nd"))[
+        None
+    ]
     steps = network.encoder_reductions[-1]
     room = [-size % step for size, step in zip(image.shape[2:], steps)]
     padded = torch.nn.functional.pad(
@@ -155,14 +165,22 @@ def embed(network, folders, case, region) -> tuple[np.ndarray, np.ndarray]:
         ]
         parts.append(one[(0, slice(None), *box)].float())
     cells = torch.nn.functional.adaptive_avg_pool3d(parts[-1][None], CELLS).flatten()
-    return cells.numpy(), torch.cat([part.flatten(1).mean(dim=1) for part in parts]).numpy()
+    return cells.numpy(), torch.cat(
+        [part.flatten(1).mean(dim=1) for part in parts]
+    ).numpy()
 
 
-def scores(root: Path, method: str, seed: int, readout: str) -> tuple[np.ndarray, np.ndarray]:
+def scores(
+    root: Path, method: str, seed: int, readout: str
+) -> tuple[np.ndarray, np.ndarray]:
     rows = list(
-        csv.DictReader((root / "answers" / f"{method}_{seed}.tsv").open(), delimiter="\t")
+        csv.DictReader(
+            (root / "answers" / f"{method}_{seed}.tsv").open(), delimiter="\t"
+        )
     )
-    return np.array([row["truth"] for row in rows]), np.array([row[readout] for row in rows])
+    return np.array([row["truth"] for row in rows]), np.array(
+        [row[readout] for row in rows]
+    )
 
 
 def report(root: Path, methods: list[str], seeds: int) -> None:
@@ -181,7 +199,9 @@ def report(root: Path, methods: list[str], seeds: int) -> None:
             f"| random weights | {np.mean([balanced(one) for one in found[RANDOM]]):.3f} | | | |"
         )
         for method in methods:
-            print(f"| {method} | {' | '.join(compare(found[method], found[RANDOM]).cells())} |")
+            print(
+                f"| {method} | {' | '.join(compare(found[method], found[RANDOM]).cells())} |"
+            )
 
 
 if __name__ == "__main__":

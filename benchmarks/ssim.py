@@ -43,7 +43,9 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--without-monai", action="store_true", help="leave out the slow one")
+    parser.add_argument(
+        "--without-monai", action="store_true", help="leave out the slow one"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     describe_machine()
@@ -56,7 +58,9 @@ def main() -> None:
         + " |\n|---|"
         + "---|" * len(args.sizes)
     )
-    images = [torch.rand(2, 1, 1, size, size, size, device=args.device) for size in args.sizes]
+    images = [
+        torch.rand(2, 1, 1, size, size, size, device=args.device) for size in args.sizes
+    ]
     taken = {name: [[] for _ in images] for name in losses}
     for repeat in range(args.repeats + 1):
         for name, loss in losses.items():
@@ -64,7 +68,11 @@ def main() -> None:
                 spent = milliseconds(loss, *(one.clone() for one in pair))
                 times += [spent] if repeat else []  # the first one warms up
     for name, columns in taken.items():
-        print(f"| {name} | " + " | ".join(f"{median(times):.1f}" for times in columns) + " |")
+        print(
+            f"| {name} | "
+            + " | ".join(f"{median(times):.1f}" for times in columns)
+            + " |"
+        )
 
 
 if __name__ == "__main__":

@@ -78,7 +78,11 @@ class Peer:
     def __init__(self):
         torch.manual_seed(0)
         self.modules = nn.ModuleDict(
-            {"network": SwinUNETR(in_channels=1, out_channels=CLASSES, feature_size=FEATURES)}
+            {
+                "network": SwinUNETR(
+                    in_channels=1, out_channels=CLASSES, feature_size=FEATURES
+                )
+            }
         )
 
     def parameters(self) -> list[nn.Parameter]:
@@ -130,7 +134,9 @@ def batch_of(patch: int, images: int) -> Batch:
     place = torch.tensor([[-1.0, 1.0]] * 3).expand(images, -1, -1).clone()
     image = torch.randn(images, 1, *shape[1:], generator=generator)
     label = torch.randint(0, CLASSES, shape, generator=generator)
-    return Batch(image, place, {"segmentation": label}, {"segmentation": torch.ones(images)})
+    return Batch(
+        image, place, {"segmentation": label}, {"segmentation": torch.ones(images)}
+    )
 
 
 def stepper(
@@ -196,7 +202,12 @@ def measured_bytes(row: str, patch: int, images: int, device: torch.device) -> i
 
 
 def seconds(
-    rows: list[str], patch: int, images: int, rounds: int, device: torch.device, precision: str
+    rows: list[str],
+    patch: int,
+    images: int,
+    rounds: int,
+    device: torch.device,
+    precision: str,
 ) -> list[dict[str, float]]:
     """Time one step of each row in turn; a round of warming up is not counted."""
     steps = {}
@@ -220,7 +231,9 @@ def seconds(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--time", type=int, default=64, help="patch whose step is timed")
+    parser.add_argument(
+        "--time", type=int, default=64, help="patch whose step is timed"
+    )
     parser.add_argument(
         "--memory",
         type=int,
@@ -245,7 +258,11 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     first = args.rows[0]
-    sizes = {row: live_bytes(row, args.memory, 2) for row in args.rows} if args.memory else {}
+    sizes = (
+        {row: live_bytes(row, args.memory, 2) for row in args.rows}
+        if args.memory
+        else {}
+    )
     measured = (
         {row: measured_bytes(row, args.memory, 2, device) for row in args.rows}
         if args.memory and device.type == "cuda"

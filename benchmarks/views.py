@@ -38,7 +38,9 @@ def one(root: Path, arm: str, seed: int, epochs: int) -> None:
     )
     folders = _folders(root, arm)
     shared = Workspace.find(root)
-    workspace = Workspace(shared.raw, shared.preprocessed, root / _place(arm), "benchmark")
+    workspace = Workspace(
+        shared.raw, shared.preprocessed, root / _place(arm), "benchmark"
+    )
     spec = RunSpec(
         "train",
         (folders.name,),
@@ -62,14 +64,16 @@ def _place(arm: str) -> str:
 
 def _folders(root: Path, arm: str):
     shared = Workspace.find(root)
-    return Workspace(shared.raw, shared.preprocessed, root / _place(arm), "benchmark").folders(
-        DATASET
-    )
+    return Workspace(
+        shared.raw, shared.preprocessed, root / _place(arm), "benchmark"
+    ).folders(DATASET)
 
 
 def report(root: Path, arms: list[str], seeds: int) -> None:
     """Print means, paired differences to new views, and seconds per epoch."""
-    runs = {arm: [_run(root, arm, seed) for seed in range(seeds)] for arm in (FRESH, *arms)}
+    runs = {
+        arm: [_run(root, arm, seed) for seed in range(seeds)] for arm in (FRESH, *arms)
+    }
     found = {arm: [read_scores(run) for run in own] for arm, own in runs.items()}
     for name, measure in (
         ("Dice", lambda one: float(one[0].mean())),

@@ -65,7 +65,9 @@ def main() -> None:
     """Print a row per kind of worker."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--one", choices=ROWS, help="one round (what the script starts)")
+    parser.add_argument(
+        "--one", choices=ROWS, help="one round (what the script starts)"
+    )
     args = parser.parse_args()
     if args.one:
         return one(args.one)
@@ -74,10 +76,14 @@ def main() -> None:
     for row in ROWS:
         command = [sys.executable, __file__, "--one", row]
         rounds = [
-            subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+            subprocess.run(
+                command, check=True, capture_output=True, text=True
+            ).stdout.split()
             for _ in range(args.rounds)
         ]
-        first, again = (median(float(times[place]) for times in rounds) for place in (0, 1))
+        first, again = (
+            median(float(times[place]) for times in rounds) for place in (0, 1)
+        )
         print(f"| {row} | {first:.2f} | {again:.3f} |", flush=True)
 
 

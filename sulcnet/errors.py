@@ -9,7 +9,7 @@ class SulcnetError(Exception):
     """Stop with a message that names what, where, found and expected, and a hint that says what to do next."""
 
     exit_code = 1
-    strange = False                     # of a file: keys that this version does not know
+    strange = False  # of a file: keys that this version does not know
 
     def __init__(self, message: str, hint: str = ""):
         super().__init__(message)
@@ -25,7 +25,7 @@ class UsageError(SulcnetError):
     """A flag, a name or an option value is wrong."""
 
     exit_code = 2
-    wrong: list[str] = []               # one by one, where a message gathers several
+    wrong: list[str] = []  # one by one, where a message gathers several
 
 
 class EnvironmentFault(SulcnetError):

@@ -26,7 +26,9 @@ from sulcnet.locks import Lock
 DENIED = (errno.EACCES, errno.EPERM)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (*DENIED, *FULL, errno.EROFS)
-ALMOST_NOTHING = 16e6  # bytes free on a disk that a library failed to write to: it was full
+ALMOST_NOTHING = (
+    16e6  # bytes free on a disk that a library failed to write to: it was full
+)
 ELSEWHERE = "choose another --root or output folder."
 PARTIAL = ".partial-"  # and a random part: a folder of what is not finished
 ORPHANED = 3600.0  # seconds after which nobody is still writing such a folder
@@ -77,7 +79,9 @@ def writing(path: Path, *foreign: type[Exception]) -> Iterator[None]:
     except foreign as problem:
         if shutil.disk_usage(_there(path)).free > ALMOST_NOTHING:
             raise
-        raise write_fault(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from problem
+        raise write_fault(
+            path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        ) from problem
 
 
 def copy(source: Path, target: Path) -> None:
@@ -117,7 +121,9 @@ def wait_for_writer(path: Path) -> None:
 
 
 @contextmanager
-def claimed(folder: Path, take_over: bool = False, patience: float = 0.0) -> Iterator[None]:
+def claimed(
+    folder: Path, take_over: bool = False, patience: float = 0.0
+) -> Iterator[None]:
     """Be the only one who writes into a folder, which need not exist; a process that has claimed it may do so again.
 
     Args:
@@ -158,7 +164,9 @@ def require_writable(folder: Path) -> Path:
     return folder
 
 
-def write_fault(path: Path, problem: OSError, what: str = "written") -> EnvironmentFault:
+def write_fault(
+    path: Path, problem: OSError, what: str = "written"
+) -> EnvironmentFault:
     """Make the error of a place that cannot be written: the reason, who asked, and whose folder it is."""
     message = f"{path} cannot be {what}: {problem.strerror or problem}"
     if problem.errno in DENIED:

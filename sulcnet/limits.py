@@ -46,7 +46,10 @@ def machine_memory() -> int | None:
 def memory() -> int | None:
     """Give the memory that this process may use, in bytes; None where nothing tells."""
     # Version 1 writes a number beyond any machine for "no limit", which the minimum drops.
-    found = [machine_memory(), *_numbers("memory", "memory.max", "memory.limit_in_bytes")]
+    found = [
+        machine_memory(),
+        *_numbers("memory", "memory.max", "memory.limit_in_bytes"),
+    ]
     return min((size for size in found if size is not None), default=None)
 
 

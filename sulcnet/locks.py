@@ -125,7 +125,9 @@ class Lock:
                 self._close()
                 return holder
             log.info("the lock of %s is taken from %s", self.path, holder)
-            doubtful = doubtful or not (free and holder.kernel and holder.machine == _machine())
+            doubtful = doubtful or not (
+                free and holder.kernel and holder.machine == _machine()
+            )
             break_it = False
             if self._is_there():
                 self._remove()
@@ -136,7 +138,9 @@ class Lock:
         while True:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError, FileNotFoundError):
-                self.handle = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+                self.handle = os.open(
+                    self.file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666
+                )
                 return True
             with suppress(FileNotFoundError):  # given back in between
                 mine = os.access(
@@ -155,7 +159,9 @@ class Lock:
         """Whether a holder is gone: on this machine its OS lock tells, else its last sign of life."""
         if holder.kernel and holder.machine == _machine() and free is not None:
             return free
-        dying = holder == UNKNOWN and free is not False  # killed before it could say who it is
+        dying = (
+            holder == UNKNOWN and free is not False
+        )  # killed before it could say who it is
         return self._age() > (UNSAID if dying else GONE)
 
     def _age(self) -> float:

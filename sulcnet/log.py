@@ -23,14 +23,18 @@ T = TypeVar("T")
 
 PACKAGE = logging.getLogger("sulcnet")
 WARNINGS = logging.getLogger("py.warnings")
-FILE_FORMAT = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
+FILE_FORMAT = logging.Formatter(
+    "%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S"
+)
 
 
 class _Terminal(logging.Handler):
     """Write to standard error without tearing a progress bar apart."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        prefix = (
+            f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        )
         line = prefix + record.getMessage()
         if "tqdm" in sys.modules:
             sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
@@ -98,7 +102,9 @@ def to_file(path: Path) -> Iterator[None]:
         handler.close()
 
 
-def progress(items: Iterable[T], total: int | None = None, label: str = "") -> Iterable[T]:
+def progress(
+    items: Iterable[T], total: int | None = None, label: str = ""
+) -> Iterable[T]:
     """Show a progress bar while iterating; none without a terminal or when quiet."""
     if _terminal.level >= logging.WARNING or not sys.stderr.isatty():
         return items

@@ -36,7 +36,12 @@ Kind = TypeVar("Kind", bound="Options")
 Settings = Sequence[str] | Mapping[str, Any]  # texts `key=value`, or values by name
 
 DEFAULT_PRESET = "sulcnet"
-EXPORTS = {"networks": "NETWORK", "pretraining": "METHOD", "tuning": "TUNING", "tasks": "TASK"}
+EXPORTS = {
+    "networks": "NETWORK",
+    "pretraining": "METHOD",
+    "tuning": "TUNING",
+    "tasks": "TASK",
+}
 WIDTH = 100  # characters of a line of the list in an error
 NO_BREAK = "\N{NO-BREAK SPACE}"  # keeps (0.7, 1.4) on one line
 INDENT = " " * 7  # below what stands behind " next: "
@@ -68,7 +73,9 @@ class Limits(NamedTuple):
         if self.among:
             return f"one of {', '.join(str(word) for word in self.among if word != '')}"
         named = zip(("at least", "above", "at most", "below"), self[:4])
-        return " and ".join(f"{word} {bound:g}" for word, bound in named if bound is not None)
+        return " and ".join(
+            f"{word} {bound:g}" for word, bound in named if bound is not None
+        )
 
 
 def option(
@@ -97,7 +104,9 @@ class Options:
     """
 
     def __post_init__(self):
-        wrong = _wrong_values(self) or [f"{name}: {what}" for name, what in self.problems()]
+        wrong = _wrong_values(self) or [
+            f"{name}: {what}" for name, what in self.problems()
+        ]
         if wrong:
             said = f"{type(self).__name__} has {counted(len(wrong), 'problem')}: {'; '.join(wrong)}."
             error = UsageError(said, "Correct them.")
@@ -150,7 +159,9 @@ class Row(NamedTuple):
     meaning: str
 
 
-def resolve(preset: str, settings: Settings, *families: Family, **flags: Any) -> list[Any]:
+def resolve(
+    preset: str, settings: Settings, *families: Family, **flags: Any
+) -> list[Any]:
     """Give the options of each family: the preset's values, and over them what was set.
 
     Args:
@@ -275,7 +286,8 @@ def _check(name: str, preset: Preset) -> None:
         folder, _, file = key.partition("/")
         if folder not in EXPORTS:
             raise UsageError(
-                f"The preset {name} speaks of '{folder}'.", f"Known: {', '.join(EXPORTS)}."
+                f"The preset {name} speaks of '{folder}'.",
+                f"Known: {', '.join(EXPORTS)}.",
             )
         files = [file] if file else plugins.names(folder, EXPORTS[folder])
         known = {}
@@ -285,7 +297,9 @@ def _check(name: str, preset: Preset) -> None:
         unknown = [option for option in values if option not in known]
         if unknown:
             advice = _advice(known, unknown)
-            raise UsageError(f"The preset {name}: {key} has no {', '.join(unknown)}.", advice)
+            raise UsageError(
+                f"The preset {name}: {key} has no {', '.join(unknown)}.", advice
+            )
 
 
 def _read(settings: Settings) -> tuple[dict[str, Any], list[str]]:
@@ -352,7 +366,9 @@ def _wrong_values(options: Options) -> list[str]:
         hint = _hints(type(options))[item.name]
         parts = value if isinstance(value, tuple) else (value,)
         if not _is(hint, value) or not all(map(limits.allow, parts)):
-            wrong.append(f"{item.name}: expected {_expected(hint, limits)}, found {value!r}")
+            wrong.append(
+                f"{item.name}: expected {_expected(hint, limits)}, found {value!r}"
+            )
     return wrong
 
 
@@ -367,7 +383,9 @@ def _is(hint: Any, value: Any) -> bool:
     inner, *rest = typing.get_args(hint)
     if not isinstance(value, tuple) or not all(_is(inner, each) for each in value):
         return False
-    return rest == [Ellipsis] or (len(value) == 1 + len(rest) and list(value) == sorted(value))
+    return rest == [Ellipsis] or (
+        len(value) == 1 + len(rest) and list(value) == sorted(value)
+    )
 
 
 def _expected(hint: Any, limits: Limits) -> str:

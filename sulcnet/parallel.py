@@ -61,12 +61,17 @@ def default_workers(most: int = 8) -> int:
     """Count the cores this process may use, at most 8 (more workers wait for the disk) and one per GB of its memory."""
     memory = limits.memory()
     return min(
-        limits.cores(), most, most if memory is None else max(1, int(memory / WORKER_MEMORY))
+        limits.cores(),
+        most,
+        most if memory is None else max(1, int(memory / WORKER_MEMORY)),
     )
 
 
 def map_cases(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int = 1, label: str = ""
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int = 1,
+    label: str = "",
 ) -> Iterator[tuple[Item, Result | Exception]]:
     """Yield (item, result or error) for every item, in order of completion.
 
@@ -84,7 +89,9 @@ def map_cases(
     items = list(items)
     # A worker may not start workers of its own (it is a daemon), so nested calls stay in their process.
     alone = workers <= 1 or multiprocessing.current_process().daemon
-    outcomes = _in_process(function, items) if alone else _in_workers(function, items, workers)
+    outcomes = (
+        _in_process(function, items) if alone else _in_workers(function, items, workers)
+    )
     yield from progress(outcomes, len(items), label)
 
 
@@ -141,7 +148,9 @@ def _ready(crew: list[_Worker]) -> list[_Worker]:
     wait(pipes + sentinels, timeout=POLL)
     for worker in busy:
         worker.watch()
-    return [worker for worker in busy if worker.pipe.poll() or not worker.process.is_alive()]
+    return [
+        worker for worker in busy if worker.pipe.poll() or not worker.process.is_alive()
+    ]
 
 
 class _Worker:
@@ -232,7 +241,9 @@ def _fail(problem: Exception, item: Any) -> None:
 def _send(pipe: Connection, outcome: tuple[str, Any, str]) -> None:
     try:
         pipe.send(outcome)
-    except Exception as problem:  # the result cannot be pickled; nothing has been written yet
+    except (
+        Exception
+    ) as problem:  # the result cannot be pickled; nothing has been written yet
         pipe.send(("failed", _text(problem), traceback.format_exc()))
 
 

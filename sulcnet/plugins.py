@@ -35,7 +35,9 @@ def added() -> tuple[Path, ...]:
 
 def names(folder: str, export: str) -> list[str]:
     """List the plug-ins of a folder: files without a leading underscore that assign or define `export`."""
-    return sorted(path.stem.rstrip("_") for path in _files(folder) if _exports(path, export))
+    return sorted(
+        path.stem.rstrip("_") for path in _files(folder) if _exports(path, export)
+    )
 
 
 def find(folder: str, name: str, export: str) -> Any:
@@ -43,11 +45,15 @@ def find(folder: str, name: str, export: str) -> Any:
     for path in _files(folder):
         if path.stem.rstrip("_") == name and _exports(path, export):
             found = getattr(_module(folder, path), export)
-            if hasattr(found, "folder"):  # of frozen ones too: nobody has seen it without
+            if hasattr(
+                found, "folder"
+            ):  # of frozen ones too: nobody has seen it without
                 vars(found).update(folder=folder, name=name)
             return found
     known = ", ".join(names(folder, export))
-    raise UsageError(f"There is no {export.lower()} named '{name}'.", f"Known: {known}.")
+    raise UsageError(
+        f"There is no {export.lower()} named '{name}'.", f"Known: {known}."
+    )
 
 
 def summary(folder: str, name: str) -> str:

@@ -39,7 +39,9 @@ SERVED = sys.platform.startswith(
 )  # macOS libraries do not survive a fork, Windows has none
 CONTEXT = multiprocessing.get_context("forkserver" if SERVED else "spawn")
 STOPS = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1")
+    if hasattr(signal, name)
 )
 HEAVY = "torch"  # imported by the server only where its caller has done so too
 KILLED = -9  # exit code of a process that SIGKILL ended
@@ -126,7 +128,11 @@ def home(function: Callable) -> list[str]:
     """Name the module that workers import for a function of this package; another's may do anything."""
     while isinstance(function, partial):
         function = function.func
-    return [function.__module__] if function.__module__.startswith(f"{__package__}.") else []
+    return (
+        [function.__module__]
+        if function.__module__.startswith(f"{__package__}.")
+        else []
+    )
 
 
 def pickled(sent: Any) -> bytes:

@@ -40,21 +40,29 @@ def asked_tasks(structures: int = 2, classes: int = 3, **labels) -> dict[str, Ta
     )
 
 
-def raw_cohort(root: Path, count: int = 12, **options) -> tuple[Workspace, DatasetFolders]:
+def raw_cohort(
+    root: Path, count: int = 12, **options
+) -> tuple[Workspace, DatasetFolders]:
     """Write a raw phantom dataset under `root`."""
     workspace = Workspace.find(root)
     folders = workspace.folders(NAME)
     phantoms = draw_cohort(7, count, shape=SHAPE, spacing=SPACING, **options)
-    write_dataset(folders.raw, phantoms, options.get("modality", "t1"), shares=(0.5, 0.25))
+    write_dataset(
+        folders.raw, phantoms, options.get("modality", "t1"), shares=(0.5, 0.25)
+    )
     return workspace, folders
 
 
-def phantom_plan(root: Path, count: int = 4, **wishes) -> tuple[Path, list[PreparedCase], Plan]:
+def phantom_plan(
+    root: Path, count: int = 4, **wishes
+) -> tuple[Path, list[PreparedCase], Plan]:
     """Prepare a phantom dataset without planning a network; give its folder, its cases and its plan."""
     _, folders = raw_cohort(root, count)
     fingerprint = fingerprint_dataset(folders, workers=1, overwrite=False)
     plan = make_plan(
-        DatasetHeader.read(folders.raw / DATASET_JSON), fingerprint, PlanRequest(**wishes)
+        DatasetHeader.read(folders.raw / DATASET_JSON),
+        fingerprint,
+        PlanRequest(**wishes),
     )
     save_plan(folders.plans, plan)
     preprocess_dataset(folders, plan.configuration, workers=1, overwrite=False)
@@ -110,8 +118,14 @@ def perform(workspace: Workspace, spec: RunSpec, asked: dict) -> RunFolder:
 
     asked = {"device": "cpu", "precision": "fp32", "threads": 1, **asked}
     own = [
-        {field.name: asked.pop(field.name) for field in fields(kind) if field.name in asked}
+        {
+            field.name: asked.pop(field.name)
+            for field in fields(kind)
+            if field.name in asked
+        }
         for kind in (RunSpec, Execution, Drawing)
     ]
     assert not asked, asked
-    return execute(workspace, spec.replace(**own[0]), Execution(**own[1]), Drawing(**own[2]))
+    return execute(
+        workspace, spec.replace(**own[0]), Execution(**own[1]), Drawing(**own[2])
+    )

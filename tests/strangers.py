@@ -64,7 +64,9 @@ def other_user() -> list[str] | None:
 def read_only(folder) -> list[str] | None:
     """Begin a command line that sees this folder read-only."""
     return (
-        [*MOUNTS, READ_ONLY, str(folder)] if _works(*MOUNTS, READ_ONLY, str(folder)) else None
+        [*MOUNTS, READ_ONLY, str(folder)]
+        if _works(*MOUNTS, READ_ONLY, str(folder))
+        else None
     )
 
 

@@ -34,7 +34,11 @@ def freed(*numbers: int) -> Log:
         (10 * MIB - 512, 10 * MIB - 512, 20 * MIB),
         (10 * MIB - 511, 10 * MIB, 10 * MIB),  # the rounded size decides
         (10 * MIB, 10 * MIB, 10 * MIB),  # the smallest with a segment of its own
-        (11 * MIB, 12 * MIB, 12 * MIB),  # 2 MiB multiples; a rest of 1 MiB is not cut off
+        (
+            11 * MIB,
+            12 * MIB,
+            12 * MIB,
+        ),  # 2 MiB multiples; a rest of 1 MiB is not cut off
         (30 * MIB + 1, 30 * MIB + 512, 32 * MIB),
     ],
 )
@@ -86,7 +90,9 @@ def test_a_large_rest_is_cut_off_above_1_mib_only():
 
 
 def test_a_block_that_was_not_cut_is_given_back_whole():
-    assert replay([*numbered(11 * MIB), *freed(0), (1, 12 * MIB)]) == Held(12 * MIB, 12 * MIB)
+    assert replay([*numbered(11 * MIB), *freed(0), (1, 12 * MIB)]) == Held(
+        12 * MIB, 12 * MIB
+    )
 
 
 def test_the_best_block_fits_closest():
@@ -130,7 +136,9 @@ def test_whole_segments_of_both_pools_are_given_back_before_giving_up():
     log = [*numbered(10 * MIB, MIB), *freed(0, 1), (2, 20 * MIB)]
     assert replay(log) == Held(20 * MIB, 32 * MIB)
     assert (
-        replay(log, limit=31 * MIB) == replay(log, limit=20 * MIB) == Held(20 * MIB, 20 * MIB)
+        replay(log, limit=31 * MIB)
+        == replay(log, limit=20 * MIB)
+        == Held(20 * MIB, 20 * MIB)
     )
     with pytest.raises(DeviceFull):
         replay(log, limit=20 * MIB - 1)
@@ -171,7 +179,13 @@ class Twin:
         size += -size % 512
         small = size <= 1048576
         if not self.place(number, size, small):
-            new = 2097152 if small else 20971520 if size < 10485760 else size + -size % 2097152
+            new = (
+                2097152
+                if small
+                else 20971520
+                if size < 10485760
+                else size + -size % 2097152
+            )
             if self.limit is not None and self.held() + new > self.limit:
                 self.segments = [
                     one
@@ -338,6 +352,10 @@ def test_the_smallest_device_survives_and_a_smaller_one_does_not():
 
 def test_the_smallest_device_of_a_step_that_must_tidy_up():
     """10, 12, ..., 28 MiB come and go: 190 MiB pile up in segments that fit nothing later, and 28 MiB are enough."""
-    log = [event for size in range(10, 30, 2) for event in ((size, size * MIB), (size, FREE))]
+    log = [
+        event
+        for size in range(10, 30, 2)
+        for event in ((size, size * MIB), (size, FREE))
+    ]
     assert replay(log) == Held(28 * MIB, 190 * MIB)
     assert smallest_device(log) == 28 * MIB

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from batchgenerators.augmentations.color_augmentations import augment_contrast, augment_gamma
+from batchgenerators.augmentations.color_augmentations import (
+    augment_contrast,
+    augment_gamma,
+)
 from scipy.ndimage import center_of_mass, gaussian_filter
 
 from sulcnet.data import _intensity, _separable, _spatial
@@ -22,7 +25,9 @@ from sulcnet.data.augment import (
 from sulcnet.errors import DataError, UsageError
 
 PATCH = (20, 24, 16)
-PROBABILITIES = [f.name for f in fields(AugmentOptions) if f.name.endswith("probability")]
+PROBABILITIES = [
+    f.name for f in fields(AugmentOptions) if f.name.endswith("probability")
+]
 OFF, ALL = AugmentOptions.off(), AugmentOptions(**dict.fromkeys(PROBABILITIES, 1.0))
 IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
@@ -44,7 +49,9 @@ def plain(matrix=IDENTITY, channels=1, elastic=None, changes=None):
 
 
 def turned(angles, scale=1.0, spacing=(1, 1, 1)):
-    return plain(_spatial.matrix_of(angles, scale, (False,) * len(spacing), spacing).tolist())
+    return plain(
+        _spatial.matrix_of(angles, scale, (False,) * len(spacing), spacing).tolist()
+    )
 
 
 class TestNothing:
@@ -53,11 +60,17 @@ class TestNothing:
         image, label = source([p + e for p, e in zip(PATCH, extra)], channels=2)
         where = tuple(slice(e // 2, e // 2 + p) for p, e in zip(PATCH, extra))
         augmenter = Augmenter(OFF, PATCH, (False, True))
-        new, mask = augmenter.apply(image, label, augmenter.draw(np.random.default_rng(0)))
+        new, mask = augmenter.apply(
+            image, label, augmenter.draw(np.random.default_rng(0))
+        )
         assert np.array_equal(new, image[(slice(None), *where)]) and np.array_equal(
             mask, label[where]
         )
-        assert new.dtype == np.float32 and mask.dtype == label.dtype and new.flags.c_contiguous
+        assert (
+            new.dtype == np.float32
+            and mask.dtype == label.dtype
+            and new.flags.c_contiguous
+        )
 
     def test_probability_zero_needs_no_margin(self):
         assert Augmenter(OFF, PATCH, (False,)).margin() == (0, 0, 0)
@@ -65,10 +78,14 @@ class TestNothing:
     def test_strength_zero_changes_nothing(self):
         added = dict.fromkeys(("elastic", "bias", "noise", "blur"), (0.0, 0.0))
         factors = ("scale", "brightness", "contrast", "resolution", "gamma")
-        options = replace(ALL, rotation=0.0, **added, **dict.fromkeys(factors, (1.0, 1.0)))
+        options = replace(
+            ALL, rotation=0.0, **added, **dict.fromkeys(factors, (1.0, 1.0))
+        )
         image, label = source(PATCH)
         augmenter = Augmenter(options, PATCH, (False,))
-        new, mask = augmenter.apply(image, label, augmenter.draw(np.random.default_rng(0)))
+        new, mask = augmenter.apply(
+            image, label, augmenter.draw(np.random.default_rng(0))
+        )
         assert np.allclose(new, image, atol=1e-4) and np.array_equal(mask, label)
 
     @pytest.mark.parametrize("inverted", [False, True])
@@ -100,7 +117,9 @@ class TestSpace:
         image, label = source((18, 18, 18))
         angles = [0.0, 0.0, 0.0]
         angles[plane] = 90.0
-        new, mask = Augmenter(OFF, (18, 18, 18), (False,)).apply(image, label, turned(angles))
+        new, mask = Augmenter(OFF, (18, 18, 18), (False,)).apply(
+            image, label, turned(angles)
+        )
         expected = np.rot90(image[0], axes=_spatial.rotation_planes((1, 1, 1))[plane])
         assert np.allclose(new[0], expected, atol=1e-4)
         assert np.array_equal(
@@ -123,7 +142,10 @@ class TestSpace:
             augmenter = Augmenter(OFF, PATCH, (False,))
             near, mask = augmenter.apply(image, label, turned([1e-4, 0, 0]))
             exact, reference = augmenter.apply(image, label, plain())
-            assert np.allclose(near, exact, atol=1e-2) and np.mean(mask == reference) > 0.999
+            assert (
+                np.allclose(near, exact, atol=1e-2)
+                and np.mean(mask == reference) > 0.999
+            )
 
     def test_image_and_label_stay_together(self):
         shape = (48, 48, 48)
@@ -176,7 +198,9 @@ class TestSpace:
         chiral = Augmenter(OFF, (31, 31, 31), (False,))
         for draw in draws[:20]:
             mask = chiral.apply(image, label, plain(draw.matrix))[1]
-            origin, *arms = (np.array(center_of_mass(mask == value)) for value in corners)
+            origin, *arms = (
+                np.array(center_of_mass(mask == value)) for value in corners
+            )
             assert np.linalg.det([arm - origin for arm in arms]) > 0
 
     def test_mirroring_on_request_reverses_exactly(self):
@@ -188,7 +212,9 @@ class TestSpace:
         new, mask = augmenter.apply(
             image, label, next(draw for draw in draws if draw.matrix[1][1] < 0)
         )
-        assert np.array_equal(new, image[:, :, ::-1]) and np.array_equal(mask, label[:, ::-1])
+        assert np.array_equal(new, image[:, :, ::-1]) and np.array_equal(
+            mask, label[:, ::-1]
+        )
 
     def test_mirroring_with_rotation_is_the_mirror_image(self):
         image, label = source((30, 30, 30))
@@ -203,7 +229,9 @@ class TestSpace:
 
     def test_elastic_does_not_fold(self):
         field = _spatial.elastic_field((32, 32, 32), 50.0, 8.0, 3).astype(float)
-        jacobian = np.stack([np.stack(np.gradient(axis), -1) for axis in field], -2) + np.eye(3)
+        jacobian = np.stack(
+            [np.stack(np.gradient(axis), -1) for axis in field], -2
+        ) + np.eye(3)
         assert np.abs(field).max() <= 0.4 * 8 and (np.linalg.det(jacobian) > 0).all()
 
     def test_elastic_moves_by_what_was_asked(self):
@@ -232,7 +260,9 @@ class TestLabels:
             assert set(np.unique(new[1])) <= {0.0, 50.0, 150.0}
 
     def test_many_classes_are_read_as_nearest(self):
-        label = np.random.default_rng(0).integers(0, 2000, (20, 20, 20)).astype(np.int16)
+        label = (
+            np.random.default_rng(0).integers(0, 2000, (20, 20, 20)).astype(np.int16)
+        )
         mask = Augmenter(OFF, (16, 16, 16), (False,)).apply(
             label[None].astype(np.float32), label, turned((10, 0, 0))
         )[1]
@@ -241,7 +271,9 @@ class TestLabels:
     def test_outside_is_background_and_the_chosen_label(self):
         image = np.full((1, 16, 16, 16), 2.0, np.float32)
         label = np.ones((16, 16, 16), np.int16)
-        augmenter = Augmenter(OFF, (16, 16, 16), (False,), background=(-7.0,), outside_label=-1)
+        augmenter = Augmenter(
+            OFF, (16, 16, 16), (False,), background=(-7.0,), outside_label=-1
+        )
         new, mask = augmenter.apply(image, label, turned((0, 0, 0), scale=0.5))
         assert (
             new[0, 0, 0, 0] == -7
@@ -300,7 +332,9 @@ class TestIntensity:
             new = image[0].copy()
             _intensity.contrast(new, factor)
             assert np.allclose(
-                new, augment_contrast(image.copy(), lambda factor=factor: factor)[0], atol=1e-5
+                new,
+                augment_contrast(image.copy(), lambda factor=factor: factor)[0],
+                atol=1e-5,
             )
 
     def test_blur_is_that_of_scipy(self):
@@ -337,7 +371,10 @@ class TestIntensity:
             field = _intensity.bias_field(*change.arguments, (32, 32, 32))
             assert change.name == "bias" and (field > 0).all()
             assert (
-                max(np.abs(np.diff(np.log(field), axis=axis)).max() for axis in range(3)) < 0.6
+                max(
+                    np.abs(np.diff(np.log(field), axis=axis)).max() for axis in range(3)
+                )
+                < 0.6
             )
 
     def test_bias_leaves_air_dark(self):
@@ -345,9 +382,9 @@ class TestIntensity:
         coldest = np.unravel_index(values.argmin(), values.shape)
         new = values.copy()
         _intensity.bias(new, tuple(np.random.default_rng(0).normal(0, 0.1, 64)))
-        assert new[coldest] == pytest.approx(values[coldest], abs=1e-5) and not np.allclose(
-            new, values
-        )
+        assert new[coldest] == pytest.approx(
+            values[coldest], abs=1e-5
+        ) and not np.allclose(new, values)
 
     def test_matrices_per_axis_are_the_triple_sum(self):
         rng = np.random.default_rng(0)
@@ -370,7 +407,8 @@ class TestIntensity:
     def test_label_like_channels_keep_their_intensities(self):
         image, _ = source(PATCH, channels=2)
         options = replace(
-            ALL, **{f"{name}_probability": 0.0 for name in ("rotation", "scale", "elastic")}
+            ALL,
+            **{f"{name}_probability": 0.0 for name in ("rotation", "scale", "elastic")},
         )
         augmenter = Augmenter(options, PATCH, (False, True))
         new, _ = augmenter.apply(image, None, augmenter.draw(np.random.default_rng(0)))
@@ -398,7 +436,9 @@ class TestDraws:
 
     def test_samples_and_channels_differ(self):
         augmenter = Augmenter(ALL, PATCH, (False, False))
-        draws = [augmenter.draw(np.random.default_rng((0, index))) for index in range(20)]
+        draws = [
+            augmenter.draw(np.random.default_rng((0, index))) for index in range(20)
+        ]
         assert len({draw.matrix for draw in draws}) == 20
         assert all(draw.changes[0] != draw.changes[1] for draw in draws)
 
@@ -406,7 +446,9 @@ class TestDraws:
         np.random.seed(3)
         before = np.random.get_state()[1].copy(), torch.random.get_rng_state()
         augmenter = Augmenter(ALL, PATCH, (False,))
-        augmenter.apply(source(PATCH)[0], None, augmenter.draw(np.random.default_rng(0)))
+        augmenter.apply(
+            source(PATCH)[0], None, augmenter.draw(np.random.default_rng(0))
+        )
         assert np.array_equal(before[0], np.random.get_state()[1]) and torch.equal(
             before[1], torch.random.get_rng_state()
         )
@@ -417,7 +459,9 @@ class TestDraws:
         assert np.mean([draw.is_crop for draw in draws]) == pytest.approx(
             0.5 * 0.5 * 0.7, abs=0.03
         )
-        blurred = [any(change.name == "blur" for change in draw.changes[0]) for draw in draws]
+        blurred = [
+            any(change.name == "blur" for change in draw.changes[0]) for draw in draws
+        ]
         assert np.mean(blurred) == pytest.approx(0.1, abs=0.025)
 
     def test_factors_fall_on_either_side_of_one(self):
@@ -439,7 +483,9 @@ class TestMargin:
             if draw.elastic
             else None
         )
-        grid = _spatial.reading_grid(np.asarray(draw.matrix), augmenter.patch_size, size, field)
+        grid = _spatial.reading_grid(
+            np.asarray(draw.matrix), augmenter.patch_size, size, field
+        )
         return float((grid.abs() > 1 + 1e-5).any(dim=-1).float().mean())
 
     def test_the_margin_of_a_draw_is_enough_and_even(self):
@@ -476,7 +522,9 @@ class TestMargin:
 
 class TestMessages:
     def test_wrong_options_are_all_named(self):
-        with pytest.raises(UsageError, match=r"2 problems.*rotation_probability.*gamma"):
+        with pytest.raises(
+            UsageError, match=r"2 problems.*rotation_probability.*gamma"
+        ):
             AugmentOptions(rotation_probability=20, gamma=(2.0, 1.0))
 
     def test_a_crop_smaller_than_the_patch_is_named(self):

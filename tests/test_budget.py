@@ -20,7 +20,9 @@ def need(question: StepQuestion) -> StepNeed:
     windows = question.images * question.windows
     gradients = 50 * MIB * (question.accumulate > 1)
     size = (
-        PER_VOXEL[question.recompute] * prod(question.patch) * windows + 100 * MIB + gradients
+        PER_VOXEL[question.recompute] * prod(question.patch) * windows
+        + 100 * MIB
+        + gradients
     )
     inputs = 4 * prod(question.patch) * windows * question.accumulate
     return StepNeed(
@@ -104,7 +106,8 @@ def test_an_axis_that_holds_the_region_of_interest_is_shortened_last():
     wanted = (40.0, 160.0, 40.0)
     found = plan(8, "resenc_unet", region=wanted)
     assert (
-        without[1] < wanted[1] <= found.patch_size[1] and "region of interest" in found.reason
+        without[1] < wanted[1] <= found.patch_size[1]
+        and "region of interest" in found.reason
     )
 
 
@@ -214,13 +217,18 @@ def test_inputs_of_all_micro_batches_lie_on_the_card():
 
 def test_a_part_of_the_case_needs_a_bag_and_the_whole_none():
     part, whole = plan(8, classes=3), plan(80, classes=3, median=(90.0, 96.0, 96.0))
-    assert (part.bag, part.windows) == (BAG, BAG + 1) and (whole.bag, whole.windows) == (1, 1)
+    assert (part.bag, part.windows) == (BAG, BAG + 1) and (
+        whole.bag,
+        whole.windows,
+    ) == (1, 1)
 
 
 def test_a_smaller_bag_is_the_last_resort():
     found = plan(3.2, classes=3)
     assert (
-        found.patch_size == (64, 64, 64) and found.bag < BAG and found.windows == found.bag + 1
+        found.patch_size == (64, 64, 64)
+        and found.bag < BAG
+        and found.windows == found.bag + 1
     )
 
 
@@ -234,7 +242,11 @@ def test_a_contrast_and_batch_statistics_need_two():
 
 def test_the_paper_has_its_own_patch_and_batch():
     found = plan(80, preset="paper")
-    assert (found.patch_size, found.batch_size, found.limited_by) == ((64, 64, 64), 8, "preset")
+    assert (found.patch_size, found.batch_size, found.limited_by) == (
+        (64, 64, 64),
+        8,
+        "preset",
+    )
     pair = plan(80, preset="paper", step=PlannedStep("contrastive", 2))
     assert (pair.batch_size, pair.windows) == (4, 2)
     assert plan(80, "dd_unet", preset="paper").patch_size == (32, 32, 32)
@@ -263,7 +275,10 @@ def test_a_step_keeps_the_network_that_another_has_settled():
         .patch
     )
     assert (
-        prod(size // step for size, step in zip(small, family("resenc_unet").divisor(spec)))
+        prod(
+            size // step
+            for size, step in zip(small, family("resenc_unet").divisor(spec))
+        )
         >= 2
     )
     assert again == spec and all(

@@ -19,7 +19,16 @@ from sulcnet.errors import DataError, PartlyDone
 
 PACKAGE = Path(__file__).parents[1] / "sulcnet"
 FILES = sorted(file.stem for file in (PACKAGE / "cli").glob("[a-z]*.py"))
-HEAVY = {"torch", "numpy", "pandas", "scipy", "monai", "matplotlib", "nibabel", "SimpleITK"}
+HEAVY = {
+    "torch",
+    "numpy",
+    "pandas",
+    "scipy",
+    "monai",
+    "matplotlib",
+    "nibabel",
+    "SimpleITK",
+}
 commands = pytest.mark.parametrize("file", FILES)
 Many = make_dataclass(
     "Many",
@@ -123,7 +132,9 @@ def made(run, *flags) -> Command:
         for add in flags:
             add(parser)
 
-    return Command("Try something.", arguments, run, "sulcnet_try -c 3d", name="sulcnet_try")
+    return Command(
+        "Try something.", arguments, run, "sulcnet_try -c 3d", name="sulcnet_try"
+    )
 
 
 def raising(error: BaseException):
@@ -194,7 +205,9 @@ if __name__ == "__main__":
 def test_sigterm_is_two_lines_and_130_and_ends_the_workers(tmp_path, workers):
     marks = tmp_path / "marks"
     marks.mkdir()
-    (tmp_path / "sleeper.py").write_text(ENDLESS.format(folder=str(marks), workers=workers))
+    (tmp_path / "sleeper.py").write_text(
+        ENDLESS.format(folder=str(marks), workers=workers)
+    )
     with subprocess.Popen(
         [sys.executable, tmp_path / "sleeper.py"],
         stderr=subprocess.PIPE,
@@ -261,7 +274,8 @@ def test_handlers_are_as_before_when_a_command_is_done():
 )
 def test_the_next_command_keeps_the_root(argv, said, capsys):
     command = made(
-        lambda args: f"Next: {next_command(args, 'sulcnet_plan', '-d', 1)}", _command.add_root
+        lambda args: f"Next: {next_command(args, 'sulcnet_plan', '-d', 1)}",
+        _command.add_root,
     )
     assert command(argv) == 0 and capsys.readouterr().out.strip() == said
 
@@ -280,7 +294,11 @@ def test_the_next_command_keeps_the_root(argv, said, capsys):
             "Plan it: sulcnet_plan -d 1 (and --root 'a b')",
         ),
         ([], "Plan it: sulcnet_plan -d 1", "Plan it: sulcnet_plan -d 1"),
-        (["--root", "a"], "See sulcnet_plan -d 1 --root a", "See sulcnet_plan -d 1 --root a"),
+        (
+            ["--root", "a"],
+            "See sulcnet_plan -d 1 --root a",
+            "See sulcnet_plan -d 1 --root a",
+        ),
         (["--root", "a"], "Repair the image.", "Repair the image."),
     ],
 )
@@ -305,7 +323,9 @@ def test_help_lists_the_options_that_set_changes():
 
     text = " ".join(call(*script("train"), "--help").stdout.split())
     rows = options.table(plugins.find("tuning", "lora", "TUNING"))
-    assert all(f" {row.name}={row.default} ".replace("= ", "= ") in text for row in rows)
+    assert all(
+        f" {row.name}={row.default} ".replace("= ", "= ") in text for row in rows
+    )
     assert (
         "rank=8 rank of the updates (paper: 4) (lora)" in text
         and "rank=8 rank of the updates (paper: 2) (convlora)" in text
@@ -342,7 +362,10 @@ def test_shared_flags_have_their_defaults_and_check_their_values(capsys):
     ]
     seen = []
     command = made(seen.append, *shared)
-    assert command(["--set", "a=1", "--set", "b=-2", "--seed", "3", "--device", "cuda:1"]) == 0
+    assert (
+        command(["--set", "a=1", "--set", "b=-2", "--seed", "3", "--device", "cuda:1"])
+        == 0
+    )
     assert (seen[0].set, seen[0].seed, seen[0].device, seen[0].root) == (
         ["a=1", "b=-2"],
         3,
@@ -350,7 +373,12 @@ def test_shared_flags_have_their_defaults_and_check_their_values(capsys):
         None,
     )
     assert 1 <= seen[0].workers <= 8
-    for wrong in (["--device", "gpu"], ["-np", "0"], ["--seed", "-1"], ["--workers", "many"]):
+    for wrong in (
+        ["--device", "gpu"],
+        ["-np", "0"],
+        ["--seed", "-1"],
+        ["--workers", "many"],
+    ):
         assert command(wrong) == 2
         assert "expected" in capsys.readouterr().err
 

@@ -78,7 +78,10 @@ def enter(programs: Path, *words: str) -> subprocess.CompletedProcess:
         ([], ["sulcnet_info"]),
         (["--version"], ["sulcnet_info", "[--version]"]),
         (["-d", "1"], ["sulcnet_info", "[-d]", "[1]"]),
-        (["predict", "-i", "my images", ""], ["sulcnet_predict", "[-i]", "[my images]", "[]"]),
+        (
+            ["predict", "-i", "my images", ""],
+            ["sulcnet_predict", "[-i]", "[my images]", "[]"],
+        ),
         (["sulcnet_train", "1", "3d"], ["sulcnet_train", "[1]", "[3d]"]),
         (["other", "predict", "*"], ["other", "[predict]", "[*]"]),
     ],
@@ -117,11 +120,15 @@ def test_what_may_travel_is_what_the_dockerfile_copies():
     ]
     assert lines[0] == "*", "without it, everything in the checkout travels"
     assert {line[1:] for line in lines if line.startswith("!")} == docker_sources()
-    assert "**/__pycache__" in lines[lines.index("!sulcnet") :], "the last match decides"
+    assert "**/__pycache__" in lines[lines.index("!sulcnet") :], (
+        "the last match decides"
+    )
 
 
 def test_both_recipes_copy_the_same_and_it_exists():
-    apptainer = {line.split()[0] for line in section("files").splitlines() if line.strip()}
+    apptainer = {
+        line.split()[0] for line in section("files").splitlines() if line.strip()
+    }
     assert apptainer == docker_sources()
     assert all((ROOT / source).exists() for source in apptainer)
 
@@ -136,7 +143,10 @@ def test_a_user_without_a_name_gets_one_in_both():
     assert {"USER", "LOGNAME"} <= set(docker_variables())
     run = "set -eu; " + section("environment") + 'echo "$USER $LOGNAME"'
     done = subprocess.run(
-        ["sh", "-c", run], capture_output=True, text=True, env={"PATH": os.environ["PATH"]}
+        ["sh", "-c", run],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"]},
     )
     assert done.stdout.split() == ["sulcnet", "sulcnet"]
 
@@ -172,7 +182,9 @@ def test_both_recipes_take_the_same_arguments_and_carry_the_same_labels():
 
 
 def test_the_image_runs_as_a_user():
-    assert [line for line in DOCKERFILE if line.startswith("USER ")][-1] == "USER 1000:1000"
+    assert [line for line in DOCKERFILE if line.startswith("USER ")][
+        -1
+    ] == "USER 1000:1000"
 
 
 def test_the_slurm_job_hands_on_the_signal_and_goes_back_into_the_queue(tmp_path):
@@ -196,7 +208,17 @@ def test_the_slurm_job_hands_on_the_signal_and_goes_back_into_the_queue(tmp_path
 
 
 def test_without_an_engine_the_container_test_says_what_to_install(tmp_path):
-    for tool in ("bash", "env", "dirname", "mktemp", "realpath", "rm", "mkdir", "chmod", "id"):
+    for tool in (
+        "bash",
+        "env",
+        "dirname",
+        "mktemp",
+        "realpath",
+        "rm",
+        "mkdir",
+        "chmod",
+        "id",
+    ):
         (tmp_path / tool).symlink_to(shutil.which(tool))
     done = subprocess.run(
         [ROOT / "containers/test.sh"],

@@ -16,7 +16,10 @@ from sulcnet.memory.live_bytes import fake_modules
 from sulcnet.options import merged, resolve
 from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Plan
 
-NETWORKS, TUNINGS = plugins.names("networks", "NETWORK"), plugins.names("tuning", "TUNING")
+NETWORKS, TUNINGS = (
+    plugins.names("networks", "NETWORK"),
+    plugins.names("tuning", "TUNING"),
+)
 SMALL = {
     "swin_unetr_24": (12, (64, 32, 32)),
     "swin_unetr_12": (12, (64, 32, 32)),
@@ -28,14 +31,22 @@ WITH_LINEARS = ("swin_unetr_12", "swin_unetr_24", "dd_unet")  # what lora can ad
 BAG, WINDOWS, IMAGES = 1, 2, 1
 
 
-def plan_of(net: str, ndim: int = 3, classes: bool = True, structures: bool = True) -> Plan:
+def plan_of(
+    net: str, ndim: int = 3, classes: bool = True, structures: bool = True
+) -> Plan:
     _, _, plan = prepared_phantoms(ndim)
     features, patch = SMALL[net]
     spec = plugins.find("networks", net, "NETWORK").topology(
         ndim, 1, features, patch[:ndim], plan.network_spacing
     )
     network = NetworkPlan(
-        patch[:ndim], IMAGES, BAG, WINDOWS, MemoryEstimate("none", 1, 2), "test", network=spec
+        patch[:ndim],
+        IMAGES,
+        BAG,
+        WINDOWS,
+        MemoryEstimate("none", 1, 2),
+        "test",
+        network=spec,
     )
     asked = {"segmentation": structures, "classification": classes}
     return plan.replace(
@@ -59,7 +70,9 @@ def method_of(plan: Plan, net: str, tune: str, preset: str) -> FineTuning:
     torch.manual_seed(0)
     families = families_of(plan, tune)
     own, *of_tasks = resolve(preset, {}, *families)
-    return FineTuning(Model(plan, plan.networks[net], merged(of_tasks)), families[0], own)
+    return FineTuning(
+        Model(plan, plan.networks[net], merged(of_tasks)), families[0], own
+    )
 
 
 def total(step) -> torch.Tensor:
@@ -72,7 +85,8 @@ def combinations() -> list:
     At this size swin_unetr_24 is swin_unetr_12: all but one of its steps are left to `make contract`.
     """
     presets = {
-        tune: ("sulcnet", "paper") if tune == "scratch" else ("sulcnet",) for tune in TUNINGS
+        tune: ("sulcnet", "paper") if tune == "scratch" else ("sulcnet",)
+        for tune in TUNINGS
     }
     found = [
         (net, tune, preset)
@@ -143,7 +157,9 @@ def test_groups_hold_every_trainable_parameter_once(net):
     ]
     assert sorted(listed) == sorted(id(p) for p in method.modules.parameters())
     rates = method.options.rates()
-    assert {group.rate for groups in method.parts().values() for group in groups} <= set(rates)
+    assert {
+        group.rate for groups in method.parts().values() for group in groups
+    } <= set(rates)
 
 
 def test_the_joint_loss_is_85_to_15_and_one_task_alone_takes_all():
@@ -166,14 +182,18 @@ def test_a_missing_label_gives_no_gradient_and_never_becomes_a_class():
         known=known, targets={**batch.targets, "classification": torch.tensor([-1])}
     )
     total(next(method.steps(unknown))).backward()
-    assert all(p.grad is None or p.grad.abs().max() == 0 for p in method.modules.parameters())
+    assert all(
+        p.grad is None or p.grad.abs().max() == 0 for p in method.modules.parameters()
+    )
     other = unknown._replace(
         targets={
             **unknown.targets,
             "segmentation": torch.zeros_like(batch.targets["segmentation"]),
         }
     )
-    assert torch.equal(total(next(method.steps(unknown))), total(next(method.steps(other))))
+    assert torch.equal(
+        total(next(method.steps(unknown))), total(next(method.steps(other)))
+    )
 
 
 def test_the_class_sees_only_the_bag():

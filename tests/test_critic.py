@@ -51,7 +51,9 @@ def test_a_real_and_a_fake_pass_may_share_one_backward(spectral):
         - judge(torch.randn(1, 1, 16, 16, 16)).mean()
     )
     loss.backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in judge.parameters())
+    assert all(
+        p.grad is not None and p.grad.isfinite().all() for p in judge.parameters()
+    )
 
 
 def test_saved_state_continues_bit_for_bit():
@@ -59,7 +61,9 @@ def test_saved_state_continues_bit_for_bit():
     judge(image)
     other = critic(channels=1).train()
     other.load_state_dict(copy.deepcopy(judge.state_dict()))
-    assert torch.equal(judge(image), other(image)) and torch.equal(judge(image), other(image))
+    assert torch.equal(judge(image), other(image)) and torch.equal(
+        judge(image), other(image)
+    )
 
 
 def test_the_critic_runs_under_autocast():

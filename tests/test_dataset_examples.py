@@ -46,18 +46,28 @@ def test_regions_and_what_is_ignored_are_shown():
         "skeleton": (1, 2),
         "PCS": (2,),
     } and regions.regions_class_order == (1, 2)
-    assert ignoring.ignored == 3 and list(ignoring.structures) == ["anterior", "posterior"]
+    assert ignoring.ignored == 3 and list(ignoring.structures) == [
+        "anterior",
+        "posterior",
+    ]
 
 
 def test_the_table_fits_the_example_it_belongs_to():
     rows = read_participants(EXAMPLES, DatasetHeader.read(EXAMPLES / "pcs.json"))
-    assert {row["pcs"] for row in rows.values()} == {"absent", "present", "prominent", "n/a"}
+    assert {row["pcs"] for row in rows.values()} == {
+        "absent",
+        "present",
+        "prominent",
+        "n/a",
+    }
 
 
 def test_every_key_that_the_reader_knows_is_explained():
     header = DatasetHeader.read(EXAMPLES / "pcs.json")
     for block in ("classification", "participants"):
         assert not [
-            key for key in vars(getattr(header, block)) if f"`{block}.{key}`" not in explained
+            key
+            for key in vars(getattr(header, block))
+            if f"`{block}.{key}`" not in explained
         ]
     assert (EXAMPLES / workspace.PARTICIPANTS).exists()

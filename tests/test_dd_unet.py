@@ -15,7 +15,9 @@ dims = pytest.mark.parametrize("ndim", [2, 3])
 def network(ndim=3, features=8, seed=0):
     """Give a network whose residual branches are open: MONAI starts them at zero, where time shows nowhere."""
     torch.manual_seed(seed)
-    made = build(family("dd_unet").topology(ndim, 2, features, (16,) * ndim, (1.0,) * ndim))
+    made = build(
+        family("dd_unet").topology(ndim, 2, features, (16,) * ndim, (1.0,) * ndim)
+    )
     for name, parameter in made.named_parameters():
         if "conv2" in name:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -53,7 +55,9 @@ def test_weights_and_values_are_monai_s_up_to_the_output_convolution(ndim):
     }
     assert set(ours.state_dict()) <= set(theirs.state_dict())
     before_out, time = [], torch.tensor([3.0, 700.0])
-    theirs.out[2].register_forward_pre_hook(lambda _, inputs: before_out.append(inputs[0]))
+    theirs.out[2].register_forward_pre_hook(
+        lambda _, inputs: before_out.append(inputs[0])
+    )
     ours.set_time(time)
     with torch.no_grad():
         theirs(image(ndim), time)
@@ -134,7 +138,9 @@ def test_folding_leaves_the_network_as_it_was():
     made = network()
     before = {name: value.clone() for name, value in made.state_dict().items()}
     made.fold(50.0)
-    assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in made.state_dict().items()
+    )
 
 
 def test_a_network_that_has_run_can_be_copied():

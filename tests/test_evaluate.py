@@ -27,7 +27,8 @@ HEADER = {
 }
 TABLE = "case_id\tsubject\tsite\tpcs\na\ts1\there\tabsent\nb\ts1\there\tpresent\nc\ts2\tthere\tn/a\n"
 PREDICTED = "case_id\themisphere\tclass\tp_absent\tp_present\tqc_flag\n" + "".join(
-    f"{case}\tL\tx\t{p}\t{1 - p}\tok\n" for case, p in (("a", 0.75), ("b", 0.25), ("c", 0.5))
+    f"{case}\tL\tx\t{p}\t{1 - p}\tok\n"
+    for case, p in (("a", 0.75), ("b", 0.25), ("c", 0.5))
 )
 
 
@@ -71,7 +72,9 @@ def summary_of(place) -> dict:
 def test_known_scores_of_masks_and_classes(place, capsys):
     assert COMMAND([*ARGUMENTS, "-d", "1"]) == 0
     summary = summary_of(place)
-    assert summary["structures"]["PCS"]["dice"]["mean"] == pytest.approx((1 + 18 / 27 + 1) / 3)
+    assert summary["structures"]["PCS"]["dice"]["mean"] == pytest.approx(
+        (1 + 18 / 27 + 1) / 3
+    )
     assert summary["structures"]["PCS"]["hausdorff"]["mean"] == pytest.approx(1 / 3)
     assert summary["classification"]["accuracy"]["estimate"] == 1
     assert (
@@ -94,13 +97,23 @@ def test_the_tables_hold_subject_domain_and_true_class(place):
         ("b", "s1", "here", 1),
         ("c", "s2", "there", None),
     ]
-    assert [r.probabilities for r in results] == [(0.75, 0.25), (0.25, 0.75), (0.5, 0.5)]
+    assert [r.probabilities for r in results] == [
+        (0.75, 0.25),
+        (0.25, 0.75),
+        (0.5, 0.5),
+    ]
 
 
 def test_the_dataset_beside_the_references_is_the_default(place):
     assert COMMAND(ARGUMENTS) == 0
     assert (
-        COMMAND([*ARGUMENTS, "--dataset-json", "sulcnet_data/raw/Dataset001_Tiny/dataset.json"])
+        COMMAND(
+            [
+                *ARGUMENTS,
+                "--dataset-json",
+                "sulcnet_data/raw/Dataset001_Tiny/dataset.json",
+            ]
+        )
         == 0
     )
 
@@ -116,7 +129,8 @@ def test_the_tolerance_reaches_the_surface_dice(place):
     COMMAND([*ARGUMENTS, "--tolerance", "0"])
     strict = summary_of(place)
     assert (
-        strict["tolerance_mm"] == 0 and strict["structures"]["PCS"]["surface_dice"]["mean"] < 1
+        strict["tolerance_mm"] == 0
+        and strict["structures"]["PCS"]["surface_dice"]["mean"] < 1
     )
     COMMAND([*ARGUMENTS, "--tolerance", "1"])
     assert summary_of(place)["structures"]["PCS"]["surface_dice"]["mean"] == 1
@@ -133,10 +147,16 @@ def test_the_api_of_the_training_command(tmp_path):
     mask(tmp_path / "validation/a.nii.gz")
     header = DatasetHeader.parse({**HEADER, "classification": None}, "test")
     about = {"a": Case("a", (), subject="s")}
-    predictions, references = tmp_path / "validation", {"a": tmp_path / "labels/a.nii.gz"}
-    summary = evaluate_folder(Evaluated(predictions, references, header, about), predictions)
+    predictions, references = (
+        tmp_path / "validation",
+        {"a": tmp_path / "labels/a.nii.gz"},
+    )
+    summary = evaluate_folder(
+        Evaluated(predictions, references, header, about), predictions
+    )
     assert (
-        summary["structures"]["PCS"]["dice"]["mean"] == 1 and summary["classification"] is None
+        summary["structures"]["PCS"]["dice"]["mean"] == 1
+        and summary["classification"] is None
     )
     assert (tmp_path / "validation/cases.tsv").exists() and not (
         tmp_path / "validation/classes.tsv"
@@ -150,20 +170,29 @@ def refused(arguments, capsys, code=4) -> str:
     """Run, and give the first of exactly two lines."""
     assert COMMAND(arguments) == code
     lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 2 and lines[0].startswith("error: ") and lines[1].startswith(" next: ")
+    assert (
+        len(lines) == 2
+        and lines[0].startswith("error: ")
+        and lines[1].startswith(" next: ")
+    )
     return lines[0]
 
 
 def test_a_missing_mask_is_an_error_that_names_the_case(place, capsys):
     (place / "predictions/b.nii.gz").unlink()
-    assert "1 of 3 predictions are missing in predictions: b." in refused(ARGUMENTS, capsys)
+    assert "1 of 3 predictions are missing in predictions: b." in refused(
+        ARGUMENTS, capsys
+    )
 
 
 def test_allowed_missing_masks_are_counted(place, capsys):
     (place / "predictions/b.nii.gz").unlink()
     assert COMMAND([*ARGUMENTS, "--allow-missing"]) == 0
     summary = summary_of(place)
-    assert (summary["missing_cases"], summary["structures"]["PCS"]["dice"]["n"]) == (["b"], 2)
+    assert (summary["missing_cases"], summary["structures"]["PCS"]["dice"]["n"]) == (
+        ["b"],
+        2,
+    )
     assert "1 prediction missing" in capsys.readouterr().out
 
 
@@ -194,7 +223,9 @@ def test_masks_from_elsewhere_need_no_table(place):
 
 def test_a_dataset_of_classes_alone_needs_no_references(place):
     raw = place / "sulcnet_data/raw/Dataset001_Tiny"
-    (raw / "dataset.json").write_text(json.dumps({**HEADER, "labels": {"background": 0}}))
+    (raw / "dataset.json").write_text(
+        json.dumps({**HEADER, "labels": {"background": 0}})
+    )
     assert COMMAND(["-p", "predictions", "-o", "scores", "-d", "1"]) == 0
     summary = summary_of(place)
     assert (
@@ -231,7 +262,8 @@ def test_several_bad_cases_are_gathered(place, capsys):
 def test_an_undeclared_value_names_the_file(place, capsys):
     mask(place / "predictions/b.nii.gz", value=7)
     assert (
-        "predictions/b.nii.gz against" in (line := refused(ARGUMENTS, capsys)) and "[7]" in line
+        "predictions/b.nii.gz against" in (line := refused(ARGUMENTS, capsys))
+        and "[7]" in line
     )
 
 
@@ -250,7 +282,11 @@ def test_an_empty_reference_folder(place, capsys):
     "arguments, code, said",
     [
         (["-p", "predictions", "-o", "scores"], 2, "No dataset.json is named"),
-        (["-p", "predictions", "-o", "scores", "-d", "1"], 2, "No reference masks are given"),
+        (
+            ["-p", "predictions", "-o", "scores", "-d", "1"],
+            2,
+            "No reference masks are given",
+        ),
         (
             ["-p", "predictions", "-r", "predictions", "-o", "scores"],
             2,
@@ -289,9 +325,9 @@ def read(tmp_path, text):
 
 
 def test_extra_columns_are_left_alone_and_the_order_is_the_datasets(tmp_path):
-    assert read(tmp_path, "case_id\tp_present\tp_other\tp_absent\na\t0.25\t9\t0.75\n") == {
-        "a": (0.75, 0.25)
-    }
+    assert read(
+        tmp_path, "case_id\tp_present\tp_other\tp_absent\na\t0.25\t9\t0.75\n"
+    ) == {"a": (0.75, 0.25)}
 
 
 def test_a_table_without_class_columns_says_nothing_about_classes(tmp_path):
@@ -305,10 +341,19 @@ def test_a_table_without_class_columns_says_nothing_about_classes(tmp_path):
         ("case_id\tp_absent\na\t1\n", "lacks the columns p_present"),
         ("name\tp_absent\tp_present\n", "first column is 'name', expected case_id"),
         ("", "first column is ''"),
-        ("case_id\tp_absent\tp_present\na\t1\t0\na\t1\t0\n", "line 3: case 'a' appears twice"),
+        (
+            "case_id\tp_absent\tp_present\na\t1\t0\na\t1\t0\n",
+            "line 3: case 'a' appears twice",
+        ),
         ("case_id\tp_absent\tp_present\na\tx\t0\n", "line 2: 'x' is not a probability"),
-        ("case_id\tp_absent\tp_present\na\tinf\t0\n", "line 2: 'inf' is not a probability"),
-        ("case_id\tp_absent\tp_present\na\t7.5\t0\n", "line 2: '7.5' is not a probability"),
+        (
+            "case_id\tp_absent\tp_present\na\tinf\t0\n",
+            "line 2: 'inf' is not a probability",
+        ),
+        (
+            "case_id\tp_absent\tp_present\na\t7.5\t0\n",
+            "line 2: '7.5' is not a probability",
+        ),
     ],
 )
 def test_a_wrong_table_is_named_with_the_line(tmp_path, text, said):
@@ -345,5 +390,6 @@ def test_references_against_themselves_are_perfect(root):
     summary = read_summary(table_paths(root / "s"))
     assert summary["cases"] == 8 and summary["subjects"] < 8
     assert all(
-        summary["structures"][name]["dice"]["mean"] == 1 for name in ("Anterior", "Posterior")
+        summary["structures"][name]["dice"]["mean"] == 1
+        for name in ("Anterior", "Posterior")
     )

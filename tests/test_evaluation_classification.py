@@ -49,7 +49,9 @@ def test_scores_equal_brute_force(seed):
     known = truth >= 0
     probabilities, truth = probabilities[known], truth[known].tolist()
     predicted = [list(p).index(max(p)) for p in probabilities]
-    recalls = [np.mean([p == k for t, p in zip(truth, predicted) if t == k]) for k in range(3)]
+    recalls = [
+        np.mean([p == k for t, p in zip(truth, predicted) if t == k]) for k in range(3)
+    ]
     areas = [slow_auroc(probabilities[:, k], [t == k for t in truth]) for k in range(3)]
     assert score["accuracy"] == pytest.approx(
         np.mean([t == p for t, p in zip(truth, predicted)])
@@ -62,7 +64,9 @@ def test_scores_equal_brute_force(seed):
     assert score["auroc"] == pytest.approx(np.mean(areas))
     assert score["kappa"] == pytest.approx(slow_kappa(truth, predicted))
     pairs = list(zip(truth, predicted))
-    assert score["confusion"] == [[pairs.count((t, p)) for p in range(3)] for t in range(3)]
+    assert score["confusion"] == [
+        [pairs.count((t, p)) for p in range(3)] for t in range(3)
+    ]
 
 
 def test_unknown_truth_is_masked_and_counted_and_never_a_class():
@@ -101,7 +105,9 @@ def test_a_class_missing_in_the_sample_is_left_out_of_the_means():
 
 
 def test_a_constant_class_has_no_auroc_and_no_kappa():
-    score = score_classes(np.eye(3)[[1, 1, 1]], np.array([1, 1, 1]), CLASSES, ordered=True)
+    score = score_classes(
+        np.eye(3)[[1, 1, 1]], np.array([1, 1, 1]), CLASSES, ordered=True
+    )
     assert score["accuracy"] == score["balanced_accuracy"] == score["macro_f1"] == 1
     assert math.isnan(score["auroc"]) and math.isnan(score["kappa"])
 

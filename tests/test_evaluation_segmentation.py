@@ -26,7 +26,8 @@ def slow_surface(mask):
             for step in (-1, 1)
         ]
         outside = [
-            any(not 0 <= v < n for v, n in zip(near, mask.shape, strict=True)) or not mask[near]
+            any(not 0 <= v < n for v, n in zip(near, mask.shape, strict=True))
+            or not mask[near]
             for near in neighbours
         ]
         if mask[voxel] and any(outside):
@@ -45,7 +46,10 @@ def slow_percentile(values, percent):
 def slow_scores(prediction, reference, spacing, tolerance):
     """Compute every metric of two non-empty masks from its definition."""
     places = [
-        [[v * s for v, s in zip(voxel, spacing, strict=True)] for voxel in slow_surface(mask)]
+        [
+            [v * s for v, s in zip(voxel, spacing, strict=True)]
+            for voxel in slow_surface(mask)
+        ]
         for mask in (prediction, reference)
     ]
     there = [min(math.dist(p, q) for q in places[1]) for p in places[0]]
@@ -75,12 +79,17 @@ def test_scores_equal_the_slow_twin(spacing, seed):
     prediction, reference = (
         random.random(shape) < share for share in random.uniform(0.1, 0.95, size=2)
     )
-    prediction[0], reference[-1] = True, True  # never empty, and cut by the border of the image
+    prediction[0], reference[-1] = (
+        True,
+        True,
+    )  # never empty, and cut by the border of the image
     score = score_masks(
         prediction.astype(int), reference.astype(int), spacing, LABELS, tolerance_mm=0.9
     )["PCS"]
     assert score.pop("status") == "both"
-    assert score == pytest.approx(slow_scores(prediction, reference, spacing, 0.9), rel=1e-12)
+    assert score == pytest.approx(
+        slow_scores(prediction, reference, spacing, 0.9), rel=1e-12
+    )
     assert score.keys() == set(METRICS)
 
 
@@ -89,7 +98,9 @@ def test_a_cube_shifted_by_k_voxels_is_k_voxels_away(axis, voxels):
     spacing, side = (0.5, 1.0, 3.0), 6
     reference = np.zeros((20, 20, 20), np.uint8)
     reference[5:11, 5:11, 5:11] = 1
-    score = score_masks(np.roll(reference, voxels, axis), reference, spacing, LABELS)["PCS"]
+    score = score_masks(np.roll(reference, voxels, axis), reference, spacing, LABELS)[
+        "PCS"
+    ]
     assert score["dice"] == pytest.approx((side - voxels) / side)
     assert score["iou"] == pytest.approx((side - voxels) / (side + voxels))
     assert score["hausdorff"] == pytest.approx(voxels * spacing[axis])
@@ -125,7 +136,9 @@ def test_each_structure_is_scored_as_if_it_were_alone():
     assert list(together) == ["a", "b", "c"]
     for name, value in labels.items():
         if value:
-            alone = score_masks(prediction == value, reference == value, (1, 1, 2), PCS)["PCS"]
+            alone = score_masks(
+                prediction == value, reference == value, (1, 1, 2), PCS
+            )["PCS"]
             assert together[name] == alone
 
 
@@ -150,13 +163,17 @@ def test_empty_masks_count_and_never_drop_out(shape):
         assert all(score[key] == math.inf for key in ("hausdorff", "hd95", "assd"))
         assert score["volume_error_mm3"] == full.sum() * 2.0 ** len(shape)
     assert score["volume_error_relative"] == math.inf  # a volume where there is none
-    assert score_masks(empty, full, spacing, LABELS)["PCS"]["volume_error_relative"] == 1
+    assert (
+        score_masks(empty, full, spacing, LABELS)["PCS"]["volume_error_relative"] == 1
+    )
 
 
 def test_the_surface_is_the_mask_minus_its_erosion():
     for shape in ((7, 9), (6, 5, 8)):
         mask = np.random.default_rng(2).random(shape) < 0.8
-        assert np.array_equal(surface_voxels(mask), mask & ~ndimage.binary_erosion(mask))
+        assert np.array_equal(
+            surface_voxels(mask), mask & ~ndimage.binary_erosion(mask)
+        )
 
 
 def test_the_inputs_are_left_alone():
@@ -190,7 +207,9 @@ def test_the_inputs_are_left_alone():
 )
 def test_wrong_input_is_named(prediction, reference, spacing, says):
     with pytest.raises(DataError) as error:
-        score_masks(prediction, reference, spacing, {"background": 0, "PCS": 1, "other": 9})
+        score_masks(
+            prediction, reference, spacing, {"background": 0, "PCS": 1, "other": 9}
+        )
     assert says in error.value.message
 
 
@@ -205,7 +224,9 @@ def test_a_ball_inside_a_shell_stays_fast():
     shell, ball = (radius < 44) & (radius > 42), radius < 15
     start = time.perf_counter()
     score_masks(ball, shell, (1, 1, 1), PCS)
-    assert time.perf_counter() - start < 5  # 0.2 s alone; a loaded machine is no failure
+    assert (
+        time.perf_counter() - start < 5
+    )  # 0.2 s alone; a loaded machine is no failure
 
 
 @pytest.mark.slow

@@ -21,7 +21,8 @@ from sulcnet.evaluation.statistics import (
 def test_the_interval_covers_a_known_mean_about_as_often_as_it_says():
     random = np.random.default_rng(0)
     intervals = [
-        bootstrap_interval(random.normal(3.0, 2.0, 40), n=300, seed=i) for i in range(300)
+        bootstrap_interval(random.normal(3.0, 2.0, 40), n=300, seed=i)
+        for i in range(300)
     ]
     covered = np.mean([interval.low <= 3.0 <= interval.high for interval in intervals])
     assert 0.89 <= covered <= 0.98
@@ -47,7 +48,9 @@ def test_a_draw_holds_whole_subjects_and_as_many_as_there_are():
     cases = {name: np.flatnonzero(subjects == name).tolist() for name in "abcd"}
     for draw in subject_draws(subjects, n=200, seed=0):
         counts = [sorted(draw.tolist()).count(case) for case in range(len(subjects))]
-        times = {name: {counts[case] for case in indices} for name, indices in cases.items()}
+        times = {
+            name: {counts[case] for case in indices} for name, indices in cases.items()
+        }
         assert all(
             len(t) == 1 for t in times.values()
         )  # all the cases of a subject, equally often
@@ -71,7 +74,9 @@ def test_a_statistic_may_take_several_arrays_and_return_several_values():
         return [(t == p).mean(), v.mean()]
 
     both = bootstrap_interval((truth, predicted, values), statistic=accuracy_and_mean)
-    alone = bootstrap_interval((truth, predicted), statistic=lambda t, p: (t == p).mean())
+    alone = bootstrap_interval(
+        (truth, predicted), statistic=lambda t, p: (t == p).mean()
+    )
     mean = bootstrap_interval(values)
     assert (both.low[0], both.high[0]) == (
         alone.low,
@@ -91,7 +96,9 @@ def test_equal_values_have_an_interval_of_no_width():
     assert (interval.low, interval.estimate, interval.high) == (0.5, 0.5, 0.5)
 
 
-@pytest.mark.parametrize(("values", "subjects"), [([1.0], None), ([1.0, 2.0], ["a", "a"])])
+@pytest.mark.parametrize(
+    ("values", "subjects"), [([1.0], None), ([1.0, 2.0], ["a", "a"])]
+)
 def test_one_subject_has_no_interval(values, subjects):
     interval = bootstrap_interval(values, subjects)
     assert interval.estimate == np.mean(values)
@@ -134,7 +141,9 @@ def test_pairing_removes_what_the_pairs_share():
 def slow_signed_rank(differences):
     """Enumerate every sign: the share of rank sums at least as far from the middle."""
     ranks = np.argsort(np.argsort(np.abs(differences))) + 1
-    sums = [np.dot(signs, ranks) for signs in itertools.product((0, 1), repeat=len(ranks))]
+    sums = [
+        np.dot(signs, ranks) for signs in itertools.product((0, 1), repeat=len(ranks))
+    ]
     middle = ranks.sum() / 2
     seen = abs(ranks[np.array(differences) > 0].sum() - middle)
     return np.mean([abs(s - middle) >= seen for s in sums])
@@ -159,9 +168,9 @@ def test_signed_rank_averages_the_cases_of_a_subject():
     random = np.random.default_rng(8)
     first, second = random.normal(0.3, 1, 8), random.normal(size=8)
     subjects = np.repeat([f"s{i}" for i in range(8)], 2)
-    assert signed_rank(np.repeat(first, 2), np.repeat(second, 2), subjects) == signed_rank(
-        first, second
-    )
+    assert signed_rank(
+        np.repeat(first, 2), np.repeat(second, 2), subjects
+    ) == signed_rank(first, second)
 
 
 @pytest.mark.parametrize(

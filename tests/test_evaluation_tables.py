@@ -41,7 +41,9 @@ def results():
         CaseResult("a_L", "a", "site1", scores(), 0, (0.7, 0.2, 0.1)),
         CaseResult("a_R", "a", "site1", scores(1), 1, (0.3, 0.1, 0.6)),
         CaseResult("b_L", "b", "", scores(1, reference_has=False), 2, (0.1, 0.1, 0.8)),
-        CaseResult("b_R", "b", "", scores(0, prediction_has=False), -1, (1 / 3, 1 / 3, 1 / 3)),
+        CaseResult(
+            "b_R", "b", "", scores(0, prediction_has=False), -1, (1 / 3, 1 / 3, 1 / 3)
+        ),
         CaseResult("c_L", "c", "", scores(2, False, False), None, None),
         CaseResult("d_L", "d", "", None, 1, (0.2, 0.5, 0.3)),
         CaseResult("e_L", "e", "", None, 1, None, missing=True),
@@ -81,7 +83,9 @@ def test_empty_masks_count_in_means_and_medians(results):
 
 def test_the_mean_dice_is_that_of_the_cells(results):
     summary = summarise(results)
-    cells = [[s["dice"] for s in r.structures.values()] for r in results if r.structures]
+    cells = [
+        [s["dice"] for s in r.structures.values()] for r in results if r.structures
+    ]
     assert summary["mean_dice"]["mean"] == pytest.approx(np.mean(cells))
     assert (
         summary["mean_dice"]["low"]
@@ -114,7 +118,8 @@ def floats(value):
 
 
 @pytest.mark.parametrize(
-    "chosen", [slice(0, 0), slice(0, 1), slice(4, 5), slice(5, 6), slice(6, 7), slice(None)]
+    "chosen",
+    [slice(0, 0), slice(0, 1), slice(4, 5), slice(5, 6), slice(6, 7), slice(None)],
 )
 def test_any_sample_gives_strict_json_and_a_table(results, paths, chosen):
     summary = summarise(results[chosen], CLASSES, ordered=True)
@@ -145,7 +150,9 @@ def test_without_classes_there_is_no_class_table(results, paths):
     assert summarise(masks)["classification"] is None
 
 
-def test_the_tables_have_a_row_per_case_and_structure_and_the_words_of_pandas(results, paths):
+def test_the_tables_have_a_row_per_case_and_structure_and_the_words_of_pandas(
+    results, paths
+):
     pandas = pytest.importorskip("pandas")
     write_tables(paths, results, summarise(results, CLASSES), CLASSES)
     cases = pandas.read_csv(paths.cases, sep="\t")
@@ -157,11 +164,16 @@ def test_the_tables_have_a_row_per_case_and_structure_and_the_words_of_pandas(re
         "status",
         *METRICS,
     ]
-    assert len(cases) == 5 * 2 + 2 and set(cases.case_id) == {r.case_id for r in results}
+    assert len(cases) == 5 * 2 + 2 and set(cases.case_id) == {
+        r.case_id for r in results
+    }
     assert math.isinf(cases.hd95.max())
     classes = pandas.read_csv(paths.classes, sep="\t").set_index("case_id")
     assert len(classes) == 7
-    assert classes.loc["a_R", ["truth", "predicted"]].tolist() == ["present", "prominent"]
+    assert classes.loc["a_R", ["truth", "predicted"]].tolist() == [
+        "present",
+        "prominent",
+    ]
     assert classes.loc["a_R", "p_prominent"] == 0.6
     assert str(classes.loc["a_L", "correct"]) == "True" and pandas.isna(
         classes.loc["b_R", "correct"]
@@ -180,7 +192,9 @@ def test_intervals_are_drawn_over_subjects(results):
         summarise(sample)["structures"]["PCS"]["dice"] for sample in (single, copies)
     )
     assert second["n"] == 4 * first["n"]
-    assert (second["low"], second["high"]) == pytest.approx((first["low"], first["high"]))
+    assert (second["low"], second["high"]) == pytest.approx(
+        (first["low"], first["high"])
+    )
 
 
 def test_the_printed_table(results):
@@ -189,12 +203,19 @@ def test_the_printed_table(results):
     assert lines[0].startswith("7 cases of 5 subjects")
     assert lines[1].startswith("Fewer than 10 subjects: the intervals are not reliable")
     assert "1 prediction missing" in lines[2] and "e_L" in lines[2]
-    assert [line.split()[0] for line in lines[4:8]] == ["structure", "skeleton", "PCS", "mean"]
+    assert [line.split()[0] for line in lines[4:8]] == [
+        "structure",
+        "skeleton",
+        "PCS",
+        "mean",
+    ]
     assert "within 1 mm" in text and "kappa" in text and "truth \\ predicted" in text
     assert all(line == line.rstrip() and len(line) <= 110 for line in lines)
 
 
-@pytest.mark.parametrize("subjects, warned", [(1, False), (2, True), (9, True), (10, False)])
+@pytest.mark.parametrize(
+    "subjects, warned", [(1, False), (2, True), (9, True), (10, False)]
+)
 def test_intervals_over_few_subjects_are_said_not_to_be_reliable(subjects, warned):
     summary = summarise(
         [
@@ -215,7 +236,9 @@ def test_wrong_input_is_named(results, paths):
     with pytest.raises(DataError, match="Cannot read"):
         read_results(paths)
     write_tables(paths, results, summarise(results, CLASSES), CLASSES)
-    paths.classes.write_text(paths.classes.read_text().replace("\tpresent\t", "\tother\t"))
+    paths.classes.write_text(
+        paths.classes.read_text().replace("\tpresent\t", "\tother\t")
+    )
     with pytest.raises(DataError, match="other"):
         read_results(paths)
     paths.cases.write_text("case_id\tdice\n")

@@ -23,7 +23,9 @@ import torch
 
 import sulcnet
 
-MODULES = sorted(module.name for module in pkgutil.walk_packages(sulcnet.__path__, "sulcnet."))
+MODULES = sorted(
+    module.name for module in pkgutil.walk_packages(sulcnet.__path__, "sulcnet.")
+)
 FOREIGN = (
     str,
     list,
@@ -102,7 +104,9 @@ class Example:
         found = []
         for node in self.nodes:
             if isinstance(node, ast.Call):
-                found += [f"{ast.unparse(node)}: {what}" for what in self.refusals(node)]
+                found += [
+                    f"{ast.unparse(node)}: {what}" for what in self.refusals(node)
+                ]
             bases = node.bases if isinstance(node, ast.ClassDef) else []
             found += [
                 f"class {node.name}: no {base.id}"
@@ -156,7 +160,11 @@ class Example:
         reasons = [_refusal(thing, call) for thing in candidates]
         if reasons and all(reasons):
             yield reasons[0]
-        if isinstance(call.func, ast.Name) and not candidates and call.func.id[0].isupper():
+        if (
+            isinstance(call.func, ast.Name)
+            and not candidates
+            and call.func.id[0].isupper()
+        ):
             yield f"there is no {call.func.id}"
         if isinstance(call.func, ast.Attribute) and not candidates:
             name, kind = call.func.attr, self.kind(call.func.value)
@@ -174,7 +182,8 @@ def _refusal(thing: object, call: ast.Call) -> str:
     """Say why this callable does not take these arguments; nothing where it does, or where that cannot be known."""
     given = [*call.args, *(keyword.value for keyword in call.keywords)]
     if any(
-        isinstance(one, ast.Starred) or getattr(one, "value", 0) is Ellipsis for one in given
+        isinstance(one, ast.Starred) or getattr(one, "value", 0) is Ellipsis
+        for one in given
     ):
         return ""
     function = getattr(thing, "__func__", thing)
@@ -207,10 +216,16 @@ def test_examples_call_what_is_there(name):
         ("source = PatchSource(folder, cases)", "missing a required argument: 'plan'"),
         ("source.sample(step=17)", "missing a required argument: 'slot'"),
         ("image = read_image(path, colour=3)", "unexpected keyword"),
-        ("tuned = TunedNetwork(a, b, c)\n    tuned.share().lines()", "Share has no .lines"),
+        (
+            "tuned = TunedNetwork(a, b, c)\n    tuned.share().lines()",
+            "Share has no .lines",
+        ),
         ("x = NoSuchThing()", "there is no NoSuchThing"),
         ("class A(NoOptions):\n        number: int = 3", "no NoOptions"),
-        ("a drawing ---> of something\n    plugins.find(one)", "missing a required argument"),
+        (
+            "a drawing ---> of something\n    plugins.find(one)",
+            "missing a required argument",
+        ),
     ],
 )
 def test_a_wrong_example_is_seen(example, word):

@@ -94,9 +94,9 @@ def test_two_writers_of_one_file_never_meet_and_the_last_wins(tmp_path):
         assert one != two
         one.write_text("one")
         two.write_text("two")
-    assert path.read_text() == "one" and [file.name for file in path.parent.iterdir()] == [
-        "a.json"
-    ]
+    assert path.read_text() == "one" and [
+        file.name for file in path.parent.iterdir()
+    ] == ["a.json"]
 
 
 def test_a_failed_block_leaves_the_old_file_alone(tmp_path):
@@ -104,16 +104,22 @@ def test_a_failed_block_leaves_the_old_file_alone(tmp_path):
     with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a") as beside:
         beside.write_text("new")
         raise ZeroDivisionError
-    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a", "old")]
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [
+        ("a", "old")
+    ]
 
 
-def test_file_and_folder_are_on_the_disk_before_and_after_the_rename(tmp_path, monkeypatch):
+def test_file_and_folder_are_on_the_disk_before_and_after_the_rename(
+    tmp_path, monkeypatch
+):
     done, rename, settle = [], Path.replace, files._settle
     monkeypatch.setattr(
         Path, "replace", lambda self, to: done.append("rename") or rename(self, to)
     )
     monkeypatch.setattr(
-        files, "_settle", lambda path, flags: done.append(path.name) or settle(path, flags)
+        files,
+        "_settle",
+        lambda path, flags: done.append(path.name) or settle(path, flags),
     )
     with replacing(tmp_path / "a") as beside:
         beside.write_text("a")
@@ -121,10 +127,14 @@ def test_file_and_folder_are_on_the_disk_before_and_after_the_rename(tmp_path, m
     assert done == ["other", "rename", "a", "rename", tmp_path.name]
 
 
-def test_a_full_disk_is_looked_at_before_what_was_written_is_removed(tmp_path, monkeypatch):
+def test_a_full_disk_is_looked_at_before_what_was_written_is_removed(
+    tmp_path, monkeypatch
+):
     """Libraries do not say that a disk is full; half a checkpoint gone, it no longer is."""
     usage = type(
-        "Usage", (), {"free": property(lambda self: 0 if list(tmp_path.iterdir()) else 10**9)}
+        "Usage",
+        (),
+        {"free": property(lambda self: 0 if list(tmp_path.iterdir()) else 10**9)},
     )
     monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage())
     with (
@@ -184,7 +194,9 @@ def saved(path: Path) -> tuple[float, int, int]:
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_a_kill_at_any_moment_leaves_tensors_with_their_own_facts(tmp_path, monkeypatch, first):
+def test_a_kill_at_any_moment_leaves_tensors_with_their_own_facts(
+    tmp_path, monkeypatch, first
+):
     """Killed before each step in turn that changes what is on the disk."""
     steps = [
         (os, "mkdir"),
@@ -200,7 +212,9 @@ def test_a_kill_at_any_moment_leaves_tensors_with_their_own_facts(tmp_path, monk
         passed = []
         with monkeypatch.context() as patch:
             for place, name in steps:
-                patch.setattr(place, name, killing_at(moment, passed, getattr(place, name)))
+                patch.setattr(
+                    place, name, killing_at(moment, passed, getattr(place, name))
+                )
             patch.setattr(
                 files.shutil, "rmtree", lambda *_, **__: None
             )  # a killed process cleans nothing up
@@ -309,20 +323,29 @@ def left_behind(path: Path, holder: Holder, age: float) -> Path:
 def test_processes_that_count_together_lose_no_number(tmp_path):
     path = tmp_path / "new" / "count"
     processes = [child(ADD, path, 40) for _ in range(3)]
-    assert [process.wait() for process in processes] == [0, 0, 0], processes[0].stderr.read()
-    assert path.read_text() == "120" and [file.name for file in path.parent.iterdir()] == [
-        "count"
-    ]
+    assert [process.wait() for process in processes] == [0, 0, 0], processes[
+        0
+    ].stderr.read()
+    assert path.read_text() == "120" and [
+        file.name for file in path.parent.iterdir()
+    ] == ["count"]
 
 
 def test_so_do_they_where_the_file_system_has_no_locks(tmp_path):
     path = tmp_path / "count"
-    refusing = "import filelock, os\ndef refuse(*_, **__):\n    raise OSError(37, 'ENOLCK')\n"
+    refusing = (
+        "import filelock, os\ndef refuse(*_, **__):\n    raise OSError(37, 'ENOLCK')\n"
+    )
     processes = [
-        child(f"{refusing}filelock.lock_descriptor = refuse\n{ADD}", path, 20) for _ in range(2)
+        child(f"{refusing}filelock.lock_descriptor = refuse\n{ADD}", path, 20)
+        for _ in range(2)
     ]
-    assert [process.wait() for process in processes] == [0, 0], processes[0].stderr.read()
-    assert path.read_text() == "40" and [file.name for file in tmp_path.iterdir()] == ["count"]
+    assert [process.wait() for process in processes] == [0, 0], processes[
+        0
+    ].stderr.read()
+    assert path.read_text() == "40" and [file.name for file in tmp_path.iterdir()] == [
+        "count"
+    ]
 
 
 def test_waiting_is_said_and_ends_with_who_holds_it(tmp_path, monkeypatch, caplog):
@@ -330,7 +353,9 @@ def test_waiting_is_said_and_ends_with_who_holds_it(tmp_path, monkeypatch, caplo
     monkeypatch.setattr(files, "PATIENCE", 0.4)
     caplog.set_level("INFO", "sulcnet")
     with held("locked", tmp_path / "plans.json") as process:
-        told = pytest.raises(EnvironmentFault, match=f"process {process.pid} on .* since ")
+        told = pytest.raises(
+            EnvironmentFault, match=f"process {process.pid} on .* since "
+        )
         with told, locked(tmp_path / "plans.json"):
             pass
     assert (
@@ -435,7 +460,9 @@ def test_a_process_number_or_a_host_name_alone_tells_nothing(tmp_path):
         pass
 
 
-def test_a_lock_that_was_made_but_says_nothing_yet_is_waited_for_and_not_for_ever(tmp_path):
+def test_a_lock_that_was_made_but_says_nothing_yet_is_waited_for_and_not_for_ever(
+    tmp_path,
+):
     lock = Lock(tmp_path / "a").file
     lock.touch()
     with pytest.raises(ModelError, match="unknown"), claimed(tmp_path / "a"):
@@ -445,7 +472,9 @@ def test_a_lock_that_was_made_but_says_nothing_yet_is_waited_for_and_not_for_eve
         pass
 
 
-def test_a_file_that_was_removed_before_it_could_be_locked_is_no_lock(tmp_path, monkeypatch):
+def test_a_file_that_was_removed_before_it_could_be_locked_is_no_lock(
+    tmp_path, monkeypatch
+):
     other, lock = Lock(tmp_path / "run"), locks._lock
 
     def meanwhile(handle):
@@ -482,15 +511,22 @@ def test_what_is_old_is_told_by_the_clock_of_the_file_server(tmp_path, monkeypat
         pass
 
 
-def test_of_two_who_break_a_lock_at_once_the_first_sees_the_second(tmp_path, monkeypatch):
+def test_of_two_who_break_a_lock_at_once_the_first_sees_the_second(
+    tmp_path, monkeypatch
+):
     left_behind(tmp_path / "run", ELSEWHERE, 400)
     monkeypatch.setattr(locks, "SETTLE", 0.0)
     monkeypatch.setattr(
         locks.time,
         "sleep",
-        lambda seconds: left_behind(tmp_path / "run", replace(ELSEWHERE, host="node8"), 0),
+        lambda seconds: left_behind(
+            tmp_path / "run", replace(ELSEWHERE, host="node8"), 0
+        ),
     )
-    with pytest.raises(ModelError, match="process 1 on node8"), claimed(tmp_path / "run"):
+    with (
+        pytest.raises(ModelError, match="process 1 on node8"),
+        claimed(tmp_path / "run"),
+    ):
         pass
 
 
@@ -517,7 +553,9 @@ def test_what_several_processes_change_is_written_under_its_lock(tmp_path, monke
     )
 
 
-def test_a_case_that_is_being_prepared_anew_is_there_at_any_moment(tmp_path, monkeypatch):
+def test_a_case_that_is_being_prepared_anew_is_there_at_any_moment(
+    tmp_path, monkeypatch
+):
     """From before the images are read to the moment when the arrays are written; then a reader waits."""
     _, folders = prepared_cohort(tmp_path, 6)
     plan, case = load_plan(folders.plans, "3d"), Dataset.open(folders.raw).cases[0]
@@ -539,7 +577,9 @@ def test_a_case_that_is_being_prepared_anew_is_there_at_any_moment(tmp_path, mon
     monkeypatch.setattr(
         prepare,
         "prepare_arrays",
-        lambda *given: found.append(prepare.read_prepared(folder, case.id, plan)) or arrays(*given),
+        lambda *given: (
+            found.append(prepare.read_prepared(folder, case.id, plan)) or arrays(*given)
+        ),
     )
     monkeypatch.setattr(prepare, "write_array", written)
     assert prepare.prepare_case(plan, folder, True, case)
@@ -547,14 +587,18 @@ def test_a_case_that_is_being_prepared_anew_is_there_at_any_moment(tmp_path, mon
     assert len(found) == 2 and found[0] == found[1]
 
 
-def test_a_case_that_another_process_prepared_meanwhile_is_left_as_it_is(tmp_path, monkeypatch):
+def test_a_case_that_another_process_prepared_meanwhile_is_left_as_it_is(
+    tmp_path, monkeypatch
+):
     workspace, folders = prepared_cohort(tmp_path, 6)
     plan, case = load_plan(folders.plans, "3d"), Dataset.open(folders.raw).cases[0]
     facts, arrays = folders.prepared("3d") / f"{case.id}.json", prepare.prepare_arrays
     text, sources = facts.read_text(), PreparedCase.load(facts).sources
     facts.unlink()
     monkeypatch.setattr(
-        prepare, "prepare_arrays", lambda *given: facts.write_text(text) and arrays(*given)
+        prepare,
+        "prepare_arrays",
+        lambda *given: facts.write_text(text) and arrays(*given),
     )
     monkeypatch.setattr(prepare, "write_array", None)
     assert not prepare.prepare_case(plan, facts.parent, False, case)
@@ -614,7 +658,8 @@ def test_processes_that_work_on_one_root_lose_nothing(tmp_path, count):
     cache = tmp_path / "cache"
     code = f"NETS, TUNED, FOLDS = {NETS}, {TUNED}, {FOLDS}\n{WORK}"
     processes = [
-        child(code, tmp_path, me, count, SULCNET_CACHE=str(cache)) for me in range(count)
+        child(code, tmp_path, me, count, SULCNET_CACHE=str(cache))
+        for me in range(count)
     ]
     outputs = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0] * count, "\n".join(
@@ -627,7 +672,9 @@ def test_processes_that_work_on_one_root_lose_nothing(tmp_path, count):
         json.dumps(question.to_json(), sort_keys=True) for question in rows
     }
     planned = [
-        net for seen in folders.planned() for net in load_plan(seen.plans, "3d").networks
+        net
+        for seen in folders.planned()
+        for net in load_plan(seen.plans, "3d").networks
     ]
     assert sorted(planned) == sorted(NETS[me % len(NETS)] for me in range(count))
     assert len(list(folders.prepared("3d").glob("*.json"))) == 12
@@ -636,9 +683,12 @@ def test_processes_that_work_on_one_root_lose_nothing(tmp_path, count):
         run.checkpoint("final").exists() for run in runs
     )
     exports = list(folders.results.rglob(EXPORT))
-    assert len(exports) == -(-count // len(TUNED))  # one pre-training of each fold, whole
+    assert len(exports) == -(
+        -count // len(TUNED)
+    )  # one pre-training of each fold, whole
     assert all(
-        len((export.parent / METRICS).read_text().splitlines()) == 2 for export in exports
+        len((export.parent / METRICS).read_text().splitlines()) == 2
+        for export in exports
     )
     assert not [
         path
@@ -693,7 +743,9 @@ def run_of(study: Path, kind: str, **asked) -> RunFolder:
     return spec.replace(**asked).folder(Workspace.find(study))
 
 
-def test_the_same_training_twice_is_refused_with_exit_code_5_and_loses_nothing(study, capsys):
+def test_the_same_training_twice_is_refused_with_exit_code_5_and_loses_nothing(
+    study, capsys
+):
     run = run_of(study, "train", name="mine")
     first = beside(study, "train", NAME, "3d", "--time-limit", "5", "--name", "mine")
     wait_for(run.checkpoint("last"))
@@ -713,7 +765,9 @@ def test_the_same_training_twice_is_refused_with_exit_code_5_and_loses_nothing(s
     )
 
 
-def test_a_training_waits_for_the_pre_training_of_another_process_and_uses_it(study, capsys):
+def test_a_training_waits_for_the_pre_training_of_another_process_and_uses_it(
+    study, capsys
+):
     run = run_of(study, "pretrain", pretrain="recon", minutes=0.1)
     making = beside(study, "pretrain", NAME, "3d", "recon", "--time-limit", "0.1")
     wait_for(run.checkpoint("last"))
@@ -729,7 +783,9 @@ def test_a_training_waits_for_the_pre_training_of_another_process_and_uses_it(st
 
 def test_a_training_goes_on_with_a_pre_training_whose_process_was_killed(study, capsys):
     run = run_of(study, "pretrain", pretrain="recon", seed=1, epochs=12)
-    making = beside(study, "pretrain", NAME, "3d", "recon", "--seed", "1", "--epochs", "12")
+    making = beside(
+        study, "pretrain", NAME, "3d", "recon", "--seed", "1", "--epochs", "12"
+    )
     wait_for(run.checkpoint("last"))
     making.send_signal(signal.SIGSTOP)  # alive, and with its lock, but at nothing
     killing = threading.Timer(1.0, making.kill)

@@ -80,7 +80,9 @@ def test_folded_equals_unfolded_in_training_and_evaluation(name, ndim):
     film.set_time(torch.full((1,), 50.0))
     for mode in (True, False):
         ours, theirs = features(other.train(mode), x), features(model.train(mode), x)
-        assert all(torch.allclose(one, two, atol=1e-9) for one, two in zip(ours, theirs))
+        assert all(
+            torch.allclose(one, two, atol=1e-9) for one, two in zip(ours, theirs)
+        )
     film.set_time(torch.full((1,), 900.0))
     assert not near(features(model, x), features(other, x))
 
@@ -100,9 +102,9 @@ def test_only_norms_without_weights_leave_constants(name, kept):
     model = network(name, 2)
     constants = fold(model, trained(model), 50.0).constants
     bare = {norm for norm, module in norms(model).items() if module.weight is None}
-    assert {key.removeprefix("film.").rpartition(".")[0] for key in constants} == bare and bool(
-        bare
-    ) == kept
+    assert {
+        key.removeprefix("film.").rpartition(".")[0] for key in constants
+    } == bare and bool(bare) == kept
 
 
 def test_constants_travel_in_the_network_s_own_state():
@@ -123,7 +125,9 @@ def test_constants_travel_in_the_network_s_own_state():
     )
     model.eval(), other.eval()
     attached = copy.deepcopy(other)
-    assert len(list(other.parameters())) == len(list(network("swin_unetr_12", 2).parameters()))
+    assert len(list(other.parameters())) == len(
+        list(network("swin_unetr_12", 2).parameters())
+    )
     assert equal(features(attached, x), features(other, x))
 
 
@@ -134,7 +138,10 @@ def test_constants_of_another_network_are_refused():
     ):
         attach_constants(
             model,
-            {"film.stem.norm.scale": torch.ones(3), "film.stem.norm.shift": torch.ones(3)},
+            {
+                "film.stem.norm.scale": torch.ones(3),
+                "film.stem.norm.shift": torch.ones(3),
+            },
         )
 
 
@@ -170,17 +177,22 @@ def test_a_film_without_a_time_leaves_the_network_as_it_found_it():
 
 
 @pytest.mark.parametrize(
-    "norm", [nn.BatchNorm2d(6), nn.InstanceNorm2d(6), nn.GroupNorm(2, 6), nn.LayerNorm(6)]
+    "norm",
+    [nn.BatchNorm2d(6), nn.InstanceNorm2d(6), nn.GroupNorm(2, 6), nn.LayerNorm(6)],
 )
 def test_every_kind_of_norm_is_scaled_and_shifted_along_its_channels(norm):
     model = nn.Sequential(norm)
     film, last = trained(model), isinstance(norm, nn.LayerNorm)
-    x = torch.randn(3, 6, 6, 6)  # equal axes: the wrong one would go unnoticed by shapes
+    x = torch.randn(
+        3, 6, 6, 6
+    )  # equal axes: the wrong one would go unnoticed by shapes
     plain = norm(x)
     film.set_time(torch.tensor([5.0]))
     factor, shift = film.at(5.0)["0"]
     shape = (6,) if last else (6, 1, 1)
-    assert torch.allclose(model(x), plain * factor.view(shape) + shift.view(shape), atol=1e-6)
+    assert torch.allclose(
+        model(x), plain * factor.view(shape) + shift.view(shape), atol=1e-6
+    )
 
 
 def gradients(model, film, x):
@@ -234,18 +246,27 @@ def test_a_step_runs_on_fake_tensors(name):
         for module in (*model.modules(), *film.modules()):
             for key, value in module._parameters.items():
                 module._parameters[key] = (
-                    None if value is None else nn.Parameter(mode.from_tensor(value.detach()))
+                    None
+                    if value is None
+                    else nn.Parameter(mode.from_tensor(value.detach()))
                 )
             for key, value in module._buffers.items():
-                module._buffers[key] = None if value is None else mode.from_tensor(value)
+                module._buffers[key] = (
+                    None if value is None else mode.from_tensor(value)
+                )
         film.set_time(torch.tensor([5.0, 600.0]))
         model(image(name, 3, batch=2)).decoder[-1].square().mean().backward()
-        assert all(p.grad is not None for p in (*film.parameters(), *model.parameters()))
+        assert all(
+            p.grad is not None for p in (*film.parameters(), *model.parameters())
+        )
 
 
 def test_network_and_film_are_copied_together():
     model = network("unet_bn", 2).eval()
-    both, x = nn.ModuleDict({"network": model, "film": trained(model)}), image("unet_bn", 2)
+    both, x = (
+        nn.ModuleDict({"network": model, "film": trained(model)}),
+        image("unet_bn", 2),
+    )
     both["film"].set_time(torch.tensor([5.0]))
     model(x)
     twin = copy.deepcopy(both)
@@ -260,13 +281,17 @@ def test_names_lie_under_film_beside_the_network():
     model = network("unet_bn", 2)
     both = nn.ModuleDict({"network": model, "film": Film(model)})
     added = {key for key in both.state_dict() if not key.startswith("network.")}
-    assert added and all(key.startswith(("film.embed.", "film.norms.")) for key in added)
+    assert added and all(
+        key.startswith(("film.embed.", "film.norms.")) for key in added
+    )
 
 
 def test_a_network_with_a_time_of_its_own_folds_by_itself():
     model = build(family("dd_unet").topology(2, 1, 4, (16, 16), (1.0, 1.0)))
     folded = fold(model, None, 50.0)
-    assert folded.constants == {} and folded.state_dict.keys() == model.state_dict().keys()
+    assert (
+        folded.constants == {} and folded.state_dict.keys() == model.state_dict().keys()
+    )
 
 
 def test_times_are_told_apart_and_lie_in_the_unit_interval():

@@ -49,7 +49,9 @@ def stored_affine(axes, flips, spacing=(0.8, 1.1, 2.0), origin=(3, -7, 11)):
 
 def ball(shape, centre, radius):
     """Draw a ball in relative coordinates, so that it means the same on every grid."""
-    axes = np.meshgrid(*[(np.arange(size) + 0.5) / size for size in shape], indexing="ij")
+    axes = np.meshgrid(
+        *[(np.arange(size) + 0.5) / size for size in shape], indexing="ij"
+    )
     return sum((axis - middle) ** 2 for axis, middle in zip(axes, centre)) < radius**2
 
 
@@ -65,7 +67,11 @@ def one_hot(label, classes=3):
 
 
 def dice(one, other):
-    return 2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other))
+    return (
+        2
+        * np.count_nonzero(one & other)
+        / (np.count_nonzero(one) + np.count_nonzero(other))
+    )
 
 
 # ---- orient --------------------------------------------------------------------------------------------------------
@@ -77,7 +83,9 @@ def test_all_48_orientations_become_ras_and_go_back(axes, flips):
     step = nearest_ras(affine, SHAPE)
     turned, turned_affine = orient(data, step), orient_affine(affine, SHAPE, step)
     assert nib.aff2axcodes(turned_affine) == ("R", "A", "S")
-    assert np.array_equal(unorient(turned, step), data) and np.shares_memory(turned, data)
+    assert np.array_equal(unorient(turned, step), data) and np.shares_memory(
+        turned, data
+    )
     reference = nib.as_closest_canonical(nib.Nifti1Image(data[0], affine))
     assert np.array_equal(turned[0], reference.get_fdata(dtype=np.float32))
     assert np.allclose(turned_affine, reference.affine)
@@ -93,7 +101,9 @@ def test_orient_slow_twin_every_value_keeps_its_place_in_the_world():
             for index in np.ndindex(data.shape)
         }
         for index in np.ndindex(turned.shape):
-            assert places[tuple(np.round(turned_affine @ (*index, 1), 6))] == turned[index]
+            assert (
+                places[tuple(np.round(turned_affine @ (*index, 1), 6))] == turned[index]
+            )
 
 
 def test_oblique_and_sheared_affines_turn_as_in_nibabel():
@@ -103,7 +113,9 @@ def test_oblique_and_sheared_affines_turn_as_in_nibabel():
             np.deg2rad(rng.uniform(0, 30)) * _unit(rng.normal(size=3))
         ).as_matrix()
         affine = stored_affine(axes, flips, spacing=rng.uniform(0.5, 4, 3))
-        affine[:3, :3] = tilt @ affine[:3, :3] @ (np.eye(3) + rng.uniform(-0.05, 0.05, (3, 3)))
+        affine[:3, :3] = (
+            tilt @ affine[:3, :3] @ (np.eye(3) + rng.uniform(-0.05, 0.05, (3, 3)))
+        )
         step = nearest_ras(affine, SHAPE)
         reference = nib.as_closest_canonical(nib.Nifti1Image(noise(*SHAPE), affine))
         assert np.allclose(orient_affine(affine, SHAPE, step), reference.affine)
@@ -158,7 +170,8 @@ def test_crop_round_trip_and_fill():
     outside = np.ones(SHAPE, bool)
     outside[1:4, 0:5, 2:3] = False
     assert (
-        np.array_equal(back[:, ~outside], data[:, ~outside]) and (back[:, outside] == -1).all()
+        np.array_equal(back[:, ~outside], data[:, ~outside])
+        and (back[:, outside] == -1).all()
     )
     assert np.array_equal(crop_affine(np.eye(4), step) @ (0, 0, 0, 1), (1, 0, 2, 1))
 
@@ -172,7 +185,9 @@ def test_resample_is_scipy_s_zoom(target, order):
     data = noise(2, 10, 12, 14)
     zoom = [new / old for new, old in zip(target, data.shape[1:])]
     slow = [
-        ndimage.zoom(one.astype(float), zoom, order=order, mode="nearest", grid_mode=True)
+        ndimage.zoom(
+            one.astype(float), zoom, order=order, mode="nearest", grid_mode=True
+        )
         for one in data
     ]
     slow = [np.clip(zoomed, one.min(), one.max()) for zoomed, one in zip(slow, data)]
@@ -189,7 +204,9 @@ def test_a_constant_stays_constant_and_the_same_shape_is_the_same_array(order):
 @pytest.mark.parametrize("order", [1, 3])
 @pytest.mark.parametrize("target", [25, 40, 67])
 def test_a_ramp_stays_a_ramp_away_from_the_borders(order, target):
-    ramp = np.broadcast_to(((np.arange(40) + 0.5) / 40)[None, :, None, None], (1, 40, 3, 3))
+    ramp = np.broadcast_to(
+        ((np.arange(40) + 0.5) / 40)[None, :, None, None], (1, 40, 3, 3)
+    )
     found = resample_image(ramp.astype(np.float32), (target, 3, 3), order)[0, :, 1, 1]
     expected = (np.arange(target) + 0.5) / target
     inner = slice(target // 4, -(target // 4))
@@ -209,7 +226,9 @@ def test_a_smooth_image_survives_the_way_there_and_back():
 
 
 def test_values_stay_in_the_input_s_range_per_channel():
-    data = np.stack([noise(9, 9, 9) > 0.5, 10 * (noise(9, 9, 9) > 0.5)]).astype(np.float32)
+    data = np.stack([noise(9, 9, 9) > 0.5, 10 * (noise(9, 9, 9) > 0.5)]).astype(
+        np.float32
+    )
     found = resample_image(data, (20, 20, 20))
     assert found.min() >= 0 and found[0].max() <= 1 and found[1].max() <= 10
 
@@ -254,7 +273,9 @@ def test_a_sheet_of_one_voxel_survives_doubled_voxels():
 
 
 def test_label_values_need_not_be_consecutive_and_a_full_label_has_no_background():
-    label = np.where(ball((12, 12, 12), (0.5, 0.5, 0.5), 0.3), 12175, -1).astype(np.int16)
+    label = np.where(ball((12, 12, 12), (0.5, 0.5, 0.5), 0.3), 12175, -1).astype(
+        np.int16
+    )
     found = resample_label(label, (17, 9, 12))
     assert set(np.unique(found)) == {-1, 12175}
     assert not resample_label(np.zeros((4, 4, 4), np.uint8), (7, 7, 7)).any()
@@ -295,7 +316,8 @@ def test_without_a_change_of_spacing_a_mask_comes_back_bit_for_bit(axes, flips, 
     label = padded(two_classes((14, 12, 10)))
     affine = stored_affine(axes, flips)
     spacing = np.linalg.norm(
-        orient_affine(affine, label.shape, nearest_ras(affine, label.shape))[:3, :3], axis=0
+        orient_affine(affine, label.shape, nearest_ras(affine, label.shape))[:3, :3],
+        axis=0,
     )
     _, prepared, trace = to_plan(
         (label > 0)[None] * noise(1, *label.shape), affine, spacing, label
@@ -315,7 +337,9 @@ def test_with_a_change_of_spacing_a_mask_comes_back_nearly(spacing, soft):
     )
     inside = crop(orient(one_hot(label), trace.orient), trace.crop)
     probabilities = (
-        resample_probabilities(inside, trace.prepared_shape) if soft else one_hot(prepared)
+        resample_probabilities(inside, trace.prepared_shape)
+        if soft
+        else one_hot(prepared)
     )
     mask, full = to_input_grid(probabilities, trace, maps=True)
     assert all(dice(mask == value, label == value) > 0.98 for value in (1, 2))
@@ -336,9 +360,12 @@ def test_prepared_millimetres_are_the_input_s():
     shape = (40, 36, 30)
     affine = stored_affine((2, 0, 1), (True, False, True), (0.9, 1.0, 1.4))
     affine[:3, :3] = (
-        Rotation.from_euler("xyz", (8, -5, 11), degrees=True).as_matrix() @ affine[:3, :3]
+        Rotation.from_euler("xyz", (8, -5, 11), degrees=True).as_matrix()
+        @ affine[:3, :3]
     )
-    blob = ndimage.gaussian_filter(ball(shape, (0.4, 0.6, 0.5), 0.1).astype(np.float32), 2)
+    blob = ndimage.gaussian_filter(
+        ball(shape, (0.4, 0.6, 0.5), 0.1).astype(np.float32), 2
+    )
     blob[blob < 1e-4] = 0
     prepared, _, trace = to_plan(blob[None], affine, (0.7, 0.8, 1.9))
     before = affine @ (*ndimage.center_of_mass(blob), 1)
@@ -352,7 +379,9 @@ def test_channels_resample_in_their_own_way():
     prepared, _, _ = to_plan(
         both, np.eye(4), (0.7, 0.7, 0.7), label_like=(True, False), box="whole"
     )
-    assert set(np.unique(prepared[0])) == {0, 100, 200} and len(np.unique(prepared[1])) > 3
+    assert (
+        set(np.unique(prepared[0])) == {0, 100, 200} and len(np.unique(prepared[1])) > 3
+    )
 
 
 def test_outside_the_box_is_background_with_certainty():
@@ -371,7 +400,10 @@ def test_flat_images_go_the_same_way():
     data = np.pad(1 + noise(1, 12, 10, 1), ((0, 0), (2, 1), (0, 3), (0, 0)))
     label = (data[0] > 1.5).astype(np.uint8)
     prepared, small, trace = to_plan(
-        data, stored_affine((0, 1, 2), (True, True, False), (1, 1, 5)), (0.5, 0.5), label
+        data,
+        stored_affine((0, 1, 2), (True, True, False), (1, 1, 5)),
+        (0.5, 0.5),
+        label,
     )
     assert prepared.shape == (1, 24, 20, 1) and small.shape == (24, 20, 1)
     mask, _ = to_input_grid(one_hot(small, 2), trace)
@@ -400,7 +432,9 @@ def test_inputs_that_do_not_fit_are_named():
 def test_a_trace_survives_json_and_still_goes_back(tmp_path):
     label = padded(two_classes((14, 12, 10)))
     affine = stored_affine((2, 1, 0), (True, False, True))
-    _, prepared, trace = to_plan(label[None].astype(np.float32), affine, (1, 1, 1), label)
+    _, prepared, trace = to_plan(
+        label[None].astype(np.float32), affine, (1, 1, 1), label
+    )
     assert Trace.from_json(json.loads(json.dumps(trace.to_json()))) == trace
     trace.save(tmp_path / "case.json")
     mask, _ = to_input_grid(one_hot(prepared), Trace.load(tmp_path / "case.json"))
@@ -468,7 +502,9 @@ def test_one_brain_in_all_48_orientations_becomes_one_array_and_goes_back(
     assert np.array_equal(mask, label)
     io.write_mask(tmp_path / "mask.nii.gz", mask, image)
     written = io.read_label(tmp_path / "mask.nii.gz")
-    assert np.array_equal(written.data, label) and np.array_equal(written.affine, image.affine)
+    assert np.array_equal(written.data, label) and np.array_equal(
+        written.affine, image.affine
+    )
 
 
 @pytest.mark.real_data
@@ -476,7 +512,9 @@ def test_a_real_label_comes_back_from_another_spacing():
     folder = real_data("hippocampus")
     label_path = sorted(folder.rglob("labelsTr/*.nii.gz"))[0]
     image = io.read_image(
-        label_path.parents[1] / "imagesTr" / label_path.name.replace(".nii.gz", "_0000.nii.gz")
+        label_path.parents[1]
+        / "imagesTr"
+        / label_path.name.replace(".nii.gz", "_0000.nii.gz")
     )
     label = io.read_label(label_path).data
     for spacing in ((0.5, 0.5, 0.5), (0.8, 1.0, 0.6)):
@@ -490,7 +528,8 @@ def test_left_and_right_storage_of_one_brain_agree():
     folder = real_data("nasty") / "odd_headers"
     both = [io.read_image(folder / name) for name in ("mniLR.nii.gz", "mniRL.nii.gz")]
     arrays = [
-        to_plan(image.data[None], image.affine, (2, 2, 2), box="whole")[0] for image in both
+        to_plan(image.data[None], image.affine, (2, 2, 2), box="whole")[0]
+        for image in both
     ]
     assert np.corrcoef(arrays[0].ravel(), arrays[1].ravel())[0, 1] > 0.999
     assert np.corrcoef(arrays[0].ravel(), arrays[1][:, ::-1].ravel())[0, 1] < 0.999

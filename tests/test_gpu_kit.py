@@ -47,7 +47,9 @@ def kit(tmp_path):
             "--most",
             most,
         ]
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=limit)
+        return subprocess.run(
+            command, env=env, capture_output=True, text=True, timeout=limit
+        )
 
     return run
 
@@ -71,7 +73,9 @@ def test_a_part_writes_its_rows(kit, tmp_path, part, expected):
     found = [row for row in rows(tmp_path / "tables") if row["part"] == part]
     assert expected <= {row["column"] for row in found}
     text = (tmp_path / "tables/tables.md").read_text()
-    assert found[-1]["row"] in text and text.startswith("date: ") and f"\n{part}: " in text
+    assert (
+        found[-1]["row"] in text and text.startswith("date: ") and f"\n{part}: " in text
+    )
 
 
 def test_what_is_cut_off_keeps_the_rows_that_were_found(tmp_path):
@@ -82,12 +86,20 @@ def test_what_is_cut_off_keeps_the_rows_that_were_found(tmp_path):
         "tables.row('first', {'a': 1.5}); time.sleep(600)"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(ROOT / "benchmarks/gpu"), str(tmp_path / "tables")],
+        [
+            sys.executable,
+            "-c",
+            code,
+            str(ROOT / "benchmarks/gpu"),
+            str(tmp_path / "tables"),
+        ],
         stdout=subprocess.DEVNULL,
     )
     try:
         end = time.monotonic() + 30
-        while not (tmp_path / "tables/rows.tsv").exists() or not rows(tmp_path / "tables"):
+        while not (tmp_path / "tables/rows.tsv").exists() or not rows(
+            tmp_path / "tables"
+        ):
             assert time.monotonic() < end
             time.sleep(0.1)
     finally:
@@ -124,7 +136,9 @@ def test_a_share_of_a_dataset_keeps_labels_and_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(pack, "CASES", 2)
     _copy(source, tmp_path / "copy")
     assert (tmp_path / "copy/dataset.json").read_text() == '{"numTraining": 2}'
-    assert (tmp_path / "copy/participants.tsv").read_text() == "case_id\tsex\na\tF\nb\tM\n"
+    assert (
+        tmp_path / "copy/participants.tsv"
+    ).read_text() == "case_id\tsex\na\tF\nb\tM\n"
     assert sorted(path.name for path in (tmp_path / "copy").rglob("*.gz")) == [
         "a.nii.gz",
         "a_0000.nii.gz",
@@ -134,7 +148,9 @@ def test_a_share_of_a_dataset_keeps_labels_and_rows(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "benchmarks/gpu/measured").glob("*.tsv")), ids=lambda path: path.stem
+    "path",
+    sorted((ROOT / "benchmarks/gpu/measured").glob("*.tsv")),
+    ids=lambda path: path.stem,
 )
 def test_the_planner_allows_for_what_was_measured(path):
     """Every step that a GPU ran would have run with what the planner asks for."""
@@ -142,7 +158,9 @@ def test_the_planner_allows_for_what_was_measured(path):
     found = allowances.overheads(rows)
     assert len([row for row in rows.values() if "foreseen" in row]) >= 40
     for (network, recompute), overhead in found.items():
-        assert overhead <= family(network).overhead(recompute) < max(1.0, overhead) + 0.02, (
+        assert (
+            overhead <= family(network).overhead(recompute) < max(1.0, overhead) + 0.02
+        ), (
             network,
             recompute,
         )
@@ -154,7 +172,10 @@ def test_a_row_s_overhead_is_what_it_surely_needed():
     row = {"foreseen": "1000", "reserved": "1400"}
     assert allowances.enough({**row, "survives": "1.1"}) == pytest.approx(1100)
     assert allowances.enough({**row, "survives": "over 1.25"}) == 1400
-    assert allowances.enough({"foreseen": "1000", "reserved": "900", "survives": "1.0"}) == 900
+    assert (
+        allowances.enough({"foreseen": "1000", "reserved": "900", "survives": "1.0"})
+        == 900
+    )
 
 
 @pytest.mark.slow
@@ -164,5 +185,7 @@ def test_the_self_test_and_the_demo_run_as_parts(kit, tmp_path):
     found = rows(tmp_path / "tables")
     assert not [row for row in found if row["value"].startswith("FAILED")]
     assert [
-        row["value"] for row in found if row["part"] == "demo" and row["column"] == "exit code"
+        row["value"]
+        for row in found
+        if row["part"] == "demo" and row["column"] == "exit code"
     ] == ["0"]

@@ -20,7 +20,9 @@ from sulcnet.networks.heads import (
 
 def head(pooling="attention", **more):
     torch.manual_seed(0)
-    made = ClassHead((6, 10), classes=3, ndim=3, width=8, pooling=pooling, **more).eval()
+    made = ClassHead(
+        (6, 10), classes=3, ndim=3, width=8, pooling=pooling, **more
+    ).eval()
     torch.nn.init.normal_(
         made.attention.score.weight
     )  # zero before training: every window weighs the same
@@ -101,12 +103,16 @@ def slow_attention(attention, everything):
     for window in range(len(everything[0])):
         pooled = []
         for reader, features in zip(attention.readers, everything):
-            seen = [reader.project(position) for position in features[window].flatten(1).T]
-            shares = torch.stack([plain_score(reader.attention, one) for one in seen]).softmax(
-                0
-            )
+            seen = [
+                reader.project(position) for position in features[window].flatten(1).T
+            ]
+            shares = torch.stack(
+                [plain_score(reader.attention, one) for one in seen]
+            ).softmax(0)
             pooled.append(sum(share * one for share, one in zip(shares, seen)))
-        vectors.append(attention.summary(attention.standardise(torch.cat(pooled)[None])[0]))
+        vectors.append(
+            attention.summary(attention.standardise(torch.cat(pooled)[None])[0])
+        )
     chosen = []
     for part in range(HEADS):  # each softmax weighs its own quarter of the vectors
         shares = torch.stack(
@@ -129,7 +135,8 @@ def test_attention_is_over_positions_then_over_windows_in_value_and_gradient():
     found = [attention(everything, bag=4), slow_attention(attention, everything)]
     assert torch.allclose(*found, atol=1e-6)
     gradients = [
-        torch.autograd.grad(logits[0, 1], list(attention.parameters())) for logits in found
+        torch.autograd.grad(logits[0, 1], list(attention.parameters()))
+        for logits in found
     ]
     assert all(torch.allclose(fast, slow, atol=1e-6) for fast, slow in zip(*gradients))
 
@@ -137,7 +144,8 @@ def test_attention_is_over_positions_then_over_windows_in_value_and_gradient():
 def test_attention_begins_as_the_mean_of_logits():
     torch.manual_seed(0)
     attention, mean = (
-        ClassHead((6, 10), 3, 3, pooling=pooling).eval() for pooling in ("attention", "mean")
+        ClassHead((6, 10), 3, 3, pooling=pooling).eval()
+        for pooling in ("attention", "mean")
     )
     mean.load_state_dict(attention.state_dict())
     assert torch.allclose(attention(maps(4), bag=4), mean(maps(4), bag=4), atol=1e-6)
@@ -167,7 +175,10 @@ def test_order_of_windows_does_not_matter_but_their_image_does():
 
 def test_large_scores_do_not_overflow():
     attention, everything = head(), maps(4)
-    for gated in (attention.attention, *(reader.attention for reader in attention.readers)):
+    for gated in (
+        attention.attention,
+        *(reader.attention for reader in attention.readers),
+    ):
         gated.score.weight.data *= 1e4
     assert torch.isfinite(attention(everything, bag=4)).all()
 
@@ -180,8 +191,13 @@ def test_the_class_head_computes_in_fp32_under_autocast():
 
 def test_positions_tell_equal_windows_apart():
     placed = head(positions=True)
-    left, right = torch.full((1, 3, 16, 16, 16), -0.5), torch.full((1, 3, 16, 16, 16), 0.5)
-    assert not torch.allclose(placed(maps(1), 1, left), placed(maps(1), 1, right), atol=1e-4)
+    left, right = (
+        torch.full((1, 3, 16, 16, 16), -0.5),
+        torch.full((1, 3, 16, 16, 16), 0.5),
+    )
+    assert not torch.allclose(
+        placed(maps(1), 1, left), placed(maps(1), 1, right), atol=1e-4
+    )
     with pytest.raises(ValueError, match="coordinates"):
         placed(maps(1), 1)
 
@@ -189,7 +205,9 @@ def test_positions_tell_equal_windows_apart():
 @pytest.mark.parametrize("pooling", ["attention", "mean"])
 def test_the_class_head_trains_on_fake_tensors(pooling):
     with FakeTensorMode():
-        logits = head(pooling, positions=True)(maps(4), 2, torch.zeros(4, 3, 16, 16, 16))
+        logits = head(pooling, positions=True)(
+            maps(4), 2, torch.zeros(4, 3, 16, 16, 16)
+        )
         cross_entropy(logits, torch.zeros(2, dtype=torch.long)).value().backward()
     assert logits.shape == (2, 3)
 
@@ -202,7 +220,9 @@ def test_an_unknown_pooling_is_named():
 def test_pooled_values_are_standardised_by_running_moments():
     """A small difference on a large constant is what the answer reads; evaluation changes nothing."""
     standardise = head().standardise.train()
-    pooled = 5 + 0.01 * torch.randn(2000, 16, generator=torch.Generator().manual_seed(0))
+    pooled = 5 + 0.01 * torch.randn(
+        2000, 16, generator=torch.Generator().manual_seed(0)
+    )
     for few in pooled.split(4):
         standardise(few)
     standardise.eval()

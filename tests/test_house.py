@@ -92,7 +92,9 @@ WRITING = {
 FILE_NAMES = {
     value
     for name, value in vars(workspace).items()
-    if name.isupper() and isinstance(value, str) and ("." in value or not value.islower())
+    if name.isupper()
+    and isinstance(value, str)
+    and ("." in value or not value.islower())
 }
 
 
@@ -146,7 +148,9 @@ def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             package = "." * node.level + (node.module or "")
-            yield from ((node.lineno, f"{package}.{alias.name}") for alias in node.names)
+            yield from (
+                (node.lineno, f"{package}.{alias.name}") for alias in node.names
+            )
 
 
 def at_import(tree: ast.Module) -> Iterator[ast.AST]:
@@ -160,7 +164,9 @@ def at_import(tree: ast.Module) -> Iterator[ast.AST]:
             and "TYPE_CHECKING" not in ast.dump(node)[:60]
         ):
             waiting += [
-                child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)
+                child
+                for child in ast.iter_child_nodes(node)
+                if isinstance(child, ast.stmt)
             ]
 
 
@@ -230,7 +236,10 @@ def only_workspace(source: Source) -> Iterator[tuple[int, str]]:
     if source.place == "records/workspace.py":
         return
     for node in ast.walk(source.tree):
-        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv"):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in (
+            "os.environ",
+            "os.getenv",
+        ):
             yield node.lineno, ast.unparse(node)
         if isinstance(node, ast.Constant) and node.value in FILE_NAMES:
             yield node.lineno, f"the file name {node.value!r}"
@@ -264,7 +273,9 @@ def writes(call: ast.Call) -> bool:
     if method == "replace":  # a text's takes two arguments, a record's keywords
         return name != method and len(call.args) == 1 and not call.keywords
     if name == "os.open":
-        return any(flag in ast.unparse(call) for flag in ("O_CREAT", "O_TRUNC", "O_APPEND"))
+        return any(
+            flag in ast.unparse(call) for flag in ("O_CREAT", "O_TRUNC", "O_APPEND")
+        )
     given = [*call.args[:2], *(key.value for key in call.keywords if key.arg == "mode")]
     modes = [
         each.value
@@ -273,7 +284,8 @@ def writes(call: ast.Call) -> bool:
     ]
     creates = any(key.arg == "urlpath" for key in call.keywords)
     return creates or (
-        method == "open" and any(len(mode) <= 3 and set(mode) & set("wax+") for mode in modes)
+        method == "open"
+        and any(len(mode) <= 3 and set(mode) & set("wax+") for mode in modes)
     )
 
 
@@ -293,7 +305,10 @@ def written_safely(source: Source) -> Iterator[tuple[int, str]]:
                 safe |= {id(node) for node in ast.walk(block)}
     for call in ast.walk(source.tree):
         if isinstance(call, ast.Call) and id(call) not in safe and writes(call):
-            yield call.lineno, f"{ast.unparse(call.func)} outside of replacing and writing"
+            yield (
+                call.lineno,
+                f"{ast.unparse(call.func)} outside of replacing and writing",
+            )
 
 
 def no_bare_except(source: Source) -> Iterator[tuple[int, str]]:
@@ -341,7 +356,8 @@ def no_preset(source: Source) -> Iterator[tuple[int, str]]:
     for node in ast.walk(source.tree):
         word = getattr(node, "id", getattr(node, "arg", getattr(node, "attr", None)))
         if (
-            source.room in FLOORS[5] | {"networks", "losses", "data", "training", "inference"}
+            source.room
+            in FLOORS[5] | {"networks", "losses", "data", "training", "inference"}
             and word == "preset"
         ):
             yield node.lineno, "the word preset"
@@ -352,7 +368,10 @@ def tasks_have_no_names(source: Source) -> Iterator[tuple[int, str]]:
     if source.room in ("tasks", "records", "evaluation", "phantoms"):
         return
     for node in ast.walk(source.tree):
-        if isinstance(node, ast.Constant) and node.value in ("segmentation", "classification"):
+        if isinstance(node, ast.Constant) and node.value in (
+            "segmentation",
+            "classification",
+        ):
             yield node.lineno, f"knows the task {node.value}"
 
 
@@ -361,7 +380,10 @@ def documented(source: Source) -> Iterator[tuple[int, str]]:
     if ast.get_docstring(source.tree) is None:
         yield 1, "module without docstring"
     for node in source.tree.body:
-        told = source.room == "cli" and getattr(node, "name", "") in ("arguments", "run")
+        told = source.room == "cli" and getattr(node, "name", "") in (
+            "arguments",
+            "run",
+        )
         public = (
             isinstance(node, (ast.FunctionDef, ast.ClassDef))
             and not node.name.startswith("_")
@@ -420,8 +442,16 @@ RULES = {
         "planning/x.py",
         "def f():\n    import sulcnet.training.loop",
     ),
-    "downward, not sideways": (downward, "tasks/x.py", "from sulcnet.tuning import top"),
-    "no siblings": (no_siblings, "tasks/x.py", "from sulcnet.tasks.segmentation import head"),
+    "downward, not sideways": (
+        downward,
+        "tasks/x.py",
+        "from sulcnet.tuning import top",
+    ),
+    "no siblings": (
+        no_siblings,
+        "tasks/x.py",
+        "from sulcnet.tasks.segmentation import head",
+    ),
     "NIfTI only in io": (
         only_in(in_rooms("io"), "nibabel", "SimpleITK"),
         "data/x.py",
@@ -449,7 +479,11 @@ RULES = {
     "folder names": (only_workspace, "planning/x.py", "path / 'imagesTr'"),
     "print": (only_cli_talks, "training/x.py", "print('epoch 1')"),
     "sys.argv": (only_cli_talks, "training/x.py", "import sys\nsys.argv[1]"),
-    "write": (written_safely, "runs/x.py", "with path.open('w') as file:\n    file.write('a')"),
+    "write": (
+        written_safely,
+        "runs/x.py",
+        "with path.open('w') as file:\n    file.write('a')",
+    ),
     "append": (written_safely, "runs/x.py", "open(path, mode='a')"),
     "write text": (written_safely, "runs/x.py", "(folder / name).write_text('a')"),
     "rename": (written_safely, "runs/x.py", "path.replace(other)"),
@@ -491,7 +525,11 @@ RULES = {
     "documented module": (documented, "io/x.py", "a = 1"),
     "plain lines": (plain_lines, "io/x.py", f"a = [{'1, ' * 20}]"),
     "plain lines, short enough": (plain_lines, "io/x.py", f"a = '{'x' * 120}'"),
-    "one for each": (one_for_each, "io/x.py", "a = [cell for row in table for cell in row]"),
+    "one for each": (
+        one_for_each,
+        "io/x.py",
+        "a = [cell for row in table for cell in row]",
+    ),
     "small functions": (small_functions, "io/x.py", "def f():\n" + "    a = 1\n" * 60),
     "small functions, few parameters": (
         small_functions,
@@ -519,10 +557,14 @@ def read():
 @cache
 def sources() -> list[Source]:
     files = sorted(PACKAGE.rglob("*.py"))
-    return [Source.of(str(file.relative_to(PACKAGE)), file.read_text()) for file in files]
+    return [
+        Source.of(str(file.relative_to(PACKAGE)), file.read_text()) for file in files
+    ]
 
 
-@pytest.mark.parametrize("name", {rule: name for name, (rule, *_) in RULES.items()}.values())
+@pytest.mark.parametrize(
+    "name", {rule: name for name, (rule, *_) in RULES.items()}.values()
+)
 def test_the_source_keeps_the_rule(name):
     rule = RULES[name][0]
     broken = [
@@ -548,4 +590,6 @@ def test_every_folder_is_a_package_so_that_it_is_installed():
 def test_a_line_of_code_holds_one_idea():
     counts = [tokens_of(source) for source in sources()]
     tokens, lines = sum(map(Counter.total, counts)), sum(map(len, counts))
-    assert tokens / lines <= TOKENS_PER_LINE, f"{tokens} tokens in {lines} lines of code"
+    assert tokens / lines <= TOKENS_PER_LINE, (
+        f"{tokens} tokens in {lines} lines of code"
+    )

@@ -42,12 +42,15 @@ def source(prepared, **changes) -> ImageSource:
 
 
 def test_samples_depend_on_seed_step_and_slot_alone(prepared):
-    one, two = (source(prepared, augment=STRONG, corruption=STRONG, count=2) for _ in range(2))
+    one, two = (
+        source(prepared, augment=STRONG, corruption=STRONG, count=2) for _ in range(2)
+    )
     two.sample(3, 1, 2)  # what was drawn before changes nothing
     for a, b in zip(one.sample(5, 0, 2), two.sample(5, 0, 2)):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(
-        source(prepared, seed=1).sample(5, 0, 2).image, source(prepared).sample(5, 0, 2).image
+        source(prepared, seed=1).sample(5, 0, 2).image,
+        source(prepared).sample(5, 0, 2).image,
     )
 
 
@@ -60,7 +63,9 @@ def test_workers_and_starting_point_do_not_change_batches(prepared):
 
 
 def test_a_batch_has_the_shapes_it_promises(prepared):
-    batch = next(image_batches(source(prepared, count=2), 3, 0, 0)).to(torch.device("cpu"))
+    batch = next(image_batches(source(prepared, count=2), 3, 0, 0)).to(
+        torch.device("cpu")
+    )
     assert batch.image.shape == batch.corrupted.shape == (6, 1, 16, 24, 16)
     assert (
         batch.inside.shape == (6, 1, 16, 24, 16)
@@ -72,7 +77,8 @@ def test_a_batch_has_the_shapes_it_promises(prepared):
         and batch.label.dtype == batch.case.dtype == torch.int64
     )
     assert (
-        torch.equal(batch.case[0::2], batch.case[1::2]) and len(batch.case[0::2].unique()) == 3
+        torch.equal(batch.case[0::2], batch.case[1::2])
+        and len(batch.case[0::2].unique()) == 3
     )
     assert torch.equal(batch.image, batch.corrupted)
 
@@ -80,7 +86,9 @@ def test_a_batch_has_the_shapes_it_promises(prepared):
 def test_every_case_comes_once_a_round(prepared):
     drawn, count = source(prepared), len(prepared[0])
     # Two phantoms never have the same range, so that it names the case.
-    seen = Counter(drawn.sample(step, 0, 1).range.tobytes() for step in range(2 * count))
+    seen = Counter(
+        drawn.sample(step, 0, 1).range.tobytes() for step in range(2 * count)
+    )
     assert set(seen.values()) == {2} and len(seen) == count
 
 
@@ -115,7 +123,10 @@ def test_without_draws_a_view_is_a_piece_of_the_volume_and_its_label(prepared):
 
 
 def test_corruption_leaves_the_target_clean_and_space_alone(prepared):
-    plain, corrupted = source(prepared, augment=None), source(prepared, corruption=STRONG)
+    plain, corrupted = (
+        source(prepared, augment=None),
+        source(prepared, corruption=STRONG),
+    )
     one, two = plain.fixed(0), corrupted.fixed(0)
     np.testing.assert_array_equal(one.image, two.image)
     assert not np.array_equal(two.image, two.corrupted)
@@ -135,7 +146,10 @@ def test_outside_of_the_volume_is_not_foreground(prepared):
     outside = np.ones((64, 64, 64), bool)
     low, size = -sample.place[0, :, 0].astype(int), cases[0][1].shape
     outside[tuple(slice(a, a + b) for a, b in zip(low, size))] = False
-    assert not sample.inside[0, 0][outside].any() and (sample.label[0][outside] == -1).all()
+    assert (
+        not sample.inside[0, 0][outside].any()
+        and (sample.label[0][outside] == -1).all()
+    )
     assert sample.inside[0, 0].any() and (sample.label[0][~outside] >= 0).all()
 
 
@@ -158,7 +172,10 @@ def test_ranges_are_of_the_foreground_and_never_empty():
     low, high = foreground_range(stripped, Normalisation("zscore"))
     assert (low, high) == pytest.approx((1.01, 2.99), abs=0.01)
     assert foreground_range(stripped, Normalisation("labels", maximum=3)) == (0.0, 1.0)
-    assert foreground_range(np.full((2, 2, 2), 4.0), Normalisation("zscore")) == (4.0, 5.0)
+    assert foreground_range(np.full((2, 2, 2), 4.0), Normalisation("zscore")) == (
+        4.0,
+        5.0,
+    )
     assert foreground_range(np.zeros((2, 2, 2)), Normalisation("zscore")) == (0.0, 1.0)
 
 
@@ -171,9 +188,13 @@ def test_prepared_cases_keep_their_range(prepared):
 
 
 def test_options_are_taken_apart():
-    assert spatial(STRONG).noise_probability == 0 and spatial(STRONG).rotation_probability == 1
     assert (
-        intensity(STRONG).rotation_probability == 0 and intensity(STRONG).noise_probability == 1
+        spatial(STRONG).noise_probability == 0
+        and spatial(STRONG).rotation_probability == 1
+    )
+    assert (
+        intensity(STRONG).rotation_probability == 0
+        and intensity(STRONG).noise_probability == 1
     )
     assert spatial(None) == AugmentOptions.off()
 

@@ -12,7 +12,13 @@ from sulcnet.preprocessing.integrity import Problem, Report
 from sulcnet.records.dataset import Dataset
 from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.network_spec import NetworkSpec
-from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan, save_plan
+from sulcnet.records.plan import (
+    MemoryEstimate,
+    NetworkPlan,
+    Normalisation,
+    Plan,
+    save_plan,
+)
 from sulcnet.records.splits import Part, Splits
 from sulcnet.records.workspace import Workspace
 from sulcnet.report.overview import describe_workspace
@@ -196,7 +202,9 @@ def test_runs_say_how_far_and_how_good_they_are(place, capsys):
     assert "1 of 2" in output(capsys)
     text = output(capsys, "-d", "Dataset001_Tiny")
     assert (
-        "20 of 20       0.750      0.500" in text and "unfinished" in text and done.path in text
+        "20 of 20       0.750      0.500" in text
+        and "unfinished" in text
+        and done.path in text
     )
 
 
@@ -206,7 +214,11 @@ def test_prepared_cases_are_counted_against_those_that_will_be(place, capsys):
     cases = Dataset.open(folders.raw).cases
     # "d" has no label and no class and belongs to a test subject: it is never read
     Splits(
-        0, ("d",), Part(("a", "b"), ("c",)), (), {case.id: case.subject for case in cases}
+        0,
+        ("d",),
+        Part(("a", "b"), ("c",)),
+        (),
+        {case.id: case.subject for case in cases},
     ).save(folders.splits)
     folders.prepared("3d").mkdir()
     (folders.prepared("3d") / "a.json").touch()
@@ -233,11 +245,13 @@ def test_one_is_not_called_many(place, capsys):
     save_plan(folders.plans, plan())
     folders.prepared("3d").mkdir()
     (folders.prepared("3d") / "a.json").touch()
-    Report("Dataset001_Tiny", 1, (Problem("error", "a", "duplicate case", "x", "y"),)).save(
-        folders.preprocessed / "integrity.json"
-    )
+    Report(
+        "Dataset001_Tiny", 1, (Problem("error", "a", "duplicate case", "x", "y"),)
+    ).save(folders.preprocessed / "integrity.json")
     text = output(capsys, "-d", "1")
-    assert "checked     1 error, 0 warnings" in text and "unet_bn; 1 case prepared" in text
+    assert (
+        "checked     1 error, 0 warnings" in text and "unet_bn; 1 case prepared" in text
+    )
 
 
 @pytest.mark.parametrize(
@@ -266,13 +280,16 @@ def test_a_broken_run_is_a_note_and_the_others_are_shown(place, capsys):
 def test_a_dataset_without_raw_data_is_shown(place, capsys):
     (place / "sulcnet_data/preprocessed/Dataset002_Gone").mkdir(parents=True)
     assert [item.cases for item in describe_workspace(Workspace.find())] == [4, None]
-    assert "Dataset002_Gone" in output(capsys) and "No runs yet" in output(capsys, "-d", "2")
+    assert "Dataset002_Gone" in output(capsys) and "No runs yet" in output(
+        capsys, "-d", "2"
+    )
 
 
 def test_json_holds_the_same(place, capsys):
     facts = json.loads(output(capsys, "--json"))
     assert (
-        facts["workspace"]["rule"] == "./sulcnet_data" and facts["datasets"][0]["labelled"] == 2
+        facts["workspace"]["rule"] == "./sulcnet_data"
+        and facts["datasets"][0]["labelled"] == 2
     )
     assert facts["machine"]["versions"]["python"] and facts["machine"]["cores"] >= 1
 
@@ -297,7 +314,9 @@ def fake_nvml(monkeypatch, **changes):
         nvmlDeviceGetCount=lambda: 1,
         nvmlDeviceGetHandleByIndex=lambda number: number,
         nvmlDeviceGetName=lambda handle: b"NVIDIA H100",
-        nvmlDeviceGetMemoryInfo=lambda handle: types.SimpleNamespace(total=80e9, free=79e9),
+        nvmlDeviceGetMemoryInfo=lambda handle: types.SimpleNamespace(
+            total=80e9, free=79e9
+        ),
         nvmlSystemGetDriverVersion=lambda: "550.1",
     )
     vars(nvml).update(changes)
@@ -306,7 +325,9 @@ def fake_nvml(monkeypatch, **changes):
 
 def test_a_gpu_is_named_with_its_memory(root, capsys, monkeypatch):
     fake_nvml(monkeypatch)
-    assert "GPU         NVIDIA H100, 80.0 GB, 79.0 GB free, driver 550.1" in output(capsys)
+    assert "GPU         NVIDIA H100, 80.0 GB, 79.0 GB free, driver 550.1" in output(
+        capsys
+    )
 
 
 def test_no_driver_and_no_library_are_no_error(root, capsys, monkeypatch):
@@ -319,7 +340,9 @@ def test_no_driver_and_no_library_are_no_error(root, capsys, monkeypatch):
     assert "no GPU (nvidia-ml-py is not installed)" in output(capsys)
 
 
-@pytest.mark.parametrize("arguments, code", [(["-d", "7"], 4), (["--gpu"], 2), (["1"], 2)])
+@pytest.mark.parametrize(
+    "arguments, code", [(["-d", "7"], 4), (["--gpu"], 2), (["1"], 2)]
+)
 def test_wrong_use_is_two_lines(place, capsys, arguments, code):
     assert COMMAND(arguments) == code
     assert len(capsys.readouterr().err.strip().splitlines()) == 2

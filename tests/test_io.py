@@ -29,7 +29,14 @@ def classes(shape=SHAPE):
 
 
 def stored(
-    path, data, kind=nib.Nifti1Image, endianness="<", sform=2, qform=0, unit="mm", affine=AFFINE
+    path,
+    data,
+    kind=nib.Nifti1Image,
+    endianness="<",
+    sform=2,
+    qform=0,
+    unit="mm",
+    affine=AFFINE,
 ):
     """Write a NIfTI file with nibabel alone and give its path."""
     header = kind.header_class(endianness=endianness)
@@ -70,7 +77,9 @@ def test_applies_the_stored_scale(tmp_path):
     image.header.set_data_dtype(np.int16)  # nibabel then chooses slope and intercept
     image.to_filename(tmp_path / "a.nii")
     found = io.read_image(tmp_path / "a.nii").data
-    assert np.array_equal(found, nib.load(tmp_path / "a.nii").get_fdata().astype(np.float32))
+    assert np.array_equal(
+        found, nib.load(tmp_path / "a.nii").get_fdata().astype(np.float32)
+    )
     assert np.abs(found - values()).max() < 0.01
 
 
@@ -85,7 +94,10 @@ def test_a_scale_without_its_offset_is_a_damaged_header(tmp_path):
 
 
 def test_singleton_axes_and_flat_images(tmp_path):
-    assert io.read_image(stored(tmp_path / "a.nii", values((7, 5, 4, 1, 1)))).shape == SHAPE
+    assert (
+        io.read_image(stored(tmp_path / "a.nii", values((7, 5, 4, 1, 1)))).shape
+        == SHAPE
+    )
     nib.Nifti1Image(values((7, 5)), np.eye(4)).to_filename(tmp_path / "b.nii")
     assert io.read_image(tmp_path / "b.nii").shape == (7, 5, 1)
 
@@ -119,7 +131,10 @@ def damaged_files(folder):
             "git-LFS",
         ),
         "annex.nii.gz": (b"../.git/annex/objects/aa/bb/MD5E-s1--0.nii.gz", "git-annex"),
-        "text.nii": (b"not an image, but long enough to hold a header. " * 10, "not a NIfTI"),
+        "text.nii": (
+            b"not an image, but long enough to hold a header. " * 10,
+            "not a NIfTI",
+        ),
         "analyze.hdr": (raw[:344] + bytes(4), "ANALYZE"),
         "alone.hdr": (raw[:344] + b"ni1\0", "alone.img does not exist"),
         "cut.nii.gz": (good[: len(good) // 2], "damaged gzip"),
@@ -129,7 +144,10 @@ def damaged_files(folder):
         "header.nii": (raw[:352], "found 0"),
         "stub.nii": (raw[:100], "found 100 bytes"),
         "unset.nii": (bytes(unset), "affine|header"),
-        "type.nii": (raw[:70] + b"\x80\x00\x18\x00" + raw[74:], "voxels|header"),  # 128: RGB
+        "type.nii": (
+            raw[:70] + b"\x80\x00\x18\x00" + raw[74:],
+            "voxels|header",
+        ),  # 128: RGB
         "image.png": (raw, "neither the size of a voxel nor which side is left"),
         "image.xyz": (raw, "no reader knows"),
         "cut.mgz": (b"\0\0\0\1", "not an MGH"),
@@ -187,7 +205,9 @@ def test_header_measures_how_far_sform_and_qform_disagree(tmp_path):
     moved[:3, 3] = 3, 4, 0
     image.set_sform(moved, 1)
     image.to_filename(tmp_path / "a.nii")
-    assert io.read_image(tmp_path / "a.nii").header.sform_qform_disagree_mm == pytest.approx(5)
+    assert io.read_image(
+        tmp_path / "a.nii"
+    ).header.sform_qform_disagree_mm == pytest.approx(5)
     image.set_qform(moved, 0)
     image.to_filename(tmp_path / "b.nii")
     assert io.read_image(tmp_path / "b.nii").header.sform_qform_disagree_mm == 0
@@ -211,7 +231,13 @@ def test_an_image_survives_the_way_to_a_worker(tmp_path):
 
 @pytest.mark.parametrize(
     "highest, dtype",
-    [(2, np.uint8), (255, np.uint8), (256, np.int16), (12175, np.int16), (70000, np.int32)],
+    [
+        (2, np.uint8),
+        (255, np.uint8),
+        (256, np.int16),
+        (12175, np.int16),
+        (70000, np.int32),
+    ],
 )
 @pytest.mark.parametrize("kind", [np.int32, np.float32, np.float64])
 def test_labels_take_the_smallest_type(tmp_path, highest, dtype, kind):
@@ -223,7 +249,9 @@ def test_labels_take_the_smallest_type(tmp_path, highest, dtype, kind):
 
 def test_float_noise_in_a_label_is_rounded_away(tmp_path):
     noisy = classes() + np.float32(4e-4)
-    assert np.array_equal(io.read_label(stored(tmp_path / "a.nii", noisy)).data, classes())
+    assert np.array_equal(
+        io.read_label(stored(tmp_path / "a.nii", noisy)).data, classes()
+    )
 
 
 @pytest.mark.parametrize("value", [1.25, np.nan, np.inf])
@@ -258,10 +286,15 @@ def assert_written_like(source, folder, image):
     for name, data in (("mask.nii.gz", mask), ("map.nii.gz", prob)):
         after = nib.load(folder / name)
         for field in KEPT:
-            assert np.array_equal(before.header[field], after.header[field]), (name, field)
+            assert np.array_equal(before.header[field], after.header[field]), (
+                name,
+                field,
+            )
         assert after.header.endianness == before.header.endianness
         assert after.header["sizeof_hdr"] == before.header["sizeof_hdr"]
-        assert np.array_equal(before.affine, after.affine) and after.shape == before.shape
+        assert (
+            np.array_equal(before.affine, after.affine) and after.shape == before.shape
+        )
         assert np.array_equal(np.asarray(after.dataobj).reshape(image.shape), data)
     assert np.array_equal(io.read_label(folder / "mask.nii.gz").data, mask)
 
@@ -269,13 +302,16 @@ def assert_written_like(source, folder, image):
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image, nib.Nifti1Pair])
 @pytest.mark.parametrize("endianness", ["<", ">"])
 @pytest.mark.parametrize(
-    "sform, qform, unit", [(2, 0, "mm"), (0, 1, "unknown"), (4, 3, "mm"), (0, 0, "micron")]
+    "sform, qform, unit",
+    [(2, 0, "mm"), (0, 1, "unknown"), (4, 3, "mm"), (0, 0, "micron")],
 )
 def test_outputs_keep_the_input_s_grid_codes_and_units(
     tmp_path, kind, endianness, sform, qform, unit
 ):
     ending = ".hdr" if kind is nib.Nifti1Pair else ".nii.gz"
-    source = stored(tmp_path / f"a{ending}", values(), kind, endianness, sform, qform, unit)
+    source = stored(
+        tmp_path / f"a{ending}", values(), kind, endianness, sform, qform, unit
+    )
     assert_written_like(source, tmp_path, io.read_image(source))
 
 
@@ -293,7 +329,9 @@ def test_a_singleton_axis_is_written_again(tmp_path):
     assert_written_like(source, tmp_path, io.read_image(source))
 
 
-@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mgz", ".mgh", ".mha", ".mhd", ".nrrd"])
+@pytest.mark.parametrize(
+    "ending", [".nii.gz", ".nii", ".mgz", ".mgh", ".mha", ".mhd", ".nrrd"]
+)
 @pytest.mark.parametrize("source", [".nii.gz", ".mgz", ".mha"])
 def test_every_format_can_follow_every_other(tmp_path, source, ending):
     first = io.read_image(stored(tmp_path / "a.nii.gz", values()))
@@ -329,7 +367,9 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(gzip, "compress", full_disk)
-    with pytest.raises(EnvironmentFault, match="b.nii.gz cannot be written: No space left"):
+    with pytest.raises(
+        EnvironmentFault, match="b.nii.gz cannot be written: No space left"
+    ):
         io.write_mask(tmp_path / "b.nii.gz", 2 - classes(), image)
     assert (tmp_path / "b.nii.gz").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.nii", "b.nii.gz"]
@@ -362,7 +402,11 @@ def test_wrong_outputs_are_refused(tmp_path):
 def test_nothing_heavy_is_imported_before_it_is_needed():
     code = "import sys, sulcnet.io, sulcnet.geometry; print({'torch', 'nibabel', 'SimpleITK'} & set(sys.modules))"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
     )
     assert done.stdout.strip() == "set()"
 
@@ -464,7 +508,11 @@ def test_every_nasty_file_is_read_or_refused_clearly(name, tmp_path):
         return
     reference = nib.load(path)
     with np.errstate(all="ignore"):
-        expected = reference.get_fdata(dtype=np.float64).astype(np.float32).reshape(image.shape)
+        expected = (
+            reference.get_fdata(dtype=np.float64)
+            .astype(np.float32)
+            .reshape(image.shape)
+        )
     assert np.array_equal(image.data, expected, equal_nan=True) and np.array_equal(
         image.affine, reference.affine
     )
@@ -472,7 +520,9 @@ def test_every_nasty_file_is_read_or_refused_clearly(name, tmp_path):
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("name", [name for name, outcome in NASTY.items() if outcome == READ])
+@pytest.mark.parametrize(
+    "name", [name for name, outcome in NASTY.items() if outcome == READ]
+)
 def test_every_nasty_file_is_a_label_or_says_why_not(name):
     path = real_data("nasty") / name
     if name in NOT_LABELS:
@@ -498,8 +548,10 @@ def test_facts_of_nasty_files_that_verify_reports():
 
 def test_the_endings_are_found_once_not_for_every_image(monkeypatch):
     """It parses a file per format: 3,000 images took most of a minute to list."""
-    assert endings()[0] == max(endings(), key=len) and {".nii.gz", ".mgz", ".nrrd"} <= set(
-        endings()
-    )
+    assert endings()[0] == max(endings(), key=len) and {
+        ".nii.gz",
+        ".mgz",
+        ".nrrd",
+    } <= set(endings())
     monkeypatch.setattr(plugins, "names", None)
     assert ".nii" in endings()

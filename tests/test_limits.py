@@ -13,7 +13,9 @@ from sulcnet.training import device
 
 CORES, MEMORY = 16, 64 * 10**9
 NONE_V1 = "9223372036854771712"  # what version 1 writes for "no limit"
-MOUNT_V2 = "31 24 0:27 {top} /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
+MOUNT_V2 = (
+    "31 24 0:27 {top} /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
+)
 MOUNT_V1 = "3{n} 31 0:3{n} {top} /sys/fs/cgroup/{name} rw,relatime shared:1{n} - cgroup cgroup rw,{name}"
 OTHER_MOUNTS = [
     "22 1 254:0 / / rw,relatime - ext4 /dev/vda rw",
@@ -33,7 +35,9 @@ def tree(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "ROOT", tmp_path)
     monkeypatch.setattr(limits, "machine_memory", lambda: MEMORY)
     monkeypatch.setattr(os, "cpu_count", lambda: CORES)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(CORES)), raising=False)
+    monkeypatch.setattr(
+        os, "sched_getaffinity", lambda pid: set(range(CORES)), raising=False
+    )
     device._cores.cache_clear()
 
     def lay(mounts=(), groups=(), **files):
@@ -110,7 +114,8 @@ TREES = {
     ),
     "v2, the limit of a neighbour": (
         version_2(
-            "/a", **{"a/memory.max": "max", "b/memory.max": "1000000", "b/cpu.max": "1 1"}
+            "/a",
+            **{"a/memory.max": "max", "b/memory.max": "1000000", "b/cpu.max": "1 1"},
         ),
         CORES,
         MEMORY,
@@ -186,7 +191,10 @@ TREES = {
                 MOUNT_V2.format(top="/").replace("cgroup rw", "cgroup/unified rw"),
             ],
             groups=["4:memory:/", "0::/box"],
-            **{"memory/memory.limit_in_bytes": NONE_V1, "unified/box/cpu.max": "500000 100000"},
+            **{
+                "memory/memory.limit_in_bytes": NONE_V1,
+                "unified/box/cpu.max": "500000 100000",
+            },
         ),
         5,
         MEMORY,
@@ -223,7 +231,9 @@ def test_a_file_that_may_not_be_read_is_no_limit(tree, tmp_path):
 def test_workers_follow_cores_and_memory(tree):
     assert default_workers() == 8
     tree(
-        **version_2("/job", **{"job/cpu.max": "600000 100000", "job/memory.max": "4500000000"})
+        **version_2(
+            "/job", **{"job/cpu.max": "600000 100000", "job/memory.max": "4500000000"}
+        )
     )
     assert default_workers() == 4 and default_workers(2) == 2
 
@@ -236,7 +246,11 @@ def test_a_little_memory_still_has_a_worker(tree):
 def test_threads_follow_the_quota_and_the_log_says_so_once(tree, caplog):
     tree(**version_2(**{"cpu.max": "300000 100000"}))
     with caplog.at_level(logging.INFO, "sulcnet"):
-        assert [device.use_threads(None), device.use_threads(None), device.use_threads(1)] == [
+        assert [
+            device.use_threads(None),
+            device.use_threads(None),
+            device.use_threads(1),
+        ] == [
             3,
             3,
             1,
@@ -254,12 +268,14 @@ def test_an_unlimited_machine_says_nothing(tree, caplog):
 
 def test_info_shows_what_is_left_of_the_machine(tree, root, capsys):
     assert (
-        COMMAND([]) == 0 and "CPU         16 cores, 64.0 GB memory" in capsys.readouterr().out
+        COMMAND([]) == 0
+        and "CPU         16 cores, 64.0 GB memory" in capsys.readouterr().out
     )
     tree(**version_2(**{"cpu.max": "200000 100000", "memory.max": "4000000000"}))
     assert (
         COMMAND([]) == 0
-        and "CPU         2 of 16 cores, 4.0 GB of 64.0 GB memory" in capsys.readouterr().out
+        and "CPU         2 of 16 cores, 4.0 GB of 64.0 GB memory"
+        in capsys.readouterr().out
     )
     found = describe_machine()
     assert (found.cores, found.all_cores, found.memory, found.all_memory) == (

@@ -23,7 +23,13 @@ from sulcnet.data import _workers
 from sulcnet.data._shared_memory import Share, fitting, free_bytes
 from sulcnet.data.loader import batches
 from sulcnet.data.patches import Sample
-from sulcnet.errors import DataError, EnvironmentFault, Interrupted, OutOfMemory, SulcnetError
+from sulcnet.errors import (
+    DataError,
+    EnvironmentFault,
+    Interrupted,
+    OutOfMemory,
+    SulcnetError,
+)
 from sulcnet.parallel import CaseFailed
 from sulcnet.records.workspace import Workspace
 from sulcnet.runs import train as training
@@ -122,7 +128,9 @@ def test_workers_fit_into_shared_memory(workers, free, share):
     )
 
 
-@pytest.mark.parametrize("free, workers", [(34 * 4096, 2), (19 * 4096, 1), (17 * 4096, 0)])
+@pytest.mark.parametrize(
+    "free, workers", [(34 * 4096, 2), (19 * 4096, 1), (17 * 4096, 0)]
+)
 def test_too_little_shared_memory_is_said_with_the_flag_and_drawing_goes_on(
     free, workers, monkeypatch, caplog
 ):
@@ -167,7 +175,9 @@ sys.exit(Command("Draw.", lambda parser: None, run, name="sulcnet_draw")([]))
         ("blind", 3, "", "--shm-size 8g"),
     ],
 )
-def test_one_megabyte_of_shared_memory_neither_hangs_nor_dies_unexplained(how, code, out, err):
+def test_one_megabyte_of_shared_memory_neither_hangs_nor_dies_unexplained(
+    how, code, out, err
+):
     """For real: a batch of 0.4 MB, of which two workers would have eight ready."""
     small = [
         "unshare",
@@ -207,7 +217,9 @@ def test_one_megabyte_of_shared_memory_neither_hangs_nor_dies_unexplained(how, c
         (stumble, CaseFailed, "'sub-3': ValueError: an axis is missing", "--debug"),
     ],
 )
-def test_an_error_arrives_as_it_was_raised_or_with_its_case(workers, act, kind, message, hint):
+def test_an_error_arrives_as_it_was_raised_or_with_its_case(
+    workers, act, kind, message, hint
+):
     with pytest.raises(SulcnetError) as caught:
         drawn_to(Source(act), workers)
     assert (type(caught.value), caught.value.message) == (kind, message)
@@ -282,7 +294,9 @@ def fresh(prepared, tmp_path, monkeypatch):
     """The prepared dataset with an empty results folder, and epochs of four steps."""
     workspace, folders = prepared
     monkeypatch.setattr(schedules, "EPOCH_PATCHES", 8)
-    mine = Workspace(workspace.raw, workspace.preprocessed, tmp_path / "results", "test")
+    mine = Workspace(
+        workspace.raw, workspace.preprocessed, tmp_path / "results", "test"
+    )
     return mine, mine.folders(folders.name)
 
 
@@ -326,7 +340,11 @@ def test_a_stop_signal_ends_the_wait_and_the_run_continues_with_the_same_bits(
         ) as caught:
             train(*fresh, epochs=2)
     stopper.join()
-    assert caught.value.exit_code == 130 and saved_step(fresh) == STEP and not active_children()
+    assert (
+        caught.value.exit_code == 130
+        and saved_step(fresh) == STEP
+        and not active_children()
+    )
     resumed = weights(train(*fresh, epochs=2, go_on=True))
     assert expected.keys() == resumed.keys()
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
@@ -413,5 +431,7 @@ def test_loader_workers_import_neither_networks_nor_methods(prepared, tmp_path):
     heavy = ("networks", "tuning", "pretraining", "runs", "training")
     assert "monai" not in modules
     assert not [
-        name for name in modules if name.startswith(tuple(f"sulcnet.{room}" for room in heavy))
+        name
+        for name in modules
+        if name.startswith(tuple(f"sulcnet.{room}" for room in heavy))
     ]

@@ -45,14 +45,20 @@ def test_starting_twice_does_not_double_the_lines(capsys):
     assert capsys.readouterr().err == "once\n"
 
 
-def test_a_file_gets_every_line_even_when_quiet_and_the_warnings_of_libraries(tmp_path, capsys):
+def test_a_file_gets_every_line_even_when_quiet_and_the_warnings_of_libraries(
+    tmp_path, capsys
+):
     log.start(quiet=True)
     with log.to_file(tmp_path / "lines"):
         logging.getLogger("sulcnet.x").info("epoch 1")
         warnings.warn("old function", stacklevel=1)
     logging.getLogger("sulcnet.x").info("after")
     lines = (tmp_path / "lines").read_text()
-    assert " INFO    epoch 1\n" in lines and "old function" in lines and "after" not in lines
+    assert (
+        " INFO    epoch 1\n" in lines
+        and "old function" in lines
+        and "after" not in lines
+    )
     assert capsys.readouterr().err == ""
 
 
@@ -61,7 +67,8 @@ def test_no_bar_without_a_terminal_or_when_quiet(monkeypatch):
     assert log.progress(items) is items
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert (
-        list(log.progress(items, label="prepare")) == items and log.progress(items) is not items
+        list(log.progress(items, label="prepare")) == items
+        and log.progress(items) is not items
     )
     log.start(quiet=True)
     assert log.progress(items) is items

@@ -26,7 +26,9 @@ def voxels(logits, target, labelled):
         ).tolist():
             label = int(target[(item, *place)])
             if labelled[item] and label >= 0:
-                powers = [math.exp(logits[(item, k, *place)]) for k in range(logits.shape[1])]
+                powers = [
+                    math.exp(logits[(item, k, *place)]) for k in range(logits.shape[1])
+                ]
                 yield [power / sum(powers) for power in powers], label
 
 
@@ -43,7 +45,8 @@ def slow_dice(logits, target, labelled):
 
 def slow_entropy(logits, target, labelled):
     terms = [
-        -math.log(probability[label]) for probability, label in voxels(logits, target, labelled)
+        -math.log(probability[label])
+        for probability, label in voxels(logits, target, labelled)
     ]
     return sum(terms) / len(terms)
 
@@ -52,9 +55,13 @@ def slow_entropy(logits, target, labelled):
 def test_dice_and_dice_ce_equal_their_slow_twins(ndim):
     logits, target, labelled = batch(ndim)
     expected = slow_dice(logits, target, labelled)
-    assert dice(logits, target, labelled).value().item() == pytest.approx(expected, rel=1e-5)
+    assert dice(logits, target, labelled).value().item() == pytest.approx(
+        expected, rel=1e-5
+    )
     expected += slow_entropy(logits, target, labelled)
-    assert dice_ce(logits, target, labelled).value().item() == pytest.approx(expected, rel=1e-5)
+    assert dice_ce(logits, target, labelled).value().item() == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("loss", [dice, dice_ce])
@@ -83,7 +90,9 @@ def test_a_batch_without_any_label_is_zero_and_without_gradient(loss):
 def test_a_class_absent_everywhere_and_not_predicted_costs_nothing():
     target = torch.randint(0, 2, (2, 4, 4, 4))
     logits = 200.0 * torch.nn.functional.one_hot(target, 3).movedim(-1, 1)
-    assert dice(logits, target, torch.ones(2)).value().item() == pytest.approx(0, abs=1e-6)
+    assert dice(logits, target, torch.ones(2)).value().item() == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_dice_sums_over_the_batch_not_per_item():

@@ -71,7 +71,10 @@ def test_the_log_of_one_step_is_that_of_three(kind):
     def fresh():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(300, 400), nn.ReLU(), nn.Linear(400, 200))
-        optimiser, image = kind(model.parameters(), 1e-3, foreach=True), torch.randn(64, 300)
+        optimiser, image = (
+            kind(model.parameters(), 1e-3, foreach=True),
+            torch.randn(64, 300),
+        )
 
         def step():
             model(image).square().sum().backward()
@@ -116,7 +119,9 @@ def test_every_byte_at_the_peak_has_a_kind():
         and found.parts["optimiser state"] == (2 * 64 + 1) * BLOCK
     )
     assert found.moment.startswith("optimiser")
-    assert found.phases["forward"] < found.phases["backward"] < found.phases["optimiser"]
+    assert (
+        found.phases["forward"] < found.phases["backward"] < found.phases["optimiser"]
+    )
     assert (
         found.arithmetic == 2 * 8 * 64 * (BLOCK // 4) * 2
     )  # forward, and the weight's gradient: the image asks for none
@@ -135,21 +140,28 @@ def test_activations_are_what_a_backward_pass_will_need():
     found = trace(step, {"parameters": layers.parameters(), "data": [image]})
     # Sigmoid keeps what it gives. The peak is at the last linear layer, when the third of these is gone and two
     # gradients are there.
-    assert found.moment.startswith("backward") and found.parts["activations"] == pytest.approx(
-        2 * 256 * BLOCK, rel=0.01
-    )
+    assert found.moment.startswith("backward") and found.parts[
+        "activations"
+    ] == pytest.approx(2 * 256 * BLOCK, rel=0.01)
     assert found.parts["temporaries"] == pytest.approx((2 * 256 + 32) * BLOCK, rel=0.01)
 
 
 def test_a_convolution_is_allowed_a_copy_of_its_tensors_in_the_log_alone():
-    layer, image = nn.Conv3d(1, 4, 3, padding=1, bias=False), torch.zeros(1, 1, 32, 32, 32)
+    layer, image = (
+        nn.Conv3d(1, 4, 3, padding=1, bias=False),
+        torch.zeros(1, 1, 32, 32, 32),
+    )
     with torch.no_grad():
         found = trace(
-            lambda: layer(image) is None, {"parameters": layer.parameters(), "data": [image]}
+            lambda: layer(image) is None,
+            {"parameters": layer.parameters(), "data": [image]},
         )
     inputs, weight, outputs = 4 * 32**3, 4 * 4 * 27, 4 * 4 * 32**3
     assert found.live == inputs + outputs + BLOCK
-    assert max(size for _, size in found.log) == inputs + outputs + -(-weight // BLOCK) * BLOCK
+    assert (
+        max(size for _, size in found.log)
+        == inputs + outputs + -(-weight // BLOCK) * BLOCK
+    )
 
 
 def test_shared_parameters_stay_shared_when_they_become_fake():

@@ -45,7 +45,8 @@ SMALL = {
     "swin_unetr_24": (24, (64, 32, 32)),
 }
 EACH_NET = [
-    pytest.param(net, marks=[pytest.mark.contract] * net.startswith("swin")) for net in SMALL
+    pytest.param(net, marks=[pytest.mark.contract] * net.startswith("swin"))
+    for net in SMALL
 ]
 PRESETS = ("sulcnet", "paper")
 OWN = {
@@ -65,7 +66,9 @@ def named(variant) -> str:
 def full_product() -> list:
     return [
         pytest.param(
-            *some, marks=pytest.mark.contract, id="-".join(("full", named(some[0]), *some[1:]))
+            *some,
+            marks=pytest.mark.contract,
+            id="-".join(("full", named(some[0]), *some[1:])),
         )
         for some in itertools.product(VARIANTS, SMALL, PRESETS)
     ]
@@ -80,7 +83,9 @@ def pairwise() -> list:
         for j, net in enumerate(nets)
     ]
     found.append((("mae", {}), "swin_unetr_12", "sulcnet"))
-    return [pytest.param(*some, id="-".join((named(some[0]), *some[1:]))) for some in found]
+    return [
+        pytest.param(*some, id="-".join((named(some[0]), *some[1:]))) for some in found
+    ]
 
 
 def smallest() -> list:
@@ -89,7 +94,9 @@ def smallest() -> list:
         *((variant, "resenc_unet", "sulcnet") for variant in VARIANTS),
         (("adversarial", {}), "resenc_unet", "paper"),
     ]
-    return [pytest.param(*some, id="-".join((named(some[0]), *some[1:]))) for some in found]
+    return [
+        pytest.param(*some, id="-".join((named(some[0]), *some[1:]))) for some in found
+    ]
 
 
 def plan_of(net: str, ndim: int = 3, preset: str = "sulcnet") -> Plan:
@@ -156,7 +163,8 @@ def drawn(method: Pretraining, first: int = 0) -> Iterator[Images]:
     views = Views(method.augment(), method.corruption(), method.views, method.overlap)
     source = ImageSource(located, plan, method.network_plan, 0, views)
     return (
-        batch.to(torch.device("cpu")) for batch in image_batches(source, 2, first, workers=0)
+        batch.to(torch.device("cpu"))
+        for batch in image_batches(source, 2, first, workers=0)
     )
 
 
@@ -220,18 +228,22 @@ def descend(method: Pretraining, batch: Images, steps: int, rate: float = 3e-3) 
         seed_draws(0, number)
         for step in method.steps(batch):
             inputs = [
-                p for group in optimisers[step.part].param_groups for p in group["params"]
+                p
+                for group in optimisers[step.part].param_groups
+                for p in group["params"]
             ]
-            sum(term.weight * term.ratio.value() for term in step.terms.values()).backward(
-                inputs=inputs
-            )
+            sum(
+                term.weight * term.ratio.value() for term in step.terms.values()
+            ).backward(inputs=inputs)
             optimisers[step.part].step()
             optimisers[step.part].zero_grad()
             method.after_step(step.part)
 
 
 def same(one: dict, two: dict) -> bool:
-    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    return one.keys() == two.keys() and all(
+        torch.equal(one[name], two[name]) for name in one
+    )
 
 
 def on_fake_tensors(method: Pretraining, batch: Images) -> None:
@@ -239,7 +251,9 @@ def on_fake_tensors(method: Pretraining, batch: Images) -> None:
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         fake_modules(method.modules, mode)
         for step in method.steps(Images(*(mode.from_tensor(part) for part in batch))):
-            sum(term.weight * term.ratio.value() for term in step.terms.values()).backward()
+            sum(
+                term.weight * term.ratio.value() for term in step.terms.values()
+            ).backward()
     assert all(
         p.grad is not None
         for groups in method.parts().values()
@@ -274,14 +288,17 @@ def test_recomputed_stages_lead_to_the_same_bits(variant, net):
 
 def test_a_word_that_cannot_be_recomputed_is_refused():
     with pytest.raises(
-        UsageError, match="recompute: expected one of none, attention, stages, found 'true'"
+        UsageError,
+        match="recompute: expected one of none, attention, stages, found 'true'",
     ):
         method_of("recon", recompute="true")
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("variant, net, preset", [*pairwise(), *full_product()])
-def test_it_starts_learns_and_its_export_loads_downstream(variant, net, preset, ndim, tmp_path):
+def test_it_starts_learns_and_its_export_loads_downstream(
+    variant, net, preset, ndim, tmp_path
+):
     method = method_of(variant, net, preset, ndim)
     # No decay, which moves a weight without a gradient; a bias before a norm, and that of a sure critic, have none.
     before = {
@@ -290,7 +307,10 @@ def test_it_starts_learns_and_its_export_loads_downstream(variant, net, preset, 
         if value.requires_grad and value.ndim > 1
     }
     loop = loop_of(
-        method, tmp_path, schedule_of(preset, weight_decay=0.0), draw=partial(drawn, method)
+        method,
+        tmp_path,
+        schedule_of(preset, weight_decay=0.0),
+        draw=partial(drawn, method),
     )
     loop.run()
     assert loop.rows[-1]["loss"] is not None
@@ -312,7 +332,10 @@ def test_it_starts_learns_and_its_export_loads_downstream(variant, net, preset, 
     transfer = load_pretrained(downstream.network, tmp_path / EXPORT)
     assert transfer.method == variant[0] and transfer.promised == ("encoder", "decoder")
     assert not (
-        transfer.missing or transfer.unexpected or transfer.wrong_shape or transfer.broken()
+        transfer.missing
+        or transfer.unexpected
+        or transfer.wrong_shape
+        or transfer.broken()
     )
     assert same(downstream.network.state_dict(), method.export())
     on_fake_tensors(method, batch)
@@ -351,7 +374,9 @@ def test_the_window_of_accumulation_steps_every_part_once(variant, tmp_path):
     assert {part: counted.count(part) for part in counted} == {
         part: 3 if part == "network" else 2 for part in method.parts()
     }
-    assert all(torch.isfinite(value).all() for value in method.modules.state_dict().values())
+    assert all(
+        torch.isfinite(value).all() for value in method.modules.state_dict().values()
+    )
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=named)
@@ -360,9 +385,13 @@ def test_a_step_in_half_precision_stays_finite(variant, tmp_path):
     loop = loop_of(method, tmp_path, schedule_of("sulcnet"))
     loop.precision = "bf16"
     loop.run()
-    assert all(torch.isfinite(value).all() for value in method.modules.state_dict().values())
+    assert all(
+        torch.isfinite(value).all() for value in method.modules.state_dict().values()
+    )
     with torch.autocast("cpu", torch.bfloat16):
-        assert all(abs(value) < 1e4 for value in watched(method, batch_of(method)).values())
+        assert all(
+            abs(value) < 1e4 for value in watched(method, batch_of(method)).values()
+        )
 
 
 @pytest.fixture(scope="module", params=["t1", "grey_white"])
@@ -394,9 +423,13 @@ def test_a_run_folder_tells_what_was_watched(variant, prepared, tmp_path, monkey
         for key in ("score", "loss", "ssim", "ms_ssim", "hausdorff_empty", *OWN[name])
     } <= row.keys()
     assert all({"input", "corrupted", "output"} <= names for names in shown)
-    assert (name == "diffusion") == ("from noise" in shown[-1]) and "from noise" not in shown[0]
+    assert (name == "diffusion") == (
+        "from noise" in shown[-1]
+    ) and "from noise" not in shown[0]
     facts = json.loads((run / EXPORT).with_suffix(".json").read_text())
-    assert facts["method"] == name and (facts.get("fold_t") == 50) == (name == "diffusion")
+    assert facts["method"] == name and (facts.get("fold_t") == 50) == (
+        name == "diffusion"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -452,9 +485,9 @@ def test_groups_hold_every_trainable_parameter_once_and_name_known_rates(variant
         assert sorted(listed) == sorted(
             id(p) for p in method.modules.parameters() if p.requires_grad
         )
-        assert {group.rate for groups in method.parts().values() for group in groups} <= set(
-            method.options.rates()
-        )
+        assert {
+            group.rate for groups in method.parts().values() for group in groups
+        } <= set(method.options.rates())
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=named)
@@ -484,10 +517,13 @@ def parts_of(method: Pretraining) -> list[str]:
 
 
 def test_the_critic_begins_after_a_tenth_and_then_learns_in_every_step():
-    assert [parts_of(adversarial_at(step)) for step in (0, 3, 4, 39)] == [["network"]] * 2 + [
-        ["critic", "network"]
-    ] * 2
-    assert "loss/fooled" not in next(adversarial_at(3).steps(batch_of(adversarial_at(3)))).terms
+    assert [parts_of(adversarial_at(step)) for step in (0, 3, 4, 39)] == [
+        ["network"]
+    ] * 2 + [["critic", "network"]] * 2
+    assert (
+        "loss/fooled"
+        not in next(adversarial_at(3).steps(batch_of(adversarial_at(3)))).terms
+    )
     timed = adversarial_at(100, minutes=10.0)
     assert parts_of(timed) == ["network"]
     timed.progress.elapsed = 61.0
@@ -496,7 +532,9 @@ def test_the_critic_begins_after_a_tenth_and_then_learns_in_every_step():
 
 def test_the_paper_s_critic_learns_in_every_other_epoch_and_is_always_heard():
     turns = [parts_of(adversarial_at(step, "paper")) for step in (0, 3, 4, 7, 8)]
-    assert turns == [["critic", "network"]] * 2 + [["network"]] * 2 + [["critic", "network"]]
+    assert turns == [["critic", "network"]] * 2 + [["network"]] * 2 + [
+        ["critic", "network"]
+    ]
     method = adversarial_at(4, "paper")
     (step,) = method.steps(batch_of(method))
     assert {name: term.weight for name, term in step.terms.items()} == {
@@ -513,7 +551,8 @@ def test_the_critic_teaches_the_network_nothing_and_the_network_the_critic_nothi
     steps = method.steps(batch)
     next(steps).terms["loss/critic"].ratio.value().backward()
     assert all(
-        p.grad is None for p in [*method.network.parameters(), *method.head.parameters()]
+        p.grad is None
+        for p in [*method.network.parameters(), *method.head.parameters()]
     )
     assert all(p.grad is not None for p in method.critic.parameters())
     step = next(steps)
@@ -523,7 +562,8 @@ def test_the_critic_teaches_the_network_nothing_and_the_network_the_critic_nothi
         inputs=inputs
     )
     assert all(
-        torch.equal(p.grad, before) for p, before in zip(method.critic.parameters(), judged)
+        torch.equal(p.grad, before)
+        for p, before in zip(method.critic.parameters(), judged)
     )
 
 
@@ -629,7 +669,9 @@ def test_average_and_queue_move_once_per_step_and_the_queue_holds_the_second_vie
     present.data.add_(1.0)
     method.after_step("network")
     torch.testing.assert_close(kept[name], before + 0.25)
-    assert contrast.queue.next == 2 and torch.equal(contrast.queue.embedding[:2], expected)
+    assert contrast.queue.next == 2 and torch.equal(
+        contrast.queue.embedding[:2], expected
+    )
     assert contrast.queue.case[:3].tolist() == [0, 1, UNKNOWN] and torch.equal(
         contrast.queue.place[:2], batch.place[1::2]
     )
@@ -661,8 +703,13 @@ def test_the_average_makes_the_positive_as_it_made_the_queue():
             .unbind(1)
         )
     allowed = torch.tensor([[False, True], [True, False]])
-    earlier = torch.cat((allowed, (contrast.queue.case != UNKNOWN).expand(2, -1)), dim=1)
-    parts = nt_xent(a, b, 0.2), info_nce(a, keys, 0.2, contrast.queue.embedding, earlier)
+    earlier = torch.cat(
+        (allowed, (contrast.queue.case != UNKNOWN).expand(2, -1)), dim=1
+    )
+    parts = (
+        nt_xent(a, b, 0.2),
+        info_nce(a, keys, 0.2, contrast.queue.embedding, earlier),
+    )
     assert (
         loss.numerator.item()
         == pytest.approx(sum(part.numerator.item() for part in parts), rel=0.02)
@@ -681,11 +728,16 @@ def test_the_average_is_the_encoder_without_the_decoder(net):
     own, image = method.contrast.average.network, batch_of(method, samples=1).image
     method.modules.eval()
     with torch.no_grad():
-        torch.testing.assert_close(own.encode(image)[-1], method.network.encode(image)[-1])
+        torch.testing.assert_close(
+            own.encode(image)[-1], method.network.encode(image)[-1]
+        )
     count = sum(p.numel() for p in own.parameters())
     stages = method.network.stages()[: len(method.network.encoder_channels)]
     assert count == sum(
-        p.numel() for stage in stages for module in stage.modules for p in module.parameters()
+        p.numel()
+        for stage in stages
+        for module in stage.modules
+        for p in module.parameters()
     )
 
 
@@ -722,7 +774,9 @@ def test_embeddings_do_not_collapse_behind_instance_norms(phantoms):
     before = watched(method, batch)
     descend(method, batch, 15)
     after = watched(method, batch)
-    assert after["contrast"] < before["contrast"] - 0.1 and after["uniformity"] < -0.1, (
+    assert (
+        after["contrast"] < before["contrast"] - 0.1 and after["uniformity"] < -0.1
+    ), (
         before,
         after,
     )
@@ -748,7 +802,9 @@ def test_places_of_background_are_left_out_where_there_is_foreground_enough():
     a, b, label_a, label_b = method.contrast._read(
         features, batch._replace(inside=inside, label=label)
     )
-    assert a.shape == b.shape == (64, 64) and (label_a == 1).all() and (label_b == 1).all()
+    assert (
+        a.shape == b.shape == (64, 64) and (label_a == 1).all() and (label_b == 1).all()
+    )
     nothing = method.contrast._read(
         features, batch._replace(label=torch.zeros_like(batch.label))
     )
@@ -775,7 +831,9 @@ def test_the_clean_image_is_a_target_and_never_an_input(net, preset, monkeypatch
     noisy = torch.randn_like(batch.image)
     monkeypatch.setattr(method.noise, "add", lambda *given: noisy)
     answers, inputs = [], []
-    method.head.register_forward_hook(lambda module, given, output: answers.append(output))
+    method.head.register_forward_hook(
+        lambda module, given, output: answers.append(output)
+    )
     method.network.register_forward_pre_hook(lambda module, given: inputs.append(given))
     losses = []
     for image in (batch.image, batch.image.flip(0) * 2):
@@ -793,9 +851,13 @@ def test_the_targets_are_v_and_the_image():
         batch, t = batch_of(method), torch.tensor([40, 600])
         epsilon = torch.randn_like(batch.image)
         right = (
-            batch.image if preset == "paper" else method.noise.v_target(batch.image, epsilon, t)
+            batch.image
+            if preset == "paper"
+            else method.noise.v_target(batch.image, epsilon, t)
         )
-        assert method.error(right, batch, epsilon, t, torch.ones(2)).value().abs() < 1e-5
+        assert (
+            method.error(right, batch, epsilon, t, torch.ones(2)).value().abs() < 1e-5
+        )
         noisy = method.noise.add(batch.image, epsilon, t)
         torch.testing.assert_close(
             method.clean(noisy, right, t), batch.image, atol=1e-4, rtol=1e-3
@@ -836,7 +898,9 @@ def test_the_export_is_the_network_at_the_folded_time(net, preset, tmp_path):
             downstream.eval()(batch.image).decoder[-1], at_time, atol=1e-4, rtol=1e-3
         )
         method.set_time(torch.tensor([800]))
-        assert not torch.allclose(method.network(batch.image).decoder[-1], at_time, atol=1e-3)
+        assert not torch.allclose(
+            method.network(batch.image).decoder[-1], at_time, atol=1e-3
+        )
     assert method.facts()["fold_t"] == 120
 
 
@@ -864,7 +928,9 @@ def test_a_perfect_network_draws_the_image_from_noise(preset, monkeypatch):
 
     def answer(noisy, t):
         return (
-            batch.image if preset == "paper" else method.noise.v_from_x0(noisy, batch.image, t)
+            batch.image
+            if preset == "paper"
+            else method.noise.v_from_x0(noisy, batch.image, t)
         )
 
     monkeypatch.setattr(method, "answer", answer)
@@ -897,7 +963,9 @@ def test_the_background_counts_a_tenth():
         torch.tensor([9, 9]),
         torch.ones(2),
     )
-    assert ratio.denominator.item() == pytest.approx(inside.sum().item() * 1.1, rel=1e-4)
+    assert ratio.denominator.item() == pytest.approx(
+        inside.sum().item() * 1.1, rel=1e-4
+    )
 
 
 def test_options_say_what_they_mean():

@@ -30,7 +30,9 @@ every = pytest.mark.parametrize("name, ndim", list(itertools.product(NAMES, (2, 
 def tiny(name, ndim):
     """Give the smallest spec that a network allows, and a patch for it."""
     features, patch = TINY.get(name, (4, (16, 24, 16)))
-    return family(name).topology(ndim, 2, features, patch[:ndim], (1.0,) * ndim), patch[:ndim]
+    return family(name).topology(ndim, 2, features, patch[:ndim], (1.0,) * ndim), patch[
+        :ndim
+    ]
 
 
 def seeded(spec):
@@ -67,7 +69,12 @@ def test_stages_hold_every_parameter_once_and_in_execution_order(name, ndim):
     spec, patch = tiny(name, ndim)
     network = seeded(spec)
     stages = network.stages()
-    held = [id(p) for stage in stages for module in stage.modules for p in module.parameters()]
+    held = [
+        id(p)
+        for stage in stages
+        for module in stage.modules
+        for p in module.parameters()
+    ]
     assert sorted(held) == sorted(id(p) for p in network.parameters())
     assert len(stages) == len(network.encoder_channels) + len(network.decoder_channels)
     assert len({stage.name for stage in stages}) == len(stages)
@@ -75,7 +82,10 @@ def test_stages_hold_every_parameter_once_and_in_execution_order(name, ndim):
     ran = []
     for index, stage in enumerate(stages):
         for layer in (
-            layer for module in stage.modules for layer in module.modules() if layer._parameters
+            layer
+            for module in stage.modules
+            for layer in module.modules()
+            if layer._parameters
         ):
             layer.register_forward_hook(lambda *_, index=index: ran.append(index))
     with torch.no_grad():
@@ -94,14 +104,18 @@ def test_a_training_step_runs_on_fake_tensors(name, ndim):
         dice_ce(
             logits, torch.zeros(2, *patch, dtype=torch.long), torch.ones(2)
         ).value().backward()
-        assert all(p.grad is not None for p in (*network.parameters(), *head.parameters()))
+        assert all(
+            p.grad is not None for p in (*network.parameters(), *head.parameters())
+        )
 
 
 def faked(mode, module):
     """Replace what a module holds by tensors that have shapes only."""
     for owner in module.modules():
         for name, value in owner.named_parameters(recurse=False):
-            owner._parameters[name] = torch.nn.Parameter(mode.from_tensor(value.detach()))
+            owner._parameters[name] = torch.nn.Parameter(
+                mode.from_tensor(value.detach())
+            )
         for name, value in owner.named_buffers(recurse=False):
             owner._buffers[name] = mode.from_tensor(value)
     return module
@@ -142,7 +156,9 @@ def test_a_batch_that_runs_twice_is_counted_once():
     plain, again = found
     assert all(torch.equal(again[name], value) for name, value in plain.items())
     assert all(
-        value == 1 for name, value in again.items() if name.endswith("num_batches_tracked")
+        value == 1
+        for name, value in again.items()
+        if name.endswith("num_batches_tracked")
     )
 
 
@@ -154,7 +170,9 @@ def test_a_stage_runs_again_as_often_as_it_is_asked_to():
     first = torch.autograd.grad(loss, list(network.parameters()), retain_graph=True)
     assert all(
         torch.equal(one, two)
-        for one, two in zip(first, torch.autograd.grad(loss, list(network.parameters())))
+        for one, two in zip(
+            first, torch.autograd.grad(loss, list(network.parameters()))
+        )
     )
 
 
@@ -186,7 +204,9 @@ def test_a_pass_without_its_backward_pass_leaves_nothing_behind():
 
 
 @every
-def test_the_smallest_patch_is_divisible_and_leaves_the_bottleneck_several_voxels(name, ndim):
+def test_the_smallest_patch_is_divisible_and_leaves_the_bottleneck_several_voxels(
+    name, ndim
+):
     whole = family(name)
     spec = whole.topology(
         ndim, 1, whole.features, (whole.smallest_patch,) * ndim, (1.0,) * ndim
@@ -209,14 +229,18 @@ def test_the_smallest_patch_is_divisible_and_leaves_the_bottleneck_several_voxel
 def test_parameters_are_those_of_the_methods_table(name, ndim, parameters):
     whole = family(name)
     assert (
-        count(build(whole.topology(ndim, 1, whole.features, (64,) * ndim, (1.0,) * ndim)))
+        count(
+            build(whole.topology(ndim, 1, whole.features, (64,) * ndim, (1.0,) * ndim))
+        )
         == parameters
     )
 
 
 def test_planning_with_any_network_needs_no_torch():
     plan = "[family(n).topology(3, 1, 24, (64,) * 3, (1.0,) * 3) for n in plugins.names('networks', 'NETWORK')]"
-    imports = "import sys; from sulcnet import plugins; from sulcnet.networks import family"
+    imports = (
+        "import sys; from sulcnet import plugins; from sulcnet.networks import family"
+    )
     code = f"{imports}; {plan}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -230,12 +254,18 @@ def test_swin_unetr_equals_monai_up_to_the_output_layer(ndim):
     spec, patch = tiny("swin_unetr_12", ndim)
     network = seeded(spec)
     torch.manual_seed(0)
-    theirs = monai.SwinUNETR(in_channels=2, out_channels=3, feature_size=12, spatial_dims=ndim)
+    theirs = monai.SwinUNETR(
+        in_channels=2, out_channels=3, feature_size=12, spatial_dims=ndim
+    )
     weights = {
-        key: value for key, value in theirs.state_dict().items() if not key.startswith("out.")
+        key: value
+        for key, value in theirs.state_dict().items()
+        if not key.startswith("out.")
     }
     assert weights.keys() == network.state_dict().keys()
-    assert all(torch.equal(weights[key], value) for key, value in network.state_dict().items())
+    assert all(
+        torch.equal(weights[key], value) for key, value in network.state_dict().items()
+    )
     before_out = []
     theirs.out.register_forward_pre_hook(lambda _, inputs: before_out.append(inputs[0]))
     image = torch.randn(1, 2, *patch)
@@ -248,13 +278,17 @@ def test_swin_unetr_equals_monai_up_to_the_output_layer(ndim):
 
 
 def test_swin_unetr_names_the_field_that_is_wrong():
-    with pytest.raises(ModelError, match="features: expected a multiple of 12, found 16"):
+    with pytest.raises(
+        ModelError, match="features: expected a multiple of 12, found 16"
+    ):
         build(NetworkSpec("swin_unetr_24", 3, 1, 16))
 
 
 def test_swin_unetr_stages_above_decoder5_hold_eight_percent():
     stages = build(NetworkSpec("swin_unetr_24", 3, 1, 24)).stages()
-    sizes = {stage.name: sum(count(module) for module in stage.modules) for stage in stages}
+    sizes = {
+        stage.name: sum(count(module) for module in stage.modules) for stage in stages
+    }
     top = sum(sizes[f"decoder{level}"] for level in (4, 3, 2, 1))
     assert top / sum(sizes.values()) == pytest.approx(0.0796, abs=1e-4)
 
@@ -275,7 +309,14 @@ def test_axes_halve_until_four_voxels_are_left():
 
 def test_coarse_axes_wait_until_the_others_have_caught_up():
     spec = topology((16, 128, 128), (4.0, 1.0, 1.0))
-    assert spec.strides == ((1, 1, 1), (1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2), (1, 2, 2))
+    assert spec.strides == (
+        (1, 1, 1),
+        (1, 2, 2),
+        (1, 2, 2),
+        (2, 2, 2),
+        (2, 2, 2),
+        (1, 2, 2),
+    )
     assert spec.kernels == ((1, 3, 3), (1, 3, 3), *((3, 3, 3),) * 4)
     assert family("resenc_unet").divisor(spec) == (4, 32, 32)
 
@@ -293,7 +334,9 @@ def test_an_anisotropic_network_keeps_its_declared_shapes():
 
 
 def test_channels_double_up_to_a_cap():
-    assert build(topology((128, 128, 128), (1.0,) * 3, features=32)).encoder_channels == (
+    assert build(
+        topology((128, 128, 128), (1.0,) * 3, features=32)
+    ).encoder_channels == (
         32,
         64,
         128,
@@ -333,7 +376,8 @@ def test_convlora_of_the_source_paper_would_train_the_counts_it_prints():
             if isinstance(layer, torch.nn.BatchNorm2d)
         ]
         updates = sum(
-            2 * prod(c.kernel_size) * (c.in_channels + c.out_channels) for c in convolutions
+            2 * prod(c.kernel_size) * (c.in_channels + c.out_channels)
+            for c in convolutions
         )
         counts.append(updates + sum(count(norm) for norm in norms))
     assert counts == [3954, 7680, 15360, 30720]

@@ -63,7 +63,11 @@ def test_samples_have_the_patch_and_some_are_the_plain_crop(patch):
     image, label = source(augmenter, 2)
     plain = 0
     for new, mask in samples(augmenter, 40, channels=2):
-        assert new.shape == (2, *patch) and new.dtype == np.float32 and np.isfinite(new).all()
+        assert (
+            new.shape == (2, *patch)
+            and new.dtype == np.float32
+            and np.isfinite(new).all()
+        )
         assert (
             mask.shape == patch
             and mask.dtype == label.dtype
@@ -119,7 +123,10 @@ def test_tissues_move_with_the_label_and_keep_their_values():
 def test_tissues_alone_are_moved_only():
     augmenter = NnunetAugmenter(PATCH, (True,))
     image, label = source(augmenter)
-    new = [augmenter.apply(label[None].astype(np.float32), None, draw)[0] for draw in range(20)]
+    new = [
+        augmenter.apply(label[None].astype(np.float32), None, draw)[0]
+        for draw in range(20)
+    ]
     assert set(np.unique(np.stack(new))) == {0.0, 1.0, 3.0}
     assert len({one.tobytes() for one in new}) > 3
 
@@ -163,10 +170,13 @@ def test_a_crop_of_the_margin_holds_a_rotation_of_thirty_degrees():
 
 
 def test_numbers_of_the_other_augmentation_are_refused_not_ignored():
-    with pytest.raises(UsageError, match="gamma: augmentation=nnunet has its own numbers"):
+    with pytest.raises(
+        UsageError, match="gamma: augmentation=nnunet has its own numbers"
+    ):
         AugmentOptions.of({"augmentation": "nnunet", "gamma": "(0.8,1.2)"})
     with pytest.raises(
-        UsageError, match="augmentation: expected one of sulcnet, nnunet, found 'nnunet2'"
+        UsageError,
+        match="augmentation: expected one of sulcnet, nnunet, found 'nnunet2'",
     ):
         AugmentOptions.of({"augmentation": "nnunet2"})
     with pytest.raises(UsageError, match="mirror_axes: there is no axis 2"):
@@ -190,7 +200,9 @@ def prepared(tmp_path_factory):
 def drawn(prepared, options, workers, count=4):
     folder, cases, plan = prepared
     region = learn_region(cases, plan.structures)
-    source = PatchSource(folder, cases, plan, plan.network(None), region, 0, Sampling(options))
+    source = PatchSource(
+        folder, cases, plan, plan.network(None), region, 0, Sampling(options)
+    )
     return list(islice(batches(source, 2, 0, workers), count))
 
 

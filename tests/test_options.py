@@ -35,7 +35,9 @@ EACH = [
 ]
 
 
-def family_of(*columns, base=(Options,), folder="pretraining", name="made_up") -> Family:
+def family_of(
+    *columns, base=(Options,), folder="pretraining", name="made_up"
+) -> Family:
     """A family with options of one's own."""
     found = Family()
     found.folder, found.name = folder, name
@@ -50,7 +52,11 @@ def little(question: StepQuestion) -> StepNeed:
 
 def beyond(limits) -> list:
     """Values just outside of what limits allow."""
-    step = 1 if any(isinstance(bound, int) and bound == 1 for bound in limits[:2]) else 1e-6
+    step = (
+        1
+        if any(isinstance(bound, int) and bound == 1 for bound in limits[:2])
+        else 1e-6
+    )
     found = [
         (limits.at_least, -step),
         (limits.above, 0),
@@ -62,7 +68,10 @@ def beyond(limits) -> list:
 
 def wrong_values(family, item) -> list:
     """Of an option: below and above its range, of other types, not a number."""
-    hint, limits = typing.get_type_hints(family.Options)[item.name], item.metadata["limits"]
+    hint, limits = (
+        typing.get_type_hints(family.Options)[item.name],
+        item.metadata["limits"],
+    )
     if hint is bool:
         return [1, "maybe", None]
     if hint is str:
@@ -82,7 +91,11 @@ def wrong_values(family, item) -> list:
             0,
             (0.5,),
             ("a",),
-            *((value,) for value in map(math.floor, beyond(limits)) if not limits.allow(value)),
+            *(
+                (value,)
+                for value in map(math.floor, beyond(limits))
+                if not limits.allow(value)
+            ),
         ]
     return [
         5,
@@ -99,7 +112,10 @@ def test_every_option_says_what_it_means_and_is_limited(of, item):
     hint, limits = typing.get_type_hints(of.Options)[item.name], item.metadata["limits"]
     assert len(item.metadata["help"]) > 10
     assert (
-        hint is bool or limits.among or limits.at_least is not None or limits.above is not None
+        hint is bool
+        or limits.among
+        or limits.at_least is not None
+        or limits.above is not None
     )
     assert set(item.metadata["presets"]) <= set(options.presets()) - {"sulcnet"}
 
@@ -114,12 +130,15 @@ def test_a_wrong_value_of_any_option_is_refused_and_named(of, item):
         ) as caught:
             resolve("sulcnet", {item.name: value}, of)
         assert (
-            caught.value.exit_code == 2 and "\n" not in caught.value.message + caught.value.hint
+            caught.value.exit_code == 2
+            and "\n" not in caught.value.message + caught.value.hint
         )
         if not isinstance(value, (str, type(None))) and not (
             item.default is False or item.default is True
         ):
-            with pytest.raises(UsageError, match=rf"Wrong --set: {item.name}: expected"):
+            with pytest.raises(
+                UsageError, match=rf"Wrong --set: {item.name}: expected"
+            ):
                 resolve("paper", [f"{item.name}={value}"], of)
 
 
@@ -135,7 +154,9 @@ def test_what_presets_take_is_allowed_and_survives_a_file(of):
 def test_options_of_one_run_have_names_of_their_own():
     tasks = [family for family in FAMILIES if family.folder == "tasks"]
     for strategy in [each for each in FAMILIES if each.folder == "tuning"]:
-        names = [item.name for each in (strategy, *tasks) for item in fields(each.Options)]
+        names = [
+            item.name for each in (strategy, *tasks) for item in fields(each.Options)
+        ]
         assert len(set(names)) == len(names)
 
 
@@ -166,7 +187,11 @@ def test_the_nearest_comes_first_and_a_pair_is_never_torn_apart():
     many = family_of(
         *columns,
         *(
-            (f"long_name_number_{n}", tuple[int, ...], option((n, 0), "long", at_least=0))
+            (
+                f"long_name_number_{n}",
+                tuple[int, ...],
+                option((n, 0), "long", at_least=0),
+            )
             for n in range(12)
         ),
     )
@@ -239,13 +264,21 @@ def presets(tmp_path, monkeypatch):
 
 def test_a_preset_takes_its_own_values_then_its_base_s(presets):
     mine = presets(
-        "mine", '"paper", {"tuning": {"epochs": 7, "rank": 3}, "tuning/lora": {"rank": 5}}'
+        "mine",
+        '"paper", {"tuning": {"epochs": 7, "rank": 3}, "tuning/lora": {"rank": 5}}',
     )
     lora, convlora, full = (
         resolve(mine, {}, plugins.find("tuning", name, "TUNING"))[0]
         for name in ("lora", "convlora", "full")
     )
-    assert (lora.epochs, lora.rank, lora.alpha, convlora.rank, full.epochs, full.rate) == (
+    assert (
+        lora.epochs,
+        lora.rank,
+        lora.alpha,
+        convlora.rank,
+        full.epochs,
+        full.rate,
+    ) == (
         7,
         5,
         4.0,
@@ -253,7 +286,9 @@ def test_a_preset_takes_its_own_values_then_its_base_s(presets):
         7,
         5e-3,
     )
-    assert resolve(mine, ["rank=9"], plugins.find("tuning", "lora", "TUNING"))[0].rank == 9
+    assert (
+        resolve(mine, ["rank=9"], plugins.find("tuning", "lora", "TUNING"))[0].rank == 9
+    )
     assert any(
         row.name == "rank" and "(mine: 5; paper: 4)" in row.meaning
         for row in options.table(plugins.find("tuning", "lora", "TUNING"))
@@ -281,7 +316,10 @@ def test_a_preset_that_is_wrong_is_refused(presets, told, what):
 
 def test_rows_of_a_preset_are_those_of_its_values(presets):
     """Else a preset that was changed would be planned with what its former self needed."""
-    assert [options.identity(preset) for preset in ("sulcnet", "paper")] == ["sulcnet", "paper"]
+    assert [options.identity(preset) for preset in ("sulcnet", "paper")] == [
+        "sulcnet",
+        "paper",
+    ]
     one, two, base = (
         options.identity(presets(*told))
         for told in (
@@ -297,7 +335,9 @@ def test_rows_of_a_preset_are_those_of_its_values(presets):
         and options.named(two) == "two"
     )
     assert (
-        options.identity(presets("four", '"paper", {"pretraining": {"out": 9}}')).split("@")[1]
+        options.identity(presets("four", '"paper", {"pretraining": {"out": 9}}')).split(
+            "@"
+        )[1]
         != one.split("@")[1]
     )
 
@@ -359,11 +399,14 @@ def test_a_new_preset_is_one_file(presets, tmp_path, monkeypatch, capsys):
         then.schedule.rates,
         then.schedule.optimiser,
     ) == ("mine", 1, {"network": 2e-3, "heads": 5e-3}, "adam")
-    assert (then.options["dropout"], then.options["segmentation_loss"]) == (0.25, "dice")
-    presets("other", '"mine", {"pretraining/mae": {"block": 2}}')
-    assert PRETRAIN(["901", "3d", "mae", "--preset", "other", *machine, *common]) == 0, (
-        capsys.readouterr().err
+    assert (then.options["dropout"], then.options["segmentation_loss"]) == (
+        0.25,
+        "dice",
     )
+    presets("other", '"mine", {"pretraining/mae": {"block": 2}}')
+    assert (
+        PRETRAIN(["901", "3d", "mae", "--preset", "other", *machine, *common]) == 0
+    ), capsys.readouterr().err
     (other,) = (root / "results").rglob("pretrain*/**/*__other__*/" + EXPERIMENT)
     assert (
         Experiment.load(other).options["block"],
@@ -434,8 +477,16 @@ def prepared(tmp_path_factory):
             ("mae", "--set", "rate=nan", "--set", "visible=inf"),
             "rate: .*found nan; visible: .*found inf",
         ),
-        (PRETRAIN, ("mae", "--set", "block=3", "--set", "block=4"), "block is given twice"),
-        (PRETRAIN, ("mae", "--set", "epochs=3", "--epochs", "4"), "epochs is given twice"),
+        (
+            PRETRAIN,
+            ("mae", "--set", "block=3", "--set", "block=4"),
+            "block is given twice",
+        ),
+        (
+            PRETRAIN,
+            ("mae", "--set", "epochs=3", "--epochs", "4"),
+            "epochs is given twice",
+        ),
         (
             TRAIN,
             ("--pretrain", "mae", "--tune", "top", "--top-fraction", "2"),

@@ -76,7 +76,8 @@ def test_metadata_are_complete_and_agree_with_the_citation():
     )
     assert f"\n## {facts['version']} " in (ROOT / "CHANGELOG.md").read_text()
     assert (
-        facts["keywords"] and "Programming Language :: Python :: 3.13" in facts["classifiers"]
+        facts["keywords"]
+        and "Programming Language :: Python :: 3.13" in facts["classifiers"]
     )
 
 
@@ -110,7 +111,9 @@ def imported(folder: str) -> set[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 found.add((node.module or "").split(".")[0])
-    return {DISTRIBUTIONS.get(name, name) for name in found - set(sys.stdlib_module_names)} - {
+    return {
+        DISTRIBUTIONS.get(name, name) for name in found - set(sys.stdlib_module_names)
+    } - {
         "",
         "sulcnet",
     }
@@ -129,7 +132,8 @@ def test_every_requirement_is_pinned_among_the_versions_that_are_tested():
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/README.md", "docs/guide.md", "dataset_json_examples/README.md"]
+    "page",
+    ["README.md", "docs/README.md", "docs/guide.md", "dataset_json_examples/README.md"],
 )
 def test_links_lead_to_what_is_given_away(page, monkeypatch):
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text())
@@ -138,6 +142,7 @@ def test_links_lead_to_what_is_given_away(page, monkeypatch):
     folders = {folder for file in taken for folder in Path(file).parents}
     reachable = taken | {folder.as_posix() for folder in folders}
     targets = {
-        ((ROOT / page).parent / link).resolve().relative_to(ROOT).as_posix() for link in links
+        ((ROOT / page).parent / link).resolve().relative_to(ROOT).as_posix()
+        for link in links
     }
     assert links and not targets - reachable

@@ -64,15 +64,21 @@ def test_errors_keep_the_traceback_of_the_worker(workers):
 def test_a_killed_worker_is_named_and_its_case_is_tried_again(tmp_path):
     counted = tmp_path / "deaths"
     counted.write_text("")
-    outcomes = dict(map_cases(partial(die_on, counted=counted, deaths=1), list("abcd"), 2))
+    outcomes = dict(
+        map_cases(partial(die_on, counted=counted, deaths=1), list("abcd"), 2)
+    )
     assert outcomes == {"a": "A", "b": "B", "c": "C", "d": "D"}
     assert list(outcomes)[-1] == "b"
 
 
-def test_a_case_that_kills_its_worker_twice_is_reported_and_the_rest_is_finished(tmp_path):
+def test_a_case_that_kills_its_worker_twice_is_reported_and_the_rest_is_finished(
+    tmp_path,
+):
     counted = tmp_path / "deaths"
     counted.write_text("")
-    outcomes = dict(map_cases(partial(die_on, counted=counted, deaths=9), list("abcd"), 2))
+    outcomes = dict(
+        map_cases(partial(die_on, counted=counted, deaths=9), list("abcd"), 2)
+    )
     assert {case: outcomes[case] for case in "acd"} == {"a": "A", "c": "C", "d": "D"}
     assert isinstance(outcomes["b"], WorkerLost) and len(counted.read_text()) == 2
     assert (
@@ -85,7 +91,9 @@ def test_a_case_that_kills_its_worker_twice_is_reported_and_the_rest_is_finished
 def test_all_workers_may_die_and_the_rest_is_still_finished(tmp_path):
     counted = tmp_path / "deaths"
     counted.write_text("")
-    outcomes = dict(map_cases(partial(die_on, counted=counted, deaths=1), list("bbbacd"), 2))
+    outcomes = dict(
+        map_cases(partial(die_on, counted=counted, deaths=1), list("bbbacd"), 2)
+    )
     assert sorted(outcomes.items()) == [("a", "A"), ("b", "B"), ("c", "C"), ("d", "D")]
 
 

@@ -22,7 +22,9 @@ from sulcnet.runs.folders import read_cases
 def prepared(tmp_path_factory):
     _, folders = prepared_cohort(tmp_path_factory.mktemp("cohort"), patch=(16, 24, 16))
     plan = load_plan(folders.plans, "3d")
-    cases = read_cases(folders.prepared("3d"), Splits.load(folders.splits).holdout.train, plan)
+    cases = read_cases(
+        folders.prepared("3d"), Splits.load(folders.splits).holdout.train, plan
+    )
     return folders.prepared("3d"), cases, plan
 
 
@@ -53,7 +55,9 @@ def test_workers_and_starting_point_do_not_change_batches(prepared):
 
 def test_every_class_comes_equally_often_and_every_case_once_a_round(prepared):
     drawn = source(prepared)
-    cases = [drawn.cases[drawn._case(position)] for position in range(3 * len(drawn.cases))]
+    cases = [
+        drawn.cases[drawn._case(position)] for position in range(3 * len(drawn.cases))
+    ]
     counts = Counter(case.targets["classification"] for case in cases).values()
     assert max(counts) - min(counts) <= 1
     assert {case.id for case in cases} == {case.id for case in drawn.cases}
@@ -71,8 +75,12 @@ def test_windows_stay_inside_and_label_follows_image(prepared):
                 (sample.place[window, :, 0] + 1) / 2 * (np.array(case.shape) - 1)
             ).astype(int)
             box = tuple(slice(a, a + b) for a, b in zip(low, drawn.patch))
-            np.testing.assert_array_equal(sample.image[window], image[(slice(None), *box)])
-            np.testing.assert_array_equal(sample.targets["segmentation"][window], label[box])
+            np.testing.assert_array_equal(
+                sample.image[window], image[(slice(None), *box)]
+            )
+            np.testing.assert_array_equal(
+                sample.targets["segmentation"][window], label[box]
+            )
 
 
 def test_place_of_bag_windows_does_not_depend_on_the_label(prepared):
@@ -105,17 +113,23 @@ def test_region_comes_from_the_given_cases_alone(prepared):
     region = learn_region(with_pcs[:1], plan.structures)
     centres = np.array(with_pcs[0].centres["2"]) / (np.array(with_pcs[0].shape) - 1)
     assert region.structure == "PCS"
-    np.testing.assert_allclose(np.array(region.places).mean(0), centres.mean(0), atol=0.02)
+    np.testing.assert_allclose(
+        np.array(region.places).mean(0), centres.mean(0), atol=0.02
+    )
     without = [case for case in cases if case.volumes["PCS"] == 0]
     assert learn_region(without, plan.structures).structure == "skeleton"
     assert (
-        learn_region([case.replace(centres={}, volumes={}) for case in cases], plan.structures)
+        learn_region(
+            [case.replace(centres={}, volumes={}) for case in cases], plan.structures
+        )
         is None
     )
 
 
 def test_place_runs_from_minus_one_to_one_over_the_volume():
-    np.testing.assert_allclose(window_place((0, 0), (11, 5), (11, 9)), [[-1, 1], [-1, 0]])
+    np.testing.assert_allclose(
+        window_place((0, 0), (11, 5), (11, 9)), [[-1, 1], [-1, 0]]
+    )
 
 
 def test_a_stored_array_is_read_in_parts(tmp_path):

@@ -44,8 +44,15 @@ def test_arrays_are_what_the_contract_says(phantoms):
             np.uint8,
             np.float64,
         )
-        assert np.isfinite(phantom.image).all() and set(np.unique(phantom.label)) <= {0, 1, 2}
-        assert phantom.image.min() == 0 and (phantom.image[phantom.label > 0] > 0).mean() > 0.99
+        assert np.isfinite(phantom.image).all() and set(np.unique(phantom.label)) <= {
+            0,
+            1,
+            2,
+        }
+        assert (
+            phantom.image.min() == 0
+            and (phantom.image[phantom.label > 0] > 0).mean() > 0.99
+        )
 
 
 def test_a_left_hemisphere_lies_left_of_the_midline_in_ras(phantoms):
@@ -96,12 +103,16 @@ def test_rows_start_with_the_agreed_columns(phantoms):
         "lateral",
     ]
     assert list(phantoms[7].row)[:8] == expected
-    assert phantoms[7].row["case_id"] == "phantom_0007" and phantoms[7].row["hemi"] == "L"
+    assert (
+        phantoms[7].row["case_id"] == "phantom_0007" and phantoms[7].row["hemi"] == "L"
+    )
 
 
 def test_header_names_the_target_and_the_channel():
     header = dataset_json(12, "grey_white")
-    assert header["channel_names"] == {"0": "grey_white"} and header["numTraining"] == 12
+    assert (
+        header["channel_names"] == {"0": "grey_white"} and header["numTraining"] == 12
+    )
     assert header["labels"] == {"background": 0, "skeleton": 1, "PCS": 2}
     assert header["classification"] == {
         "target": "pcs",
@@ -135,7 +146,9 @@ def length_of_label(phantom) -> float:
     at = np.linspace(along.min(), along.max(), 200)
     return (
         float(
-            np.hypot(np.diff(at), np.diff(np.polyval(np.polyfit(along, across, 3), at))).sum()
+            np.hypot(
+                np.diff(at), np.diff(np.polyval(np.polyfit(along, across, 3), at))
+            ).sum()
         )
         - 2 * HALF_LABEL
     )
@@ -159,7 +172,9 @@ def test_recorded_volume_is_the_volume_in_the_mask_and_length_times_section(phan
             section = phantom.row["pcs_volume_mm3"] / (
                 phantom.row["pcs_length_mm"] + HALF_LABEL * np.pi / 2
             )
-            assert section == pytest.approx(2 * HALF_LABEL * (10 + HALF_LABEL), rel=0.25)
+            assert section == pytest.approx(
+                2 * HALF_LABEL * (10 + HALF_LABEL), rel=0.25
+            )
 
 
 def test_classes_are_apart_and_absent_has_no_voxel(phantoms):
@@ -173,8 +188,12 @@ def test_classes_are_apart_and_absent_has_no_voxel(phantoms):
 def test_folds_keep_their_width_in_a_larger_hemisphere_and_the_pcs_moves():
     large = [draw_phantom(SEED, index, "prominent", shape=LARGE) for index in range(8)]
     assert all(phantom.image.shape == LARGE for phantom in large)
-    sections = [one.row["pcs_volume_mm3"] / (one.row["pcs_length_mm"] + 3) for one in large]
-    assert np.median(sections) == pytest.approx(2 * HALF_LABEL * (10 + HALF_LABEL), rel=0.15)
+    sections = [
+        one.row["pcs_volume_mm3"] / (one.row["pcs_length_mm"] + 3) for one in large
+    ]
+    assert np.median(sections) == pytest.approx(
+        2 * HALF_LABEL * (10 + HALF_LABEL), rel=0.15
+    )
     places = np.array([np.argwhere(one.label == 2).mean(0)[1:] * 1.5 for one in large])
     assert (np.ptp(places, axis=0) > 10).all()
 
@@ -183,7 +202,9 @@ def test_anisotropic_voxels_show_the_same_folds():
     thin, thick = (draw_phantom(SEED, 2, "prominent", shape=shape, spacing=spacing)
                    for shape, spacing in [((60, 84, 72), 1.0), ((60, 84, 36), (1.0, 1.0, 2.0))])  # fmt: skip
     assert thin.row["pcs_length_mm"] == thick.row["pcs_length_mm"]
-    assert thin.row["pcs_volume_mm3"] == pytest.approx(thick.row["pcs_volume_mm3"], rel=0.05)
+    assert thin.row["pcs_volume_mm3"] == pytest.approx(
+        thick.row["pcs_volume_mm3"], rel=0.05
+    )
 
 
 # --- scanners, modalities, sessions ----------------------------------------------------------------------------------
@@ -191,7 +212,9 @@ def test_anisotropic_voxels_show_the_same_folds():
 
 def test_scanners_differ_in_scale_contrast_and_sharpness():
     images = {site: draw_phantom(SEED, 1, "present", site) for site in SCANNERS}
-    assert all(np.array_equal(one.label, images["clear"].label) for one in images.values())
+    assert all(
+        np.array_equal(one.label, images["clear"].label) for one in images.values()
+    )
     means = [one.image[one.image > 0].mean() for one in images.values()]
     assert min(abs(a - b) for i, a in enumerate(means) for b in means[:i]) > 50
     rough = {
@@ -205,7 +228,9 @@ def test_grey_white_has_three_values_and_the_same_label(phantoms):
     one = draw_phantom(
         SEED, 7, phantoms[7].row["pcs"], phantoms[7].row["site"], modality="grey_white"
     )
-    assert np.unique(one.image).tolist() == [0, 100, 200] and one.image.dtype == np.float32
+    assert (
+        np.unique(one.image).tolist() == [0, 100, 200] and one.image.dtype == np.float32
+    )
     assert np.array_equal(one.label, phantoms[7].label) and one.row == phantoms[7].row
 
 
@@ -253,7 +278,8 @@ def test_a_split_that_parts_the_sessions_of_a_subject_leaks():
 def cheap_features(image: np.ndarray) -> np.ndarray:
     brain = image[image > 0]
     bins = (
-        np.histogram(brain / np.percentile(brain, 99), bins=16, range=(0, 1.2))[0] / brain.size
+        np.histogram(brain / np.percentile(brain, 99), bins=16, range=(0, 1.2))[0]
+        / brain.size
     )
     return np.array([*image.shape, brain.size, brain.mean(), brain.std(), *bins])
 
@@ -269,7 +295,9 @@ def balanced_accuracy(features: np.ndarray, truth: np.ndarray, folds: int = 5) -
         guess[~train] = (
             design[~train] @ logistic_regression(design[train], truth[train])
         ).argmax(1)
-    return float(np.mean([np.mean(guess[truth == one] == one) for one in range(len(CLASSES))]))
+    return float(
+        np.mean([np.mean(guess[truth == one] == one) for one in range(len(CLASSES))])
+    )
 
 
 def logistic_regression(
@@ -281,10 +309,14 @@ def logistic_regression(
         weights = flat.reshape(design.shape[1], -1)
         logits = log_softmax(design @ weights, axis=1)
         slope = design.T @ (np.exp(logits) - target) / len(truth) + 2 * ridge * weights
-        return -(target * logits).sum() / len(truth) + ridge * (weights**2).sum(), slope.ravel()
+        return -(target * logits).sum() / len(truth) + ridge * (
+            weights**2
+        ).sum(), slope.ravel()
 
     start = np.zeros(design.shape[1] * len(CLASSES))
-    return minimize(loss, start, jac=True, method="L-BFGS-B").x.reshape(design.shape[1], -1)
+    return minimize(loss, start, jac=True, method="L-BFGS-B").x.reshape(
+        design.shape[1], -1
+    )
 
 
 def test_cheap_features_do_not_tell_the_class(phantoms):
@@ -325,7 +357,9 @@ def oracle(phantom, image: np.ndarray) -> int:
     )  # (n, 11, 2) y and z
     flat = np.concatenate([np.full((*wide.shape[:2], 1), -5.0), wide], -1)
     jk = (flat[..., 1:] - phantom.affine[1:3, 3]) / 1.5
-    wall = SHAPE[0] - 1 - (image > 0)[::-1].argmax(0)  # the first brain voxel from the right
+    wall = (
+        SHAPE[0] - 1 - (image > 0)[::-1].argmax(0)
+    )  # the first brain voxel from the right
     surface = map_coordinates(wall.astype(float), np.moveaxis(jk, -1, 0), order=1)
     values = [
         map_coordinates(image, [surface - depth / 1.5, jk[..., 0], jk[..., 1]], order=1)

@@ -100,9 +100,13 @@ class TestTrainingCurves:
         ]
 
     def test_fewer_quantities_make_a_smaller_picture(self, tmp_path):
-        training_curves([{"epoch": e, "loss": 1.0} for e in range(3)], tmp_path / "small.png")
+        training_curves(
+            [{"epoch": e, "loss": 1.0} for e in range(3)], tmp_path / "small.png"
+        )
         training_curves(list(rows(3)), tmp_path / "full.png")
-        assert size_of(tmp_path / "small.png")[0] < size_of(tmp_path / "full.png")[0] / 2
+        assert (
+            size_of(tmp_path / "small.png")[0] < size_of(tmp_path / "full.png")[0] / 2
+        )
 
 
 class TestCases:
@@ -140,19 +144,28 @@ class TestCases:
         assert (tmp_path / "case.png").exists()
 
     def test_a_cohort(self, tmp_path):
-        cases = [(*case(seed, empty=seed % 3 == 0), f"case {seed}") for seed in range(6)]
+        cases = [
+            (*case(seed, empty=seed % 3 == 0), f"case {seed}") for seed in range(6)
+        ]
         cases.append((case()[0], None, case()[1], "without reference"))
         cohort_overview(cases, tmp_path / "cohort.png", SPACING, title="seven")
         cohort_overview([], tmp_path / "none.png")
-        assert size_of(tmp_path / "cohort.png")[0] > 1000 and (tmp_path / "none.png").exists()
+        assert (
+            size_of(tmp_path / "cohort.png")[0] > 1000
+            and (tmp_path / "none.png").exists()
+        )
 
 
 class TestSlices:
     def test_every_view_cuts_the_structure_even_where_its_centroid_is_outside(self):
         horseshoe = np.zeros((20, 20, 20), bool)
-        horseshoe[3, 3:17, 8:12] = horseshoe[3:17, 3, 8:12] = horseshoe[16, 3:17, 8:12] = True
+        horseshoe[3, 3:17, 8:12] = horseshoe[3:17, 3, 8:12] = horseshoe[
+            16, 3:17, 8:12
+        ] = True
         at = central_voxel(horseshoe, (1, 1, 1))
-        assert horseshoe[at] and all(cut(horseshoe, view, at[view.cut]).any() for view in VIEWS)
+        assert horseshoe[at] and all(
+            cut(horseshoe, view, at[view.cut]).any() for view in VIEWS
+        )
 
     def test_nothing_to_cut_through_gives_the_middle(self):
         assert central_voxel(np.zeros((10, 12, 14), bool), (1, 1, 1)) == (5, 6, 7)
@@ -178,12 +191,13 @@ class TestSlices:
         mask = np.zeros((8, 9), bool)
         mask[2:4, 3:6] = True
         pieces = outline(mask, height=2.0, width=0.5)
-        assert np.linalg.norm(pieces[:, 1] - pieces[:, 0], axis=1).sum() == pytest.approx(
-            2 * (2 * 2.0 + 3 * 0.5)
-        )
-        assert pieces.reshape(-1, 2).min(axis=0).tolist() == [1.5, 4.0] and pieces.reshape(
-            -1, 2
-        ).max(axis=0).tolist() == [3.0, 8.0]
+        assert np.linalg.norm(
+            pieces[:, 1] - pieces[:, 0], axis=1
+        ).sum() == pytest.approx(2 * (2 * 2.0 + 3 * 0.5))
+        assert pieces.reshape(-1, 2).min(axis=0).tolist() == [
+            1.5,
+            4.0,
+        ] and pieces.reshape(-1, 2).max(axis=0).tolist() == [3.0, 8.0]
 
     def test_an_outline_closes_at_the_border(self):
         assert (
@@ -218,10 +232,18 @@ class TestNothingGlobal:
             )
         with pytest.raises(IndexError):
             case_montage(
-                case()[0], {"p": case()[1][0]}, SPACING, tmp_path / "b.png", labels={"PCS": 2}
+                case()[0],
+                {"p": case()[1][0]},
+                SPACING,
+                tmp_path / "b.png",
+                labels={"PCS": 2},
             )
         assert dict(matplotlib.rcParams) == before and not list(tmp_path.iterdir())
 
     def test_importing_draws_in_no_matplotlib(self):
-        check = "import sys, sulcnet.report.pictures; sys.exit('matplotlib' in sys.modules)"
-        assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+        check = (
+            "import sys, sulcnet.report.pictures; sys.exit('matplotlib' in sys.modules)"
+        )
+        assert (
+            subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+        )

@@ -18,7 +18,12 @@ from sulcnet.memory.planning import plan_dataset, plan_network, probe_plan
 from sulcnet.memory.tracing import trace_step
 from sulcnet.planning.budget import Constraints
 from sulcnet.planning.normalisation import choose
-from sulcnet.planning.planner import PlanRequest, make_plan, region_of_interest, target_spacing
+from sulcnet.planning.planner import (
+    PlanRequest,
+    make_plan,
+    region_of_interest,
+    target_spacing,
+)
 from sulcnet.preprocessing.normalise import normalise
 from sulcnet.records._record import write_json
 from sulcnet.records.dataset import Classification, Dataset, DatasetHeader
@@ -34,12 +39,16 @@ def fingerprint(
 ) -> Fingerprint:
     facts = CaseFacts(shape, shape, spacing, {"PCS": 900.0})
     facts_of = ChannelFacts(channel, 1.0, 99.0, 50.0, 10.0, 200.0, distinct)
-    return Fingerprint("Dataset001_PCS", {f"case{i}": facts for i in range(5)}, (facts_of,), {})
+    return Fingerprint(
+        "Dataset001_PCS", {f"case{i}": facts for i in range(5)}, (facts_of,), {}
+    )
 
 
 def header(classes: bool = True, channel: str = "T1w") -> DatasetHeader:
     classification = Classification("pcs", ("absent", "present")) if classes else None
-    return DatasetHeader((channel,), {"background": 0, "PCS": 1}, classification=classification)
+    return DatasetHeader(
+        (channel,), {"background": 0, "PCS": 1}, classification=classification
+    )
 
 
 def plan_of(wish: PlanRequest, **facts) -> Plan:
@@ -64,18 +73,27 @@ def write(folders: DatasetFolders, wish: PlanRequest, **facts) -> Plan:
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory):
     """A tiny network for a small image: every method and strategy."""
-    folders = Workspace.find(tmp_path_factory.mktemp("planned")).folders("Dataset001_PCS")
+    folders = Workspace.find(tmp_path_factory.mktemp("planned")).folders(
+        "Dataset001_PCS"
+    )
     return folders, write(folders, PlanRequest("resenc_unet", 4), shape=(20, 34, 29))
 
 
 def test_every_method_and_strategy_has_a_plan_of_its_own(planned):
     network = planned[1].networks["resenc_unet"]
-    names = {*plugins.names("pretraining", "METHOD"), *plugins.names("tuning", "TUNING")}
+    names = {
+        *plugins.names("pretraining", "METHOD"),
+        *plugins.names("tuning", "TUNING"),
+    }
     assert set(network.steps) == names - {"lora"}  # nothing to adapt: no linear layer
     assert (
-        network.patch_size == network.steps["full"].patch_size == network.of("full").patch_size
+        network.patch_size
+        == network.steps["full"].patch_size
+        == network.of("full").patch_size
     )
-    assert network.of("contrastive").windows == 2 and network.of("contrastive").steps == {}
+    assert (
+        network.of("contrastive").windows == 2 and network.of("contrastive").steps == {}
+    )
     assert (
         network.steps["top"].estimate.bytes
         < network.steps["full"].estimate.bytes
@@ -136,7 +154,10 @@ def test_rows_that_ship_are_what_this_code_traces(shipped):
     """With whichever of these versions is installed."""
     smallest = sorted(
         shipped,
-        key=lambda asked: (np.prod(asked.patch) * asked.images * asked.windows, str(asked)),
+        key=lambda asked: (
+            np.prod(asked.patch) * asked.images * asked.windows,
+            str(asked),
+        ),
     )
     for step in ("top", "mae"):
         asked = next(row for row in smallest if row.step == step)
@@ -186,7 +207,9 @@ def test_a_dataset_without_labels_is_planned_for_pre_training_alone():
     case = (16.0, 16.0, 16.0)
     network = plan_network(
         "resenc_unet",
-        Constraints("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, {}, (0,), 4),
+        Constraints(
+            "sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, {}, (0,), 4
+        ),
         MemoryOracle(),
     )
     assert (
@@ -209,7 +232,10 @@ def test_a_probe_runs_whole_steps_and_is_written_beside_the_estimate(
         "run_on_gpu",
         lambda question, _: asked.append(question) or tracing.Measured(1, 123_000_000),
     )
-    folders, plan = replace(planned[0], preprocessed=tmp_path, plans_name="probed"), planned[1]
+    folders, plan = (
+        replace(planned[0], preprocessed=tmp_path, plans_name="probed"),
+        planned[1],
+    )
     fingerprint(shape=(20, 34, 29)).save(folders.fingerprint)
     probed = probe_plan(folders, plan, PlanRequest("resenc_unet", 4))
     network = plan.networks["resenc_unet"]
@@ -227,7 +253,9 @@ def test_a_probe_runs_whole_steps_and_is_written_beside_the_estimate(
         )
     assert {
         step.estimate.measured
-        for step in load_plan(folders.plans, "3d").networks["resenc_unet"].steps.values()
+        for step in load_plan(folders.plans, "3d")
+        .networks["resenc_unet"]
+        .steps.values()
     } == {123_000_000}
     assert (
         probed.networks["resenc_unet"]
@@ -246,7 +274,9 @@ def test_what_another_process_planned_meanwhile_stays(planned, tmp_path, monkeyp
     other = plan.replace(networks={"unet_bn": plan.networks["resenc_unet"]})
 
     def beaten(*_):
-        assert not Lock(folders.plans).file.exists()  # nobody waits while this one traces
+        assert not Lock(
+            folders.plans
+        ).file.exists()  # nobody waits while this one traces
         save_plan(folders.plans, other)
         return plan.networks["resenc_unet"]
 
@@ -262,17 +292,22 @@ def test_plans_with_a_name_stand_beside_the_usual_ones(planned):
     folders, before = planned[0], load_plan(planned[0].plans, "3d")
     named = replace(folders, plans_name="small")
     plan_dataset(named, PlanRequest("resenc_unet", 4, patch=(16, 16, 16)))
-    assert named.plans.name == "plans_small.json" and named.prepared("3d").name == "3d__small"
-    assert load_plan(folders.plans, "3d") == before and load_plan(named.plans, "3d").networks[
-        "resenc_unet"
-    ].patch_size == (16, 16, 16)
+    assert (
+        named.plans.name == "plans_small.json"
+        and named.prepared("3d").name == "3d__small"
+    )
+    assert load_plan(folders.plans, "3d") == before and load_plan(
+        named.plans, "3d"
+    ).networks["resenc_unet"].patch_size == (16, 16, 16)
 
 
 def test_an_edited_configuration_inherits_the_rest(planned):
     plans = json.loads(planned[0].plans.read_text())
     plans["3d_wide"] = {
         "inherits_from": "3d",
-        "networks": {"resenc_unet": {"batch_size": 7, "steps": {"top": {"batch_size": 9}}}},
+        "networks": {
+            "resenc_unet": {"batch_size": 7, "steps": {"top": {"batch_size": 9}}}
+        },
     }
     plans["3d_fine"] = {"inherits_from": "3d_wide", "spacing": [0.5, 0.5, 0.5]}
     path = planned[0].plans.with_name("plans_edited.json")
@@ -284,8 +319,13 @@ def test_an_edited_configuration_inherits_the_rest(planned):
         and usual.folder == "3d"
         and fine.folder == "3d_fine"
     )
-    assert wide.network(None).batch_size == 7 and wide.network(None).of("top").batch_size == 9
-    assert wide.network(None).patch_size == usual.network(None).patch_size and fine.spacing == (
+    assert (
+        wide.network(None).batch_size == 7
+        and wide.network(None).of("top").batch_size == 9
+    )
+    assert wide.network(None).patch_size == usual.network(
+        None
+    ).patch_size and fine.spacing == (
         0.5,
         0.5,
         0.5,
@@ -304,7 +344,9 @@ def test_an_edited_configuration_inherits_the_rest(planned):
 
 def test_a_budget_too_small_names_the_smallest_that_would_do(tmp_path):
     folders = Workspace.find(tmp_path).folders("Dataset001_PCS")
-    with pytest.raises(ModelError, match="does not fit 0.6 GB: patch .* needs") as problem:
+    with pytest.raises(
+        ModelError, match="does not fit 0.6 GB: patch .* needs"
+    ) as problem:
         write(folders, PlanRequest("resenc_unet", 4, gpu_gb=0.6), shape=(20, 34, 29))
     assert "--gpu-memory" in problem.value.hint and not folders.plans.exists()
 
@@ -350,7 +392,11 @@ def test_the_region_of_interest_is_that_of_the_smallest_structure():
     )
     found = region_of_interest(replace(facts, cases=cases), plan)
     assert found == pytest.approx((99, 79.6, 69.4), abs=1.5)
-    assert region_of_interest(facts, plan) == (0.0, 0.0, 0.0)  # measured before extents were
+    assert region_of_interest(facts, plan) == (
+        0.0,
+        0.0,
+        0.0,
+    )  # measured before extents were
 
 
 def test_the_plan_is_said_step_by_step_and_explained(planned):
@@ -429,9 +475,9 @@ def test_a_stripped_image_has_the_same_moments_at_any_spacing():
 
     rng = np.random.default_rng(0)
     grid = np.stack(np.meshgrid(*[np.arange(40)] * 3, indexing="ij")) - 19.5
-    ball = np.where((grid**2).sum(0) < 15**2, rng.normal(100, 10, (40, 40, 40)), 0).astype(
-        np.float32
-    )
+    ball = np.where(
+        (grid**2).sum(0) < 15**2, rng.normal(100, 10, (40, 40, 40)), 0
+    ).astype(np.float32)
     ball[0, 0, 0] = ball[-1, -1, -1] = 1  # keeps the box as large as the image
     plan = plan_of(PlanRequest("resenc_unet"))
     for mm in (1.0, 0.8, 1.25):
@@ -472,7 +518,9 @@ def test_a_test_subjects_files_are_never_opened(tmp_path, monkeypatch):
     assert splits.test and not any(
         name.startswith(case) for name in opened for case in splits.test
     )
-    assert set(found.cases) == set(splits.holdout.train) | set(splits.holdout.validation)
+    assert set(found.cases) == set(splits.holdout.train) | set(
+        splits.holdout.validation
+    )
 
 
 def test_unlabelled_scans_of_test_subjects_are_not_prepared(tmp_path):

@@ -53,7 +53,8 @@ def test_windows_cover_every_voxel_and_stay_inside(shape, window):
     count = np.zeros(padded, int)
     for corner in window_corners(padded, window):
         assert all(
-            low >= 0 and low + size <= full for low, size, full in zip(corner, window, padded)
+            low >= 0 and low + size <= full
+            for low, size, full in zip(corner, window, padded)
         )
         count[tuple(slice(low, low + size) for low, size in zip(corner, window))] += 1
     assert count.min() >= 1
@@ -62,7 +63,9 @@ def test_windows_cover_every_voxel_and_stay_inside(shape, window):
 def test_blending_weights_equal_the_product_of_gaussians():
     weights = blending_weights((5, 8, 3))
     for place in product(range(5), range(8), range(3)):
-        distance = sum(((i - (n - 1) / 2) / (n / 8)) ** 2 for i, n in zip(place, (5, 8, 3)))
+        distance = sum(
+            ((i - (n - 1) / 2) / (n / 8)) ** 2 for i, n in zip(place, (5, 8, 3))
+        )
         centre = sum((0.5 * (n % 2 == 0) / (n / 8)) ** 2 for n in (5, 8, 3))
         assert weights[place] == pytest.approx(
             max(np.exp(-0.5 * (distance - centre)), 1e-3), rel=1e-4
@@ -92,7 +95,9 @@ def predictor_of(model, patch, region=None, **options) -> Predictor:
     """Predict with a model that was not loaded from a run."""
     gather = partial(gathers, model.eval(), Setting(region, CPU))
     windowing = Windowing(patch, **options)
-    return Predictor(model.network, gather, windowing, CPU, lambda: autocast(CPU, "fp32"))
+    return Predictor(
+        model.network, gather, windowing, CPU, lambda: autocast(CPU, "fp32")
+    )
 
 
 def test_blended_windows_of_a_voxelwise_model_equal_the_model():
@@ -141,7 +146,10 @@ def test_class_windows_are_those_nearest_the_region(place, overlap):
     region = Region("PCS", ((place,) * 3, (place + 0.02,) * 3))
     corners = window_corners((96, 96, 96), (32, 32, 32), overlap)
     told = heard(
-        Windows(corners, (32, 32, 32), (96, 96, 96), (0, 0, 0), (96, 96, 96), (0, 1, 2)), region
+        Windows(
+            corners, (32, 32, 32), (96, 96, 96), (0, 0, 0), (96, 96, 96), (0, 1, 2)
+        ),
+        region,
     )
     distance = {
         corner: max(abs(low + 16 - np.clip(place * 95, 16, 80)) for low in corner)
@@ -199,7 +207,10 @@ def test_prediction_has_the_grid_of_its_input_and_a_broken_image_stops_nothing(
         assert mask.shape == flipped.shape and np.array_equal(
             mask.affine, nib.load(images / "odd_0000.nii.gz").affine
         )
-        assert (int(mask.header["sform_code"]), int(mask.header["qform_code"])) == (4, 3)
+        assert (int(mask.header["sform_code"]), int(mask.header["qform_code"])) == (
+            4,
+            3,
+        )
 
 
 def test_a_turned_input_gets_the_same_mask(trained, tmp_path):
@@ -209,7 +220,8 @@ def test_a_turned_input_gets_the_same_mask(trained, tmp_path):
     (tmp_path / "in").mkdir()
     nib.save(image, tmp_path / "in" / "a.nii.gz")
     nib.save(
-        image.as_reoriented(np.array([[2, -1], [0, 1], [1, -1]])), tmp_path / "in" / "b.nii.gz"
+        image.as_reoriented(np.array([[2, -1], [0, 1], [1, -1]])),
+        tmp_path / "in" / "b.nii.gz",
     )
     assert (
         PREDICT(
@@ -227,7 +239,8 @@ def test_a_turned_input_gets_the_same_mask(trained, tmp_path):
         == 0
     )
     a, b = (
-        nib.as_closest_canonical(nib.load(tmp_path / "out" / f"{name}.nii.gz")) for name in "ab"
+        nib.as_closest_canonical(nib.load(tmp_path / "out" / f"{name}.nii.gz"))
+        for name in "ab"
     )
     np.testing.assert_array_equal(np.asarray(a.dataobj), np.asarray(b.dataobj))
 
@@ -237,13 +250,19 @@ def test_inputs_are_found_in_folders_files_and_bids(trained, tmp_path):
     anat = tmp_path / "bids" / "sub-01" / "ses-1" / "anat"
     anat.mkdir(parents=True)
     (anat / "sub-01_ses-1_T1w.nii.gz").touch()
-    assert [case.id for case in find_inputs(tmp_path / "bids", plan)] == ["sub-01_ses-1_T1w"]
+    assert [case.id for case in find_inputs(tmp_path / "bids", plan)] == [
+        "sub-01_ses-1_T1w"
+    ]
     (tmp_path / "plain").mkdir()
     for name in ("b_0000.nii.gz", "a.nii", "notes.txt"):
         (tmp_path / "plain" / name).touch()
     assert [case.id for case in find_inputs(tmp_path / "plain", plan)] == ["a", "b"]
-    assert [case.id for case in find_inputs(tmp_path / "plain" / "a.nii", plan)] == ["a"]
-    (tmp_path / "plain" / "OAS1_0001.nii.gz").touch()  # a person's number, not a channel
+    assert [case.id for case in find_inputs(tmp_path / "plain" / "a.nii", plan)] == [
+        "a"
+    ]
+    (
+        tmp_path / "plain" / "OAS1_0001.nii.gz"
+    ).touch()  # a person's number, not a channel
     (tmp_path / "plain" / "OAS1_0002.nii.gz").touch()
     assert [case.id for case in find_inputs(tmp_path / "plain", plan)] == [
         "OAS1_0001",
@@ -282,7 +301,9 @@ def test_an_output_that_clashes_with_the_input_is_a_wrong_flag(tmp_path):
     with pytest.raises(UsageError, match="is the folder of the images"):
         check_out(tmp_path, [Case("a", (image,))], ".nii.gz", overwrite=True)
     with pytest.raises(UsageError, match="a.nii.gz exists"):
-        check_out(tmp_path, [Case("a", (tmp_path / "b.nii.gz",))], ".nii.gz", overwrite=False)
+        check_out(
+            tmp_path, [Case("a", (tmp_path / "b.nii.gz",))], ".nii.gz", overwrite=False
+        )
 
 
 def test_predict_says_what_is_wrong_in_two_lines(trained, tmp_path, capsys):

@@ -25,7 +25,13 @@ from sulcnet.networks import family
 from sulcnet.pretraining._mae_method import block_mask
 from sulcnet.pretraining._pretraining import build_method, reestimate_norms
 from sulcnet.records.experiment import Experiment
-from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan, load_plan
+from sulcnet.records.plan import (
+    MemoryEstimate,
+    NetworkPlan,
+    Normalisation,
+    Plan,
+    load_plan,
+)
 from sulcnet.records.run import RunSpec
 from sulcnet.records.splits import Splits
 from sulcnet.records.workspace import (
@@ -72,7 +78,9 @@ def weights(run: RunFolder, which: str = "final") -> dict[str, torch.Tensor]:
 
 
 def same(one: dict, two: dict) -> bool:
-    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    return one.keys() == two.keys() and all(
+        torch.equal(one[name], two[name]) for name in one
+    )
 
 
 def rows_of(run: RunFolder) -> list[dict]:
@@ -112,7 +120,10 @@ def test_a_run_falls_and_explains_itself(fresh, monkeypatch):
         "export.json",
     ):
         assert (run / name).exists(), name
-    assert {file.name for file in (run / PICTURES).iterdir()} == {"epoch_0001.png", "final.png"}
+    assert {file.name for file in (run / PICTURES).iterdir()} == {
+        "epoch_0001.png",
+        "final.png",
+    }
     costs = json.loads((run / RESOURCES).read_text())
     assert (
         costs["peak_bytes"] == "no GPU"
@@ -160,7 +171,15 @@ def start(fresh, how: str) -> subprocess.Popen:
     workspace, folders = fresh
     places = [str(workspace.raw), str(workspace.preprocessed), str(workspace.results)]
     return subprocess.Popen(
-        [sys.executable, "-c", KILLED, *places, how, folders.name, str(Path(__file__).parent)],
+        [
+            sys.executable,
+            "-c",
+            KILLED,
+            *places,
+            how,
+            folders.name,
+            str(Path(__file__).parent),
+        ],
         stderr=subprocess.PIPE,
     )
 
@@ -198,7 +217,9 @@ def test_killed_and_resumed_ends_with_the_same_bits(fresh, stop):
     assert not (run / EXPORT).exists()
     resumed = start(fresh, "c")
     assert resumed.wait() == 0, resumed.stderr.read().decode()
-    assert same(weights(run), expected) and same(checkpoint.load(run / EXPORT), exported)
+    assert same(weights(run), expected) and same(
+        checkpoint.load(run / EXPORT), exported
+    )
     assert [row["epoch"] for row in rows_of(run)] == [0, 1, 2, 3]
 
 
@@ -219,7 +240,11 @@ def test_a_run_that_died_before_its_export_can_be_finished(fresh):
 def corrupt(workspace: Workspace, folders: DatasetFolders, cases) -> None:
     """Turn every file of these cases into nonsense, so that whoever reads one fails."""
     for case in cases:
-        for place in (folders.raw / IMAGES, folders.raw / LABELS, folders.prepared("3d")):
+        for place in (
+            folders.raw / IMAGES,
+            folders.raw / LABELS,
+            folders.prepared("3d"),
+        ):
             for file in place.glob(f"{case}*"):
                 file.write_bytes(b"not to be read")
 
@@ -295,7 +320,9 @@ def test_validation_subjects_can_be_learned_from_and_then_nothing_is_picked(fres
         run_of(fresh, settings=("use_validation=true",), patience=2)
 
 
-def test_pooled_datasets_are_prepared_by_the_first_and_split_by_themselves(root, monkeypatch):
+def test_pooled_datasets_are_prepared_by_the_first_and_split_by_themselves(
+    root, monkeypatch
+):
     monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 4)
     workspace, first = prepared_cohort(root, count=6, patch=PATCH)
     other = workspace.folders("Dataset902_Other")
@@ -412,8 +439,13 @@ def method_of(
     **given,
 ):
     torch.manual_seed(0)
-    kind, plan = plugins.find("pretraining", name, "METHOD"), plan_of(normalisation, net)
-    return build_method(kind, plan, plan.network(None), *options.resolve(preset, given, kind))
+    kind, plan = (
+        plugins.find("pretraining", name, "METHOD"),
+        plan_of(normalisation, net),
+    )
+    return build_method(
+        kind, plan, plan.network(None), *options.resolve(preset, given, kind)
+    )
 
 
 def images(labels: bool = False, count: int = 2) -> Images:
@@ -425,7 +457,9 @@ def images(labels: bool = False, count: int = 2) -> Images:
         else torch.randn(shape, generator=generator)
     )
     place = torch.tensor([[0.0, 15.0]] * 3).expand(count, -1, -1).clone()
-    limits = torch.tensor([0.0, 1.0] if labels else [-2.5, 2.5]).expand(count, 1, 2).clone()
+    limits = (
+        torch.tensor([0.0, 1.0] if labels else [-2.5, 2.5]).expand(count, 1, 2).clone()
+    )
     return Images(
         image,
         image.clone(),
@@ -444,12 +478,16 @@ LABELS_OF = Normalisation("labels", maximum=2.0, values=(0.0, 0.5, 1.0))
 @pytest.mark.parametrize("name", ["recon", "mae"])
 @pytest.mark.parametrize("labels", [False, True])
 def test_a_step_runs_on_fake_tensors(name, preset, labels):
-    method = method_of(name, LABELS_OF if labels else Normalisation("zscore"), preset=preset)
+    method = method_of(
+        name, LABELS_OF if labels else Normalisation("zscore"), preset=preset
+    )
     batch = images(labels)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         fake_modules(method.modules, mode)
         for step in method.steps(Images(*(mode.from_tensor(part) for part in batch))):
-            sum(term.weight * term.ratio.value() for term in step.terms.values()).backward()
+            sum(
+                term.weight * term.ratio.value() for term in step.terms.values()
+            ).backward()
 
 
 def test_recon_is_the_identity_in_paper_and_corrupts_in_sulcnet():
@@ -487,14 +525,18 @@ def test_skip_only_does_not_see_deeper_features():
         parameter.data.add_(1.0)
     assert torch.equal(method.skip_only(batch).value(), before)
     assert not torch.equal(
-        method.watch(batch)["ssim"].value(), method_of("recon").watch(batch)["ssim"].value()
+        method.watch(batch)["ssim"].value(),
+        method_of("recon").watch(batch)["ssim"].value(),
     )
 
 
 def test_blocks_hide_the_share_that_was_drawn():
     torch.manual_seed(0)
     mask = block_mask(200, (16, 24, 20), 8, (0.6, 0.75), torch.device("cpu"))
-    assert mask.shape == (200, 1, 16, 24, 20) and set(mask.unique().tolist()) == {0.0, 1.0}
+    assert mask.shape == (200, 1, 16, 24, 20) and set(mask.unique().tolist()) == {
+        0.0,
+        1.0,
+    }
     blocks = mask[:, 0, ::8, ::8, ::8]  # 2 x 3 x 3, the last of an axis cut short
     shares = blocks.flatten(1).mean(1)
     assert shares.min() >= 0.55 and shares.max() <= 0.8 and len(shares.unique()) > 2
@@ -511,7 +553,9 @@ def test_mae_sees_nothing_of_what_is_hidden_and_pays_a_tenth_for_the_rest():
     method, batch = method_of("mae"), images()
     hidden = method.draw(batch)
     other = batch.image + 100 * hidden
-    assert torch.equal(method.head.hide(batch.image, hidden), method.head.hide(other, hidden))
+    assert torch.equal(
+        method.head.hide(batch.image, hidden), method.head.hide(other, hidden)
+    )
     ratio = method.terms(method.answer(batch, hidden), batch, hidden)["loss/l1"].ratio
     expected = hidden.sum() + 0.1 * (1 - hidden).sum()
     torch.testing.assert_close(ratio.denominator, expected)
@@ -524,7 +568,9 @@ def test_label_like_inputs_are_classified_into_their_values():
     sure = torch.nn.functional.one_hot(codes, 3).movedim(-1, 1) * 50.0
     hidden = method.draw(batch)
     terms = method.terms(sure, batch, hidden)
-    assert list(terms) == ["loss/values_0"] and terms["loss/values_0"].ratio.value() < 1e-6
+    assert (
+        list(terms) == ["loss/values_0"] and terms["loss/values_0"].ratio.value() < 1e-6
+    )
     assert torch.equal(method.head.draw(sure), batch.image)
 
 
@@ -554,7 +600,8 @@ def test_batchnorm_statistics_become_those_of_clean_images():
     network = torch.nn.Sequential(torch.nn.BatchNorm3d(1))
     network(torch.randn(2, 1, 4, 4, 4) * 9 + 5)
     batches = [
-        images()._replace(image=torch.randn(2, 1, 16, 16, 16) + shift) for shift in (1.0, 3.0)
+        images()._replace(image=torch.randn(2, 1, 16, 16, 16) + shift)
+        for shift in (1.0, 3.0)
     ]
     reestimate_norms(network, batches)
     assert network[0].running_mean.item() == pytest.approx(2.0, abs=0.05)
@@ -595,7 +642,8 @@ def test_a_montage_is_drawn_in_three_views_and_two_dimensions(tmp_path):
     }
     reconstruction_montage(volumes, tmp_path / "volume.png")
     reconstruction_montage(
-        {name: volume[..., 0] for name, volume in volumes.items()}, tmp_path / "plane.png"
+        {name: volume[..., 0] for name, volume in volumes.items()},
+        tmp_path / "plane.png",
     )
     assert (
         (tmp_path / "volume.png").stat().st_size

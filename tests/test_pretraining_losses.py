@@ -41,20 +41,30 @@ def value(ratio):
 
 
 def test_l1_and_value_cross_entropy_equal_their_slow_twins():
-    x, y, weight = torch.randn(2, 3, 4, 2), torch.randn(2, 3, 4, 2), torch.rand(2, 1, 4, 2)
+    x, y, weight = (
+        torch.randn(2, 3, 4, 2),
+        torch.randn(2, 3, 4, 2),
+        torch.rand(2, 1, 4, 2),
+    )
     codes = torch.randint(-1, 3, (2, 4, 2))
     distance = entropy = known = 0.0
-    for item, row, column in torch.cartesian_prod(*map(torch.arange, (2, 4, 2))).tolist():
+    for item, row, column in torch.cartesian_prod(
+        *map(torch.arange, (2, 4, 2))
+    ).tolist():
         share, code = weight[item, 0, row, column], codes[item, row, column]
         distance += (
             share
-            * sum(abs(x[item, c, row, column] - y[item, c, row, column]) for c in range(3))
+            * sum(
+                abs(x[item, c, row, column] - y[item, c, row, column]) for c in range(3)
+            )
             / 3
         )
         if code >= 0:
             entropy += share * -x[item, :, row, column].softmax(0)[code].log()
             known += share
-    assert value(l1(x, y, weight)) == pytest.approx(float(distance / weight.sum()), rel=1e-5)
+    assert value(l1(x, y, weight)) == pytest.approx(
+        float(distance / weight.sum()), rel=1e-5
+    )
     assert value(value_cross_entropy(x, codes, weight)) == pytest.approx(
         float(entropy / known), rel=1e-5
     )
@@ -62,7 +72,10 @@ def test_l1_and_value_cross_entropy_equal_their_slow_twins():
 
 
 def test_voxels_of_weight_zero_contribute_exactly_nothing():
-    x, weight = torch.randn(1, 2, 6, requires_grad=True), torch.tensor([[[1.0, 1, 0, 0, 1, 0]]])
+    x, weight = (
+        torch.randn(1, 2, 6, requires_grad=True),
+        torch.tensor([[[1.0, 1, 0, 0, 1, 0]]]),
+    )
     l1(x, torch.randn(1, 2, 6), weight).value().backward()
     assert torch.equal(x.grad != 0, (weight > 0).expand(1, 2, 6))
 
@@ -78,7 +91,8 @@ def bce(logit, truth):
 def test_both_sides_equal_the_equations_of_the_paper():
     real, fake = torch.tensor([2.0, -0.5, 0.3]), torch.tensor([-1.0, 0.7, 3.0])
     expected = (
-        sum((bce(f, 0) + bce(r, 1)) / 2 for r, f in zip(real.tolist(), fake.tolist())) / 3
+        sum((bce(f, 0) + bce(r, 1)) / 2 for r, f in zip(real.tolist(), fake.tolist()))
+        / 3
     )
     assert value(critic_loss(real, fake, "ce")) == pytest.approx(expected, rel=1e-6)
     expected = sum(bce(f, 1) for f in fake.tolist()) / 3
@@ -114,13 +128,20 @@ def test_the_adaptive_weight_balances_gradients_at_the_last_layer():
         torch.autograd.grad(one, layer.weight, retain_graph=True)[0].norm()
         for one in (reconstruction, adversarial)
     ]
-    assert weight.item() == pytest.approx((norms[0] / (norms[1] + 1e-4)).item(), rel=1e-6)
-    assert adaptive_weight(1e9 * reconstruction, adversarial, layer.weight, ceiling=50) == 50
+    assert weight.item() == pytest.approx(
+        (norms[0] / (norms[1] + 1e-4)).item(), rel=1e-6
+    )
+    assert (
+        adaptive_weight(1e9 * reconstruction, adversarial, layer.weight, ceiling=50)
+        == 50
+    )
     assert adaptive_weight(reconstruction, 0 * adversarial, layer.weight).isfinite()
     (reconstruction + weight * adversarial).backward()  # the graphs are still there
 
 
-@pytest.mark.parametrize("loss", [lambda x, kind: critic_loss(x, x, kind), generator_loss])
+@pytest.mark.parametrize(
+    "loss", [lambda x, kind: critic_loss(x, x, kind), generator_loss]
+)
 def test_an_unknown_kind_is_named(loss):
     with pytest.raises(ValueError, match="kind.*'wasserstein'"):
         loss(torch.zeros(2), "wasserstein")
@@ -140,18 +161,27 @@ def slow_nt_xent(a, b, temperature, negative=lambda i, k: True, counts=lambda i:
     views, n = [*a.tolist(), *b.tolist()], len(a)
     found = []
     for i in range(2 * n):
-        others = [k for k in range(2 * n) if k not in (i, (i + n) % (2 * n)) and negative(i, k)]
+        others = [
+            k
+            for k in range(2 * n)
+            if k not in (i, (i + n) % (2 * n)) and negative(i, k)
+        ]
         if others and counts(i):
             found.append(
                 slow_cross_entropy(
-                    views[i], views[(i + n) % (2 * n)], [views[k] for k in others], temperature
+                    views[i],
+                    views[(i + n) % (2 * n)],
+                    [views[k] for k in others],
+                    temperature,
                 )
             )
     return sum(found), len(found)
 
 
 def slow_cross_entropy(view, positive, negatives, temperature):
-    total = sum(math.exp(cosine(view, other) / temperature) for other in (positive, *negatives))
+    total = sum(
+        math.exp(cosine(view, other) / temperature) for other in (positive, *negatives)
+    )
     return -math.log(math.exp(cosine(view, positive) / temperature) / total)
 
 
@@ -164,7 +194,9 @@ def test_nt_xent_equals_its_slow_twin(temperature):
         ratio.numerator.item() == pytest.approx(numerator, rel=1e-5)
         and ratio.denominator == denominator == 10
     )
-    assert value(nt_xent(b, 3 * a, temperature)) == pytest.approx(value(ratio), rel=1e-5)
+    assert value(nt_xent(b, 3 * a, temperature)) == pytest.approx(
+        value(ratio), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("temperature", [0.5, 0.2])
@@ -175,13 +207,16 @@ def test_info_nce_equals_its_slow_twin(temperature):
     ratio = info_nce(a, keys, temperature, queue, allowed)
     others = [*keys.tolist(), *queue.tolist()]
     rows = [
-        [other for k, other in enumerate(others) if k != i and allowed[i, k]] for i in range(2)
+        [other for k, other in enumerate(others) if k != i and allowed[i, k]]
+        for i in range(2)
     ]
     numerator = sum(
-        slow_cross_entropy(a[i].tolist(), others[i], rows[i], temperature) for i in range(2)
+        slow_cross_entropy(a[i].tolist(), others[i], rows[i], temperature)
+        for i in range(2)
     )
     assert (
-        ratio.numerator.item() == pytest.approx(numerator, rel=1e-5) and ratio.denominator == 2
+        ratio.numerator.item() == pytest.approx(numerator, rel=1e-5)
+        and ratio.denominator == 2
     )
 
 
@@ -220,7 +255,9 @@ def test_one_pair_without_a_queue_has_nothing_to_say():
 
 
 def test_keys_and_queue_take_no_gradient_and_views_take_the_right_one():
-    a, b, queue = (torch.randn(3, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    a, b, queue = (
+        torch.randn(3, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)
+    )
     all_of_them = torch.ones(3, 6, dtype=torch.bool)
     info_nce(a, b, 0.5, queue, all_of_them).value().backward()
     assert queue.grad is None and b.grad is None
@@ -232,9 +269,13 @@ def test_keys_and_queue_take_no_gradient_and_views_take_the_right_one():
 
 def test_alignment_and_uniformity_have_known_values():
     a, opposite = torch.eye(4), -2 * torch.eye(4)
-    assert value(alignment(a, 3 * a)) == 0 and value(alignment(a, opposite)) == pytest.approx(4)
+    assert value(alignment(a, 3 * a)) == 0 and value(
+        alignment(a, opposite)
+    ) == pytest.approx(4)
     assert value(uniformity(torch.ones(5, 3))) == pytest.approx(0, abs=1e-5)
-    assert value(uniformity(a)) == pytest.approx(-4, rel=1e-6)  # all at squared distance 2
+    assert value(uniformity(a)) == pytest.approx(
+        -4, rel=1e-6
+    )  # all at squared distance 2
     ratio = uniformity(a[:1])
     assert ratio.numerator == 0 and ratio.denominator == 0
     z = torch.randn(6, 3)
@@ -255,7 +296,8 @@ def rows(maps):
 def test_dense_nt_xent_without_labels_is_nt_xent_of_places():
     a, b = torch.randn(2, 4, 3, 2), torch.randn(2, 4, 3, 2)
     assert torch.equal(
-        torch.stack(dense_nt_xent(a, b, 0.2)), torch.stack(nt_xent(rows(a), rows(b), 0.2))
+        torch.stack(dense_nt_xent(a, b, 0.2)),
+        torch.stack(nt_xent(rows(a), rows(b), 0.2)),
     )
     unknown = torch.full((2, 3, 2), -1)
     assert torch.equal(
@@ -294,12 +336,16 @@ def test_places_of_one_label_say_nothing():
 def test_at_most_so_many_places_are_used():
     a, b = torch.randn(2, 4, 5), torch.randn(2, 4, 5)
     every_third = nt_xent(rows(a)[::3], rows(b)[::3], 0.2)
-    assert torch.equal(torch.stack(dense_nt_xent(a, b, 0.2, most=4)), torch.stack(every_third))
+    assert torch.equal(
+        torch.stack(dense_nt_xent(a, b, 0.2, most=4)), torch.stack(every_third)
+    )
 
 
 def test_labels_of_one_view_only_are_an_error():
     with pytest.raises(ValueError, match="labels"):
-        dense_nt_xent(torch.randn(1, 4, 2), torch.randn(1, 4, 2), 0.2, torch.zeros(1, 2))
+        dense_nt_xent(
+            torch.randn(1, 4, 2), torch.randn(1, 4, 2), 0.2, torch.zeros(1, 2)
+        )
 
 
 @pytest.mark.parametrize(
@@ -321,13 +367,23 @@ def test_matching_places_read_the_same_voxels_of_the_volume_in_both_views(
                 *[slice(first, first + length) for first, length in zip(corner, size)],
             )
         ][None]
-        views.append(functional.interpolate(view, scale_factor=1 / reduction, mode="area"))
+        views.append(
+            functional.interpolate(view, scale_factor=1 / reduction, mode="area")
+        )
         places.append(
             torch.tensor(
-                [[[float(first), first + length - 1] for first, length in zip(corner, size)]]
+                [
+                    [
+                        [float(first), first + length - 1]
+                        for first, length in zip(corner, size)
+                    ]
+                ]
             )
         )
-    read = [sample(view, grid) for view, grid in zip(views, matching_places(*places, 4**ndim))]
+    read = [
+        sample(view, grid)
+        for view, grid in zip(views, matching_places(*places, 4**ndim))
+    ]
     assert read[0].shape == (1, ndim, *[4] * ndim)
     # At half resolution the outermost half voxel is extended flat.
     assert torch.allclose(*read, atol=1e-4 if reduction == 1 else 0.5)
@@ -397,7 +453,9 @@ def test_min_snr_weights_at_known_ratios(noise):
     t = torch.arange(1, 1001)
     snr = noise.alpha_bar[t].double() / (1 - noise.alpha_bar[t].double())
     expected = snr.clamp_max(5) / (snr + 1)
-    assert torch.allclose(noise.min_snr_weight(t), expected.float(), rtol=1e-3, atol=1e-6)
+    assert torch.allclose(
+        noise.min_snr_weight(t), expected.float(), rtol=1e-3, atol=1e-6
+    )
     assert noise.min_snr_weight(torch.tensor([0])) == 0
     even = (snr - 1).abs().argmin()
     assert noise.min_snr_weight(t[even][None]).item() == pytest.approx(
@@ -417,10 +475,15 @@ def test_a_drawing_goes_from_pure_noise_to_the_image_in_25_steps(noise):
     x0 = torch.randn(2, 1, 4, 4)
 
     def all_knowing(noisy, t):
-        signal, sigma = noise.signal[t].view(-1, 1, 1, 1), noise.noise[t].view(-1, 1, 1, 1)
+        signal, sigma = (
+            noise.signal[t].view(-1, 1, 1, 1),
+            noise.noise[t].view(-1, 1, 1, 1),
+        )
         return (signal * noisy - x0) / sigma  # the v whose x0 is the right one
 
-    assert torch.allclose(noise.sample(all_knowing, torch.randn(2, 1, 4, 4)), x0, atol=1e-5)
+    assert torch.allclose(
+        noise.sample(all_knowing, torch.randn(2, 1, 4, 4)), x0, atol=1e-5
+    )
 
 
 def test_v_loss_weighs_items_and_counts_foreground():
@@ -429,9 +492,9 @@ def test_v_loss_weighs_items_and_counts_foreground():
     inside = torch.tensor([[[1.0, 1, 0, 0]], [[1, 0, 0, 0]]])
     square = (prediction - target).square().mean(1)
     expected = (0.5 * square[0, :2].sum() + 2 * square[1, 0]) / 3
-    assert value(v_loss(prediction, target, torch.tensor([0.5, 2.0]), inside)) == pytest.approx(
-        expected.item(), rel=1e-6
-    )
+    assert value(
+        v_loss(prediction, target, torch.tensor([0.5, 2.0]), inside)
+    ) == pytest.approx(expected.item(), rel=1e-6)
     assert value(v_loss(prediction, target, torch.ones(2))) == pytest.approx(
         square.mean().item(), rel=1e-6
     )
@@ -446,9 +509,15 @@ def test_noise_is_that_of_monai_s_schedulers(numbers, schedule):
     noise = Noise(*numbers)
     words = {"beta_start": numbers[1], "beta_end": numbers[2], "schedule": schedule}
     theirs = schedulers.DDIMScheduler(
-        1000, clip_sample=False, prediction_type="v_prediction", set_alpha_to_one=True, **words
+        1000,
+        clip_sample=False,
+        prediction_type="v_prediction",
+        set_alpha_to_one=True,
+        **words,
     )
-    assert torch.allclose(noise.alpha_bar[1:], theirs.alphas_cumprod, rtol=1e-4, atol=1e-7)
+    assert torch.allclose(
+        noise.alpha_bar[1:], theirs.alphas_cumprod, rtol=1e-4, atol=1e-7
+    )
     x0 = torch.randn(5, 1, 4, 4)
     epsilon = torch.randn(5, 1, 4, 4)
     t = torch.tensor([1, 10, 250, 600, 900])
@@ -481,7 +550,8 @@ def dense():
     place = torch.zeros(2, 3, 2) + torch.tensor([0.0, 7.0])
     grids = matching_places(place, place + 2, 27)
     labels = [
-        sample(torch.zeros(2, 1, 8, 8, 8), grid, "nearest")[:, 0].long() for grid in grids
+        sample(torch.zeros(2, 1, 8, 8, 8), grid, "nearest")[:, 0].long()
+        for grid in grids
     ]
     return dense_nt_xent(
         *[sample(vectors(2, 4, 8, 8, 8), grid) for grid in grids], 0.2, *labels, most=20
@@ -490,13 +560,19 @@ def dense():
 
 def denoising():
     noise = Noise(*SULCNET)
-    x0, epsilon, t = torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4), noise.draw(2, "cpu")
+    x0, epsilon, t = (
+        torch.randn(2, 1, 4, 4),
+        torch.randn(2, 1, 4, 4),
+        noise.draw(2, "cpu"),
+    )
     prediction = vectors(2, 1, 4, 4) + noise.add(x0, epsilon, t)
     return v_loss(prediction, noise.v_target(x0, epsilon, t), noise.min_snr_weight(t))
 
 
 LOSSES = {
-    "l1": lambda: l1(vectors(2, 1, 4, 4), torch.randn(2, 1, 4, 4), torch.ones(2, 1, 4, 4)),
+    "l1": lambda: l1(
+        vectors(2, 1, 4, 4), torch.randn(2, 1, 4, 4), torch.ones(2, 1, 4, 4)
+    ),
     "value_cross_entropy": lambda: value_cross_entropy(
         vectors(2, 3, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long)
     ),
@@ -506,7 +582,11 @@ LOSSES = {
     "generator ce": lambda: generator_loss(vectors(2, 1, 3), "ce"),
     "nt_xent": lambda: nt_xent(vectors(3, 4), vectors(3, 4), 0.2),
     "info_nce": lambda: info_nce(
-        vectors(3, 4), vectors(3, 4), 0.2, torch.randn(5, 4), torch.ones(3, 8, dtype=torch.bool)
+        vectors(3, 4),
+        vectors(3, 4),
+        0.2,
+        torch.randn(5, 4),
+        torch.ones(3, 8, dtype=torch.bool),
     ),
     "dense_nt_xent": dense,
     "v": denoising,
@@ -530,11 +610,17 @@ def test_weights_masks_and_accuracy_run_on_fake_tensors():
     with FakeTensorMode():
         layer = torch.nn.Linear(3, 2)
         image = layer(torch.randn(4, 3))
-        assert adaptive_weight(image.sum(), image.square().sum(), layer.weight).shape == ()
+        assert (
+            adaptive_weight(image.sum(), image.square().sum(), layer.weight).shape == ()
+        )
         assert same_place(torch.rand(2, 3, 2), torch.rand(5, 3, 2)).shape == (2, 5)
         assert critic_accuracy(image, image).numerator.shape == ()
         noise = Noise(*SULCNET)
-        assert noise.sample(lambda noisy, t: noisy, torch.randn(1, 1, 4), 3).shape == (1, 1, 4)
+        assert noise.sample(lambda noisy, t: noisy, torch.randn(1, 1, 4), 3).shape == (
+            1,
+            1,
+            4,
+        )
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -569,7 +655,10 @@ def test_foreground_and_threshold_say_what_is_compared():
     inside = np.ones((10, 10))
     inside[8:] = 0
     assert score_reconstruction(output, target, (1, 1), inside)["hausdorff"] == 0
-    assert score_reconstruction(output, target, (1, 1), inside, threshold=0.3)["hausdorff"] == 2
+    assert (
+        score_reconstruction(output, target, (1, 1), inside, threshold=0.3)["hausdorff"]
+        == 2
+    )
     assert score_reconstruction(output, target, (1, 1))["hausdorff"] > 5
 
 

@@ -75,11 +75,15 @@ os.wait()
 """
 
 
-def forks_of(script: str, folder: Path, *arguments: object) -> tuple[list[dict], list[str]]:
+def forks_of(
+    script: str, folder: Path, *arguments: object
+) -> tuple[list[dict], list[str]]:
     """Run a script; give what the caller of each fork, in it or its children, had done, and what it printed."""
     (folder / "watch").mkdir()
     (folder / "watch" / "sitecustomize.py").write_text(WATCH)
-    paths = os.pathsep.join(map(str, (folder / "watch", PACKAGE.parent, Path(__file__).parent)))
+    paths = os.pathsep.join(
+        map(str, (folder / "watch", PACKAGE.parent, Path(__file__).parent))
+    )
     around = {
         "PYTHONPATH": paths,
         "FORKS": str(folder / "forks"),
@@ -110,7 +114,10 @@ def test_nobody_forks_after_autograd_or_cuda_from_plan_to_training(tmp_path):
         "True",
     ]  # a plan with workers traces there alone; training runs here
     assert len(rows) > 10 and all(row["torch"] for row in rows)
-    assert not [row for row in rows if row["used"]] and len({row["pid"] for row in rows}) == 1
+    assert (
+        not [row for row in rows if row["used"]]
+        and len({row["pid"] for row in rows}) == 1
+    )
 
 
 # ---- what workers know of their parent --------------------------------------------------------------------
@@ -124,7 +131,10 @@ def test_workers_know_the_folders_of_plug_ins(tmp_path, monkeypatch):
     (tmp_path / "networks").mkdir()
     (tmp_path / "networks" / "mine.py").write_text('"""Mine."""\nNETWORK = {}\n')
     monkeypatch.setattr(plugins, "_extra", [tmp_path])
-    assert dict(map_cases(partial(named, "mine"), range(2), 2)) == {0: "dict0", 1: "dict1"}
+    assert dict(map_cases(partial(named, "mine"), range(2), 2)) == {
+        0: "dict0",
+        1: "dict1",
+    }
 
 
 TALK = """
@@ -155,8 +165,14 @@ def test_workers_write_to_the_same_log(tmp_path, debug):
         ("a library warns of {}", 1, debug),
         ("case {} is odd", debug, debug),
     ):
-        assert [kept.count(text.format(item)) for item in range(3)] == [in_file, in_file, 0]
-        assert [shown.count(text.format(item)) for item in range(3)] == [on_terminal] * 3
+        assert [kept.count(text.format(item)) for item in range(3)] == [
+            in_file,
+            in_file,
+            0,
+        ]
+        assert [shown.count(text.format(item)) for item in range(3)] == [
+            on_terminal
+        ] * 3
 
 
 def variable(item: int) -> str:
@@ -204,7 +220,10 @@ def test_a_script_with_a_guard_may_send_its_own_functions_and_items(tmp_path):
         "if __name__ == '__main__':\n    print(sorted(map_cases(double, 'ab', 2)))\n"
         "    print(sorted(name for _, name in map_cases(case_id, [Mine('c'), Mine('d')], 2)))\n",
     )
-    assert (found.stdout, found.stderr) == ("[('a', 'aa'), ('b', 'bb')]\n['c', 'd']\n", "")
+    assert (found.stdout, found.stderr) == (
+        "[('a', 'aa'), ('b', 'bb')]\n['c', 'd']\n",
+        "",
+    )
 
 
 COUNT = """
@@ -216,7 +235,9 @@ print(len(list(map_cases(case_id, "ab", 2))))
 def test_workers_run_this_copy_of_the_package_wherever_the_command_is_called(tmp_path):
     """The server looks for modules where it is started first: another version there would be imported."""
     (tmp_path / "sulcnet").mkdir()
-    (tmp_path / "sulcnet" / "__init__.py").write_text("raise SystemExit('another copy')")
+    (tmp_path / "sulcnet" / "__init__.py").write_text(
+        "raise SystemExit('another copy')"
+    )
     caller = tmp_path / "bin"
     caller.mkdir()
     (caller / "command.py").write_text(COUNT)
@@ -326,7 +347,9 @@ def test_the_server_outlives_a_signal_to_the_whole_group(tmp_path):
     """A scheduler warns a job by SIGUSR1 to all of it; without the server nobody tells how a worker ended."""
     with started(tmp_path) as process:
         (server,) = (
-            line for line in map(str.strip, children_of(process.pid)) if "forkserver" in line
+            line
+            for line in map(str.strip, children_of(process.pid))
+            if "forkserver" in line
         )
         os.kill(int(server.split()[0]), signal.SIGUSR1)
         os.kill(int(server.split()[0]), signal.SIGTERM)

@@ -56,6 +56,9 @@ def test_the_loss_of_unseen_brains_falls(
         epochs=3,
         precision="auto",
     )
-    losses = [json.loads(line)["val/loss"] for line in (run / METRICS).read_text().splitlines()]
+    losses = [
+        json.loads(line)["val/loss"]
+        for line in (run / METRICS).read_text().splitlines()
+    ]
     assert (run / EXPORT).exists()
     assert losses[-1] < losses[0], losses

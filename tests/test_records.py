@@ -62,7 +62,9 @@ def test_round_trip_through_json(tmp_path):
 
 
 def test_all_problems_of_the_keys_and_types_come_at_once():
-    message = refusal(Box.from_json, {"low": [0, "x"], "scale": "big", "colour": 1}, "box.json")
+    message = refusal(
+        Box.from_json, {"low": [0, "x"], "scale": "big", "colour": 1}, "box.json"
+    )
     assert message == (
         "box.json has 4 problems: colour: unknown key; high: missing; low: expected a whole number, found 'x'; "
         "scale: expected a number, found 'big'"
@@ -94,9 +96,9 @@ def test_all_problems_of_the_values_come_at_once():
     ],
 )
 def test_wrong_types_name_the_field(key, value):
-    assert f"{key}" in refusal(Box.from_json, {**BOX, key: value}) and "expected" in refusal(
+    assert f"{key}" in refusal(
         Box.from_json, {**BOX, key: value}
-    )
+    ) and "expected" in refusal(Box.from_json, {**BOX, key: value})
 
 
 @pytest.mark.parametrize("data", [[], [{"train": []}], 3, "text", None])
@@ -111,9 +113,16 @@ def test_whole_numbers_are_numbers_and_null_is_an_optional_value():
 
 def test_nested_problems_name_the_way_and_have_the_files_kind_of_error():
     message = refusal(
-        Shelf.from_json, {"boxes": [{**BOX, "colour": 1}]}, "shelf.json", error=ModelError
+        Shelf.from_json,
+        {"boxes": [{**BOX, "colour": 1}]},
+        "shelf.json",
+        error=ModelError,
     )
-    assert "shelf.json" in message and "boxes" in message and "colour: unknown key" in message
+    assert (
+        "shelf.json" in message
+        and "boxes" in message
+        and "colour: unknown key" in message
+    )
 
 
 def test_replace_checks_again():
@@ -139,7 +148,9 @@ class Written(Record):
         ({"schema": 1}, "schema: expected 2, found 1"),
     ],
 )
-def test_strange_keys_in_what_only_sulcnet_writes_are_another_version(tmp_path, change, said):
+def test_strange_keys_in_what_only_sulcnet_writes_are_another_version(
+    tmp_path, change, said
+):
     written = {"shelf": {"boxes": [BOX]}, "schema": 2}
     assert Written.from_json(written)
     write_json(tmp_path / "a.json", {**written, **change})
@@ -148,7 +159,8 @@ def test_strange_keys_in_what_only_sulcnet_writes_are_another_version(tmp_path, 
     ) as caught:
         Written.load(tmp_path / "a.json")
     assert (
-        caught.value.hint == "Make it anew with sulcnet_pack, or use the version that wrote it."
+        caught.value.hint
+        == "Make it anew with sulcnet_pack, or use the version that wrote it."
     )
     with pytest.raises(DataError, match="another version of sulcnet, 0.0.9: "):
         Written.from_json({**written, **change, "versions": {"sulcnet": "0.0.9"}})
@@ -189,13 +201,16 @@ def test_a_run_of_another_version_says_train(tmp_path):
     assert Experiment.from_json(run)
     run["schedule"]["validate_rarely"] = 5
     with pytest.raises(
-        ModelError, match="another version of sulcnet, 9.9: .*validate_rarely: unknown key"
+        ModelError,
+        match="another version of sulcnet, 9.9: .*validate_rarely: unknown key",
     ) as caught:
         Experiment.from_json(run, "experiment.json")
     assert "sulcnet_train" in caught.value.hint
 
 
-@pytest.mark.parametrize("record", [Experiment, Plan, PreparedCase, Fingerprint, Report])
+@pytest.mark.parametrize(
+    "record", [Experiment, Plan, PreparedCase, Fingerprint, Report]
+)
 def test_a_missing_file_of_sulcnet_names_the_command_that_writes_it(tmp_path, record):
     with pytest.raises((DataError, ModelError)) as caught:
         record.load(tmp_path / "a.json")
@@ -259,7 +274,10 @@ def test_keys_of_nnunet_and_its_users_are_left_alone():
             "expected consecutive values 1..1, found [2]",
         ),
         ({"labels": {"background": 1, "PCS": 0}}, "background must be 0"),
-        ({"labels": {"background": 0, "a": 1, "b": 1}}, "1 is the value of two structures"),
+        (
+            {"labels": {"background": 0, "a": 1, "b": 1}},
+            "1 is the value of two structures",
+        ),
         (
             {"labels": {"background": 0, "whole": [1, 2]}},
             "regions_class_order: missing, but some labels are lists of values",
@@ -296,7 +314,10 @@ def test_keys_of_nnunet_and_its_users_are_left_alone():
             {"labels": {"background": 0, "PCS": 2, "ignore": 1}},
             "ignore must be the highest value, 2, found 1",
         ),
-        ({"labels": {"background": 0, "PCS": 1, "ignore": [1, 2]}}, "ignore is one value"),
+        (
+            {"labels": {"background": 0, "PCS": 1, "ignore": [1, 2]}},
+            "ignore is one value",
+        ),
         (
             {
                 "labels": {"background": 0, "whole": [1, 2], "ignore": 2},
@@ -304,8 +325,14 @@ def test_keys_of_nnunet_and_its_users_are_left_alone():
             },
             "the value of ignore, 2, belongs to a structure",
         ),
-        ({"labels": {"background": 0, "PCS": [1, "x"]}}, "expected a whole number, found 'x'"),
-        ({"classification": {"target": "pcs", "classes": ["absent"]}}, "at least two, found 1"),
+        (
+            {"labels": {"background": 0, "PCS": [1, "x"]}},
+            "expected a whole number, found 'x'",
+        ),
+        (
+            {"classification": {"target": "pcs", "classes": ["absent"]}},
+            "at least two, found 1",
+        ),
         ({"classification": {"target": "pcs", "classes": ["a", "a"]}}, "listed twice"),
         (
             {"classification": {"target": "pcs", "classes": ["a", "Unknown"]}},
@@ -321,7 +348,9 @@ def test_keys_of_nnunet_and_its_users_are_left_alone():
 )
 def test_a_wrong_header_names_the_key(change, said):
     assert said in (
-        message := refusal(DatasetHeader.parse, {**HEADER, **change}, "here/dataset.json")
+        message := refusal(
+            DatasetHeader.parse, {**HEADER, **change}, "here/dataset.json"
+        )
     ), message
     assert "here/dataset.json" in message
 
@@ -337,7 +366,10 @@ def test_a_mistyped_key_is_named():
         refusal(DatasetHeader.parse, data, "here")
         == "here lacks channel_names (is 'chanel_names' meant?) and labels (is 'label' meant?)."
     )
-    assert refusal(DatasetHeader.parse, {"labels": {}}, "here") == "here lacks channel_names."
+    assert (
+        refusal(DatasetHeader.parse, {"labels": {}}, "here")
+        == "here lacks channel_names."
+    )
 
 
 def test_ten_channels_keep_their_numeric_order():
@@ -350,7 +382,11 @@ def test_ten_channels_keep_their_numeric_order():
 @pytest.fixture
 def raw(tmp_path):
     """Two cases, one of them labelled, and what writes the table."""
-    for name in ("imagesTr/a_0000.nii.gz", "imagesTr/b_0000.nii.gz", "labelsTr/a.nii.gz"):
+    for name in (
+        "imagesTr/a_0000.nii.gz",
+        "imagesTr/b_0000.nii.gz",
+        "labelsTr/a.nii.gz",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "dataset.json").write_text(json.dumps({**HEADER, **CLASSES}))
@@ -366,7 +402,9 @@ def opened(raw, table) -> Dataset:
 
 
 def test_a_case_is_its_files_and_its_row(raw):
-    a, b = opened(raw, COLUMNS + "a\ts1\there\tL\tpresent\nb\ts2\tthere\tR\tabsent\n").cases
+    a, b = opened(
+        raw, COLUMNS + "a\ts1\there\tL\tpresent\nb\ts2\tthere\tR\tabsent\n"
+    ).cases
     assert (a.id, a.subject, a.domain, a.hemisphere, a.target, a.label) == (
         "a",
         "s1",
@@ -379,9 +417,16 @@ def test_a_case_is_its_files_and_its_row(raw):
 
 
 @pytest.mark.parametrize("unknown", ["n/a", "", "NA", "nan", "Unknown"])
-def test_unknown_values_are_nothing_and_an_unknown_subject_is_one_of_its_own(raw, unknown):
+def test_unknown_values_are_nothing_and_an_unknown_subject_is_one_of_its_own(
+    raw, unknown
+):
     case = opened(raw, COLUMNS + "\t".join(["a", *[unknown] * 4]) + "\n").cases[0]
-    assert (case.subject, case.domain, case.hemisphere, case.target) == ("a", "", "", None)
+    assert (case.subject, case.domain, case.hemisphere, case.target) == (
+        "a",
+        "",
+        "",
+        None,
+    )
 
 
 def test_a_case_without_a_row_is_a_subject_of_its_own(raw):
@@ -390,7 +435,8 @@ def test_a_case_without_a_row_is_a_subject_of_its_own(raw):
 
 def test_all_problems_of_the_table_come_at_once_with_their_lines(raw):
     table = (
-        COLUMNS + "a\ts1\there\tL\tpresnt\n\nb\ts2\tthere\tR\tabsent\nb\ts2\tthere\tR\tabsnt\n"
+        COLUMNS
+        + "a\ts1\there\tL\tpresnt\n\nb\ts2\tthere\tR\tabsent\nb\ts2\tthere\tR\tabsnt\n"
     )
     message = refusal(opened, raw, table)
     for said in (
@@ -406,7 +452,9 @@ def test_a_missing_column_is_named(raw):
     assert "column 'hemi' is missing" in refusal(
         opened, raw, "case_id\tsubject\tsite\tpcs\na\ts1\there\tabsent\n"
     )
-    assert "column 'subject' is missing" in refusal(opened, raw, "case_id,subject\na,s1\n")
+    assert "column 'subject' is missing" in refusal(
+        opened, raw, "case_id,subject\na,s1\n"
+    )
 
 
 def test_a_missing_table_is_named(raw):
@@ -428,9 +476,13 @@ def test_a_table_in_another_encoding_is_named(raw):
 
 def test_a_table_from_windows_is_read(raw):
     (raw / "participants.tsv").write_bytes(
-        b"\xef\xbb\xbf" + (COLUMNS + "a\ts1\there\tL\tpresent\n").replace("\n", "\r\n").encode()
+        b"\xef\xbb\xbf"
+        + (COLUMNS + "a\ts1\there\tL\tpresent\n").replace("\n", "\r\n").encode()
     )
-    assert (Dataset.open(raw).cases[0].subject, Dataset.open(raw).cases[0].target) == ("s1", 1)
+    assert (Dataset.open(raw).cases[0].subject, Dataset.open(raw).cases[0].target) == (
+        "s1",
+        1,
+    )
 
 
 def test_a_label_that_was_not_fetched_is_still_a_label(raw):
@@ -509,8 +561,12 @@ def test_a_path_that_is_not_there_says_how_far_it_leads(tmp_path, monkeypatch):
         with pytest.raises(UsageError, match=f"-i: {path} does not exist") as caught:
             require_path(Path(path), "-i")
         assert caught.value.hint.startswith(hint)
-    assert require_path(Path("images/a.nii.gz"), "-i") and require_folder(Path("images"), "-i")
-    with pytest.raises(UsageError, match="a.nii.gz is a file, expected a folder") as caught:
+    assert require_path(Path("images/a.nii.gz"), "-i") and require_folder(
+        Path("images"), "-i"
+    )
+    with pytest.raises(
+        UsageError, match="a.nii.gz is a file, expected a folder"
+    ) as caught:
         require_folder(Path("images/a.nii.gz"), "-p")
     assert caught.value.hint == "Give the folder: -p images"
 
@@ -523,9 +579,12 @@ def cohort(subjects=100, unlabelled=(), extra=0):
     cases = []
     for number in range(subjects):
         about = {"subject": f"s{number:03d}", "target": number % 3}
-        cases += [Case(f"s{number:03d}_{side}", (), label="mask", **about) for side in "LR"]
+        cases += [
+            Case(f"s{number:03d}_{side}", (), label="mask", **about) for side in "LR"
+        ]
     cases += [
-        Case(f"s{number:03d}_again", (), subject=f"s{number:03d}") for number in unlabelled
+        Case(f"s{number:03d}_again", (), subject=f"s{number:03d}")
+        for number in unlabelled
     ]
     return cases + [
         Case(f"extra{number}", (), subject=f"extra{number}") for number in range(extra)
@@ -541,9 +600,9 @@ def test_no_subject_is_in_two_parts(fold):
     splits = split(cohort(), seed=3)
     part = splits.part(fold)
     sides = [subjects_of(ids) for ids in (part.train, part.validation, splits.test)]
-    assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2]) and all(
-        sides
-    )
+    assert not (
+        sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2]
+    ) and all(sides)
 
 
 def test_both_hemispheres_stay_together():
@@ -561,7 +620,8 @@ def test_shares_are_70_20_10_of_the_subjects(subjects):
     ]
     assert sum(counts) == subjects
     assert all(
-        abs(count - share * subjects) <= 1 for count, share in zip(counts, (0.7, 0.2, 0.1))
+        abs(count - share * subjects) <= 1
+        for count, share in zip(counts, (0.7, 0.2, 0.1))
     )
 
 
@@ -626,14 +686,17 @@ def test_unlabelled_people_do_not_change_who_is_tested():
 def test_a_dataset_without_any_label_is_split_as_well():
     splits = split(cohort(0, extra=20))
     assert [
-        len(ids) for ids in (splits.holdout.train, splits.holdout.validation, splits.test)
+        len(ids)
+        for ids in (splits.holdout.train, splits.holdout.validation, splits.test)
     ] == [14, 4, 2]
 
 
 @pytest.mark.parametrize("subjects", range(1, 10))
 def test_small_cohorts_are_split_without_a_leak_and_train_somebody(subjects):
     splits = split(cohort(subjects))
-    assert splits.holdout.train and {*splits.listed()} == {case.id for case in cohort(subjects)}
+    assert splits.holdout.train and {*splits.listed()} == {
+        case.id for case in cohort(subjects)
+    }
 
 
 def test_round_trip_of_a_split(tmp_path):
@@ -660,7 +723,9 @@ LEAKS = {
     "a fold trains on its validation": lambda data: data["folds"][2]["train"].append(
         data["folds"][2]["validation"][0]
     ),
-    "a fold trains on test": lambda data: data["folds"][4]["train"].append(data["test"][0]),
+    "a fold trains on test": lambda data: data["folds"][4]["train"].append(
+        data["test"][0]
+    ),
 }
 
 
@@ -668,7 +733,9 @@ LEAKS = {
 def test_a_leaking_file_is_refused_with_the_subject(tmp_path, name):
     write_json(tmp_path / "splits.json", leaking(LEAKS[name]))
     message = refusal(read_splits, tmp_path / "splits.json", cohort(20))
-    assert "splits.json" in message and "subject 's0" in message and " and in " in message
+    assert (
+        "splits.json" in message and "subject 's0" in message and " and in " in message
+    )
 
 
 def test_a_file_that_hides_a_leak_behind_invented_subjects_is_refused(tmp_path):
@@ -721,12 +788,16 @@ def test_what_is_gone_and_what_has_another_subject_are_told_apart(tmp_path):
 
 
 def test_a_case_without_a_subject_is_refused():
-    assert "cases without a subject: x" in refusal(Splits, 0, ("x",), Part((), ()), (), {})
+    assert "cases without a subject: x" in refusal(
+        Splits, 0, ("x",), Part((), ()), (), {}
+    )
 
 
 def test_a_split_file_of_nnunet_is_refused_in_two_lines(tmp_path):
     write_json(tmp_path / "splits.json", [{"train": ["a"], "val": ["b"]}])
-    assert "expected an object" in refusal(read_splits, tmp_path / "splits.json", cohort(2))
+    assert "expected an object" in refusal(
+        read_splits, tmp_path / "splits.json", cohort(2)
+    )
 
 
 def test_an_unknown_fold_lists_the_known_ones():

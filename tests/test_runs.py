@@ -39,7 +39,9 @@ def fresh(prepared, tmp_path, monkeypatch):
 
 # ---- the record ----
 
-SETTLED = RunSpec("train", (NAME,), network="resenc_unet", tune="scratch", preset="sulcnet")
+SETTLED = RunSpec(
+    "train", (NAME,), network="resenc_unet", tune="scratch", preset="sulcnet"
+)
 
 
 def named(**changes) -> str:
@@ -51,16 +53,18 @@ def test_a_folder_says_what_is_not_default_or_what_the_user_says():
         f"results/{NAME}/train/none__scratch__resenc_unet__3d/holdout__sulcnet__seed0"
     )
     assert named(fold="2", seed=3) == "fold_2__sulcnet__seed3"
-    assert named(epochs=20, settings=("pooling=mean", "rate=1e-4", "scale=(0.7, 1.4)")) == (
-        "holdout__sulcnet__seed0__epochs20__pooling-mean__rate1e-4__scale-0.7-1.4"
-    )
+    assert named(
+        epochs=20, settings=("pooling=mean", "rate=1e-4", "scale=(0.7, 1.4)")
+    ) == ("holdout__sulcnet__seed0__epochs20__pooling-mean__rate1e-4__scale-0.7-1.4")
     assert named(epochs=20, name="trial") == "holdout__sulcnet__seed0__trial"
     assert (
         named(datasets=(NAME, "Dataset002_Other", "Dataset003_More"))
         == "holdout__sulcnet__seed0__pool002+003"
     )
     long = [
-        named(settings=tuple(f"option_{number}={number + offset}" for number in range(20)))
+        named(
+            settings=tuple(f"option_{number}={number + offset}" for number in range(20))
+        )
         for offset in (0, 1)
     ]
     assert long[0] != long[1] and all(
@@ -133,11 +137,16 @@ def test_its_command_asks_for_the_same_run(fresh):
 
 
 def test_runs_that_differ_in_an_option_stand_side_by_side(fresh):
-    usual, other = train(*fresh, epochs=1), train(*fresh, epochs=1, settings=("rate=0.01",))
-    again = train(*fresh, epochs=1, settings=("rate=0.02", "pooling=attention"), name="fast")
-    assert len({run.path for run in (usual, other, again)}) == 3 and again.path.name.endswith(
-        "__fast"
+    usual, other = (
+        train(*fresh, epochs=1),
+        train(*fresh, epochs=1, settings=("rate=0.01",)),
     )
+    again = train(
+        *fresh, epochs=1, settings=("rate=0.02", "pooling=attention"), name="fast"
+    )
+    assert len(
+        {run.path for run in (usual, other, again)}
+    ) == 3 and again.path.name.endswith("__fast")
     assert Experiment.load(again / EXPERIMENT).run.settings == (
         "rate=0.02",
     )  # what is default is not an option
@@ -207,16 +216,29 @@ def test_what_learned_from_scored_cases_is_no_start(fresh):
     assert caught.value.hint.startswith(f"Run sulcnet_pretrain {NAME} 3d recon 0 ")
     shutil.rmtree(holdout.path)
     with pytest.raises(ModelError, match="nothing was pre-trained with recon"):
-        train(workspace, folders, pretrain="recon", tune="full", epochs=2, auto_pretrain=False)
+        train(
+            workspace,
+            folders,
+            pretrain="recon",
+            tune="full",
+            epochs=2,
+            auto_pretrain=False,
+        )
 
 
-def test_several_pre_trainings_are_a_choice_and_a_file_is_of_unknown_cases(fresh, tmp_path):
+def test_several_pre_trainings_are_a_choice_and_a_file_is_of_unknown_cases(
+    fresh, tmp_path
+):
     workspace, folders = fresh
     runs = [pretrain(workspace, [folders], "recon", epochs=epochs) for epochs in (1, 2)]
-    with pytest.raises(ModelError, match="2 pre-trainings with recon could be meant") as caught:
+    with pytest.raises(
+        ModelError, match="2 pre-trainings with recon could be meant"
+    ) as caught:
         train(workspace, folders, pretrain="recon", tune="full", epochs=1)
     assert all(str(run / EXPORT) in caught.value.hint for run in runs)
-    chosen = train(workspace, folders, pretrain=str(runs[0] / EXPORT), tune="full", epochs=1)
+    chosen = train(
+        workspace, folders, pretrain=str(runs[0] / EXPORT), tune="full", epochs=1
+    )
     assert Experiment.load(chosen / EXPERIMENT).start["learned_from"] == {
         "validation": 0,
         "test": 0,
@@ -224,7 +246,11 @@ def test_several_pre_trainings_are_a_choice_and_a_file_is_of_unknown_cases(fresh
     shutil.copy(runs[1] / EXPORT, tmp_path / "weights.pth")
     shutil.copy((runs[1] / EXPORT).with_suffix(".json"), tmp_path / "weights.json")
     unknown = train(
-        workspace, folders, pretrain=str(tmp_path / "weights.pth"), tune="full", epochs=1
+        workspace,
+        folders,
+        pretrain=str(tmp_path / "weights.pth"),
+        tune="full",
+        epochs=1,
     )
     assert Experiment.load(unknown / EXPERIMENT).start == {
         "file": str(tmp_path / "weights.pth"),
@@ -303,7 +329,9 @@ RUN = Twice()
 '''
 
 
-def test_a_plug_in_is_a_kind_of_run_of_two_stages_that_goes_on(fresh, tmp_path, monkeypatch):
+def test_a_plug_in_is_a_kind_of_run_of_two_stages_that_goes_on(
+    fresh, tmp_path, monkeypatch
+):
     (tmp_path / "plugins/runs").mkdir(parents=True)
     (tmp_path / "plugins/runs/twice.py").write_text(TWICE)
     monkeypatch.setattr(plugins, "_extra", [tmp_path / "plugins"])

@@ -38,7 +38,9 @@ def test_what_fails_is_named_and_the_rest_still_tried(monkeypatch, capsys):
 
     monkeypatch.setattr(selftest, "plan_dataset", refuse)
     monkeypatch.setattr(
-        selftest, "_steps", lambda: [("tune top", selftest._question("resenc_unet", "top"))]
+        selftest,
+        "_steps",
+        lambda: [("tune top", selftest._question("resenc_unet", "top"))],
     )
     assert COMMAND(["--self-test", "--device", "cpu", "--json"]) == 3
     out, err = capsys.readouterr()
@@ -75,6 +77,7 @@ def test_a_loss_that_is_no_number_fails(monkeypatch):
     assert (
         "nan"
         in selftest._tried(
-            "step", lambda: selftest._step(selftest._question("resenc_unet", "top"), "cpu")
+            "step",
+            lambda: selftest._step(selftest._question("resenc_unet", "top"), "cpu"),
         ).problem
     )

@@ -36,10 +36,14 @@ def slow_map(x, y, window=11, sigma=1.5):
                 weight = math.exp(-sum(step**2 for step in steps) / (2 * sigma**2))
                 a, b = x[tuple(place)].item(), y[tuple(place)].item()
                 weights += weight
-                moments = [m + weight * v for m, v in zip(moments, (a, b, a * a, b * b, a * b))]
+                moments = [
+                    m + weight * v for m, v in zip(moments, (a, b, a * a, b * b, a * b))
+                ]
         mx, my, mxx, myy, mxy = (moment / weights for moment in moments)
         light = (2 * mx * my + 0.01**2) / (mx**2 + my**2 + 0.01**2)
-        contrast = (2 * (mxy - mx * my) + 0.03**2) / (mxx - mx**2 + myy - my**2 + 0.03**2)
+        contrast = (2 * (mxy - mx * my) + 0.03**2) / (
+            mxx - mx**2 + myy - my**2 + 0.03**2
+        )
         result[tuple(centre)] = light, contrast
     return result
 
@@ -88,10 +92,12 @@ def slow_ms_ssim(x, y, inside, weights):
 def test_ssim_equals_its_slow_twin(ndim, options):
     x, y, inside = pair(SHAPES[ndim])
     expected = slow_ssim(x, y, inside, **options)
-    assert ssim(x, y, inside, **options).value().item() == pytest.approx(expected, rel=1e-10)
-    assert ssim(x.float(), y.float(), inside, **options).value().item() == pytest.approx(
-        expected, abs=1e-5
+    assert ssim(x, y, inside, **options).value().item() == pytest.approx(
+        expected, rel=1e-10
     )
+    assert ssim(
+        x.float(), y.float(), inside, **options
+    ).value().item() == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("ndim", SHAPES)
@@ -99,9 +105,9 @@ def test_ms_ssim_of_a_small_patch_equals_its_slow_twin_of_three_scales(ndim):
     x, y, inside = pair(SHAPES[ndim])
     weights = [weight / sum(WEIGHTS[:3]) for weight in WEIGHTS[:3]]
     expected = slow_ms_ssim(x, y, inside, weights)
-    assert 0.1 < expected < 0.99 and ms_ssim(x, y, inside).value().item() == pytest.approx(
-        expected, rel=1e-10
-    )
+    assert 0.1 < expected < 0.99 and ms_ssim(
+        x, y, inside
+    ).value().item() == pytest.approx(expected, rel=1e-10)
 
 
 def test_ms_ssim_of_a_large_image_equals_its_slow_twin_of_five_scales():
@@ -111,9 +117,9 @@ def test_ms_ssim_of_a_large_image_equals_its_slow_twin_of_five_scales():
     )
     # Along the constant axis every column is the same, also of the twin.
     expected = slow_ms_ssim(x[..., :1], y[..., :1], inside[..., :1], WEIGHTS)
-    assert 0.1 < expected < 0.99 and ms_ssim(x, y, inside).value().item() == pytest.approx(
-        expected, rel=1e-9
-    )
+    assert 0.1 < expected < 0.99 and ms_ssim(
+        x, y, inside
+    ).value().item() == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.slow
@@ -127,7 +133,9 @@ def test_ssim_agrees_with_monai_away_from_the_border(shape):
     interior = torch.zeros(2, 1, *shape)
     interior[(..., *[slice(5, -5)] * len(shape))] = 1
     ours = ssim(x, y, interior).value().item()
-    assert SSIMMetric(len(shape), 1.0)(x, y).mean().item() == pytest.approx(ours, abs=2e-6)
+    assert SSIMMetric(len(shape), 1.0)(x, y).mean().item() == pytest.approx(
+        ours, abs=2e-6
+    )
     assert SSIMLoss(len(shape))(x, y).item() == pytest.approx(
         ssim_loss(x, y, interior).value().item(), abs=2e-6
     )
@@ -146,7 +154,9 @@ def scan():
     torch.manual_seed(1)
     image = torch.nn.functional.avg_pool3d(torch.randn(1, 1, 28, 28, 28), 5, 1)
     image = (image - image.mean()) / image.std()
-    return image, torch.quantile(image.flatten(), torch.tensor([0.005, 0.995])).view(1, 1, 2)
+    return image, torch.quantile(image.flatten(), torch.tensor([0.005, 0.995])).view(
+        1, 1, 2
+    )
 
 
 def test_a_negated_image_is_bad():
@@ -165,7 +175,8 @@ def test_to_unit_maps_percentiles_to_0_and_1_per_volume_and_clips_nothing():
     unit = to_unit(image, torch.tensor([[[0.0, 2.0]], [[10.0, 20.0]]]))
     assert torch.equal(unit, torch.tensor([[[-0.5, 0.0, 2.0]], [[0.0, 0.5, 1.0]]]))
     assert torch.equal(
-        to_unit(torch.full((1, 1, 2), 3.0), torch.full((1, 1, 2), 3.0)), torch.zeros(1, 1, 2)
+        to_unit(torch.full((1, 1, 2), 3.0), torch.full((1, 1, 2), 3.0)),
+        torch.zeros(1, 1, 2),
     )
 
 
@@ -187,9 +198,13 @@ def test_only_foreground_counts_and_nothing_is_zero():
     assert torch.equal(ssim(x, far, inside).numerator, ssim(x, y, inside).numerator)
     for score in (ssim, ms_ssim):
         assert torch.equal(
-            torch.stack(score(x, y, inside)), torch.stack(score(x[:2], y[:2], inside[:2]))
+            torch.stack(score(x, y, inside)),
+            torch.stack(score(x[:2], y[:2], inside[:2])),
         )
-        assert score(x, y, 0 * inside).value() == 0 and score(x, y, 0 * inside).denominator == 0
+        assert (
+            score(x, y, 0 * inside).value() == 0
+            and score(x, y, 0 * inside).denominator == 0
+        )
     assert (
         ssim(x, y, inside).denominator == inside.sum()
         and ms_ssim(x, y, inside).denominator == 2

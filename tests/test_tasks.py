@@ -144,7 +144,9 @@ def test_a_third_task_in_one_file_trains_predicts_and_is_scored(
     first, *lines = table.read_text().splitlines()
     ages = ["n/a", *(f"{5 + number / 1000}" for number in range(1, len(lines)))]
     table.write_text(
-        "\n".join([f"{first}\tage", *(f"{line}\t{age}" for line, age in zip(lines, ages))])
+        "\n".join(
+            [f"{first}\tage", *(f"{line}\t{age}" for line, age in zip(lines, ages))]
+        )
         + "\n"
     )
     change_header(folders, age={"column": "age"})
@@ -175,7 +177,8 @@ def test_a_third_task_in_one_file_trains_predicts_and_is_scored(
     )
     unknown = lines[0].split("\t")[0]
     prepared = {
-        path.stem: PreparedCase.load(path) for path in folders.prepared("3d").glob("*.json")
+        path.stem: PreparedCase.load(path)
+        for path in folders.prepared("3d").glob("*.json")
     }
     assert (
         "age" not in prepared[unknown].targets
@@ -198,8 +201,12 @@ def test_a_third_task_in_one_file_trains_predicts_and_is_scored(
     ]
     assert TRAIN(["901", "3d", *flags]) == 0, capsys.readouterr().err
     (run,) = (folders.results / "train").glob("*/*")
-    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert metrics[-1]["loss/age"] < metrics[0]["loss/age"] and metrics[-1]["val/age"] < 0
+    metrics = [
+        json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert (
+        metrics[-1]["loss/age"] < metrics[0]["loss/age"] and metrics[-1]["val/age"] < 0
+    )
     summary = json.loads((run / "test/summary.json").read_text())
     assert (
         summary["numbers"]["age error"]["n"] == summary["cases"]
@@ -224,7 +231,9 @@ def test_a_third_task_in_one_file_trains_predicts_and_is_scored(
         == 0
     )
     found = rows_of(out / "predictions.tsv")
-    assert len(found) == 12 and all(np.isfinite(float(row["age"])) for row in found.values())
+    assert len(found) == 12 and all(
+        np.isfinite(float(row["age"])) for row in found.values()
+    )
     capsys.readouterr()
     assert (
         EVALUATE(
@@ -245,7 +254,9 @@ def test_a_third_task_in_one_file_trains_predicts_and_is_scored(
     true = {line.split("\t")[0]: age for line, age in zip(lines, ages)}
     for case, row in scored.items():
         expected = (
-            "n/a" if case == unknown else abs(float(found[case]["age"]) - float(true[case]))
+            "n/a"
+            if case == unknown
+            else abs(float(found[case]["age"]) - float(true[case]))
         )
         assert (
             row["age error"] == "n/a"
@@ -320,11 +331,14 @@ def test_a_plan_from_before_asks_the_same_and_names_the_same_preparation():
     now = plan.to_json()
     about = now["tasks"]["classification"]["own"]
     old = {
-        key: value for key, value in now.items() if key not in ("tasks", "regions_class_order")
+        key: value
+        for key, value in now.items()
+        if key not in ("tasks", "regions_class_order")
     }
     assert Plan.from_json({**old, "classification": about}) == plan
     parts = {
-        key: now[key] for key in ("channels", "labels", "spacing", "normalisation", "schema")
+        key: now[key]
+        for key in ("channels", "labels", "spacing", "normalisation", "schema")
     }
     parts["normalisation"] = [
         {key: value for key, value in one.items() if key != "values"}
@@ -342,7 +356,9 @@ def test_a_plan_from_before_asks_the_same_and_names_the_same_preparation():
 def test_a_case_that_was_prepared_before_has_the_class_as_its_target(target, targets):
     case = prepared_phantoms(3)[1][0]
     old = {key: value for key, value in case.to_json().items() if key != "targets"}
-    assert PreparedCase.from_json({**old, "target": target}) == case.replace(targets=targets)
+    assert PreparedCase.from_json({**old, "target": target}) == case.replace(
+        targets=targets
+    )
 
 
 # ---- regions ----
@@ -359,7 +375,9 @@ def header_of(**block) -> DatasetHeader:
     )
 
 
-def drawn(seed: int = 0, items: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def drawn(
+    seed: int = 0, items: int = 3
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(items, 2, 4, 5, 3, generator=generator, requires_grad=True)
     return (
@@ -369,7 +387,9 @@ def drawn(seed: int = 0, items: int = 3) -> tuple[torch.Tensor, torch.Tensor, to
     )
 
 
-@pytest.mark.parametrize("compare, alone", [(region_dice, dice), (region_dice_ce, dice_ce)])
+@pytest.mark.parametrize(
+    "compare, alone", [(region_dice, dice), (region_dice_ce, dice_ce)]
+)
 def test_regions_are_problems_of_their_own(compare, alone):
     """A sigmoid is a softmax against a background of zero."""
     logits, target, labelled = drawn()
@@ -405,7 +425,9 @@ def test_regions_are_painted_in_order_on_the_inputs_grid(maps):
     image = np.ones((1, 6, 5, 4), np.float32)
     image[:, 0] = 0  # outside of the box
     _, _, trace = to_plan(image, np.diag([-1.0, 1.0, 1.0, 1.0]), (1.0, 1.0, 1.0))
-    shares = np.random.default_rng(0).random((3, *trace.prepared_shape)).astype(np.float32)
+    shares = (
+        np.random.default_rng(0).random((3, *trace.prepared_shape)).astype(np.float32)
+    )
     mask, full = to_input_grid(shares, trace, maps, order=(1, 3, 2))
     expected = np.zeros((5, 5, 4), int)
     for share, value in zip(shares, (1, 3, 2)):
@@ -418,15 +440,20 @@ def test_a_region_is_scored_as_the_set_of_its_values():
     rng = np.random.default_rng(0)
     prediction, reference = rng.integers(0, 3, (2, 9, 8, 7))
     found = score_masks(
-        prediction, reference, (1.0, 1.0, 1.0), {"background": 0, "whole": (1, 2), "part": 2}
+        prediction,
+        reference,
+        (1.0, 1.0, 1.0),
+        {"background": 0, "whole": (1, 2), "part": 2},
     )
-    one = score_masks((prediction > 0) * 1, (reference > 0) * 1, (1.0, 1.0, 1.0), {"whole": 1})[
-        "whole"
-    ]
+    one = score_masks(
+        (prediction > 0) * 1, (reference > 0) * 1, (1.0, 1.0, 1.0), {"whole": 1}
+    )["whole"]
     assert (
         found["whole"] == one
         and found["part"]
-        == score_masks(prediction, reference, (1.0, 1.0, 1.0), {"a": 1, "part": 2})["part"]
+        == score_masks(prediction, reference, (1.0, 1.0, 1.0), {"a": 1, "part": 2})[
+            "part"
+        ]
     )
 
 
@@ -439,7 +466,11 @@ def test_regions_ask_for_a_channel_each_and_keep_the_order_of_the_file():
     }
     assert (
         family_of("segmentation")
-        .asks(header_of(labels={"background": 0, "a": [1], "b": 2}, regions_class_order=[1, 2]))
+        .asks(
+            header_of(
+                labels={"background": 0, "a": [1], "b": 2}, regions_class_order=[1, 2]
+            )
+        )
         .own["order"]
         == []
     )
@@ -451,13 +482,17 @@ def test_regions_ask_for_a_channel_each_and_keep_the_order_of_the_file():
 def task_of(**block):
     tasks = family_of("segmentation")
     return tasks.build(
-        {"segmentation_loss": block.pop("loss", "dice+ce")}, tasks.asks(header_of(**block))
+        {"segmentation_loss": block.pop("loss", "dice+ce")},
+        tasks.asks(header_of(**block)),
     )
 
 
 def batch_of(target: torch.Tensor, labelled: torch.Tensor):
     return Batch(
-        torch.zeros(0), torch.zeros(0), {"segmentation": target}, {"segmentation": labelled}
+        torch.zeros(0),
+        torch.zeros(0),
+        {"segmentation": target},
+        {"segmentation": labelled},
     )
 
 
@@ -477,7 +512,9 @@ def test_an_ignored_voxel_counts_for_nothing(block, loss):
     """The loss and the counts are those of the voxels that are left, put side by side; scribbles are no exception."""
     task = task_of(loss=loss, **block)
     generator = torch.Generator().manual_seed(1)
-    logits = torch.randn(1, task.spec.outputs, 6, 5, 4, generator=generator, requires_grad=True)
+    logits = torch.randn(
+        1, task.spec.outputs, 6, 5, 4, generator=generator, requires_grad=True
+    )
     target = torch.randint(0, 3, (1, 6, 5, 4), generator=generator)
     for kept in (0.5, 0.05):
         ignored = torch.rand(target.shape, generator=generator) > kept
@@ -493,7 +530,9 @@ def test_an_ignored_voxel_counts_for_nothing(block, loss):
         (gradient,) = torch.autograd.grad(found.value(), logits)
         assert not gradient[0][:, ~left].any() and gradient[0][:, left].abs().sum() > 0
         counted = task.counts(logits.detach(), batch, Layout(1, 1))
-        np.testing.assert_array_equal(counted, task.counts(few.detach(), alone, Layout(1, 1)))
+        np.testing.assert_array_equal(
+            counted, task.counts(few.detach(), alone, Layout(1, 1))
+        )
 
 
 def test_what_is_ignored_is_no_class_no_structure_and_no_place_to_look_at():
@@ -535,8 +574,12 @@ def test_regions_with_ignored_voxels_go_from_raw_images_to_scores(root, short, c
         label[~keep & ((label == 0) | (number < 2))] = 3
         nib.Nifti1Image(label, image.affine).to_filename(path)
     data = ["-d", "901", "--root", str(root)]
-    change_header(folders, labels={"background": 0, "skeleton": [1, 2], "PCS": 2, "ignore": 3})
-    assert VERIFY(data) == 4 and "regions_class_order: missing" in capsys.readouterr().out
+    change_header(
+        folders, labels={"background": 0, "skeleton": [1, 2], "PCS": 2, "ignore": 3}
+    )
+    assert (
+        VERIFY(data) == 4 and "regions_class_order: missing" in capsys.readouterr().out
+    )
     change_header(folders, regions_class_order=[1, 2])
     assert VERIFY(data) == 0
     assert (
@@ -568,7 +611,10 @@ def test_regions_with_ignored_voxels_go_from_raw_images_to_scores(root, short, c
         and case["volumes"]["skeleton"] >= case["volumes"]["PCS"]
         for case in facts.values()
     )
-    cases = [PreparedCase.load(path) for path in sorted(folders.prepared("3d").glob("*.json"))]
+    cases = [
+        PreparedCase.load(path)
+        for path in sorted(folders.prepared("3d").glob("*.json"))
+    ]
     assert all(set(case.centres) == {"1,2", "2"} for case in cases)
     for case in cases:
         label = prepared_label(folders, case)
@@ -622,7 +668,9 @@ def test_regions_with_ignored_voxels_go_from_raw_images_to_scores(root, short, c
             name: np.asarray(nib.load(out / f"{case}_p_{name}.nii.gz").dataobj)
             for name in ("skeleton", "PCS")
         }
-        expected = np.where(maps["PCS"] > 0.5, 2, np.where(maps["skeleton"] > 0.5, 1, 0))
+        expected = np.where(
+            maps["PCS"] > 0.5, 2, np.where(maps["skeleton"] > 0.5, 1, 0)
+        )
         np.testing.assert_array_equal(mask, expected)
         volume = np.count_nonzero(mask) * np.prod(nib.load(path).header.get_zooms())
         assert float(rows[case]["volume_skeleton_mm3"]) == pytest.approx(
@@ -642,7 +690,9 @@ def test_regions_with_ignored_voxels_go_from_raw_images_to_scores(root, short, c
         )
         == 0
     )
-    assert set(json.loads((root / "scores/summary.json").read_text())["structures"]) == {
+    assert set(
+        json.loads((root / "scores/summary.json").read_text())["structures"]
+    ) == {
         "skeleton",
         "PCS",
     }
@@ -669,7 +719,9 @@ def test_augmentation_keeps_what_is_ignored_and_a_step_learns_nothing_from_it():
         tasks={"segmentation": family_of("segmentation").asks(header)},
     )
     tuning = plugins.find("tuning", "scratch", "TUNING")
-    source = PatchSource(place, cases, plan, network, None, 0, Sampling(tuning.Options()))
+    source = PatchSource(
+        place, cases, plan, network, None, 0, Sampling(tuning.Options())
+    )
     assert source.values == ["1"]
     seen = [batch for batch, _ in zip(batches(source, 2, 0, 0), range(6))]
     holding = [batch for batch in seen if (batch.targets["segmentation"] == 2).any()]
@@ -685,7 +737,9 @@ def test_augmentation_keeps_what_is_ignored_and_a_step_learns_nothing_from_it():
         torch.where(target == 2, UNKNOWN, target),
         batch.known["segmentation"],
     )
-    assert torch.equal(task.loss(logits["segmentation"], batch).value(), expected.value())
+    assert torch.equal(
+        task.loss(logits["segmentation"], batch).value(), expected.value()
+    )
 
 
 def test_pre_training_by_labels_is_not_told_what_is_ignored():
@@ -694,10 +748,17 @@ def test_pre_training_by_labels_is_not_told_what_is_ignored():
     network = NetworkPlan(
         (16, 16, 16), 2, 1, 1, MemoryEstimate("none", 1, 2), "test", network=spec
     )
-    usual, ignoring = plan, plan.replace(labels={"background": 0, "skeleton": 1, "ignore": 2})
+    usual, ignoring = (
+        plan,
+        plan.replace(labels={"background": 0, "skeleton": 1, "ignore": 2}),
+    )
     located = [(place, case) for case in cases]
-    one, two = (ImageSource(located, each, network, 0, Views()) for each in (usual, ignoring))
-    labels = [(one.fixed(index).label, two.fixed(index).label) for index in range(len(cases))]
+    one, two = (
+        ImageSource(located, each, network, 0, Views()) for each in (usual, ignoring)
+    )
+    labels = [
+        (one.fixed(index).label, two.fixed(index).label) for index in range(len(cases))
+    ]
     assert any((told == 2).any() for told, _ in labels)
     for told, without in labels:
         np.testing.assert_array_equal(without, np.where(told == 2, -1, told))

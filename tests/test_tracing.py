@@ -78,7 +78,9 @@ def test_fake_tensors_hold_what_real_ones_hold(asked):
 def test_the_loop_s_own_step_is_what_runs(monkeypatch):
     taken, step = [], Loop.step
     monkeypatch.setattr(
-        Loop, "step", lambda self, batches: taken.append(len(batches)) or step(self, batches)
+        Loop,
+        "step",
+        lambda self, batches: taken.append(len(batches)) or step(self, batches),
     )
     trace_step(question("full", accumulate=2))
     assert taken == [2]
@@ -93,7 +95,9 @@ def test_what_runs_on_a_gpu_is_the_step_that_was_traced(asked, monkeypatch):
     """Without a GPU the order of calls is all that can be seen."""
     taken, step = [], Loop.step
     monkeypatch.setattr(
-        Loop, "step", lambda self, batches: taken.append(len(batches)) or step(self, batches)
+        Loop,
+        "step",
+        lambda self, batches: taken.append(len(batches)) or step(self, batches),
     )
     for name in ("empty_cache", "synchronize", "reset_peak_memory_stats"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: None)
@@ -109,7 +113,9 @@ def test_values_of_label_like_channels_matter_where_a_method_says_so(step):
     without, with_values = (
         trace_step(question(step, images=1, values=(count,))) for count in (0, 4)
     )
-    assert (without != with_values) == plugins.find("pretraining", step, "METHOD").reads_values
+    assert (without != with_values) == plugins.find(
+        "pretraining", step, "METHOD"
+    ).reads_values
 
 
 def test_what_a_step_needs_grows_with_what_it_does():
@@ -192,7 +198,9 @@ def test_rows_are_kept_and_those_of_another_origin_left_out(tmp_path):
     assert MemoryTable.load(tmp_path / "absent.json", origin()).rows == {}
 
 
-def test_a_row_that_this_version_cannot_read_costs_no_other_and_is_kept(tmp_path, caplog):
+def test_a_row_that_this_version_cannot_read_costs_no_other_and_is_kept(
+    tmp_path, caplog
+):
     asked, path = question("top"), tmp_path / "memory.json"
     table = MemoryTable(
         {asked: trace_step(asked), question("full"): trace_step(question("full"))}
@@ -204,7 +212,9 @@ def test_a_row_that_this_version_cannot_read_costs_no_other_and_is_kept(tmp_path
     path.write_text(json.dumps({**written, "made_by": "a newer version"}))
     read = MemoryTable.load(path, origin())
     assert len(read.rows) == 1 and read.rows.items() < table.rows.items()
-    assert len(caplog.records) == 1 and f"{path}: 2 of 3 rows are left out" in caplog.text
+    assert (
+        len(caplog.records) == 1 and f"{path}: 2 of 3 rows are left out" in caplog.text
+    )
     read.save(path, origin())
     assert sorted(map(json.dumps, json.loads(path.read_text())["rows"])) == sorted(
         map(json.dumps, written["rows"])
@@ -212,7 +222,10 @@ def test_a_row_that_this_version_cannot_read_costs_no_other_and_is_kept(tmp_path
 
 
 def test_a_damaged_table_is_said_and_an_absent_one_is_not(tmp_path, caplog):
-    assert not MemoryTable.load(tmp_path / "absent.json", origin()).rows and not caplog.records
+    assert (
+        not MemoryTable.load(tmp_path / "absent.json", origin()).rows
+        and not caplog.records
+    )
     for text in ("{", "[]", '{"origin": 3, "rows": []}'):
         caplog.clear()
         (tmp_path / "memory.json").write_text(text)
@@ -278,5 +291,6 @@ print("\\n".join(name for name in sys.modules if name.startswith("sulcnet.")))
         name
         for name in names
         if name not in aside | named
-        and name.split(".")[0] not in (aside | named) - {"training", "assembly", "memory"}
+        and name.split(".")[0]
+        not in (aside | named) - {"training", "assembly", "memory"}
     ]

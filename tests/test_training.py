@@ -52,7 +52,9 @@ def weights(run: RunFolder, which: str = "final") -> dict[str, torch.Tensor]:
 
 
 def same(one: dict, two: dict) -> bool:
-    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    return one.keys() == two.keys() and all(
+        torch.equal(one[name], two[name]) for name in one
+    )
 
 
 def test_training_falls_and_explains_itself(fresh, monkeypatch):
@@ -60,9 +62,13 @@ def test_training_falls_and_explains_itself(fresh, monkeypatch):
     run = train(*fresh, epochs=3)
     rows = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
     assert rows[-1]["loss"] < rows[0]["loss"]
-    assert {"val/dice", "val/dice/PCS", "val/balanced_accuracy", "seconds", "rate"} <= rows[
-        0
-    ].keys()
+    assert {
+        "val/dice",
+        "val/dice/PCS",
+        "val/balanced_accuracy",
+        "seconds",
+        "rate",
+    } <= rows[0].keys()
     for name in (
         "experiment.json",
         "plans.json",
@@ -149,7 +155,9 @@ def wait_for_step(process: subprocess.Popen, run: RunFolder, step: int) -> None:
     raise AssertionError("the run did not get that far")
 
 
-@pytest.mark.parametrize(("stop", "workers"), [(signal.SIGKILL, 0), (signal.SIGTERM, 2)])
+@pytest.mark.parametrize(
+    ("stop", "workers"), [(signal.SIGKILL, 0), (signal.SIGTERM, 2)]
+)
 def test_killed_and_resumed_ends_with_the_same_bits(fresh, stop, workers):
     """SIGTERM goes to the whole process group, as a scheduler sends it; loader workers must not die of it."""
     whole = start(fresh, "")
@@ -166,11 +174,15 @@ def test_killed_and_resumed_ends_with_the_same_bits(fresh, stop, workers):
     resumed = start(fresh, "c")
     assert resumed.wait() == 0, resumed.stderr.read().decode()
     assert same(weights(run_of(fresh)), expected)
-    rows = [json.loads(line) for line in (run_of(fresh) / METRICS).read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (run_of(fresh) / METRICS).read_text().splitlines()
+    ]
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
 
 
-def test_unfinished_finished_and_absent_runs_are_never_lost_or_guessed(fresh, monkeypatch):
+def test_unfinished_finished_and_absent_runs_are_never_lost_or_guessed(
+    fresh, monkeypatch
+):
     short(monkeypatch, 4)
     with pytest.raises(ModelError, match="nothing to continue"):
         train(*fresh, epochs=2, go_on=True)
@@ -195,7 +207,9 @@ def test_a_wrong_setting_costs_no_finished_run(fresh, monkeypatch):
     ):
         with pytest.raises(SulcnetError):
             train(*fresh, **{"epochs": 1, "overwrite": True, **wrong})
-    assert run.checkpoint("final").exists() and not list(run.path.parent.glob("fold_9*"))
+    assert run.checkpoint("final").exists() and not list(
+        run.path.parent.glob("fold_9*")
+    )
 
 
 def test_a_continued_run_keeps_its_schedule(fresh, monkeypatch):
@@ -246,10 +260,15 @@ def test_command_line_errors_are_two_lines(fresh, capsys):
     assert TRAIN(["77", "3d", "--root", str(workspace.raw.parent)]) == 4
     error = capsys.readouterr().err
     assert len(error.strip().splitlines()) == 2 and "77" in error
-    assert TRAIN(["901", "3d", "--root", str(workspace.raw.parent), "--net", "unet_bn"]) == 5
+    assert (
+        TRAIN(["901", "3d", "--root", str(workspace.raw.parent), "--net", "unet_bn"])
+        == 5
+    )
     assert len(capsys.readouterr().err.strip().splitlines()) == 2
     assert TRAIN(["901", "3d", "--root", str(workspace.raw.parent), "--fold", "9"]) == 2
-    assert TRAIN(["901", "3d", "--root", str(workspace.raw.parent), "--set", "rot=3"]) == 2
+    assert (
+        TRAIN(["901", "3d", "--root", str(workspace.raw.parent), "--set", "rot=3"]) == 2
+    )
 
 
 # ---- the loop alone, with a method small enough to follow by hand ----
@@ -271,11 +290,18 @@ class Line(Method):
 
     def steps(self, batch):
         for part in ("a", "b"):
-            error = ((self.modules[part](batch.x)[:, 0] - batch.y) * batch.known).square().sum()
-            crossed = (
-                0 * self.modules["a"](batch.x).sum() + 0 * self.modules["b"](batch.x).sum()
+            error = (
+                ((self.modules[part](batch.x)[:, 0] - batch.y) * batch.known)
+                .square()
+                .sum()
             )
-            yield Step(part, {"fit": Term(1.0, Ratio(error + crossed, batch.known.sum()))})
+            crossed = (
+                0 * self.modules["a"](batch.x).sum()
+                + 0 * self.modules["b"](batch.x).sum()
+            )
+            yield Step(
+                part, {"fit": Term(1.0, Ratio(error + crossed, batch.known.sum()))}
+            )
 
     def totals(self, batch):
         return {"fit": batch.known.sum()}
@@ -303,7 +329,9 @@ def points(count: int, known: list[float]) -> Points:
     )
 
 
-def line_loop(tmp_path: Path, batches: list[Points], accumulate: int) -> tuple[Line, Loop]:
+def line_loop(
+    tmp_path: Path, batches: list[Points], accumulate: int
+) -> tuple[Line, Loop]:
     schedule = Schedule(
         1,
         len(batches) // accumulate,
@@ -323,7 +351,10 @@ def test_accumulation_equals_one_large_batch(tmp_path):
     """Micro-batches with unequally many labels weigh as they do in the large batch."""
     small = [points(4, [1, 1, 1, 1]), points(5, [1, 0, 0, 0, 0])]
     large = Points(
-        *(torch.cat([getattr(part, name) for part in small]) for name in ("x", "y", "known"))
+        *(
+            torch.cat([getattr(part, name) for part in small])
+            for name in ("x", "y", "known")
+        )
     )
     for name, batches, accumulate in (("one", [large], 1), ("two", small, 2)):
         (tmp_path / name).mkdir()
@@ -355,7 +386,9 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     _, loop = line_loop(tmp_path, [batch], 1)
     with pytest.raises(ModelError, match="no longer a number"):
         loop.run()
-    assert not (tmp_path / "checkpoint_last.pth").exists()  # what is no number is never saved
+    assert not (
+        tmp_path / "checkpoint_last.pth"
+    ).exists()  # what is no number is never saved
 
 
 def test_patience_ends_with_the_best_weights(tmp_path):
@@ -379,7 +412,9 @@ def test_patience_ends_with_the_best_weights(tmp_path):
     assert same(weights(RunFolder(tmp_path)), weights(RunFolder(tmp_path), "best"))
 
 
-@pytest.mark.parametrize(("progress", "expected"), [(0.025, 0.5), (0.05, 1.0), (1.0, 0.01)])
+@pytest.mark.parametrize(
+    ("progress", "expected"), [(0.025, 0.5), (0.05, 1.0), (1.0, 0.01)]
+)
 def test_rates_warm_up_and_decay_to_the_floor(progress, expected):
     schedule = Schedule(10, 10, {"network": 1.0}, 0.0, 0.05, 0.01, 1.0)
     assert rate_factor(schedule, progress) == pytest.approx(expected)
@@ -432,6 +467,8 @@ def raise_(problem: Exception):
 
 
 def test_other_errors_of_torch_are_not_taken_for_a_lack_of_memory(fresh, monkeypatch):
-    monkeypatch.setattr(Loop, "step", lambda self, batches: torch.ones(2) @ torch.ones(3))
+    monkeypatch.setattr(
+        Loop, "step", lambda self, batches: torch.ones(2) @ torch.ones(3)
+    )
     with pytest.raises(RuntimeError, match="size"):
         train(*fresh, epochs=1)

@@ -39,7 +39,9 @@ def network(
 
 
 def same(one: dict, two: dict) -> bool:
-    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    return one.keys() == two.keys() and all(
+        torch.equal(one[name], two[name]) for name in one
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,9 @@ def test_every_tensor_lies_in_one_stage_and_arrives(net, features):
     assert same(one.state_dict(), two.state_dict()) and not (
         transfer.missing or transfer.unexpected or transfer.wrong_shape
     )
-    assert sum(stage.loaded.tensors for stage in transfer.stages) == len(one.state_dict())
+    assert sum(stage.loaded.tensors for stage in transfer.stages) == len(
+        one.state_dict()
+    )
     assert len(transfer.lines()) == len(transfer.stages) + 3
 
 
@@ -79,7 +83,9 @@ def test_a_promised_part_that_does_not_arrive_is_an_error_and_changes_nothing():
 def test_wrong_shapes_are_named_with_both_shapes():
     with pytest.raises(ModelError, match="expected 4x2x3x3x3, found 4x1x3x3x3"):
         load_weights(
-            network(channels=2), Weights(network().state_dict(), ("encoder",), "test"), "here"
+            network(channels=2),
+            Weights(network().state_dict(), ("encoder",), "test"),
+            "here",
         )
 
 
@@ -142,13 +148,16 @@ def test_foreign_weights_come_with_what_their_names_leave_open(tmp_path):
     monai = pytest.importorskip("monai.networks.nets")
     for size in (12, 24):
         torch.save(
-            monai.SwinUNETR(in_channels=1, out_channels=2, feature_size=size).state_dict(),
+            monai.SwinUNETR(
+                in_channels=1, out_channels=2, feature_size=size
+            ).state_dict(),
             tmp_path / f"{size}.pt",
         )
     ours = network("swin_unetr_12", 12)
     transfer = load_pretrained(ours, tmp_path / "12.pt")
     assert (
-        any("patch merging" in line for line in transfer.lines()) and len(transfer.notes) == 1
+        any("patch merging" in line for line in transfer.lines())
+        and len(transfer.notes) == 1
     )
     with pytest.raises(ModelError, match="feature size is 24, this network's 12"):
         load_pretrained(ours, tmp_path / "24.pt")
@@ -219,11 +228,15 @@ def short(monkeypatch):
 
 def tuned(workspace, folders, **changes):
     return train(
-        workspace, folders, **{"epochs": 1, "tune": "full", "pretrain": "mae", **changes}
+        workspace,
+        folders,
+        **{"epochs": 1, "tune": "full", "pretrain": "mae", **changes},
     )
 
 
-def test_fine_tuning_starts_from_the_export_and_keeps_the_report(trained, short, monkeypatch):
+def test_fine_tuning_starts_from_the_export_and_keeps_the_report(
+    trained, short, monkeypatch
+):
     workspace, folders, run = trained
     seen = {}
     monkeypatch.setattr(
@@ -252,7 +265,9 @@ def test_a_tuned_run_predicts_and_a_file_names_its_own_folder(trained, short):
     found = tuned(workspace, folders, pretrain=str(run / EXPORT))
     assert found.path.parent.name.startswith("export-")
     load_model(found)
-    again = tuned(workspace, folders, pretrain=str(found.checkpoint("final")), overwrite=True)
+    again = tuned(
+        workspace, folders, pretrain=str(found.checkpoint("final")), overwrite=True
+    )
     assert again.path != found.path
 
 
@@ -273,7 +288,9 @@ def test_heads_are_new_and_equal_to_those_from_scratch(trained, short, monkeypat
     assert same(*heads)
 
 
-def test_a_missing_pre_training_gives_the_command_before_anything_is_written(trained, tmp_path):
+def test_a_missing_pre_training_gives_the_command_before_anything_is_written(
+    trained, tmp_path
+):
     shared, folders, _ = trained
     workspace = Workspace(shared.raw, shared.preprocessed, tmp_path, "test")
     with pytest.raises(ModelError) as caught:
@@ -293,7 +310,11 @@ def test_a_missing_pre_training_gives_the_command_before_anything_is_written(tra
 
 def test_strategy_and_start_must_go_together(trained):
     workspace, folders, _ = trained
-    for pretrain_from, tune in (("none", "full"), ("mae", "scratch"), ("nowhere.pth", "full")):
+    for pretrain_from, tune in (
+        ("none", "full"),
+        ("mae", "scratch"),
+        ("nowhere.pth", "full"),
+    ):
         with pytest.raises(UsageError):
             tuned(workspace, folders, pretrain=pretrain_from, tune=tune)
 
@@ -305,12 +326,17 @@ def test_the_command_tunes_fully_after_pre_training_and_from_scratch_without(tra
         (["901", "3d", "--pretrain", "mae"], "full"),
         (["901", "3d", "--pretrain", "none"], "scratch"),
     ):
-        assert settle_start(asked(TRAIN.parser().parse_args(argv), workspace)).tune == tune
+        assert (
+            settle_start(asked(TRAIN.parser().parse_args(argv), workspace)).tune == tune
+        )
 
 
 def test_an_export_lists_its_keys_and_hashes(trained):
     *_, run = trained
-    facts, state = json.loads((run / "export.json").read_text()), checkpoint.load(run / EXPORT)
+    facts, state = (
+        json.loads((run / "export.json").read_text()),
+        checkpoint.load(run / EXPORT),
+    )
     assert (
         facts["method"] == "mae"
         and facts["promised"] == ["encoder", "decoder"]

@@ -8,12 +8,25 @@ from itertools import pairwise
 import pytest
 import torch
 from cohort import prepared_cohort, train
-from test_contract import NETWORKS, TUNINGS, WITH_LINEARS, batch_of, method_of, plan_of, total
+from test_contract import (
+    NETWORKS,
+    TUNINGS,
+    WITH_LINEARS,
+    batch_of,
+    method_of,
+    plan_of,
+    total,
+)
 from torch import nn
 
 from sulcnet import plugins
 from sulcnet.assembly.finetuning import FineTuning, Model
-from sulcnet.assembly.transfer import merge_adapter, read_weights, state_digest, write_export
+from sulcnet.assembly.transfer import (
+    merge_adapter,
+    read_weights,
+    state_digest,
+    write_export,
+)
 from sulcnet.errors import ModelError, UsageError
 from sulcnet.networks import build, family
 from sulcnet.networks._unet_bn_network import ResidualBlock
@@ -66,7 +79,9 @@ def make(net: str, tune: str, ndim: int = 3):
     return method, batch_of(plan, net)
 
 
-def steps_of(method, batch, count: int = 3, rate: float = 1e-3) -> torch.optim.Optimizer:
+def steps_of(
+    method, batch, count: int = 3, rate: float = 1e-3
+) -> torch.optim.Optimizer:
     """Descend as the loop does; give the optimiser."""
     (groups,) = method.parts().values()
     optimiser = _optimiser(groups, SCHEDULE)
@@ -103,7 +118,10 @@ def test_what_is_named_learns_and_everything_else_keeps_its_bits(net, tune):
         for name, p in network.named_parameters()
         if tune not in LOW_RANK
         and any(
-            p is q for stage in stages[first:] for m in stage.modules for q in m.parameters()
+            p is q
+            for stage in stages[first:]
+            for m in stage.modules
+            for q in m.parameters()
         )
     }
     expected |= {f"heads.{name}" for name, _ in method.model.heads.named_parameters()}
@@ -113,7 +131,9 @@ def test_what_is_named_learns_and_everything_else_keeps_its_bits(net, tune):
         else set()
     )
 
-    before = {name: value.clone() for name, value in method.modules.state_dict().items()}
+    before = {
+        name: value.clone() for name, value in method.modules.state_dict().items()
+    }
     optimiser = steps_of(method, batch)
     parameters = dict(method.modules.named_parameters())
     assert {name for name, p in parameters.items() if p.requires_grad} == expected
@@ -122,14 +142,17 @@ def test_what_is_named_learns_and_everything_else_keeps_its_bits(net, tune):
     learned = {name for name, p in parameters.items() if p.grad is not None}
     assert (
         learned <= expected
-        and {name for name in expected - learned if "attention.score" not in name} == set()
+        and {name for name in expected - learned if "attention.score" not in name}
+        == set()
     )
 
     after = method.modules.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     buffers = {name for name in moved if name not in parameters}
     assert moved - buffers <= expected
-    assert not any(name.startswith("network.") for name in buffers) or tune not in LOW_RANK
+    assert (
+        not any(name.startswith("network.") for name in buffers) or tune not in LOW_RANK
+    )
     prefixes = [
         f"network.{path}."
         for path, m in network.named_modules()
@@ -141,7 +164,9 @@ def test_what_is_named_learns_and_everything_else_keeps_its_bits(net, tune):
     still = {
         name
         for name in expected - moved
-        if parameters[name].ndim > 1 and "time_emb" not in name and "attention" not in name
+        if parameters[name].ndim > 1
+        and "time_emb" not in name
+        and "attention" not in name
     }
     assert not still, still
 
@@ -221,9 +246,13 @@ def test_swin_unetr_is_monai_s_in_every_mode(ndim):
 
     shape = (64, 64, 32)[:ndim]
     torch.manual_seed(0)
-    network = build(family("swin_unetr_12").topology(ndim, 1, 12, shape, (1.0,) * ndim)).eval()
+    network = build(
+        family("swin_unetr_12").topology(ndim, 1, 12, shape, (1.0,) * ndim)
+    ).eval()
     torch.manual_seed(0)
-    theirs = SwinUNETR(in_channels=1, out_channels=1, feature_size=12, spatial_dims=ndim).eval()
+    theirs = SwinUNETR(
+        in_channels=1, out_channels=1, feature_size=12, spatial_dims=ndim
+    ).eval()
     seen = []
     theirs.decoder1.register_forward_hook(lambda *call: seen.append(call[-1]))
     image = torch.randn(1, 1, *shape)
@@ -232,7 +261,9 @@ def test_swin_unetr_is_monai_s_in_every_mode(ndim):
     for network.recompute in ("attention", "stages"):
         assert torch.equal(network(image).decoder[-1], seen[0])
     with torch.no_grad():
-        torch.testing.assert_close(network(image).decoder[-1], seen[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            network(image).decoder[-1], seen[0], atol=1e-4, rtol=1e-4
+        )
     small = image[:, :, :32]  # another shape meets another mask
     theirs(small)
     assert torch.equal(network(small).decoder[-1], seen[1])
@@ -297,7 +328,9 @@ def one_step(net: str, tune: str, recompute: str) -> tuple[torch.Tensor, dict, d
     loss = total(next(method.steps(batch)))
     loss.backward()
     gradients = {
-        name: p.grad for name, p in method.modules.named_parameters() if p.grad is not None
+        name: p.grad
+        for name, p in method.modules.named_parameters()
+        if p.grad is not None
     }
     return loss.detach(), gradients, method.modules.state_dict()
 
@@ -329,7 +362,8 @@ def test_recomputed_stages_give_the_same_bits(net, tune):
 
 def test_only_a_known_word_can_be_recomputed():
     with pytest.raises(
-        UsageError, match="recompute: expected one of none, attention, stages, found 'true'"
+        UsageError,
+        match="recompute: expected one of none, attention, stages, found 'true'",
     ):
         plugins.find("tuning", "top", "TUNING").Options(recompute="true")
 
@@ -342,7 +376,9 @@ def test_an_option_that_is_left_empty_leaves_the_network_s_word(given, used):
     model = Model(plan, plan.network(None), {})
     model.network.recompute = "attention"
     assert (
-        FineTuning(model, tuning, tuning.Options(recompute=given)).model.network.recompute
+        FineTuning(
+            model, tuning, tuning.Options(recompute=given)
+        ).model.network.recompute
         == used
     )
 
@@ -350,11 +386,15 @@ def test_an_option_that_is_left_empty_leaves_the_network_s_word(given, used):
 LAYERS = {
     "linear": nn.Linear(6, 10),
     "plain": nn.Conv3d(4, 6, 3, padding=1),
-    "anisotropic, strided": nn.Conv3d(4, 6, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1)),
+    "anisotropic, strided": nn.Conv3d(
+        4, 6, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1)
+    ),
     "grouped": nn.Conv3d(4, 6, 3, groups=2, padding=1),
     "dilated": nn.Conv2d(4, 6, 3, dilation=2),
     "transposed": nn.ConvTranspose3d(4, 6, 2, stride=2),
-    "transposed, grouped": nn.ConvTranspose3d(4, 6, (1, 2, 2), stride=(1, 2, 2), groups=2),
+    "transposed, grouped": nn.ConvTranspose3d(
+        4, 6, (1, 2, 2), stride=(1, 2, 2), groups=2
+    ),
 }
 
 
@@ -374,21 +414,27 @@ def test_an_update_is_a_branch_of_two_layers(layer):
         assert sum(p.numel() for p in update.parameters()) == rank * (6 + 10)
     else:
         first = copy.deepcopy(layer)
-        second = getattr(nn, f"Conv{ndim}d")(rank * groups, 6, 1, groups=groups, bias=False)
+        second = getattr(nn, f"Conv{ndim}d")(
+            rank * groups, 6, 1, groups=groups, bias=False
+        )
         first.weight, first.bias = nn.Parameter(update.A.detach().clone()), None
         second.weight = nn.Parameter(update.B.detach().reshape(second.weight.shape))
         branch = second(first(image))
         assert sum(p.numel() for p in update.parameters()) == rank * (
             4 * layer.weight[0, 0].numel() + 6
         )
-    torch.testing.assert_close(merged(image), layer(image) + branch, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        merged(image), layer(image) + branch, atol=1e-5, rtol=1e-4
+    )
 
 
 def test_the_published_counts_of_conv_lora():
     """57,714 values for the encoder of the 2-D U-Net, 3,954 for its stem: low-rank factors and norms in the blocks."""
     network = build(family("unet_bn").topology(2, 1, 16, (64, 64), (1.0, 1.0)))
     blocks = [
-        path for path, module in network.named_modules() if isinstance(module, ResidualBlock)
+        path
+        for path, module in network.named_modules()
+        if isinstance(module, ResidualBlock)
     ]
     norms = [
         f"{path}.{inner}"
@@ -404,7 +450,8 @@ def test_the_published_counts_of_conv_lora():
         )
         layers, affines = chosen
         return sum(
-            p.numel() for p in Adapter(network, layers, 2, 2.0, "paper", affines).parameters()
+            p.numel()
+            for p in Adapter(network, layers, 2, 2.0, "paper", affines).parameters()
         )
 
     counts = [count(f"encoder.{level}.") for level in range(4)]
@@ -429,7 +476,10 @@ def test_the_paper_s_layout_is_refused_where_it_means_nothing():
         LowRank(nn.Conv3d(4, 6, 3), 2, "paper")
     with pytest.raises(ModelError, match="no linear layer"):
         make("resenc_unet", "lora")
-    assert linears(build(family("resenc_unet").topology(3, 1, 4, (16,) * 3, (1.0,) * 3))) == []
+    assert (
+        linears(build(family("resenc_unet").topology(3, 1, 4, (16,) * 3, (1.0,) * 3)))
+        == []
+    )
 
 
 # ---- whole runs ----
@@ -444,11 +494,18 @@ def prepared(tmp_path_factory):
 def start(prepared, tmp_path_factory):
     """A pre-trained start: recon that has learned nothing."""
     plan = load_plan(prepared[1].plans, "3d")
-    network_plan, kind = plan.network(None), plugins.find("pretraining", "recon", "METHOD")
+    network_plan, kind = (
+        plan.network(None),
+        plugins.find("pretraining", "recon", "METHOD"),
+    )
     torch.manual_seed(0)
     method = build_method(kind, plan, network_plan, kind.Options())
     return write_export(
-        RunFolder(tmp_path_factory.mktemp("start")), method, "recon", "sulcnet", network_plan
+        RunFolder(tmp_path_factory.mktemp("start")),
+        method,
+        "recon",
+        "sulcnet",
+        network_plan,
     )
 
 
@@ -458,7 +515,13 @@ def go(prepared, out, tune, start, *settings, **changes):
     return train(
         workspace,
         workspace.folders(folders.name),
-        **{"tune": tune, "pretrain": str(start), "epochs": 1, "settings": settings, **changes},
+        **{
+            "tune": tune,
+            "pretrain": str(start),
+            "epochs": 1,
+            "settings": settings,
+            **changes,
+        },
     )
 
 
@@ -468,7 +531,9 @@ def few(monkeypatch):
     monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 12)
 
 
-def test_a_run_tells_what_learned_and_leaves_its_adapter(prepared, start, tmp_path, few):
+def test_a_run_tells_what_learned_and_leaves_its_adapter(
+    prepared, start, tmp_path, few
+):
     run = go(prepared, tmp_path, "convlora", start)
     learns = Experiment.load(run / EXPERIMENT).learns
     facts = json.loads((run / ADAPTER).with_suffix(".json").read_text())
@@ -486,7 +551,9 @@ def test_a_run_tells_what_learned_and_leaves_its_adapter(prepared, start, tmp_pa
     adapter = tuning.adapter(base, tuning.Options())
     merge_adapter(base, adapter, run / ADAPTER)
     final = load_model(run).model.network.state_dict()
-    assert all(torch.equal(final[name], value) for name, value in base.state_dict().items())
+    assert all(
+        torch.equal(final[name], value) for name, value in base.state_dict().items()
+    )
     with pytest.raises(ModelError, match="made for other weights"):
         merge_adapter(
             base, adapter, run / ADAPTER
@@ -520,7 +587,9 @@ def test_kept_features_change_no_number(prepared, start, tmp_path, few, tune):
     )
 
 
-def test_a_cache_that_does_not_fit_is_refused_with_its_size(prepared, start, tmp_path, few):
+def test_a_cache_that_does_not_fit_is_refused_with_its_size(
+    prepared, start, tmp_path, few
+):
     with pytest.raises(UsageError, match=r"2 views of \d+ cases need .* GB") as caught:
         go(prepared, tmp_path, "top", start, "views=2", "cache_gb=0.000001")
     assert "cache_gb=" in caught.value.hint
@@ -530,9 +599,13 @@ def test_a_cache_that_does_not_fit_is_refused_with_its_size(prepared, start, tmp
         go(prepared, tmp_path, "top", start, "views=2", "top_fraction=1")
 
 
-def test_a_missing_pre_training_is_run_first_or_refused(prepared, tmp_path, few, monkeypatch):
+def test_a_missing_pre_training_is_run_first_or_refused(
+    prepared, tmp_path, few, monkeypatch
+):
     usual = pretrain.schedule_of
-    monkeypatch.setattr(pretrain, "schedule_of", lambda *asked: replace(usual(*asked), epochs=1))
+    monkeypatch.setattr(
+        pretrain, "schedule_of", lambda *asked: replace(usual(*asked), epochs=1)
+    )
     with pytest.raises(ModelError, match="nothing was pre-trained with recon"):
         go(prepared, tmp_path, "top", "recon", auto_pretrain=False)
     run = go(prepared, tmp_path, "top", "recon")
@@ -556,5 +629,7 @@ def test_a_stopped_run_ends_with_the_bits_of_a_whole_one(
         patch.setattr("sulcnet.training.loop.LAST_SAVE_SECONDS", 0.0)
         go(prepared, tmp_path / "stopped", tune, start, epochs=2)
     resumed = go(prepared, tmp_path / "stopped", tune, start, epochs=2, go_on=True)
-    one, two = (checkpoint.load(run.checkpoint("final"))["modules"] for run in (whole, resumed))
+    one, two = (
+        checkpoint.load(run.checkpoint("final"))["modules"] for run in (whole, resumed)
+    )
     assert all(torch.equal(one[name], two[name]) for name in one)

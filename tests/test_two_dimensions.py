@@ -56,7 +56,9 @@ CPU = torch.device("cpu")
 PATCH = (16, 24)
 
 
-def planned(plan: Plan, bag: int = 2, windows: int = 3, net: str = "resenc_unet") -> Plan:
+def planned(
+    plan: Plan, bag: int = 2, windows: int = 3, net: str = "resenc_unet"
+) -> Plan:
     """Put a tiny 2-D network into a plan."""
     spec = family(net).topology(2, 1, 4, PATCH, plan.network_spacing)
     network = NetworkPlan(
@@ -78,7 +80,9 @@ def planned(plan: Plan, bag: int = 2, windows: int = 3, net: str = "resenc_unet"
         ({"spacing": (3.0, 1.0, 1.0), "shape": (90, 80, 1)}, 2),
     ],
 )
-def test_slices_lie_across_the_coarsest_axis_and_flat_images_in_their_plane(facts, axis):
+def test_slices_lie_across_the_coarsest_axis_and_flat_images_in_their_plane(
+    facts, axis
+):
     plan = make_plan(header(), fingerprint(**facts), PlanRequest(configuration="2d"))
     others = tuple(other for other in range(3) if other != axis)
     assert (plan.slice_axis, plan.axes) == (axis, others) and len(plan.spacing) == len(
@@ -119,7 +123,9 @@ def test_the_user_names_the_axis_and_what_cannot_be_is_refused():
     with pytest.raises(ModelError, match="flat") as problem:
         make_plan(header(), fingerprint(shape=(90, 80, 1)), PlanRequest())
     assert "-c 2d" in problem.value.hint
-    with pytest.raises(ModelError, match="slice_axis: expected 0, 1, 2 or null, found 3"):
+    with pytest.raises(
+        ModelError, match="slice_axis: expected 0, 1, 2 or null, found 3"
+    ):
         make_plan(header(), fingerprint(), PlanRequest(configuration="2d")).replace(
             slice_axis=3
         )
@@ -132,7 +138,9 @@ def test_an_old_plan_reads_and_one_of_two_numbers_is_refused():
     assert Plan.from_json(before) == plan and plan.axes == (0, 1, 2)
     with pytest.raises(ModelError, match="spacing: expected three positive numbers"):
         plan.replace(spacing=(1.0, 1.0))
-    volumes = planned(make_plan(header(), fingerprint(), PlanRequest(configuration="2d")))
+    volumes = planned(
+        make_plan(header(), fingerprint(), PlanRequest(configuration="2d"))
+    )
     with pytest.raises(ModelError, match="expected 3 dimensions, found 2"):
         volumes.replace(slice_axis=None)
 
@@ -140,20 +148,28 @@ def test_an_old_plan_reads_and_one_of_two_numbers_is_refused():
 @pytest.fixture(scope="module")
 def slices(tmp_path_factory):
     """A tiny 2-D network for a volume: every method and strategy, traced."""
-    folders = Workspace.find(tmp_path_factory.mktemp("slices")).folders("Dataset001_PCS")
+    folders = Workspace.find(tmp_path_factory.mktemp("slices")).folders(
+        "Dataset001_PCS"
+    )
     facts = dict(shape=(20, 34, 60), spacing=(1.0, 1.0, 2.0))
-    return folders, write(folders, PlanRequest("resenc_unet", 4, configuration="2d"), **facts)
+    return folders, write(
+        folders, PlanRequest("resenc_unet", 4, configuration="2d"), **facts
+    )
 
 
 def test_every_method_and_strategy_is_planned_for_slices(slices):
     network = slices[1].networks["resenc_unet"]
-    names = {*plugins.names("pretraining", "METHOD"), *plugins.names("tuning", "TUNING")}
+    names = {
+        *plugins.names("pretraining", "METHOD"),
+        *plugins.names("tuning", "TUNING"),
+    }
     assert set(network.steps) == names - {"lora"}
     assert network.network.ndim == 2 and {
         len(step.patch_size) for step in network.steps.values()
     } == {2}
     assert (
-        network.patch_size == (20, 40) and network.reason == "covers a slice of the median case"
+        network.patch_size == (20, 40)
+        and network.reason == "covers a slice of the median case"
     )
     assert load_plan(slices[0].plans, "2d") == slices[1] and slices[1].slice_axis == 2
 
@@ -189,7 +205,9 @@ def untraced(monkeypatch) -> None:
     plain = StepPlan((16, 16), 2, 2, 3, MemoryEstimate("none", 1, 2), "test")
 
     def network(net, asked, needs, workers) -> NetworkPlan:
-        spec = family(net).topology(len(asked.median), 1, 4, asked.median, asked.spacing)
+        spec = family(net).topology(
+            len(asked.median), 1, 4, asked.median, asked.spacing
+        )
         return NetworkPlan(
             **{**vars(plain), "patch_size": (32,) * len(asked.median)}, network=spec
         )
@@ -201,7 +219,9 @@ def test_networks_planned_for_other_slices_do_not_stay(tmp_path, untraced):
     folders = Workspace.find(tmp_path).folders("Dataset001_PCS")
     write(folders, PlanRequest("unet_bn", 4, configuration="2d"))
     assert set(
-        plan_dataset(folders, PlanRequest("resenc_unet", 4, configuration="2d")).networks
+        plan_dataset(
+            folders, PlanRequest("resenc_unet", 4, configuration="2d")
+        ).networks
     ) == {"unet_bn", "resenc_unet"}
     turned = plan_dataset(
         folders, PlanRequest("resenc_unet", 4, configuration="2d", slice_axis=1)
@@ -237,12 +257,18 @@ def raw(tmp_path_factory):
 
 
 @pytest.mark.parametrize("first, second", [("3d", "2d"), ("2d", "3d")])
-def test_both_configurations_share_what_is_prepared(raw, first, second, tmp_path, untraced):
-    folders = Workspace(raw[0].raw.parent, tmp_path, tmp_path, "test").folders(raw[0].name)
+def test_both_configurations_share_what_is_prepared(
+    raw, first, second, tmp_path, untraced
+):
+    folders = Workspace(raw[0].raw.parent, tmp_path, tmp_path, "test").folders(
+        raw[0].name
+    )
     fingerprint_dataset(folders, 1, True)
 
     def plan(configuration: str) -> Plan:
-        return plan_dataset(folders, PlanRequest("resenc_unet", 4, configuration=configuration))
+        return plan_dataset(
+            folders, PlanRequest("resenc_unet", 4, configuration=configuration)
+        )
 
     plan(first), plan(second)
     assert preprocess_dataset(folders, first, 1, False) == (4, 0)
@@ -251,7 +277,9 @@ def test_both_configurations_share_what_is_prepared(raw, first, second, tmp_path
         load_plan(folders.plans, second).folder == first
         and not folders.prepared(second).exists()
     )
-    assert plan(first).folder == first  # nobody's guest, although another has the same cases
+    assert (
+        plan(first).folder == first
+    )  # nobody's guest, although another has the same cases
     assert plan(second).folder == first
 
 
@@ -268,7 +296,8 @@ def test_a_guest_whose_host_prepares_otherwise_by_now_is_told(raw, tmp_path):
         ),
     )
     with pytest.raises(
-        ModelError, match="2d shares the prepared cases of 3d, which is planned otherwise"
+        ModelError,
+        match="2d shares the prepared cases of 3d, which is planned otherwise",
     ) as problem:
         preprocess_dataset(folders, "2d", 1, False)
     assert f"sulcnet_plan -d {folders.name} -c 2d" in problem.value.hint
@@ -282,7 +311,10 @@ def test_numbers_and_arrays_go_from_slices_to_volumes_and_back():
         (4, 5, 6), (0, 1, 2), 1
     ).tolist() == [4, 5, 6]
     array = np.zeros((2, 4, 1, 5))
-    assert flat(array, (0, 2)).shape == (2, 4, 5) and flat(array[0], (0, 2)).shape == (4, 5)
+    assert flat(array, (0, 2)).shape == (2, 4, 5) and flat(array[0], (0, 2)).shape == (
+        4,
+        5,
+    )
     assert flat(array, (0, 1, 2)).shape == (2, 4, 1, 5)
 
 
@@ -300,15 +332,22 @@ def test_a_sample_is_of_the_slices_of_the_prepared_volume(axis):
         assert sample.image.shape == (3, 1, *PATCH) and sample.place.shape == (3, 2, 2)
         for window in range(3):
             shape = np.array(image.shape[1:])
-            low = np.round((sample.place[window, :, 0] + 1) / 2 * (shape - 1)).astype(int)
+            low = np.round((sample.place[window, :, 0] + 1) / 2 * (shape - 1)).astype(
+                int
+            )
             box = (slice(None), *(slice(max(a, 0), a + b) for a, b in zip(low, PATCH)))
             inside = tuple(
-                slice(max(-a, 0), max(-a, 0) + n) for a, n in zip(low, image[box].shape[1:])
+                slice(max(-a, 0), max(-a, 0) + n)
+                for a, n in zip(low, image[box].shape[1:])
             )
-            same = [np.array_equal(one, sample.image[window, 0][inside]) for one in image[box]]
+            same = [
+                np.array_equal(one, sample.image[window, 0][inside])
+                for one in image[box]
+            ]
             assert sum(same) == 1
             np.testing.assert_array_equal(
-                label[box][same.index(True)], sample.targets["segmentation"][window][inside]
+                label[box][same.index(True)],
+                sample.targets["segmentation"][window][inside],
             )
 
 
@@ -323,7 +362,9 @@ def test_a_window_that_is_centred_on_a_structure_lies_in_its_slice(axis):
         voxel = tuple(number if other == axis else 9 for other in range(3))
         one = case.replace(centres={value: (voxel,) for value in source.values})
         lows = [
-            corner(source._centre(one, rng, in_bag=False), source.patch, case.shape)[axis]
+            corner(source._centre(one, rng, in_bag=False), source.patch, case.shape)[
+                axis
+            ]
             for _ in range(16)
         ]
         assert np.mean(np.array(lows) == number) > 0.2
@@ -333,7 +374,9 @@ def test_views_of_one_sample_are_of_one_slice():
     place, cases, plan = prepared_phantoms(2)
     plan = planned(plan)
     located = [(place, case) for case in cases]
-    source = ImageSource(located, plan, plan.network(None), 0, Views(count=3, overlap=0.0))
+    source = ImageSource(
+        located, plan, plan.network(None), 0, Views(count=3, overlap=0.0)
+    )
     for index, case in enumerate(cases * 4):
         lows = source._corners(case.shape, np.random.default_rng(index))
         assert len({int(low[plan.slice_axis]) for low in lows}) == 1
@@ -416,7 +459,9 @@ def trained(plan: Plan, folder, draw, method, steps: int = 3) -> tuple[dict, lis
 
 
 def same(one: dict, two: dict) -> bool:
-    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    return one.keys() == two.keys() and all(
+        torch.equal(one[name], two[name]) for name in one
+    )
 
 
 def test_a_stack_of_one_slice_trains_to_the_bits_of_the_flat_image(twins, tmp_path):
@@ -425,10 +470,17 @@ def test_a_stack_of_one_slice_trains_to_the_bits_of_the_flat_image(twins, tmp_pa
     for name, (folder, cases) in found.items():
         torch.manual_seed(0)
         method = FineTuning(
-            Model(plan, plan.network(None), {}), plugins.find("tuning", "scratch", "TUNING")
+            Model(plan, plan.network(None), {}),
+            plugins.find("tuning", "scratch", "TUNING"),
         )
         source = PatchSource(
-            folder, cases, plan, plan.network(None), region, 0, Sampling(AugmentOptions())
+            folder,
+            cases,
+            plan,
+            plan.network(None),
+            region,
+            0,
+            Sampling(AugmentOptions()),
         )
         (tmp_path / name).mkdir()
         results.append(
@@ -444,7 +496,9 @@ def test_a_stack_of_one_slice_trains_to_the_bits_of_the_flat_image(twins, tmp_pa
 
 
 @pytest.mark.parametrize("name", plugins.names("pretraining", "METHOD"))
-def test_a_stack_of_one_slice_pretrains_to_the_bits_of_the_flat_image(twins, name, tmp_path):
+def test_a_stack_of_one_slice_pretrains_to_the_bits_of_the_flat_image(
+    twins, name, tmp_path
+):
     plan, found = twins
     results = []
     for kind_of, (folder, cases) in found.items():
@@ -452,7 +506,9 @@ def test_a_stack_of_one_slice_pretrains_to_the_bits_of_the_flat_image(twins, nam
         kind = plugins.find("pretraining", name, "METHOD")
         method = build_method(kind, plan, plan.network(None), kind.Options())
         located = [(folder, case) for case in cases]
-        views = Views(method.augment(), method.corruption(), method.views, method.overlap)
+        views = Views(
+            method.augment(), method.corruption(), method.views, method.overlap
+        )
         source = ImageSource(located, plan, plan.network(None), 0, views)
         (tmp_path / kind_of).mkdir()
         results.append(
@@ -481,8 +537,13 @@ def test_a_stack_is_predicted_as_its_slices_are_and_its_class_from_all_of_them(t
 
     volume = read_array(place / f"{cases[0].id}.b2nd")
     maps, classes = predictor(volume)
-    alone = [predictor(volume[..., number : number + 1]) for number in range(volume.shape[-1])]
-    np.testing.assert_array_equal(maps, np.concatenate([one for one, _ in alone], axis=-1))
+    alone = [
+        predictor(volume[..., number : number + 1])
+        for number in range(volume.shape[-1])
+    ]
+    np.testing.assert_array_equal(
+        maps, np.concatenate([one for one, _ in alone], axis=-1)
+    )
     assert np.abs(classes - alone[0][1]).max() > 1e-6
     flat_one, stack = (
         read_array(found[name][0] / f"{cases[0].id}.b2nd") for name in ("flat", "stack")
@@ -558,13 +619,18 @@ def test_the_commands_go_from_raw_images_to_scores(kind, root, monkeypatch, untr
         )
         == 0
     )
-    assert json.loads((root / "scores" / "summary.json").read_text())["structures"]["PCS"]
+    assert json.loads((root / "scores" / "summary.json").read_text())["structures"][
+        "PCS"
+    ]
 
 
 def test_what_to_type_next_names_the_configuration(slices, capsys):
     folders, _ = slices
     root = ["--root", str(folders.raw.parents[1])]
-    assert PLAN(["-d", "1", "-c", "2d", "--net", "resenc_unet", "--features", "4", *root]) == 0
+    assert (
+        PLAN(["-d", "1", "-c", "2d", "--net", "resenc_unet", "--features", "4", *root])
+        == 0
+    )
     said = capsys.readouterr().out
     assert (
         "resenc_unet on axial slices" in said

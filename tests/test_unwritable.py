@@ -49,7 +49,10 @@ COMMANDS = {
     "predict": (("-i", f"{RAW}/imagesTr", "-o", "out", "--device", "cpu"), "out"),
     "pretrain": (("901", "3d", "recon", *SHORT), "results"),
     "train": (("901", "3d", *SHORT), "results"),
-    "evaluate": (("-p", LABELS, "-r", LABELS, "-d", "901", "-o", "out", "-np", "1"), "out"),
+    "evaluate": (
+        ("-p", LABELS, "-r", LABELS, "-d", "901", "-o", "out", "-np", "1"),
+        "out",
+    ),
     "demo": (("--root", "out", "-np", "1"), "out"),
     "plan_and_preprocess": ((*PLAN, "-np", "1"), "preprocessed"),
     "preprocess": (("-d", "901", "-np", "2", "--overwrite"), "preprocessed"),
@@ -126,7 +129,11 @@ def arguments(job):
 def refused(request, study):
     """Run every command where nothing can be written; give the kind of place, and exit code and words of each."""
     kind = request.param
-    prefix = strangers.other_user() if kind == "other_user" else getattr(strangers, kind)(study)
+    prefix = (
+        strangers.other_user()
+        if kind == "other_user"
+        else getattr(strangers, kind)(study)
+    )
     if prefix is None:
         pytest.skip("this machine lets nobody try it")
     inside = [
@@ -140,7 +147,8 @@ def refused(request, study):
         done = python(CHILD, jobs, prefix=[*prefix, *inside])
     assert done.returncode == 0, done.stderr
     return kind, {
-        job: (code, error) for job, code, error in map(json.loads, done.stdout.splitlines())
+        job: (code, error)
+        for job, code, error in map(json.loads, done.stdout.splitlines())
     }
 
 
@@ -148,7 +156,9 @@ def refused(request, study):
 def locked(folder):
     """Keep the folder's owner from writing: of no effect on root, who runs the commands as somebody else."""
     modes = {
-        path: path.stat().st_mode for path in (folder, *folder.rglob("*")) if path.is_dir()
+        path: path.stat().st_mode
+        for path in (folder, *folder.rglob("*"))
+        if path.is_dir()
     }
     for path in modes:
         path.chmod(0o555)
@@ -168,7 +178,9 @@ def test_every_command_says_it_in_two_lines(refused, job):
         problem.startswith(f"error: {COMMANDS[job][1]}")
         and f" cannot be written: {REASONS[kind]}" in problem
     )
-    assert hint.startswith(" next: ") and "choose another --root or output folder" in hint
+    assert (
+        hint.startswith(" next: ") and "choose another --root or output folder" in hint
+    )
     assert "warning: " not in error  # the first case that meets it ends the command
     if kind != "full" and job != "preprocess":
         assert not Path(problem.split()[1]).suffix, (
@@ -240,17 +252,23 @@ def test_tables_name_the_file_that_a_full_disk_refused(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob(".*"))
 
 
-def test_a_training_names_the_file_that_a_full_disk_refused(study, tmp_path, monkeypatch):
+def test_a_training_names_the_file_that_a_full_disk_refused(
+    study, tmp_path, monkeypatch
+):
     workspace = replace(Workspace.find(study), results=tmp_path)
     monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 8)
-    monkeypatch.setattr("sulcnet.training.loop.write_text", lambda path, text: dev_full(path))
+    monkeypatch.setattr(
+        "sulcnet.training.loop.write_text", lambda path, text: dev_full(path)
+    )
     with refuses(f"{tmp_path}/.*/metrics.jsonl"):
         train(workspace, workspace.folders(NAME), epochs=1)
 
 
 def test_pooling_stops_at_the_machines_fault(monkeypatch, tmp_path):
     fault = EnvironmentFault("The disk is full.", "Free some space.")
-    monkeypatch.setattr(pooling, "map_cases", lambda *_: ((case, fault) for case in "ab"))
+    monkeypatch.setattr(
+        pooling, "map_cases", lambda *_: ((case, fault) for case in "ab")
+    )
     with pytest.raises(EnvironmentFault, match="The disk is full"):
         pooling._prepare(["a", "b"], None, tmp_path, 1)
 
@@ -281,7 +299,9 @@ def test_a_folder_on_a_read_only_disk_is_refused_before_the_work(tmp_path, monke
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(EnvironmentFault, match="Permission denied"):
         make_writable(tmp_path)
-    monkeypatch.setattr(os, "statvfs", lambda path: type("Disk", (), {"f_flag": os.ST_RDONLY}))
+    monkeypatch.setattr(
+        os, "statvfs", lambda path: type("Disk", (), {"f_flag": os.ST_RDONLY})
+    )
     with pytest.raises(EnvironmentFault, match="Read-only file system"):
         make_writable(tmp_path)
 
@@ -302,7 +322,9 @@ def test_an_error_of_a_library_means_a_full_disk_only_on_one(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("failing", ["write_text", "replace"])
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, failing):
+def test_a_failed_write_leaves_the_old_file_and_no_other(
+    tmp_path, monkeypatch, failing
+):
     write_text(tmp_path / "a.json", "old")
 
     def full_disk(self, *_, **__):
@@ -314,7 +336,9 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, 
             EnvironmentFault, match="a.json cannot be written: No space left on device"
         ):
             write_text(tmp_path / "a.json", "new")
-    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.json", "old")]
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [
+        ("a.json", "old")
+    ]
 
 
 def fails_with(problem):
@@ -355,7 +379,11 @@ MATPLOTLIB = OSError("Matplotlib requires access to a writable cache directory")
             3,
             "/to cannot be read or written: No space left",
         ),
-        (OSError(errno.ENOSPC, "No space left"), 3, "A file cannot be written: No space left."),
+        (
+            OSError(errno.ENOSPC, "No space left"),
+            3,
+            "A file cannot be written: No space left.",
+        ),
         (NOWHERE, 3, "There is no folder for temporary files"),
         (because(MATPLOTLIB, NOWHERE), 3, "There is no folder for temporary files"),
         (
@@ -365,7 +393,9 @@ MATPLOTLIB = OSError("Matplotlib requires access to a writable cache directory")
         ),
     ],
 )
-def test_what_nobody_below_explained_is_explained_at_the_end(problem, code, words, capsys):
+def test_what_nobody_below_explained_is_explained_at_the_end(
+    problem, code, words, capsys
+):
     assert fails_with(problem)([]) == code
     said = capsys.readouterr().err
     assert words in said and len(said.splitlines()) == 2

@@ -51,9 +51,15 @@ print(sorted(os.environ.items() - before.items()))
 def run(code, *arguments, prefix=(), **variables):
     """Run Python without the variables that tell who the user is."""
     kept = {name: value for name, value in os.environ.items() if name not in NAMES}
-    environment = {**kept, "PYTHONPATH": str(Path(sulcnet.__file__).parents[1]), **variables}
+    environment = {
+        **kept,
+        "PYTHONPATH": str(Path(sulcnet.__file__).parents[1]),
+        **variables,
+    }
     command = [*prefix, sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, text=True, capture_output=True, cwd="/", env=environment)
+    return subprocess.run(
+        command, text=True, capture_output=True, cwd="/", env=environment
+    )
 
 
 def test_networks_and_pictures_for_a_user_without_an_entry(tmp_path):
@@ -118,7 +124,8 @@ os.access = lambda path, mode: path != "/tmp" and access(path, mode)
 
 def test_without_a_folder_for_temporary_files_shared_memory_takes_its_place(tmp_path):
     assert (
-        run(NO_TEMPORARY + CHANGES, HOME=str(tmp_path)).stdout == "[('TMPDIR', '/dev/shm')]\n"
+        run(NO_TEMPORARY + CHANGES, HOME=str(tmp_path)).stdout
+        == "[('TMPDIR', '/dev/shm')]\n"
     )
     asked = "import sulcnet; print(tempfile.gettempdir())"
     assert run(NO_TEMPORARY + asked, HOME=str(tmp_path)).stdout == "/dev/shm\n"

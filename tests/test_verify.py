@@ -31,7 +31,14 @@ class Raw:
     rows: list = field(default_factory=list)
 
     def image(
-        self, name, data=None, folder="imagesTr", affine=AFFINE, sform=2, qform=0, unit="mm"
+        self,
+        name,
+        data=None,
+        folder="imagesTr",
+        affine=AFFINE,
+        sform=2,
+        qform=0,
+        unit="mm",
     ):
         if data is None:
             data = (
@@ -40,7 +47,9 @@ class Raw:
                 .astype(np.float32)
             )
         image = nib.Nifti1Image(data, None)
-        image.header.set_zooms((*np.linalg.norm(affine[:3, :3], axis=0), 1)[: data.ndim])
+        image.header.set_zooms(
+            (*np.linalg.norm(affine[:3, :3], axis=0), 1)[: data.ndim]
+        )
         image.header.set_qform(affine, qform)
         image.header.set_sform(affine, sform)
         image.header.set_xyzt_units(unit)
@@ -55,7 +64,9 @@ class Raw:
     def save(self):
         (self.folder / "dataset.json").write_text(json.dumps(self.header))
         if self.rows:
-            lines = ["\t".join(self.rows[0])] + ["\t".join(row.values()) for row in self.rows]
+            lines = ["\t".join(self.rows[0])] + [
+                "\t".join(row.values()) for row in self.rows
+            ]
             (self.folder / "participants.tsv").write_text("\n".join(lines) + "\n")
 
     def found(self, what) -> list[Problem]:
@@ -125,12 +136,20 @@ def test_missing_channel(raw):
     for number in range(9):
         raw.image(f"c{number}_0001")
     problem = raw.only("missing channel")
-    assert (problem.level, problem.case, problem.found) == ("error", "c9", "no c9_0001.nii.gz")
+    assert (problem.level, problem.case, problem.found) == (
+        "error",
+        "c9",
+        "no c9_0001.nii.gz",
+    )
 
 
 @pytest.mark.parametrize(
     "content, said",
-    [(b"", "empty"), (b"not an image at all", "not a NIfTI"), (b"\x1f\x8b\x08", "gzip")],
+    [
+        (b"", "empty"),
+        (b"not an image at all", "not a NIfTI"),
+        (b"\x1f\x8b\x08", "gzip"),
+    ],
 )
 def test_unreadable_image(raw, content, said):
     (raw.folder / "imagesTr/c2_0000.nii.gz").write_bytes(content)
@@ -180,7 +199,9 @@ def test_label_of_another_shape(raw):
 def test_label_of_another_spacing(raw):
     raw.label("c4", affine=np.diag([-1.0, 1.0, 2.0, 1.0]))
     problem = raw.only(GRIDS)
-    assert "spacing 1 x 1 x 2 mm" in problem.found and problem.expected == "1 x 1 x 1.5 mm"
+    assert (
+        "spacing 1 x 1 x 2 mm" in problem.found and problem.expected == "1 x 1 x 1.5 mm"
+    )
 
 
 def test_label_at_another_place(raw):
@@ -196,7 +217,9 @@ def test_label_mirrored_in_its_header_only(raw):
 
 
 def test_float_noise_of_an_affine_is_no_problem(raw):
-    raw.label("c4", affine=AFFINE + 1e-5 * np.array([[1, 1, 1, 1]] * 3 + [[0, 0, 0, 0]]))
+    raw.label(
+        "c4", affine=AFFINE + 1e-5 * np.array([[1, 1, 1, 1]] * 3 + [[0, 0, 0, 0]])
+    )
     assert raw.found(GRIDS) == []
 
 
@@ -204,7 +227,9 @@ def test_channels_on_different_grids(raw):
     raw.header["channel_names"] = {"0": "T1w", "1": "T2w"}
     for number in range(10):
         raw.image(f"c{number}_0001")
-    raw.image("c5_0001", np.random.default_rng(0).normal(size=(6, 5, 9)).astype(np.float32))
+    raw.image(
+        "c5_0001", np.random.default_rng(0).normal(size=(6, 5, 9)).astype(np.float32)
+    )
     problem = raw.only("channels on different grids")
     assert problem.level == "error" and "(6, 5, 9) in c5_0001.nii.gz" in problem.found
 
@@ -221,7 +246,9 @@ def test_not_finite(raw, value):
 def test_label_with_fractions(raw):
     raw.label("c6", np.full(SHAPE, 0.5, np.float32))
     problem = raw.only("label values are not whole numbers")
-    assert problem.level == "error" and problem.found.startswith("0.5 at voxel (0, 0, 0)")
+    assert problem.level == "error" and problem.found.startswith(
+        "0.5 at voxel (0, 0, 0)"
+    )
 
 
 def test_label_with_float_noise_is_no_problem(raw):
@@ -257,9 +284,16 @@ def test_test_images_are_checked_too(raw):
 def splits(train, test):
     part = {"train": train, "validation": []}
     subjects = {
-        case: "s0" if case == "c1" else case.replace("c", "s") for case in [*train, *test]
+        case: "s0" if case == "c1" else case.replace("c", "s")
+        for case in [*train, *test]
     }
-    return {"seed": 0, "test": test, "holdout": part, "folds": [part], "subjects": subjects}
+    return {
+        "seed": 0,
+        "test": test,
+        "holdout": part,
+        "folds": [part],
+        "subjects": subjects,
+    }
 
 
 def test_a_splits_file_that_leaks_is_an_error_that_names_the_subject(raw):
@@ -268,7 +302,10 @@ def test_a_splits_file_that_leaks_is_an_error_that_names_the_subject(raw):
     raw.rows[1]["pcs"] = raw.rows[0]["pcs"] = "n/a"
     raw.header["classification"] = None
     problem = raw.only("splits.json cannot be used")
-    assert problem.level == "error" and "subject 's0' is in train and in test" in problem.found
+    assert (
+        problem.level == "error"
+        and "subject 's0' is in train and in test" in problem.found
+    )
 
 
 def test_a_splits_file_with_unknown_cases_is_an_error(raw):
@@ -290,7 +327,8 @@ def opened(raw) -> Problem:
 def test_unknown_class(raw):
     raw.rows[3]["pcs"] = "prominant"
     assert (
-        "line 5: unknown class 'prominant' (allowed: absent, present, n/a)" in opened(raw).found
+        "line 5: unknown class 'prominant' (allowed: absent, present, n/a)"
+        in opened(raw).found
     )
 
 
@@ -359,7 +397,9 @@ def test_constant_image(raw):
 
 
 def test_identical_images_name_both_cases(raw):
-    shutil.copy(raw.folder / "imagesTr/c1_0000.nii.gz", raw.folder / "imagesTr/c8_0000.nii.gz")
+    shutil.copy(
+        raw.folder / "imagesTr/c1_0000.nii.gz", raw.folder / "imagesTr/c8_0000.nii.gz"
+    )
     problem = raw.only("identical images")
     assert (problem.level, problem.case, problem.found) == (
         "warning",
@@ -412,16 +452,19 @@ def test_a_case_whose_image_is_gone_is_one_error_not_three_hints(raw):
 def test_an_image_without_its_channel_number_is_named_beside_its_label(raw):
     (raw.folder / "imagesTr/c3_0000.nii.gz").rename(raw.folder / "imagesTr/c3.nii.gz")
     raw.save()
-    found = {problem.what: problem for problem in verify(Dataset.open(raw.folder)).errors}[
-        "label without images"
-    ]
+    found = {
+        problem.what: problem for problem in verify(Dataset.open(raw.folder)).errors
+    }["label without images"]
     assert (
-        found.found == "labelsTr/c3.nii.gz and imagesTr/c3.nii.gz, which has no channel number"
+        found.found
+        == "labelsTr/c3.nii.gz and imagesTr/c3.nii.gz, which has no channel number"
     )
 
 
 def test_row_without_images(raw):
-    raw.rows.append({"case_id": "gone", "subject": "gone", "site": "here", "pcs": "n/a"})
+    raw.rows.append(
+        {"case_id": "gone", "subject": "gone", "site": "here", "pcs": "n/a"}
+    )
     assert (
         raw.only("row in the table without images").level,
         raw.found("row in the table without images")[0].case,
@@ -502,7 +545,9 @@ def test_errors_raise_two_lines_and_warnings_do_not():
 
 def test_the_table_folds_repeated_problems_and_ends_with_a_command():
     text = format_report(report_of("missing channel", each=40))
-    assert "case_2 " in text and "case_3 " not in text and "... and 37 more cases" in text
+    assert (
+        "case_2 " in text and "case_3 " not in text and "... and 37 more cases" in text
+    )
     assert text.endswith(
         "Correct the errors, then run again: sulcnet_verify -d Dataset001_Tiny"
     )
@@ -521,15 +566,17 @@ def test_a_long_text_is_wrapped_never_cut():
         )
     )
     assert max(map(len, text.splitlines())) <= 120 and "..." not in text
-    assert " ".join(text.split()).count("class_") == 40 and "expected the end" in " ".join(
-        text.split()
-    )
+    assert " ".join(text.split()).count(
+        "class_"
+    ) == 40 and "expected the end" in " ".join(text.split())
 
 
 def test_the_next_command_keeps_the_root():
     with pytest.raises(DataError) as caught:
         report_of("missing channel").raise_if_errors("--root x")
-    assert caught.value.hint == "See them all: sulcnet_verify -d Dataset001_Tiny --root x"
+    assert (
+        caught.value.hint == "See them all: sulcnet_verify -d Dataset001_Tiny --root x"
+    )
     assert format_report(report_of("constant image"), "--root x").endswith(
         "-d Dataset001_Tiny --root x"
     )
@@ -564,7 +611,12 @@ def test_the_command_prints_json_only(raw, capsys):
 
 @pytest.mark.parametrize(
     "arguments, code",
-    [(["-d", "7"], 4), ([], 2), (["-d", "1", "--fast"], 2), (["-d", "1", "-np", "0"], 2)],
+    [
+        (["-d", "7"], 4),
+        ([], 2),
+        (["-d", "1", "--fast"], 2),
+        (["-d", "1", "-np", "0"], 2),
+    ],
 )
 def test_wrong_use_is_two_lines(root, capsys, arguments, code):
     assert COMMAND(arguments) == code
@@ -578,7 +630,10 @@ PACKS = {
     "sulci/Dataset101_SulciSkeleton": {"identical images"},
     "medialwall_oasis/Dataset110_MedialWall": set(),
     "medialwall_ds002748/Dataset111_MedialWallDs2748": set(),
-    "medialwall_other/Dataset112_MedialWallOther": {"orientations differ", "numTraining"},
+    "medialwall_other/Dataset112_MedialWallOther": {
+        "orientations differ",
+        "numTraining",
+    },
     "t1_sites/Dataset120_T1Sites": {"sform differs from qform", "numTraining"},
     "fs_brains/Dataset130_FSBrains": {"numTraining"},
 }
@@ -589,7 +644,10 @@ PACKS = {
 def test_real_datasets_have_warnings_at_most(place):
     pack, name = place.split("/")
     report = verify(Dataset.open(real_data(pack) / name))
-    assert report.errors == () and {problem.what for problem in report.warnings} == PACKS[place]
+    assert (
+        report.errors == ()
+        and {problem.what for problem in report.warnings} == PACKS[place]
+    )
 
 
 DAMAGED = {
@@ -633,7 +691,7 @@ def test_damaged_files_are_found(root, name):
     if is_label:
         shutil.copy(damaged, raw.folder / "labelsTr/c.nii.gz")
     raw.save()
-    what = {problem.what for problem in verify(Dataset.open(raw.folder)).problems_found} - {
-        "structure in no label"
-    }
+    what = {
+        problem.what for problem in verify(Dataset.open(raw.folder)).problems_found
+    } - {"structure in no label"}
     assert what == {DAMAGED.get(name) or DAMAGED_LABELS.get(name)} - {None}

@@ -29,7 +29,9 @@ def prepared_phantoms(
         folders.raw, draw_cohort(1, count, shape=shape, spacing=spacing), shares=shares
     )
     fingerprint_dataset(folders, workers, True)
-    plan_dataset(folders, PlanRequest(NET, 4, gpu_gb=2, patch=(16, 16, 16), batch=2), workers)
+    plan_dataset(
+        folders, PlanRequest(NET, 4, gpu_gb=2, patch=(16, 16, 16), batch=2), workers
+    )
     preprocess_dataset(folders, "3d", workers, False)
     return folders
 

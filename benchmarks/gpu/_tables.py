@@ -15,7 +15,11 @@ class Tables:
 
     def __init__(self, folder: Path, part: str):
         folder.mkdir(parents=True, exist_ok=True)
-        self.markdown, self.numbers, self.part = folder / "tables.md", folder / "rows.tsv", part
+        self.markdown, self.numbers, self.part = (
+            folder / "tables.md",
+            folder / "rows.tsv",
+            part,
+        )
         if not self.numbers.exists():
             _append(self.numbers, "part\trow\tcolumn\tvalue\n")
 
@@ -26,12 +30,17 @@ class Tables:
 
     def begin(self, title: str, *columns: str) -> None:
         """Begin a table; the first column names its rows."""
-        self.say(f"\n### {title}\n\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
+        self.say(
+            f"\n### {title}\n\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|"
+        )
 
     def row(self, name: str, cells: Mapping[str, object]) -> None:
         """Write a row: its texts to tables.md, its values to rows.tsv."""
         self.say(f"| {name} | {' | '.join(map(_text, cells.values()))} |")
-        lines = [f"{self.part}\t{name}\t{column}\t{value}\n" for column, value in cells.items()]
+        lines = [
+            f"{self.part}\t{name}\t{column}\t{value}\n"
+            for column, value in cells.items()
+        ]
         _append(self.numbers, "".join(lines))
 
 

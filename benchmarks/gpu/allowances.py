@@ -44,7 +44,9 @@ def overheads(rows: Mapping[str, Mapping[str, str]]) -> dict[tuple[str, str], fl
         if "foreseen" in row:
             again = re.search(r"recompute (\w+)", name)
             kind = name.split(",")[0], again[1] if again else "none"
-            found[kind] = max(found[kind], (enough(row) - CUBLAS) / float(row["foreseen"]))
+            found[kind] = max(
+                found[kind], (enough(row) - CUBLAS) / float(row["foreseen"])
+            )
     return dict(found)
 
 

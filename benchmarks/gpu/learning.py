@@ -12,7 +12,14 @@ from _common import command
 from _tables import Tables
 
 from sulcnet.evaluation.tables import format_summary
-from sulcnet.records.workspace import METRICS, RESOURCES, SUMMARY, TEST, RunFolder, Workspace
+from sulcnet.records.workspace import (
+    METRICS,
+    RESOURCES,
+    SUMMARY,
+    TEST,
+    RunFolder,
+    Workspace,
+)
 
 NUMBER = "4"
 RUNS = {"scratch": (), "from mae, full": ("--pretrain", "mae", "--tune", "full")}
@@ -36,7 +43,9 @@ def hippocampus(tables: Tables, args: Namespace) -> None:
     with tempfile.TemporaryDirectory() as place:
         root = Path(place) / "study"
         shutil.copytree(args.pack / "study", root)
-        subprocess.run(command("preprocess", "-d", NUMBER, "--root", str(root), "--overwrite"))
+        subprocess.run(
+            command("preprocess", "-d", NUMBER, "--root", str(root), "--overwrite")
+        )
         for name, flags in list(RUNS.items())[: args.most]:
             limit = str(TINY if args.tiny else MINUTES)
             train = command(
@@ -55,7 +64,8 @@ def hippocampus(tables: Tables, args: Namespace) -> None:
             code = subprocess.run(train).returncode
             seconds = time.perf_counter() - began
             tables.row(
-                name, {"exit code": code, "seconds in all": seconds, **_found(root, flags)}
+                name,
+                {"exit code": code, "seconds in all": seconds, **_found(root, flags)},
             )
 
 
@@ -73,7 +83,9 @@ def _found(root: Path, flags: tuple[str, ...]) -> dict[str, object]:
 
 def _facts(run: RunFolder) -> dict[str, object]:
     rows = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
-    costs = json.loads((run / RESOURCES).read_text()) if (run / RESOURCES).exists() else {}
+    costs = (
+        json.loads((run / RESOURCES).read_text()) if (run / RESOURCES).exists() else {}
+    )
     summary = (
         json.loads((run / TEST / SUMMARY).read_text())
         if (run / TEST / SUMMARY).exists()
@@ -107,5 +119,9 @@ def demo(tables: Tables, args: Namespace) -> None:
         )
         ended = subprocess.run(words, capture_output=True, text=True)
         seconds = time.perf_counter() - began
-        tables.row(f"{epochs} epochs", {"exit code": ended.returncode, "seconds": seconds})
-        tables.say("\n" + (ended.stdout if ended.returncode == 0 else ended.stderr[-2000:]))
+        tables.row(
+            f"{epochs} epochs", {"exit code": ended.returncode, "seconds": seconds}
+        )
+        tables.say(
+            "\n" + (ended.stdout if ended.returncode == 0 else ended.stderr[-2000:])
+        )

@@ -34,16 +34,21 @@ def questions(args: Namespace) -> list[StepQuestion]:
     if args.tiny:
         found = [asked for asked in found if asked.network.name == "resenc_unet"]
     met: Counter[str] = Counter()
-    turns = [met.update([asked.network.name]) or met[asked.network.name] for asked in found]
+    turns = [
+        met.update([asked.network.name]) or met[asked.network.name] for asked in found
+    ]
     return [
-        found[place] for place in sorted(range(len(found)), key=lambda place: turns[place])
+        found[place]
+        for place in sorted(range(len(found)), key=lambda place: turns[place])
     ][: args.most]
 
 
 def memory(tables: Tables, args: Namespace) -> None:
     """Write a row per question: bytes alive and taken, foreseen and measured, and whether a smaller card survives."""
     device = (
-        torch.device(args.device, 0) if args.device == "cuda" else torch.device(args.device)
+        torch.device(args.device, 0)
+        if args.device == "cuda"
+        else torch.device(args.device)
     )
     tables.begin(
         "Memory: foreseen against measured",
@@ -71,7 +76,9 @@ def memory(tables: Tables, args: Namespace) -> None:
         )
 
 
-def _compared(need: StepNeed, asked: StepQuestion, device: torch.device) -> dict[str, object]:
+def _compared(
+    need: StepNeed, asked: StepQuestion, device: torch.device
+) -> dict[str, object]:
     real = _measured(asked, device)
     return {
         "live": need.live / MIB,
@@ -116,12 +123,20 @@ def _least_factor(need: StepNeed, asked: StepQuestion, device: torch.device) -> 
 def convolutions(tables: Tables, args: Namespace) -> None:
     """Write a row per convolution of a step: bytes of its tensors, and what its kernel takes beside them."""
     device = torch.device(args.device)
-    nets = {"resenc_unet": 32} if args.tiny else {"resenc_unet": 96, "swin_unetr_24": 96}
+    nets = (
+        {"resenc_unet": 32} if args.tiny else {"resenc_unet": 96, "swin_unetr_24": 96}
+    )
     tables.begin(
-        "Workspaces of convolutions", "convolution", "tensors MiB", "workspace MiB", "ratio"
+        "Workspaces of convolutions",
+        "convolution",
+        "tensors MiB",
+        "workspace MiB",
+        "ratio",
     )
     for net, patch in nets.items():
-        for name, packet, given in list(_distinct(question(net, "full", patch)))[: args.most]:
+        for name, packet, given in list(_distinct(question(net, "full", patch)))[
+            : args.most
+        ]:
             size, workspace = _workspace(packet, given, device)
             tables.row(
                 f"{net}, {name}",
@@ -176,6 +191,9 @@ def _workspace(func, given: tuple, device: torch.device) -> tuple[int, int]:
     before = torch.cuda.memory_allocated(device)
     out = func(*real)
     torch.cuda.synchronize(device)
-    after, peak = torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+    after, peak = (
+        torch.cuda.memory_allocated(device),
+        torch.cuda.max_memory_allocated(device),
+    )
     del out
     return inputs + after - before, peak - after

@@ -27,7 +27,9 @@ def run(tables: Tables, args: Namespace) -> None:
         )
         _enlarge(folders, patch, images)
         where = ["--root", root, "--net", NET, "--device", args.device]
-        train = command("train", folders.name, "3d", *where, "--time-limit", "0.02", "-np", "0")
+        train = command(
+            "train", folders.name, "3d", *where, "--time-limit", "0.02", "-np", "0"
+        )
         filled = _fill(torch.device(args.device))
         began = time.perf_counter()
         ended = subprocess.run(train, capture_output=True, text=True)

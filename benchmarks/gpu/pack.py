@@ -51,14 +51,17 @@ def wheels(folder: Path, python: str) -> None:
         )
         if fetched.returncode:
             subprocess.run(
-                [*pip, "wheel", "-q", "--no-deps", "-w", str(folder), wanted], check=True
+                [*pip, "wheel", "-q", "--no-deps", "-w", str(folder), wanted],
+                check=True,
             )
 
 
 def _pinned(name: str) -> str:
     """Give the requirement with the version that is tested, where there is one."""
     found = re.search(
-        rf"^{re.escape(name)}==[^;\s]+", (ROOT / "constraints.txt").read_text(), re.MULTILINE
+        rf"^{re.escape(name)}==[^;\s]+",
+        (ROOT / "constraints.txt").read_text(),
+        re.MULTILINE,
     )
     return found[0] if found else name
 
@@ -75,7 +78,9 @@ def rows(folder: Path) -> None:
     from sulcnet.parallel import default_workers, map_cases
 
     with MemoryOracle.kept() as needs:
-        missing = [asked for asked in asked_rows(GPU_PATCHES) if asked not in needs.rows]
+        missing = [
+            asked for asked in asked_rows(GPU_PATCHES) if asked not in needs.rows
+        ]
         for asked, need in map_cases(trace_need, missing, default_workers(), "trace"):
             if isinstance(need, SulcnetError):
                 raise need
@@ -94,10 +99,25 @@ def study(folder: Path, hippocampi: Path, minutes: float) -> None:
     number = re.match(r"Dataset(\d+)", hippocampi.name)[1]
     there = ["--root", str(folder)]
     plan = command(
-        "plan_and_preprocess", "-d", number, "--net", NET, "--features", str(FEATURES), *there
+        "plan_and_preprocess",
+        "-d",
+        number,
+        "--net",
+        NET,
+        "--features",
+        str(FEATURES),
+        *there,
     )
     learn = command(
-        "pretrain", number, "3d", "mae", "--time-limit", str(minutes), "--net", NET, *there
+        "pretrain",
+        number,
+        "3d",
+        "mae",
+        "--time-limit",
+        str(minutes),
+        "--net",
+        NET,
+        *there,
     )
     for words in (plan, learn):
         subprocess.run(words, check=True)
@@ -112,7 +132,8 @@ def study(folder: Path, hippocampi: Path, minutes: float) -> None:
 def _copy(dataset: Path, raw: Path) -> None:
     """Copy the first cases of a dataset, by name, with their labels and their rows."""
     cases = sorted(
-        path.name.removesuffix(".nii.gz") for path in (dataset / "labelsTr").glob("*.nii.gz")
+        path.name.removesuffix(".nii.gz")
+        for path in (dataset / "labelsTr").glob("*.nii.gz")
     )[:CASES]
     for part, ending in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):
         (raw / part).mkdir(parents=True)

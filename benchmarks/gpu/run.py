@@ -41,7 +41,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--pack", type=Path, default=Path(".gpu"))
     parser.add_argument(
-        "--tiny", action="store_true", help="small patches and short runs: does it run at all?"
+        "--tiny",
+        action="store_true",
+        help="small patches and short runs: does it run at all?",
     )
     parser.add_argument("--most", type=int, help="rows at most")
     parser.add_argument(
@@ -51,7 +53,9 @@ def main() -> None:
         help="rows of `speed` to leave out, because another call had them",
     )
     parser.add_argument(
-        "--no-loader", action="store_true", help="`speed` without the times of the loader"
+        "--no-loader",
+        action="store_true",
+        help="`speed` without the times of the loader",
     )
     args = parser.parse_args()
     tables = Tables(Path(os.environ["SULCNET_TABLES"]), args.part)

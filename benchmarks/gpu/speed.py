@@ -115,7 +115,9 @@ def run(tables: Tables, args: Namespace) -> None:
 def ceilings(device: torch.device, tiny: bool) -> tuple[float, float]:
     """Measure the best matrix product in bf16 [FLOP/s], and the best copy [bytes/s]."""
     side, size = (256, 2**20) if tiny else (8192, 2**31)
-    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    a, b = (
+        torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2)
+    )
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     product = min(_timed(lambda: a @ b, device) for _ in range(10))
@@ -139,15 +141,27 @@ def _wait(device: torch.device) -> None:
 def draw(root: Path, shape: tuple[int, ...], spacing: float) -> Cohort:
     """Draw and prepare phantoms; what is planned for them here is only how they are normalised."""
     folders = prepared_phantoms(
-        root, "Dataset907_Speed", CASES, shape, spacing, (0.75, 0.125), default_workers()
+        root,
+        "Dataset907_Speed",
+        CASES,
+        shape,
+        spacing,
+        (0.75, 0.125),
+        default_workers(),
     )
     plan, folder = load_plan(folders.plans, "3d"), folders.prepared("3d")
-    ids = sorted(path.name.removesuffix("_seg.b2nd") for path in folder.glob("*_seg.b2nd"))
+    ids = sorted(
+        path.name.removesuffix("_seg.b2nd") for path in folder.glob("*_seg.b2nd")
+    )
     return Cohort(folder, read_cases(folder, ids, plan), plan)
 
 
 def list_rows(
-    args: Namespace, device: torch.device, cohort: Cohort | None, flops: float, traffic: float
+    args: Namespace,
+    device: torch.device,
+    cohort: Cohort | None,
+    flops: float,
+    traffic: float,
 ) -> Iterator[tuple[str, dict]]:
     """Give (name, cells), the steps of both networks in turn."""
     nets = ("resenc_unet",) if args.tiny else ("swin_unetr_24", "resenc_unet")
@@ -165,11 +179,16 @@ def list_rows(
     for net, name in combinations[args.first :][: args.most]:
         network, asked = plans[net]
         try:
-            yield f"{net}, {name}", _row(network, asked, name, device, cohort, flops, traffic)
+            yield (
+                f"{net}, {name}",
+                _row(network, asked, name, device, cohort, flops, traffic),
+            )
         except (SulcnetError, torch.OutOfMemoryError) as problem:
             yield (
                 f"{net}, {name}",
-                {"problem": f"{type(problem).__name__}: {str(problem).splitlines()[0]}"},
+                {
+                    "problem": f"{type(problem).__name__}: {str(problem).splitlines()[0]}"
+                },
             )
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -179,7 +198,9 @@ def plan_for_card(net: str, tiny: bool) -> tuple[NetworkPlan, Constraints]:
     """Plan for the card; the rows were traced beforehand."""
     asked = asked_for(net, GB)
     if tiny:
-        asked = Constraints(**{**vars(asked), "patch": (16, 16, 16), "batch": 2, "features": 4})
+        asked = Constraints(
+            **{**vars(asked), "patch": (16, 16, 16), "batch": 2, "features": 4}
+        )
     with MemoryOracle.kept() as needs:
         return plan_network(net, asked, needs, default_workers()), asked
 
@@ -203,7 +224,11 @@ def _row(
         "images per step": f"{planned.batch_size} of {planned.windows} x {planned.accumulate}, {planned.recompute}",
         "seconds": seconds,
         "TFLOP/s": planned.estimate.arithmetic / loop.method.cycle / seconds / 1e12,
-        "of bf16 %": 100 * planned.estimate.arithmetic / loop.method.cycle / seconds / flops,
+        "of bf16 %": 100
+        * planned.estimate.arithmetic
+        / loop.method.cycle
+        / seconds
+        / flops,
         "GB/s": moved / seconds / 1e9,
         "of copying %": 100 * moved / seconds / traffic,
     }
@@ -217,7 +242,12 @@ def _row(
         if device.type == "cuda"
         else float("nan")
     )
-    return {**cells, "with loader": loaded, "busy %": 100 * seconds / loaded, "peak GiB": peak}
+    return {
+        **cells,
+        "with loader": loaded,
+        "busy %": 100 * seconds / loaded,
+        "peak GiB": peak,
+    }
 
 
 def _loop(
@@ -227,12 +257,19 @@ def _loop(
     planned: StepPlan,
     device: torch.device,
 ) -> tuple[Loop, list]:
-    candidate = Candidate(network.network, planned.patch_size, planned.bag, planned.windows)
+    candidate = Candidate(
+        network.network, planned.patch_size, planned.bag, planned.windows
+    )
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     return built_loop(
         question_of(
-            asked, step, candidate, planned.batch_size, planned.accumulate, planned.recompute
+            asked,
+            step,
+            candidate,
+            planned.batch_size,
+            planned.accumulate,
+            planned.recompute,
         ),
         device,
     )
@@ -258,7 +295,11 @@ def _moved(act: Callable[[], object]) -> int:
 
 
 def _with_loader(
-    loop: Loop, network: NetworkPlan, planned: StepPlan, cohort: Cohort, device: torch.device
+    loop: Loop,
+    network: NetworkPlan,
+    planned: StepPlan,
+    cohort: Cohort,
+    device: torch.device,
 ) -> float:
     """Give seconds per step when batches come from the loader's workers, as in a run."""
     step_plan = NetworkPlan(network=network.network, **vars(planned))
@@ -273,7 +314,9 @@ def _with_loader(
     )
     with closing(drawn):
         return _seconds(
-            lambda: loop.step([next(drawn).to(device) for _ in range(planned.accumulate)]),
+            lambda: loop.step(
+                [next(drawn).to(device) for _ in range(planned.accumulate)]
+            ),
             device,
             LOADER_SECONDS,
         )
@@ -283,7 +326,9 @@ def _source(loop: Loop, step_plan: NetworkPlan, cohort: Cohort):
     method = loop.method
     if hasattr(method, "views"):
         cases = [(cohort.folder, case) for case in cohort.cases]
-        views = Views(method.augment(), method.corruption(), method.views, method.overlap)
+        views = Views(
+            method.augment(), method.corruption(), method.views, method.overlap
+        )
         return ImageSource(cases, cohort.plan, step_plan, 0, views), image_batches
     region = learn_region(cohort.cases, cohort.plan.structures)
     sampling = Sampling(method.options)

@@ -30,7 +30,9 @@ class Model(nn.Module):
         options: values by name, as experiment.json holds them; those that are missing are the default.
     """
 
-    def __init__(self, plan: Plan, network_plan: NetworkPlan, options: Mapping[str, Any]):
+    def __init__(
+        self, plan: Plan, network_plan: NetworkPlan, options: Mapping[str, Any]
+    ):
         super().__init__()
         self.plan = plan
         self.layout = Layout(network_plan.windows, network_plan.bag)
@@ -48,17 +50,23 @@ class Model(nn.Module):
         logits = {}
         for task in self.tasks:
             head = self.heads[task.name]
-            logits[task.name] = task.forward(head, self.network, features, batch, self.layout)
+            logits[task.name] = task.forward(
+                head, self.network, features, batch, self.layout
+            )
         return logits
 
 
 class FineTuning(Method):
     """Descend the weighted sum of the tasks' losses."""
 
-    def __init__(self, model: Model, tuning: Tuning, options: TuningOptions | None = None):
+    def __init__(
+        self, model: Model, tuning: Tuning, options: TuningOptions | None = None
+    ):
         self.model, self.options = model, options or tuning.Options()
         self.tuned = TunedNetwork(tuning, model.network, self.options)
-        if self.options.views and model.network.frozen < len(model.network.encoder_channels):
+        if self.options.views and model.network.frozen < len(
+            model.network.encoder_channels
+        ):
             raise UsageError(
                 "--set views needs a frozen encoder; here some of it learns.",
                 "Leave views away, or lower --top-fraction.",
@@ -84,8 +92,12 @@ class FineTuning(Method):
         return self.model.answer(self.tuned(batch.image), batch)
 
     def steps(self, batch: Batch) -> Iterator[Step]:
-        logits = self._pooled_logits(batch) if self.options.views else self.logits(batch)
-        losses = {task.name: task.loss(logits[task.name], batch) for task in self.model.tasks}
+        logits = (
+            self._pooled_logits(batch) if self.options.views else self.logits(batch)
+        )
+        losses = {
+            task.name: task.loss(logits[task.name], batch) for task in self.model.tasks
+        }
         terms = {}
         for name, loss in losses.items():
             terms[f"loss/{name}"] = Term(self.weights[name], loss)
@@ -111,7 +123,9 @@ class FineTuning(Method):
             for task in self.model.tasks:
                 answer = logits[task.name]
                 sums[f"loss/{task.name}"] = task.loss(answer.float(), batch)
-                sums[f"counts/{task.name}"] = task.counts(answer, batch, self.model.layout)
+                sums[f"counts/{task.name}"] = task.counts(
+                    answer, batch, self.model.layout
+                )
         return sums
 
     def watched(self, sums: Mapping[str, Any]) -> dict[str, float]:
@@ -132,7 +146,9 @@ class FineTuning(Method):
         adapter = self.tuned.adapter
         if adapter is None:
             return super().weights_to_keep()
-        modules = {f"network.{name}": value for name, value in self.tuned.state().items()}
+        modules = {
+            f"network.{name}": value for name, value in self.tuned.state().items()
+        }
         for name, value in self.model.heads.state_dict().items():
             modules[f"heads.{name}"] = value
         return {"modules": modules, "adapter": adapter.state_dict()}

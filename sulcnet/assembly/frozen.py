@@ -57,7 +57,9 @@ class FeatureCache:
         for step in count(first):
             samples, begun = [], []
             for slot in range(self.images):
-                sample, features = self._take(self.source.which(step, slot, self.images))
+                sample, features = self._take(
+                    self.source.which(step, slot, self.images)
+                )
                 samples.append(sample)
                 begun.append(features)
             encoder = _joined([features.encoder for features in begun])
@@ -88,7 +90,9 @@ def finish_rounded(network: Network, begun: Features) -> Features:
 
 
 def _each(features: Features, change: Callable[[Tensor], Tensor]) -> Features:
-    return Features(list(map(change, features.encoder)), list(map(change, features.decoder)))
+    return Features(
+        list(map(change, features.encoder)), list(map(change, features.decoder))
+    )
 
 
 def _joined(stages: Sequence[Sequence[Tensor]]) -> list[Tensor]:

@@ -40,7 +40,9 @@ def schedule_of(
     )
 
 
-def unplanned(network_plan: NetworkPlan, options: NetworkOptions, views: int) -> NetworkPlan:
+def unplanned(
+    network_plan: NetworkPlan, options: NetworkOptions, views: int
+) -> NetworkPlan:
     """Give the plan of a pre-training that was not planned.
 
     Patch and views per step are the preset's, else the plan's.

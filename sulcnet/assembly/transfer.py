@@ -46,7 +46,11 @@ class Weights(NamedTuple):
 
 
 def write_export(
-    run: RunFolder, method: Pretraining, name: str, preset: str, network_plan: NetworkPlan
+    run: RunFolder,
+    method: Pretraining,
+    name: str,
+    preset: str,
+    network_plan: NetworkPlan,
 ) -> Path:
     """Write the network that fine-tuning starts from, and beside it what it is: keys, hashes, method, folded time."""
     state = method.export()
@@ -112,7 +116,9 @@ def dry_load(method: Pretraining, plan: Plan, network_plan: NetworkPlan) -> Tran
         ModelError: it does not fit: better in the first minute than after the last epoch.
     """
     weights = Weights(method.export(), method.exports, type(method).__name__.lower())
-    return load_weights(build(network_plan.network), weights, f"a dry run for {plan.dataset}")
+    return load_weights(
+        build(network_plan.network), weights, f"a dry run for {plan.dataset}"
+    )
 
 
 def load_pretrained(network: Network, path: Path) -> Transfer:
@@ -148,7 +154,9 @@ def load_weights(network: Network, weights: Weights, source: str) -> Transfer:
             "Choose weights of the same network, width and channels.",
         )
     own = network.state_dict()
-    network.load_state_dict({**own, **{name: weights.state[name] for name in transfer.loaded}})
+    network.load_state_dict(
+        {**own, **{name: weights.state[name] for name in transfer.loaded}}
+    )
     return transfer
 
 
@@ -165,14 +173,17 @@ def compare(network: Network, weights: Weights, source: str) -> Transfer:
         held = {stages[name][0] for name in shared}
         promised = tuple(part for part in PARTS if part in held)
     shapes = [
-        f"{name}: expected {_shape(own[name])}, found {_shape(state[name])}" for name in wrong
+        f"{name}: expected {_shape(own[name])}, found {_shape(state[name])}"
+        for name in wrong
     ]
     by_stage = []
     for stage in dict.fromkeys(stages.values()):
         part, name = stage
         counts = []
         for names in (loaded, missing, wrong):
-            counts.append(_count(own, [tensor for tensor in names if stages[tensor] == stage]))
+            counts.append(
+                _count(own, [tensor for tensor in names if stages[tensor] == stage])
+            )
         by_stage.append(StageTransfer(name, part, *counts))
     return Transfer(
         source=source,
@@ -193,7 +204,10 @@ def stage_names(network: Network) -> dict[str, tuple[str, str]]:
     encoder, by_prefixes = len(network.encoder_channels), {}
     for number, stage in enumerate(network.stages()):
         prefixes = tuple(f"{paths[id(module)]}." for module in stage.modules)
-        by_prefixes[prefixes] = ("encoder" if number < encoder else "decoder", stage.name)
+        by_prefixes[prefixes] = (
+            "encoder" if number < encoder else "decoder",
+            stage.name,
+        )
     named = dict.fromkeys(network.state_dict(), ("other", "other"))
     for name in named:
         for prefixes, stage in by_prefixes.items():
@@ -214,9 +228,13 @@ def read_weights(path: Path) -> Weights:
         return Weights(_bare(content), None, facts.get("which") or FOREIGN)
     keys, hashes = facts["keys"], facts["hashes"]
     wrong = [name for name in keys.values() if name not in content]
-    wrong += [name for name, value in content.items() if hashes.get(name) != digest(value)]
+    wrong += [
+        name for name, value in content.items() if hashes.get(name) != digest(value)
+    ]
     if wrong:
-        raise ModelError(f"{path} is not what its facts say: {wrong[0]}.", "Pre-train anew.")
+        raise ModelError(
+            f"{path} is not what its facts say: {wrong[0]}.", "Pre-train anew."
+        )
     state = {ours: content[theirs] for ours, theirs in keys.items()}
     return Weights(state, tuple(facts["promised"]), facts["method"])
 
@@ -231,7 +249,8 @@ def restore_constants(network: Network, state: Mapping[str, Tensor]) -> None:
         attach_constants(network, constants)
     except ValueError as problem:
         raise ModelError(
-            f"The folded time does not fit this network: {problem}.", "Pre-train this network."
+            f"The folded time does not fit this network: {problem}.",
+            "Pre-train this network.",
         ) from None
 
 

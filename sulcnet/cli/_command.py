@@ -39,19 +39,29 @@ from functools import partial
 from pathlib import Path
 
 from sulcnet import __version__, log, plugins
-from sulcnet.errors import EnvironmentFault, Interrupted, OutOfMemory, SulcnetError, UsageError
+from sulcnet.errors import (
+    EnvironmentFault,
+    Interrupted,
+    OutOfMemory,
+    SulcnetError,
+    UsageError,
+)
 from sulcnet.files import REFUSED, write_fault
 from sulcnet.parallel import default_workers
 from sulcnet.records import workspace
 
 WIDTH = 100
-BROKEN_PIPE = 141  # what the shell reports for a program that the reader of its output left
+BROKEN_PIPE = (
+    141  # what the shell reports for a program that the reader of its output left
+)
 PATIENCE = 3.0  # seconds of silence after which a user wonders whether anything happens
 SETTINGS = "options of --set"
 AGAIN = "Run the same command again."
 TORCH_OUT_OF_MEMORY = "OutOfMemoryError"  # by name: torch may not be imported
 SMALLER_PLAN = "a smaller plan (sulcnet_plan --gpu-memory GB)"
-OUT_OF_MEMORY_HINT = f"Use fewer --workers, {SMALLER_PLAN}, or a machine with more memory."
+OUT_OF_MEMORY_HINT = (
+    f"Use fewer --workers, {SMALLER_PLAN}, or a machine with more memory."
+)
 
 logger = logging.getLogger("sulcnet")
 
@@ -106,11 +116,15 @@ class Parser(ArgumentParser):
 
     def _unknown(self, args: list[str]) -> Iterator[str]:
         options = args[: args.index("--")] if "--" in args else args
-        flags = [text.partition("=")[0] for text in options if re.match(r"-[^\d.]", text)]
+        flags = [
+            text.partition("=")[0] for text in options if re.match(r"-[^\d.]", text)
+        ]
         return (flag for flag in flags if flag not in self._option_string_actions)
 
     def _nearest(self, flag: str) -> str:
-        near = difflib.get_close_matches(flag, self._option_string_actions, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(
+            flag, self._option_string_actions, n=1, cutoff=0.5
+        )
         return f"; did you mean {near[0]}?" if near else "."
 
 
@@ -314,7 +328,9 @@ def list_options(parser: Parser, table: Sequence[tuple[str, str, str]]) -> None:
         start = f"{text:<{widest}}  "
         below = " " * len(start)
         lines.append(
-            textwrap.fill(meaning, across, initial_indent=start, subsequent_indent=below)
+            textwrap.fill(
+                meaning, across, initial_indent=start, subsequent_indent=below
+            )
         )
     parser.group(SETTINGS).description = "\n".join(lines)
 
@@ -374,7 +390,11 @@ def _explained(problem: BaseException) -> tuple[str, str, int]:
     if isinstance(problem, MemoryError) or kind == TORCH_OUT_OF_MEMORY:
         message = f"Memory ran out: {said.removesuffix('.') or kind}."
         return message, OUT_OF_MEMORY_HINT, OutOfMemory.exit_code
-    return f"{kind}: {said}", "Run again with --debug for the traceback and report it.", 1
+    return (
+        f"{kind}: {said}",
+        "Run again with --debug for the traceback and report it.",
+        1,
+    )
 
 
 def _is_refusal(problem: OSError) -> bool:
@@ -392,7 +412,8 @@ def _refused(problem: OSError) -> EnvironmentFault:
             "Name one with TMPDIR (in a container: docker run --tmpfs /tmp).",
         )
     return EnvironmentFault(
-        f"A file cannot be written: {problem.strerror}.", "Free some space, or check the disks."
+        f"A file cannot be written: {problem.strerror}.",
+        "Free some space, or check the disks.",
     )
 
 
@@ -410,13 +431,17 @@ def _sentence(message: str) -> str:
 
 def _plans_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", text):
-        raise ArgumentTypeError(f"expected letters, digits, dots and dashes, found '{text}'")
+        raise ArgumentTypeError(
+            f"expected letters, digits, dots and dashes, found '{text}'"
+        )
     return text
 
 
 def _device(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
-        raise ArgumentTypeError(f"expected auto, cpu, cuda, cuda:N or mps, found '{text}'")
+        raise ArgumentTypeError(
+            f"expected auto, cpu, cuda, cuda:N or mps, found '{text}'"
+        )
     return text
 
 

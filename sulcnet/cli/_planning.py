@@ -19,7 +19,9 @@ AUTO = "auto"
 SLICES = ("sagittal", "coronal", "axial")  # by the axis across them
 
 
-def add_configuration(parser: Parser, known: Sequence[str] | None = ("3d", "2d")) -> None:
+def add_configuration(
+    parser: Parser, known: Sequence[str] | None = ("3d", "2d")
+) -> None:
     """Add -c, the configuration; `known` None takes whatever the plans file has."""
     parser.add_argument(
         "-c",
@@ -119,7 +121,9 @@ def sentence(plan: Plan, net: str, explain: bool = False) -> str:
     for name, step in _by_kind(network).items():
         lines.append(f"  {name:<12} {_line(step)}")
         if explain:
-            lines += [f"      {what}" for what in (_told(step.estimate), *step.alternatives)]
+            lines += [
+                f"      {what}" for what in (_told(step.estimate), *step.alternatives)
+            ]
     if network.prediction:
         step = network.prediction
         where = "on the GPU" if step.accumulate_on == "gpu" else "in main memory"
@@ -140,7 +144,10 @@ def _by_kind(network: NetworkPlan) -> dict[str, StepPlan | NetworkPlan]:
 
     Without any step, the plan's own numbers stand for one.
     """
-    names = (*plugins.names("pretraining", "METHOD"), *plugins.names("tuning", "TUNING"))
+    names = (
+        *plugins.names("pretraining", "METHOD"),
+        *plugins.names("tuning", "TUNING"),
+    )
     steps = {name: network.steps[name] for name in names if name in network.steps}
     return steps or {"full": network}
 

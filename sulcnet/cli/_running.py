@@ -90,7 +90,10 @@ def _add_machine(parser: Parser) -> None:
         help="auto: bf16 where the device computes in it (default: auto)",
     )
     machine.add_argument(
-        "--threads", type=positive, metavar="N", help="torch threads (default: the cores)"
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="torch threads (default: the cores)",
     )
     machine.add_argument(
         "-np",
@@ -118,7 +121,8 @@ def spec_of(args: Namespace, workspace: Workspace, kind: str, **own: Any) -> Run
     """Read what is asked of a run; `own` is what only this kind of run can be asked."""
     if args.fold_flag and args.fold != HOLDOUT:
         raise UsageError(
-            f"The fold is given twice: {args.fold} and {args.fold_flag}.", "Give it once."
+            f"The fold is given twice: {args.fold} and {args.fold_flag}.",
+            "Give it once.",
         )
     datasets = tuple(workspace.dataset(key).name for key in args.dataset.split(","))
     return RunSpec(

@@ -19,7 +19,9 @@ from sulcnet.cli._command import (
 HELP = """Run the whole path on phantoms that it draws: raw images, plan, preprocessing, training, prediction, scores
 and a picture. Takes a few minutes on two CPU cores."""
 EXAMPLES = "sulcnet_demo"
-EPOCHS = 10  # six minutes on two idle cores; a busy machine takes longer to the same scores
+EPOCHS = (
+    10  # six minutes on two idle cores; a busy machine takes longer to the same scores
+)
 
 
 def arguments(parser: Parser) -> None:
@@ -55,7 +57,12 @@ def run(args: Namespace) -> str:
         from sulcnet.runs.demo import demonstrate, examples
 
     done = demonstrate(
-        Path(args.root), args.epochs, args.device, args.workers, args.seed, training_curves
+        Path(args.root),
+        args.epochs,
+        args.device,
+        args.workers,
+        args.seed,
+        training_curves,
     )
     picture = done.run / OVERVIEW
     title = "Test phantoms: true class \N{RIGHTWARDS ARROW} predicted class"

@@ -47,7 +47,9 @@ def arguments(parser: Parser) -> None:
     )
     add_dataset(parser, required=False)
     parser.add_argument(
-        "--dataset-json", metavar="FILE", help="instead of -d (default: the one beside -r)"
+        "--dataset-json",
+        metavar="FILE",
+        help="instead of -d (default: the one beside -r)",
     )
     parser.add_argument(
         "--allow-missing",
@@ -71,12 +73,18 @@ def run(args: Namespace) -> str:
     import json
 
     from sulcnet.evaluation.tables import format_summary
-    from sulcnet.prediction.evaluate import evaluate_folder, read_references, table_paths
+    from sulcnet.prediction.evaluate import (
+        evaluate_folder,
+        read_references,
+        table_paths,
+    )
     from sulcnet.records.workspace import require_folder
     from sulcnet.tasks._family import Evaluated
 
     predictions = require_folder(Path(args.predictions), "-p")
-    references = require_folder(Path(args.references), "-r") if args.references else None
+    references = (
+        require_folder(Path(args.references), "-r") if args.references else None
+    )
     header, masks, about = read_references(references, _dataset_json(args), predictions)
     out = Path(args.output)
     evaluated = Evaluated(predictions, masks, header, about, args.tolerance)
@@ -93,7 +101,8 @@ def _dataset_json(args: Namespace) -> Path:
 
     if args.dataset and args.dataset_json:
         raise UsageError(
-            "The dataset is named twice, by -d and by --dataset-json.", "Give one of them."
+            "The dataset is named twice, by -d and by --dataset-json.",
+            "Give one of them.",
         )
     if args.dataset_json:
         return require_path(Path(args.dataset_json), "--dataset-json")
@@ -101,7 +110,9 @@ def _dataset_json(args: Namespace) -> Path:
         return Workspace.find(args.root).dataset(args.dataset).raw / DATASET_JSON
     beside = Path(args.references or ".").resolve().parent / DATASET_JSON
     if not args.references or not beside.exists():
-        where = f" and there is none beside {args.references}" if args.references else ""
+        where = (
+            f" and there is none beside {args.references}" if args.references else ""
+        )
         raise UsageError(
             f"No dataset.json is named{where}; it says which structures and classes there are.",
             "Name the dataset with -d (1 or Dataset001_NAME), or its file with --dataset-json.",

@@ -73,7 +73,9 @@ def _self_test(args: Namespace) -> str:
     with loading("torch"):
         from sulcnet.runs.selftest import self_test
 
-    logging.getLogger("sulcnet").setLevel(logging.DEBUG if args.debug else logging.ERROR)
+    logging.getLogger("sulcnet").setLevel(
+        logging.DEBUG if args.debug else logging.ERROR
+    )
     checks = []
     for check in self_test(args.device):
         checks.append(check)
@@ -107,7 +109,9 @@ def _print_json(
 
 def _machine(machine: Machine) -> str:
     versions = machine.versions.items()
-    software = "  ".join(f"{name} {version or 'not installed'}" for name, version in versions)
+    software = "  ".join(
+        f"{name} {version or 'not installed'}" for name, version in versions
+    )
     lines = [("software", software)]
     for gpu in machine.gpus:
         memory = f"{_gigabytes(gpu.memory)}, {_gigabytes(gpu.free)} free"
@@ -144,7 +148,17 @@ def _places(workspace: Workspace) -> str:
 def _datasets(datasets: Sequence[DatasetOverview]) -> str:
     if not datasets:
         return "No dataset yet. Make a phantom one with sulcnet_demo, or put yours at raw/Dataset001_NAME."
-    rows = [("dataset", "cases", "labelled", "classes", "planned", "prepared", "runs finished")]
+    rows = [
+        (
+            "dataset",
+            "cases",
+            "labelled",
+            "classes",
+            "planned",
+            "prepared",
+            "runs finished",
+        )
+    ]
     rows += [_row(item) for item in datasets]
     blocks = [_aligned(rows, right=(1, 2, 5, 6))]
     notes = []
@@ -159,7 +173,9 @@ def _row(item: DatasetOverview) -> tuple[str, ...]:
     from sulcnet.report.overview import UNFINISHED
 
     classes = f"{item.target}: {len(item.classes)}" if item.target else UNKNOWN
-    plans = [f"{name}: {', '.join(networks)}" for name, networks in item.planned.items()]
+    plans = [
+        f"{name}: {', '.join(networks)}" for name, networks in item.planned.items()
+    ]
     finished = UNKNOWN
     if item.runs:
         count = sum(run.state != UNFINISHED for run in item.runs)
@@ -176,7 +192,9 @@ def _row(item: DatasetOverview) -> tuple[str, ...]:
 
 
 def _prepared(item: DatasetOverview) -> str:
-    return ", ".join(_of_all(count, item) for count in item.prepared.values()) or UNKNOWN
+    return (
+        ", ".join(_of_all(count, item) for count in item.prepared.values()) or UNKNOWN
+    )
 
 
 def _of_all(count: int, item: DatasetOverview) -> str:
@@ -194,7 +212,9 @@ def _dataset(item: DatasetOverview) -> str:
         facts.append((item.target, ", ".join(sizes)))
     checked = UNKNOWN
     if item.errors is not None:
-        checked = f"{counted(item.errors, 'error')}, {counted(item.warnings, 'warning')}"
+        checked = (
+            f"{counted(item.errors, 'error')}, {counted(item.warnings, 'warning')}"
+        )
     facts.append(("checked", checked))
     for name, networks in item.planned.items():
         plan = f"{', '.join(networks)}; {_cases_prepared(item, name)}"
@@ -213,7 +233,16 @@ def _cases_prepared(item: DatasetOverview, name: str) -> str:
 def _runs(runs: Sequence[RunOverview]) -> str:
     if not runs:
         return "No runs yet."
-    first = ("pretrain", "tune", "network", "config", "fold", "seed", "epochs", "best score")
+    first = (
+        "pretrain",
+        "tune",
+        "network",
+        "config",
+        "fold",
+        "seed",
+        "epochs",
+        "best score",
+    )
     rows = [(*first, *_headlines(runs), "state"), *(_run(run) for run in runs)]
     table = _aligned(rows, right=range(5, len(rows[0]) - 1))
     paths = "\n".join(run.path for run in runs)
@@ -225,8 +254,12 @@ def _headlines(runs: Sequence[RunOverview]) -> list[str]:
 
 
 def _run(run: RunOverview) -> tuple[str, ...]:
-    epochs = f"{run.epochs_done} of {run.epochs}" if run.epochs else str(run.epochs_done)
-    scores = tuple(_score(value) for value in (run.best_score, *run.test_scores.values()))
+    epochs = (
+        f"{run.epochs_done} of {run.epochs}" if run.epochs else str(run.epochs_done)
+    )
+    scores = tuple(
+        _score(value) for value in (run.best_score, *run.test_scores.values())
+    )
     return (
         run.pretrain,
         run.tune,

@@ -15,7 +15,12 @@ from sulcnet.cli._command import (
     next_command,
     plans_flag,
 )
-from sulcnet.cli._planning import add_configuration, add_plan_request, request_of, sentence
+from sulcnet.cli._planning import (
+    add_configuration,
+    add_plan_request,
+    request_of,
+    sentence,
+)
 
 HELP = """Plan a dataset for a network: spacing and normalisation from the fingerprint; patch, batch and recomputation
 from the memory, for every pre-training method and tuning strategy by itself. No GPU is needed: whole training steps are
@@ -54,7 +59,9 @@ def run(args: Namespace) -> str:
         plan = probe_plan(folders, plan, request)
     asked = ("-d", args.dataset, "-c", args.configuration, *plans_flag(args))
     then = next_command(args, "sulcnet_preprocess", *asked)
-    return f"{sentence(plan, args.net, args.explain)}\nPlan: {folders.plans}\nNext: {then}"
+    return (
+        f"{sentence(plan, args.net, args.explain)}\nPlan: {folders.plans}\nNext: {then}"
+    )
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES)

@@ -17,7 +17,12 @@ from sulcnet.cli._command import (
     plans_flag,
     root_flag,
 )
-from sulcnet.cli._planning import add_configuration, add_plan_request, request_of, sentence
+from sulcnet.cli._planning import (
+    add_configuration,
+    add_plan_request,
+    request_of,
+    sentence,
+)
 
 HELP = """From a raw dataset to prepared cases: verify it, measure it, plan a network for a memory budget, prepare every
 case. Cases that are finished and unchanged are skipped; verifying, measuring and planning are quick and done anew."""
@@ -33,7 +38,9 @@ def arguments(parser: Parser) -> None:
     add_plans(parser)
     add_plan_request(parser)
     parser.add_argument(
-        "--no-verify", action="store_true", help="trust the dataset; errors then show up later"
+        "--no-verify",
+        action="store_true",
+        help="trust the dataset; errors then show up later",
     )
     add_workers(parser)
     add_overwrite(parser)
@@ -55,7 +62,9 @@ def run(args: Namespace) -> str:
         verify_dataset(folders, args.workers).raise_if_errors(root_flag(args))
     fingerprint_dataset(folders, args.workers, overwrite=True)
     plan = plan_dataset(folders, request, args.workers)
-    done, before = preprocess_dataset(folders, args.configuration, args.workers, args.overwrite)
+    done, before = preprocess_dataset(
+        folders, args.configuration, args.workers, args.overwrite
+    )
     counts = f"{counted(done, 'case')} prepared, {before} finished before"
     prepared = f"{counts}: {folders.prepared(plan.folder)}"
     asked = (args.dataset, args.configuration, "--net", args.net, *plans_flag(args))

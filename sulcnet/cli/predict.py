@@ -58,12 +58,17 @@ def arguments(parser: Parser) -> None:
         help="of neighbouring windows (default: 0.5)",
     )
     parser.add_argument(
-        "--save-probabilities", action="store_true", help="also write a map per structure"
+        "--save-probabilities",
+        action="store_true",
+        help="also write a map per structure",
     )
     machine = parser.group("machine")
     add_device(parser)
     machine.add_argument(
-        "--precision", choices=["auto", "bf16", "fp32"], default="auto", help="default: auto"
+        "--precision",
+        choices=["auto", "bf16", "fp32"],
+        default="auto",
+        help="default: auto",
     )
     add_overwrite(parser)
     add_quiet(parser)
@@ -76,7 +81,12 @@ def run(args: Namespace) -> str:
 
     from sulcnet.errors import UsageError
     from sulcnet.log import counted
-    from sulcnet.records.workspace import RunFolder, Workspace, require_folder, require_path
+    from sulcnet.records.workspace import (
+        RunFolder,
+        Workspace,
+        require_folder,
+        require_path,
+    )
 
     source = require_path(Path(args.input), "-i")
     if not 0 <= args.overlap < 1:

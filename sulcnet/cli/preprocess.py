@@ -42,7 +42,9 @@ def run(args: Namespace) -> str:
     from sulcnet.runs.preparing import preprocess_dataset
 
     folders = Workspace.find(args.root).dataset(args.dataset, args.plans_name)
-    done, before = preprocess_dataset(folders, args.configuration, args.workers, args.overwrite)
+    done, before = preprocess_dataset(
+        folders, args.configuration, args.workers, args.overwrite
+    )
     folder = folders.prepared(load_plan(folders.plans, args.configuration).folder)
     prepared = f"{counted(done, 'case')} prepared, {before} finished before: {folder}"
     asked = (args.dataset, args.configuration, *plans_flag(args))

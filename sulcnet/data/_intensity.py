@@ -25,7 +25,9 @@ def noise(values: np.ndarray, deviation: float, seed: int) -> None:
 def blur(values: np.ndarray, sigma: float) -> None:
     """Blur with a Gaussian of sigma [voxels]; 0 changes nothing."""
     if sigma > 0:
-        values[...] = along_axes(values, [gaussian(size, sigma) for size in values.shape])
+        values[...] = along_axes(
+            values, [gaussian(size, sigma) for size in values.shape]
+        )
 
 
 def low_resolution(values: np.ndarray, zoom: float) -> None:

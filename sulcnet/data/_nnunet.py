@@ -29,13 +29,22 @@ from batchgenerators.transforms.noise_transforms import (
     GaussianBlurTransform,
     GaussianNoiseTransform,
 )
-from batchgenerators.transforms.resample_transforms import SimulateLowResolutionTransform
-from batchgenerators.transforms.spatial_transforms import MirrorTransform, SpatialTransform
+from batchgenerators.transforms.resample_transforms import (
+    SimulateLowResolutionTransform,
+)
+from batchgenerators.transforms.spatial_transforms import (
+    MirrorTransform,
+    SpatialTransform,
+)
 
 FLATTEST = 3.0  # a patch that is longer than this many times its shortest axis is moved within slices only
-LONGEST = 1.5  # a slice that is longer than this is turned a little, others all the way round
+LONGEST = (
+    1.5  # a slice that is longer than this is turned a little, others all the way round
+)
 DEGREES = {"volume": 30, "slice": 180, "long slice": 15}
-SMALLEST_SEEN = 0.85  # the crop holds what a patch shows at this magnification; beyond is 0
+SMALLEST_SEEN = (
+    0.85  # the crop holds what a patch shows at this magnification; beyond is 0
+)
 
 
 class NnunetAugmenter:
@@ -104,7 +113,9 @@ class NnunetAugmenter:
         result[self.label_like] = stepped[0, : self.label_like.sum()]
         return result, None if label is None else stepped[0, -1].astype(label.dtype)
 
-    def _move(self, smooth: np.ndarray, stepped: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _move(
+        self, smooth: np.ndarray, stepped: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Turn, scale, crop and mirror channels alike; give them as batches of one."""
         batch = self.space(data=self._sliced(smooth), seg=self._sliced(stepped))
         batch = {key: self._joined(array) for key, array in batch.items()}
@@ -126,7 +137,9 @@ class NnunetAugmenter:
         return np.moveaxis(slices, 2, self.flat + 2)
 
     def _space(self) -> SpatialTransform:
-        angles = dict.fromkeys(("angle_x", "angle_y", "angle_z"), (-self.angle, self.angle))
+        angles = dict.fromkeys(
+            ("angle_x", "angle_y", "angle_z"), (-self.angle, self.angle)
+        )
         return SpatialTransform(
             [self.patch_size[axis] for axis in self.moved],
             random_crop=False,
@@ -147,7 +160,10 @@ def _intensity(flat: int | None) -> list:
     return [
         GaussianNoiseTransform((0, 0.1), p_per_sample=0.1),
         GaussianBlurTransform(
-            (0.5, 1.0), different_sigma_per_channel=True, p_per_channel=0.5, p_per_sample=0.2
+            (0.5, 1.0),
+            different_sigma_per_channel=True,
+            p_per_channel=0.5,
+            p_per_sample=0.2,
         ),
         BrightnessMultiplicativeTransform((0.75, 1.25), p_per_sample=0.15),
         ContrastAugmentationTransform((0.75, 1.25), p_per_sample=0.15),
@@ -161,7 +177,11 @@ def _intensity(flat: int | None) -> list:
             ignore_axes=kept,
         ),
         GammaTransform(
-            (0.7, 1.5), invert_image=True, per_channel=True, retain_stats=True, p_per_sample=0.1
+            (0.7, 1.5),
+            invert_image=True,
+            per_channel=True,
+            retain_stats=True,
+            p_per_sample=0.1,
         ),
         GammaTransform(
             (0.7, 1.5),

@@ -33,7 +33,10 @@ def rotation_planes(spacing: Sequence[float]) -> list[tuple[int, int]]:
 
 
 def matrix_of(
-    angles: Sequence[float], scale: float, mirror: Sequence[bool], spacing: Sequence[float]
+    angles: Sequence[float],
+    scale: float,
+    mirror: Sequence[bool],
+    spacing: Sequence[float],
 ) -> np.ndarray:
     """Build the (ndim, ndim) matrix from patch offsets to source offsets, both in voxels.
 
@@ -75,12 +78,17 @@ def elastic_field(
     bases = [cubic_spline(size, spacing) for size in patch]
     shape = (len(patch), *(basis.shape[1] for basis in bases))
     bound = elastic_bound(deviation, spacing)
-    control = np.clip(np.random.default_rng(seed).normal(0, deviation, shape), -bound, bound)
+    control = np.clip(
+        np.random.default_rng(seed).normal(0, deviation, shape), -bound, bound
+    )
     return np.stack([along_axes(axis, bases) for axis in control])
 
 
 def reading_grid(
-    matrix: np.ndarray, patch: Sequence[int], source: Sequence[int], field: np.ndarray | None
+    matrix: np.ndarray,
+    patch: Sequence[int],
+    source: Sequence[int],
+    field: np.ndarray | None,
 ) -> torch.Tensor:
     """Give (X, Y, Z, ndim) positions in torch's convention: -1 and 1 are the centres of the source's outer voxels."""
     ndim = len(patch)
@@ -91,7 +99,9 @@ def reading_grid(
         # Small terms are added first: only the last sum is as large as the patch.
         position = 0
         for other in reversed(range(ndim)):
-            position = position + offsets[other] * np.float32(matrix[axis, other] * unit)
+            position = position + offsets[other] * np.float32(
+                matrix[axis, other] * unit
+            )
         grid[..., ndim - 1 - axis] = position  # torch counts axes from the last
         if field is not None:
             grid[..., ndim - 1 - axis] += field[axis] * np.float32(unit)
@@ -118,7 +128,10 @@ def wrap(array: np.ndarray, value: float) -> np.ndarray:
 
 
 def resample(
-    image: np.ndarray, label: np.ndarray | None, grid: torch.Tensor, label_like: Sequence[bool]
+    image: np.ndarray,
+    label: np.ndarray | None,
+    grid: torch.Tensor,
+    label_like: Sequence[bool],
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Interpolate image and label at the same positions.
 
@@ -156,7 +169,10 @@ def resample(
 
 
 def _winner(
-    classes: Sequence[int], shares: Sequence[np.ndarray], shape: Sequence[int], dtype: np.dtype
+    classes: Sequence[int],
+    shares: Sequence[np.ndarray],
+    shape: Sequence[int],
+    dtype: np.dtype,
 ) -> np.ndarray:
     """Pick the class of the largest share; the first class owns what the others leave of 1."""
     winner = np.full(shape, classes[0], dtype=dtype)

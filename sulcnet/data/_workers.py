@@ -93,7 +93,10 @@ def drawn(
 
 def _share(batch: tuple, workers: int, held: int) -> Share:
     """Settle how many workers draw, and say so where they are fewer than wanted."""
-    free, size = free_bytes(), sum(-(-part.nbytes // PAGE) * PAGE for part in tensors(batch))
+    free, size = (
+        free_bytes(),
+        sum(-(-part.nbytes // PAGE) * PAGE for part in tensors(batch)),
+    )
     share = fitting(workers, size, held, free)
     if workers and share != (workers, PREFETCHED):
         log.warning(advice(workers, share, size, free))
@@ -250,7 +253,9 @@ def _lost(exitcode: int | None, memory: int) -> SulcnetError:
     held = f" at {memory / 1e9:.1f} GB" if memory else ""
     message = f"A worker that draws batches was ended by {cause(exitcode)}{held}."
     if exitcode == KILLED:
-        return WorkerLost(message, "Use fewer workers (-np) or a machine with more memory.")
+        return WorkerLost(
+            message, "Use fewer workers (-np) or a machine with more memory."
+        )
     if exitcode == -getattr(signal, "SIGBUS", 0):
         return _too_small(message)
     return EnvironmentFault(
@@ -260,7 +265,9 @@ def _lost(exitcode: int | None, memory: int) -> SulcnetError:
 
 def _too_small(problem: object) -> EnvironmentFault:
     text = " ".join(str(problem).split()).removesuffix(".")
-    message = f"Shared memory ({SHARED_MEMORY}) is too small for what workers draw: {text}."
+    message = (
+        f"Shared memory ({SHARED_MEMORY}) is too small for what workers draw: {text}."
+    )
     return EnvironmentFault(message, f"{ADVICE}, or use fewer workers (-np).")
 
 

@@ -95,7 +95,9 @@ class Augmenter:
         outside_label: int = 0,
     ):
         # Options of a strategy hold these and more; workers would import its networks to read them.
-        values = {field.name: getattr(options, field.name) for field in fields(AugmentOptions)}
+        values = {
+            field.name: getattr(options, field.name) for field in fields(AugmentOptions)
+        }
         self.options = AugmentOptions(**values)
         self.patch_size = tuple(int(size) for size in patch_size)
         self.label_like = tuple(bool(flag) for flag in label_like)
@@ -162,16 +164,38 @@ class Augmenter:
         matrix = _spatial.matrix_of(angles, scale, mirror, self.spacing)
         return Draw(tuple(map(tuple, matrix.tolist())), elastic, ())
 
-    def _draw_channel(self, rng: np.random.Generator, label_like: bool) -> tuple[Change, ...]:
+    def _draw_channel(
+        self, rng: np.random.Generator, label_like: bool
+    ) -> tuple[Change, ...]:
         o, ndim = self.options, len(self.patch_size)
         possible = (
-            ("bias", o.bias_probability, lambda: (_bias(rng, rng.uniform(*o.bias), ndim),)),
+            (
+                "bias",
+                o.bias_probability,
+                lambda: (_bias(rng, rng.uniform(*o.bias), ndim),),
+            ),
             ("noise", o.noise_probability, lambda: (rng.uniform(*o.noise), _seed(rng))),
             ("blur", o.blur_probability, lambda: (rng.uniform(*o.blur),)),
-            ("brightness", o.brightness_probability, lambda: (around_one(rng, o.brightness),)),
-            ("contrast", o.contrast_probability, lambda: (around_one(rng, o.contrast),)),
-            ("low_resolution", o.resolution_probability, lambda: (rng.uniform(*o.resolution),)),
-            ("gamma", o.inverted_gamma_probability, lambda: (around_one(rng, o.gamma), True)),
+            (
+                "brightness",
+                o.brightness_probability,
+                lambda: (around_one(rng, o.brightness),),
+            ),
+            (
+                "contrast",
+                o.contrast_probability,
+                lambda: (around_one(rng, o.contrast),),
+            ),
+            (
+                "low_resolution",
+                o.resolution_probability,
+                lambda: (rng.uniform(*o.resolution),),
+            ),
+            (
+                "gamma",
+                o.inverted_gamma_probability,
+                lambda: (around_one(rng, o.gamma), True),
+            ),
             ("gamma", o.gamma_probability, lambda: (around_one(rng, o.gamma), False)),
         )
         if label_like:
@@ -211,7 +235,11 @@ class Augmenter:
         if (np.asarray(image.shape[1:]) < wanted).any():
             image = np.stack(list(map(_spatial.wrap, image, self.background)))
             label = None if label is None else _spatial.wrap(label, self.outside_label)
-        field = _spatial.elastic_field(self.patch_size, *draw.elastic) if draw.elastic else None
+        field = (
+            _spatial.elastic_field(self.patch_size, *draw.elastic)
+            if draw.elastic
+            else None
+        )
         matrix, source = np.asarray(draw.matrix), image.shape[1:]
         grid = _spatial.reading_grid(matrix, self.patch_size, source, field)
         return _spatial.resample(image, label, grid, self.label_like)

@@ -61,13 +61,17 @@ class AugmentOptions(Options):
     )
     blur_probability: float = _share(0.1, "share of channels that are blurred")
     blur: tuple[float, float] = _strength((0.5, 1.0), "sigma of the blur [voxels]")
-    brightness_probability: float = _share(0.15, "share of channels that are multiplied")
+    brightness_probability: float = _share(
+        0.15, "share of channels that are multiplied"
+    )
     brightness: tuple[float, float] = _factor((0.75, 1.25), "factor of the brightness")
     contrast_probability: float = _share(
         0.15, "share of channels that are stretched about their mean"
     )
     contrast: tuple[float, float] = _factor((0.75, 1.25), "factor of the contrast")
-    resolution_probability: float = _share(0.125, "share of channels that lose resolution")
+    resolution_probability: float = _share(
+        0.125, "share of channels that lose resolution"
+    )
     resolution: tuple[float, float] = _factor(
         (0.5, 1.0), "share of the voxels kept per axis", at_most=1
     )
@@ -77,7 +81,8 @@ class AugmentOptions(Options):
     gamma_probability: float = _share(0.3, "share of channels that are bent by gamma")
     gamma: tuple[float, float] = _factor((0.7, 1.5), "exponent of gamma")
     noise_on_label_like: bool = option(
-        False, "whether label-like channels get noise; nothing else is ever done to them"
+        False,
+        "whether label-like channels get noise; nothing else is ever done to them",
     )
 
     def problems(self) -> Iterator[tuple[str, str]]:
@@ -86,7 +91,10 @@ class AugmentOptions(Options):
         for field in fields(AugmentOptions):
             kept = field.name in ("augmentation", "mirror_axes")
             if not kept and getattr(self, field.name) != field.default:
-                yield field.name, "augmentation=nnunet has its own numbers, which cannot be set"
+                yield (
+                    field.name,
+                    "augmentation=nnunet has its own numbers, which cannot be set",
+                )
 
     @classmethod
     def off(cls) -> AugmentOptions:

@@ -53,7 +53,12 @@ class CaseReader:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Give the image (C, X, Y, Z) in a box, and the label (X, Y, Z); None where the case has none."""
         if (folder, case.id) not in self._arrays:
-            label = open_array(folder / f"{case.id}_seg.b2nd") if case.has_label else None
-            self._arrays[folder, case.id] = open_array(folder / f"{case.id}.b2nd"), label
+            label = (
+                open_array(folder / f"{case.id}_seg.b2nd") if case.has_label else None
+            )
+            self._arrays[folder, case.id] = (
+                open_array(folder / f"{case.id}.b2nd"),
+                label,
+            )
         image, label = self._arrays[folder, case.id]
         return cut(image, low, high), None if label is None else cut(label, low, high)

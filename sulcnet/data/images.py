@@ -83,12 +83,17 @@ class ImageSource:
     ):
         if not cases:
             raise DataError(
-                "There are no cases to draw from.", "Prepare some: sulcnet_plan_and_preprocess."
+                "There are no cases to draw from.",
+                "Prepare some: sulcnet_plan_and_preprocess.",
             )
         self.cases = list(cases)
         self.seed = seed
         self.views = views
-        self.axes, self.label_like, self.ignored = plan.axes, plan.label_like, plan.ignored
+        self.axes, self.label_like, self.ignored = (
+            plan.axes,
+            plan.label_like,
+            plan.ignored,
+        )
         self.patch = thick(network_plan.patch_size, plan.axes, 1)
         seen = network_plan.patch_size, plan.label_like, plan.network_spacing
         self.spatial_augmenter = Augmenter(spatial(views.augment), *seen)
@@ -120,7 +125,9 @@ class ImageSource:
     def _index(self, position: int) -> int:
         return in_rounds(len(self.cases), position, (self.seed, 5))
 
-    def _corners(self, shape: Sequence[int], rng: np.random.Generator) -> list[np.ndarray]:
+    def _corners(
+        self, shape: Sequence[int], rng: np.random.Generator
+    ) -> list[np.ndarray]:
         """Draw the low corners: the first anywhere, the others near it. Kept inside, they only come nearer."""
         centre = rng.random(len(shape)) * np.array(shape)
         first = corner(centre, self.patch, shape)
@@ -194,7 +201,9 @@ def spatial(options: AugmentOptions | None) -> AugmentOptions:
     """Keep of these options what moves voxels."""
     if options is None:
         return AugmentOptions.off()
-    return options.replace(**{name: 0.0 for name in _probabilities() if name not in SPATIAL})
+    return options.replace(
+        **{name: 0.0 for name in _probabilities() if name not in SPATIAL}
+    )
 
 
 def intensity(options: AugmentOptions) -> AugmentOptions:

@@ -102,7 +102,9 @@ def image_batches(
     held: int = HELD,
 ) -> Generator[Images, None, None]:
     """Yield the batches of steps `first`, `first + 1`, ... without end; `batch` counts samples, not views."""
-    return drawn(partial(_draw, source, batch, collate_images), first, workers, pin, held)
+    return drawn(
+        partial(_draw, source, batch, collate_images), first, workers, pin, held
+    )
 
 
 def collate_images(samples: Sequence[ImageSample]) -> Images:
@@ -130,7 +132,9 @@ def _joined(parts: Iterable[np.ndarray]) -> Tensor:
     return joined.float() if joined.is_floating_point() else joined
 
 
-def _draw(source: PatchSource | ImageSource, batch: int, join: Callable, step: int) -> Any:
+def _draw(
+    source: PatchSource | ImageSource, batch: int, join: Callable, step: int
+) -> Any:
     """Draw the batch of one step."""
     return join([_sample(source, step, slot, batch) for slot in range(batch)])
 
@@ -144,4 +148,6 @@ def _sample(source: PatchSource | ImageSource, step: int, slot: int, batch: int)
     except Exception as problem:
         text = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
         hint = "Prepare it again (sulcnet_preprocess --overwrite); else run with --debug and report it."
-        raise CaseFailed(f"'{source.case_of(step, slot, batch).id}': {text}", hint) from problem
+        raise CaseFailed(
+            f"'{source.case_of(step, slot, batch).id}': {text}", hint
+        ) from problem

@@ -25,8 +25,12 @@ from sulcnet.records.plan import NetworkPlan, Plan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.tasks import IMAGE
 
-IN_REGION = 2 / 3  # share of bag windows drawn where the structure occurs; the others anywhere
-AT_STRUCTURE = 1 / 2  # share of other windows centred on a voxel of a structure of this case
+IN_REGION = (
+    2 / 3
+)  # share of bag windows drawn where the structure occurs; the others anywhere
+AT_STRUCTURE = (
+    1 / 2
+)  # share of other windows centred on a voxel of a structure of this case
 ON_SMALLEST = 1 / 2  # of these, the share that takes the smallest structure
 
 
@@ -148,14 +152,18 @@ class PatchSource:
         low = corner(centre, self.patch, case.shape)
         margin = thick(self.augmenter.margin(draw), self.axes, 0)
         start = low - margin // 2
-        image, label = self.reader.read(self.folder, case, start, start + self.patch + margin)
+        image, label = self.reader.read(
+            self.folder, case, start, start + self.patch + margin
+        )
         if label is None:
             label = np.zeros(image.shape[1:], np.int16)
         image, label = flat(image, self.axes), flat(label, self.axes)
         image, label = self.augmenter.apply(image, label, draw)
         return image, label, window_place(low, self.patch, case.shape)[list(self.axes)]
 
-    def _centre(self, case: PreparedCase, rng: np.random.Generator, in_bag: bool) -> np.ndarray:
+    def _centre(
+        self, case: PreparedCase, rng: np.random.Generator, in_bag: bool
+    ) -> np.ndarray:
         kind = rng.random()
         anywhere = rng.random(len(case.shape)) * np.array(case.shape)
         if in_bag and self.of_images:
@@ -178,7 +186,9 @@ class PatchSource:
         return thick((0.0,) * len(self.axes), self.axes, 0.5)
 
 
-def corner(centre: np.ndarray, patch: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+def corner(
+    centre: np.ndarray, patch: Sequence[int], shape: Sequence[int]
+) -> np.ndarray:
     """Give the low corner of the patch around `centre`, kept inside the volume; a smaller volume is centred."""
     room = np.array(shape) - np.array(patch)
     low = np.round(centre - np.array(patch) / 2).astype(int)
@@ -192,7 +202,9 @@ def in_rounds(count: int, position: int, key: tuple[int, ...]) -> int:
     return int(np.random.default_rng((*key, turn)).permutation(count)[place])
 
 
-def window_place(low: Sequence[int], patch: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+def window_place(
+    low: Sequence[int], patch: Sequence[int], shape: Sequence[int]
+) -> np.ndarray:
     """Give per axis where a window's first and last voxel lie in the volume, -1 to 1; (ndim, 2) float32."""
     first, last = np.array(low), np.array(shape) - 1
     ends = np.stack((first, first + np.array(patch) - 1), axis=1)

@@ -59,11 +59,15 @@ def learn_region(
     return Region(name, tuple(map(tuple, np.round(kept, 4).tolist())))
 
 
-def smallest_structure(cases: Sequence[PreparedCase], structures: Iterable[str]) -> str | None:
+def smallest_structure(
+    cases: Sequence[PreparedCase], structures: Iterable[str]
+) -> str | None:
     """Name the structure with the smallest mean volume over the cases that have it."""
     means = {}
     for name in structures:
-        volumes = [case.volumes[name] for case in cases if case.volumes.get(name, 0) > 0]
+        volumes = [
+            case.volumes[name] for case in cases if case.volumes.get(name, 0) > 0
+        ]
         if volumes:
             means[name] = float(np.mean(volumes))
     return min(means, key=means.get) if means else None

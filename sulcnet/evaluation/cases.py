@@ -37,4 +37,6 @@ class CaseResult:
     @property
     def predicted(self) -> int | None:
         """The most probable class, the first of equals, or None."""
-        return None if self.probabilities is None else int(np.argmax(self.probabilities))
+        return (
+            None if self.probabilities is None else int(np.argmax(self.probabilities))
+        )

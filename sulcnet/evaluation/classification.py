@@ -16,7 +16,10 @@ HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "kappa")
 
 
 def score_classes(
-    probabilities: np.ndarray, truth: np.ndarray, classes: Sequence[str], ordered: bool = False
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    classes: Sequence[str],
+    ordered: bool = False,
 ) -> dict[str, object]:
     """Score the class probabilities of N cases.
 
@@ -53,7 +56,9 @@ def headline_scores(
     probabilities: np.ndarray, truth: np.ndarray, ordered: bool = False
 ) -> dict[str, float]:
     """Return accuracy, balanced_accuracy, macro_f1, auroc and, for ordered classes, kappa; no unknown truth allowed."""
-    confusion = confusion_matrix(truth, probabilities.argmax(axis=1), probabilities.shape[1])
+    confusion = confusion_matrix(
+        truth, probabilities.argmax(axis=1), probabilities.shape[1]
+    )
     scores = {
         "accuracy": _ratio(np.trace(confusion), confusion.sum()),
         "balanced_accuracy": balanced_accuracy(confusion),
@@ -63,7 +68,9 @@ def headline_scores(
     return scores | ({"kappa": quadratic_kappa(confusion)} if ordered else {})
 
 
-def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+def confusion_matrix(
+    truth: np.ndarray, predicted: np.ndarray, classes: int
+) -> np.ndarray:
     """Count (K, K) cases per pair: rows are the true class, columns the predicted one."""
     return np.bincount(truth * classes + predicted, minlength=classes**2).reshape(
         classes, classes
@@ -99,7 +106,9 @@ def quadratic_kappa(confusion: np.ndarray) -> float:
 
 def auroc_per_class(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return (K,) areas under the one-versus-rest curves; NaN for a class that no case, or every case, belongs to."""
-    return np.array([_auroc(scores, truth == k) for k, scores in enumerate(probabilities.T)])
+    return np.array(
+        [_auroc(scores, truth == k) for k, scores in enumerate(probabilities.T)]
+    )
 
 
 def _auroc(scores: np.ndarray, positive: np.ndarray) -> float:

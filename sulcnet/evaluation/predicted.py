@@ -98,6 +98,7 @@ def _number(text: str, path: Path, line: int) -> float:
         value = -1.0
     if not 0 <= value <= 1:
         raise DataError(
-            f"{path}, line {line}: '{text}' is not a probability.", "Expected 0 to 1, or n/a."
+            f"{path}, line {line}: '{text}' is not a probability.",
+            "Expected 0 to 1, or n/a.",
         )
     return value

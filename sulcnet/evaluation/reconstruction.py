@@ -45,5 +45,7 @@ def score_reconstruction(
         )
     foreground = np.ones(target.shape, bool) if inside is None else inside.astype(bool)
     masks = [(image > threshold) & foreground for image in (output, target)]
-    scores = score_pair(masks[0], masks[1], np.asarray(spacing, dtype=float), tolerance_mm=1.0)
+    scores = score_pair(
+        masks[0], masks[1], np.asarray(spacing, dtype=float), tolerance_mm=1.0
+    )
     return {name: scores[name] for name in KEPT}

@@ -98,7 +98,10 @@ def score_pair(
     shared = np.count_nonzero(prediction & reference)
     status = _status(*voxels)
     if status == "both":
-        scores = {"dice": 2 * shared / sum(voxels), "iou": shared / (sum(voxels) - shared)}
+        scores = {
+            "dice": 2 * shared / sum(voxels),
+            "iou": shared / (sum(voxels) - shared),
+        }
         scores |= _surface_scores(prediction, reference, spacing, tolerance_mm)
     else:
         agree = status == "both_empty"
@@ -177,7 +180,9 @@ def _boxes(name: str, array: np.ndarray, known: set[int]) -> dict[int, Box]:
     return boxes
 
 
-def _checked(prediction, reference, spacing) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _checked(
+    prediction, reference, spacing
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return arrays and spacing ready for use, or raise one error with everything that is wrong."""
     prediction = _without_booleans(np.asarray(prediction))
     reference = _without_booleans(np.asarray(reference))

@@ -71,11 +71,17 @@ def bootstrap_interval(
     for chosen in subject_draws(subjects, n, seed):
         draws.append(statistic(*(array[chosen] for array in arrays)))
     low, high = _ends(np.array(draws, dtype=float), level, np.shape(estimate))
-    return Interval(estimate if np.ndim(estimate) else float(estimate), low, high, cases)
+    return Interval(
+        estimate if np.ndim(estimate) else float(estimate), low, high, cases
+    )
 
 
 def paired_difference(
-    first, second, subjects: Sequence | None = None, statistic: Callable = np.mean, **options
+    first,
+    second,
+    subjects: Sequence | None = None,
+    statistic: Callable = np.mean,
+    **options,
 ) -> Interval:
     """Estimate statistic(first - second), paired by case and resampled by subject.
 

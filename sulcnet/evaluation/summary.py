@@ -48,10 +48,17 @@ def summarise(
         "subjects": len({r.subject for r in results}),
         "missing_predictions": len(results) - len(present),
         "missing_cases": [r.case_id for r in results if r.missing],
-        "interval": {"level": LEVEL, "draws": DRAWS, "resampled": "subjects", "seed": seed},
+        "interval": {
+            "level": LEVEL,
+            "draws": DRAWS,
+            "resampled": "subjects",
+            "seed": seed,
+        },
         "tolerance_mm": tolerance_mm,
         **_segmentation(present, seed),
-        "classification": _classification(present, classes, ordered, seed) if classes else None,
+        "classification": _classification(present, classes, ordered, seed)
+        if classes
+        else None,
     }
     numbers = _numbers(present, seed)
     return jsonable({**summary, "numbers": numbers} if numbers else summary)
@@ -104,10 +111,14 @@ def _structure(results: Sequence[CaseResult], name: str, seed: int) -> dict:
     block = {"status": {status: counts[status] for status in STATUSES}}
     for key, mean in _means(rows, OVERLAPS + VOLUMES, seed).items():
         block[key] = mean | {"median": _median(rows, key)}
-    where_both = [(subject, score) for subject, score in rows if score["status"] == "both"]
+    where_both = [
+        (subject, score) for subject, score in rows if score["status"] == "both"
+    ]
     for key, mean in _means(where_both, DISTANCES, seed).items():
         n_both = mean.pop("n")
-        block[key] = {"median": _median(rows, key), "n": len(rows)} | mean | {"n_both": n_both}
+        block[key] = (
+            {"median": _median(rows, key), "n": len(rows)} | mean | {"n_both": n_both}
+        )
     present = [(subject, score) for subject, score in rows if _is_present(score)]
     block["dice_where_present"] = _means(present, ("dice",), seed)["dice"]
     return block
@@ -168,7 +179,9 @@ def _classification(
         seed=seed,
     )
     names = [name for name in HEADLINES if name in scores]
-    for name, estimate, low, high in zip(names, *_columns(interval, len(names)), strict=True):
+    for name, estimate, low, high in zip(
+        names, *_columns(interval, len(names)), strict=True
+    ):
         scores[name] = {"estimate": estimate, "low": low, "high": high}
     return {
         "classes": list(classes),
@@ -188,7 +201,9 @@ def _class_arrays(
             f"Not {len(classes)} class probabilities ({', '.join(classes)}) in: {', '.join(wrong[:5])}",
             "The classes must be those of the model that predicted.",
         )
-    probabilities = np.array([r.probabilities for r in results]).reshape(-1, len(classes))
+    probabilities = np.array([r.probabilities for r in results]).reshape(
+        -1, len(classes)
+    )
     truth = [UNKNOWN if r.known_truth is None else r.known_truth for r in results]
     return probabilities, np.array(truth, dtype=int)
 
@@ -198,5 +213,6 @@ def _check_unique(results: Sequence[CaseResult]) -> None:
     repeated = [case for case, count in times.items() if count > 1]
     if repeated:
         raise DataError(
-            f"Cases evaluated twice: {', '.join(repeated[:5])}", "Keep one prediction per case."
+            f"Cases evaluated twice: {', '.join(repeated[:5])}",
+            "Keep one prediction per case.",
         )

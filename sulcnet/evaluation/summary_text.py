@@ -6,7 +6,9 @@ from sulcnet.log import counted
 
 MARGIN = "  "
 UNDEFINED = "-"
-RELIABLE = 10  # subjects from which resampling them says how far the estimate may be off
+RELIABLE = (
+    10  # subjects from which resampling them says how far the estimate may be off
+)
 CLASS_LINES = (
     ("accuracy", "accuracy"),
     ("balanced accuracy", "balanced_accuracy"),

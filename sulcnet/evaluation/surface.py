@@ -71,10 +71,14 @@ def surface_distances(
         spacing: Voxel size per axis [mm].
     """
     surfaces = surface_voxels(prediction), surface_voxels(reference)
-    return SurfaceDistances(_nearest(*surfaces, spacing), _nearest(*surfaces[::-1], spacing))
+    return SurfaceDistances(
+        _nearest(*surfaces, spacing), _nearest(*surfaces[::-1], spacing)
+    )
 
 
-def _nearest(surface: np.ndarray, target: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+def _nearest(
+    surface: np.ndarray, target: np.ndarray, spacing: np.ndarray
+) -> np.ndarray:
     """Return the distance [mm] of every voxel of `surface` to the nearest voxel of `target`.
 
     A k-d tree over surface voxels. On 90 x 190 x 160 voxels it is 1.3 to 2.3 times as fast as two distance transforms
@@ -82,7 +86,9 @@ def _nearest(surface: np.ndarray, target: np.ndarray, spacing: np.ndarray) -> np
     region of it (0.7) and a ball inside a shell (0.3), where many surface voxels are almost equally near.
     """
     distances = np.zeros(np.count_nonzero(surface))
-    apart = ~target[surface]  # the voxels that two surfaces share are at distance 0: no query
+    apart = ~target[
+        surface
+    ]  # the voxels that two surfaces share are at distance 0: no query
     if apart.any():
         # Points of a lattice: splitting at the middle builds as good a tree as the median does, in half the time.
         tree = cKDTree(np.argwhere(target) * spacing, balanced_tree=False)

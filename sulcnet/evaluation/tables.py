@@ -55,7 +55,10 @@ class TablePaths:
 
 
 def write_tables(
-    paths: TablePaths, results: Sequence[CaseResult], summary: dict, classes: Sequence[str] = ()
+    paths: TablePaths,
+    results: Sequence[CaseResult],
+    summary: dict,
+    classes: Sequence[str] = (),
 ) -> None:
     """Write the case table, the class table (only if there are classes) and the summary.
 
@@ -71,7 +74,9 @@ def write_tables(
     _write(paths.cases, CASE_COLUMNS, _case_rows(results))
     if classes:
         columns = CLASS_COLUMNS + tuple(PROBABILITY + name for name in classes)
-        _write(paths.classes, columns, (_class_row(result, classes) for result in results))
+        _write(
+            paths.classes, columns, (_class_row(result, classes) for result in results)
+        )
     else:  # one of an earlier evaluation would be read as part of this
         paths.classes.unlink(missing_ok=True)
     _write_numbers(paths.numbers, results)
@@ -101,7 +106,9 @@ def read_results(paths: TablePaths) -> tuple[list[CaseResult], tuple[str, ...]]:
         return list(results.values()), ()
     columns, rows = _read(paths.classes, CLASS_COLUMNS)
     prefix = prefix_of(columns)
-    classes = tuple(name.removeprefix(prefix) for name in columns if name.startswith(prefix))
+    classes = tuple(
+        name.removeprefix(prefix) for name in columns if name.startswith(prefix)
+    )
     for row in rows:
         result = results.setdefault(row["case_id"], _empty_result(row))
         results[result.case_id] = _with_class(result, row, classes, paths.classes)
@@ -134,7 +141,9 @@ def _class_row(result: CaseResult, classes: Sequence[str]) -> dict:
     row = _case_columns(result)
     row["truth"] = None if truth is None else classes[truth]
     row["predicted"] = None if predicted is None else classes[predicted]
-    row["correct"] = None if None in (truth, predicted) else str(truth == predicted).lower()
+    row["correct"] = (
+        None if None in (truth, predicted) else str(truth == predicted).lower()
+    )
     probabilities = result.probabilities or (None,) * len(classes)
     for name, value in zip(classes, probabilities, strict=True):
         row[PROBABILITY + name] = value
@@ -150,7 +159,10 @@ def _case_columns(result: CaseResult) -> dict:
 
 
 def _write(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> None:
-    with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as stream:
+    with (
+        replacing(path) as beside,
+        beside.open("w", newline="", encoding="utf-8") as stream,
+    ):
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
         writer.writerow(columns)
         writer.writerows([_text(row.get(column)) for column in columns] for row in rows)
@@ -176,7 +188,8 @@ def _read(path: Path, expected: Sequence[str]) -> tuple[list[str], list[Row]]:
     absent = [column for column in expected if column not in columns]
     if absent:
         raise DataError(
-            f"{path} lacks the columns {', '.join(absent)}", "Run sulcnet_evaluate again."
+            f"{path} lacks the columns {', '.join(absent)}",
+            "Run sulcnet_evaluate again.",
         )
     return columns, rows
 
@@ -209,7 +222,12 @@ def _read_numbers(path: Path, results: dict[str, CaseResult]) -> None:
 def _empty_result(row: Row) -> CaseResult:
     domain = "" if row["domain"] == UNKNOWN_TEXT else row["domain"]
     return CaseResult(
-        row["case_id"], row["subject"], domain, structures=None, truth=None, probabilities=None
+        row["case_id"],
+        row["subject"],
+        domain,
+        structures=None,
+        truth=None,
+        probabilities=None,
     )
 
 
@@ -234,4 +252,6 @@ def _number(text: str, path: Path, row: Row) -> float:
     try:
         return float("nan") if text == UNKNOWN_TEXT else float(text)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{path}, case {row['case_id']}: {text!r} is not a number") from error
+        raise DataError(
+            f"{path}, case {row['case_id']}: {text!r} is not a number"
+        ) from error

@@ -60,7 +60,10 @@ def to_plan(
 
 
 def to_input_grid(
-    probabilities: np.ndarray, trace: Trace, maps: bool = False, order: Sequence[int] = ()
+    probabilities: np.ndarray,
+    trace: Trace,
+    maps: bool = False,
+    order: Sequence[int] = (),
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Bring a prediction (K, x, y, z), probabilities or anything with an argmax, back to the input's grid.
 
@@ -130,7 +133,9 @@ def target_shape(
     return tuple(fits)
 
 
-def _check(data: np.ndarray, label: np.ndarray | None, label_like: Sequence[bool]) -> None:
+def _check(
+    data: np.ndarray, label: np.ndarray | None, label_like: Sequence[bool]
+) -> None:
     if not np.isfinite(data).all():
         bad = int(data.size - np.count_nonzero(np.isfinite(data)))
         raise DataError(
@@ -188,7 +193,9 @@ def _painted(regions: Iterable[np.ndarray], order: Sequence[int]) -> np.ndarray:
     """Give the mask of regions, later ones over earlier ones."""
     mask = None
     for share, value in zip(regions, order):
-        mask = np.zeros(share.shape, dtype=_kind(max(order) + 1)) if mask is None else mask
+        mask = (
+            np.zeros(share.shape, dtype=_kind(max(order) + 1)) if mask is None else mask
+        )
         mask[share > 0.5] = value
     return mask
 

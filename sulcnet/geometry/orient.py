@@ -46,7 +46,9 @@ def unorient(data: np.ndarray, step: Orient) -> np.ndarray:
     )
 
 
-def orient_affine(affine: np.ndarray, shape: tuple[int, ...], step: Orient) -> np.ndarray:
+def orient_affine(
+    affine: np.ndarray, shape: tuple[int, ...], step: Orient
+) -> np.ndarray:
     """Give the affine of the oriented array, for the stored `affine` and stored `shape`."""
     move = np.zeros((4, 4))  # oriented index -> stored index
     move[3, 3] = 1

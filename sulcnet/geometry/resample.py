@@ -79,7 +79,9 @@ def resample_label(label: np.ndarray, target: Sequence[int]) -> np.ndarray:
     return result
 
 
-def resample_probabilities(probabilities: np.ndarray, target: Sequence[int]) -> np.ndarray:
+def resample_probabilities(
+    probabilities: np.ndarray, target: Sequence[int]
+) -> np.ndarray:
     """Resample (K, X, Y, Z) float32 linearly to (K, *target): still between 0 and 1, still with sum 1."""
     return _along_axes(probabilities, target, (1,) * (probabilities.ndim - 1))
 
@@ -111,7 +113,9 @@ def resample_affine(
     return affine @ move
 
 
-def _along_axes(data: np.ndarray, target: Sequence[int], orders: Sequence[int]) -> np.ndarray:
+def _along_axes(
+    data: np.ndarray, target: Sequence[int], orders: Sequence[int]
+) -> np.ndarray:
     """Apply one matrix per axis of (C, X, Y, Z), the axis that shrinks most first."""
     sizes = data.shape[1:]
     for axis in sorted(range(len(target)), key=lambda axis: target[axis] / sizes[axis]):
@@ -141,7 +145,9 @@ def weights(size: int, target: int, order: int) -> np.ndarray:
         matrix = np.eye(size)[_nearest(size, target)]
     else:
         zoom = (target / size, 1)
-        matrix = ndimage.zoom(np.eye(size), zoom, order=order, mode="nearest", grid_mode=True)
+        matrix = ndimage.zoom(
+            np.eye(size), zoom, order=order, mode="nearest", grid_mode=True
+        )
     matrix = (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
     matrix.flags.writeable = False
     return matrix

@@ -47,7 +47,9 @@ class Windows(NamedTuple):
     @property
     def inside(self) -> tuple[slice, ...]:
         """Cut the image out of the padded one."""
-        return tuple(slice(low, low + size) for low, size in zip(self.before, self.size))
+        return tuple(
+            slice(low, low + size) for low, size in zip(self.before, self.size)
+        )
 
 
 class Windowing(NamedTuple):

@@ -8,7 +8,9 @@ from itertools import product
 
 import numpy as np
 
-SIGMA = 1 / 8  # of the window: nnU-Net's, so that borders weigh a thousandth of the centre
+SIGMA = (
+    1 / 8
+)  # of the window: nnU-Net's, so that borders weigh a thousandth of the centre
 LEAST = 1e-3  # no voxel is left with weight 0
 
 

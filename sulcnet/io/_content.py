@@ -31,7 +31,8 @@ def check_present(path: Path) -> None:
     if path.is_symlink() and not path.exists():
         target = os.readlink(path)
         raise DataError(
-            f"{path} is a link to {target}, which does not exist.", _fetch("datalad get", path)
+            f"{path} is a link to {target}, which does not exist.",
+            _fetch("datalad get", path),
         )
     if not path.is_file():
         raise DataError(
@@ -42,7 +43,8 @@ def check_present(path: Path) -> None:
         first = file.read(400)
     if not first:
         raise DataError(
-            f"{path} is empty (0 bytes), expected an image.", "Copy or download the file again."
+            f"{path} is empty (0 bytes), expected an image.",
+            "Copy or download the file again.",
         )
     if first.startswith(b"version https://git-lfs"):
         raise DataError(

@@ -68,7 +68,9 @@ class Image:
         return self.grid.spacing
 
 
-def farthest_corner_mm(shape: tuple[int, ...], one: np.ndarray, other: np.ndarray) -> float:
+def farthest_corner_mm(
+    shape: tuple[int, ...], one: np.ndarray, other: np.ndarray
+) -> float:
     """Measure how far apart two affines put the same corner voxel of a grid, at worst, in mm."""
     ends = [(0, size - 1) for size in shape]
     corners = np.array([(*corner, 1) for corner in itertools.product(*ends)], float)

@@ -42,7 +42,9 @@ def read_label(path: Path | str) -> Image:
     path = Path(path)
     data, grid, header = _reader(path).read(path)
     whole = data if data.dtype.kind in "iu" else _rounded(path, data)
-    return Image(np.array(whole, dtype=_smallest(path, whole), order="C"), grid.affine, header)
+    return Image(
+        np.array(whole, dtype=_smallest(path, whole), order="C"), grid.affine, header
+    )
 
 
 def non_finite(image: Image) -> int:
@@ -142,5 +144,7 @@ def _write(path: Path, data: np.ndarray, like: Image | Grid) -> None:
         # Of no format: nothing to say again.
         like = Image(data, like.affine, Header("", like.shape, None))
     reader = _reader(path)
-    with replacing(path, DataError) as beside:  # SimpleITK does not tell that a disk is full
+    with replacing(
+        path, DataError
+    ) as beside:  # SimpleITK does not tell that a disk is full
         reader.write(beside, data, like)

@@ -73,7 +73,9 @@ def _parsed(path: Path, raw: bytes) -> Any:
 def _described(path: Path, mgh: Any) -> tuple[Grid, Header]:
     stored = tuple(int(size) for size in mgh.get_data_shape())
     grid = Grid(one_volume(path, stored), usable_affine(path, mgh.get_affine()))
-    return grid, Header(KIND, stored, mgh.binaryblock, oriented=int(mgh["goodRASFlag"]) == 1)
+    return grid, Header(
+        KIND, stored, mgh.binaryblock, oriented=int(mgh["goodRASFlag"]) == 1
+    )
 
 
 READER = Reader((".mgz", ".mgh"), _read, _write)

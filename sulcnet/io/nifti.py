@@ -44,7 +44,8 @@ def _write(path: Path, data: np.ndarray, like: Image) -> None:
     """Write a single file: header, four zero bytes (no extension), voxels with x fastest."""
     if path.name.lower().endswith((".hdr", ".img")):
         raise DataError(
-            f"Cannot write {path} as a .hdr/.img pair.", "Use the ending .nii.gz for outputs."
+            f"Cannot write {path} as a .hdr/.img pair.",
+            "Use the ending .nii.gz for outputs.",
         )
     nifti = _like(like) if like.header.kind == KIND else _fresh(like)
     nifti.set_data_dtype(data.dtype)
@@ -53,7 +54,11 @@ def _write(path: Path, data: np.ndarray, like: Image) -> None:
     nifti.set_intent("none")
     nifti["descrip"], nifti["aux_file"] = b"sulcnet", b""
     nifti["magic"], nifti["vox_offset"] = nifti.single_magic, nifti.single_vox_offset
-    raw = nifti.binaryblock + bytes(4) + data.astype(nifti.get_data_dtype()).tobytes(order="F")
+    raw = (
+        nifti.binaryblock
+        + bytes(4)
+        + data.astype(nifti.get_data_dtype()).tobytes(order="F")
+    )
     packed = path.name.lower().endswith(".gz")
     # No time: equal masks, equal files.
     path.write_bytes(gzip.compress(raw, COMPRESSION, mtime=0) if packed else raw)
@@ -101,7 +106,11 @@ def _described(path: Path, nifti: Any) -> tuple[Grid, Header]:
         nifti.get_slope_inter()  # a slope without an intercept is an error
     except (HeaderDataError, KeyError) as problem:
         raise _damaged(path, problem) from problem
-    apart = 0.0 if sform is None or qform is None else farthest_corner_mm(shape, sform, qform)
+    apart = (
+        0.0
+        if sform is None or qform is None
+        else farthest_corner_mm(shape, sform, qform)
+    )
     oriented = sform is not None or qform is not None
     version = 1 if int(nifti["sizeof_hdr"]) == 348 else 2
     block = version, nifti.endianness, nifti.binaryblock
@@ -127,7 +136,9 @@ def _voxels(path: Path, nifti: Any, grid: Grid, raw: bytes) -> np.ndarray:
             "Copy or download the file again.",
         )
     voxels = np.frombuffer(raw, kind, count, offset).reshape(grid.shape, order="F")
-    slope, inter = nifti.get_slope_inter()  # None where the slope is 0 or NaN, which means none
+    slope, inter = (
+        nifti.get_slope_inter()
+    )  # None where the slope is 0 or NaN, which means none
     return apply_read_scaling(voxels, slope, inter)
 
 
@@ -155,7 +166,8 @@ def _fresh(image: Image) -> Any:
 
 def _damaged(path: Path, problem: object) -> DataError:
     return DataError(
-        f"{path} has a damaged NIfTI header: {problem}.", "Export or download the image again."
+        f"{path} has a damaged NIfTI header: {problem}.",
+        "Export or download the image again.",
     )
 
 

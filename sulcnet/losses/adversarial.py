@@ -55,7 +55,10 @@ def critic_accuracy(real: Tensor, fake: Tensor) -> Ratio:
 
 
 def adaptive_weight(
-    reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor, ceiling: float = 1e4
+    reconstruction: Tensor,
+    adversarial: Tensor,
+    last_layer: Tensor,
+    ceiling: float = 1e4,
 ) -> Tensor:
     """Give the weight that makes the adversarial gradient as long as that of reconstruction, at the last layer.
 

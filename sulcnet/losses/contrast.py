@@ -27,7 +27,9 @@ from sulcnet.losses._ratio import Ratio
 from sulcnet.records.labels import UNKNOWN
 
 
-def nt_xent(a: Tensor, b: Tensor, temperature: float, negatives: Tensor | None = None) -> Ratio:
+def nt_xent(
+    a: Tensor, b: Tensor, temperature: float, negatives: Tensor | None = None
+) -> Ratio:
     """Give NT-Xent of N pairs, symmetric in its two sides.
 
     Args:
@@ -93,7 +95,9 @@ def dense_nt_xent(
         if label_a is None:
             labels = torch.full((len(views),), UNKNOWN, device=views.device)
         else:
-            labels = torch.cat([_picked(one.flatten(), most) for one in (label_a, label_b)])
+            labels = torch.cat(
+                [_picked(one.flatten(), most) for one in (label_a, label_b)]
+            )
         known = labels != UNKNOWN
         negatives = (labels[:, None] != labels) | ~known[:, None]
         partner = labels.roll(len(labels) // 2)
@@ -146,7 +150,9 @@ def same_place(place: Tensor, others: Tensor, share: float = 0.5) -> Tensor:
     return (last - first + 1 >= share * shorter).all(dim=-1)
 
 
-def matching_places(place_a: Tensor, place_b: Tensor, most: int) -> tuple[Tensor, Tensor]:
+def matching_places(
+    place_a: Tensor, place_b: Tensor, most: int
+) -> tuple[Tensor, Tensor]:
     """Lay one lattice over what two views share and say where it lies in each, for `sample`.
 
         view a   |0 . . . . 5|                voxels 2..5 are shared; with 2 points per axis they lie
@@ -186,7 +192,9 @@ def sample(maps: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
     )
 
 
-def _contrast(views: Tensor, temperature: float, negatives: Tensor, counts: Tensor) -> Ratio:
+def _contrast(
+    views: Tensor, temperature: float, negatives: Tensor, counts: Tensor
+) -> Ratio:
     """Sum the cross-entropy of the partner among partner and negatives.
 
     Args:

@@ -41,7 +41,9 @@ class Noise(nn.Module):
     def __init__(self, schedule: str, first: float, last: float, steps: int = 1000):
         super().__init__()
         if schedule not in SCHEDULES:
-            raise ValueError(f"schedule: expected one of {SCHEDULES}, found {schedule!r}")
+            raise ValueError(
+                f"schedule: expected one of {SCHEDULES}, found {schedule!r}"
+            )
         power = 2 if schedule == "scaled_linear" else 1
         ends = first ** (1 / power), last ** (1 / power)
         betas = torch.linspace(*ends, steps, dtype=torch.float64) ** power
@@ -97,11 +99,16 @@ class Noise(nn.Module):
         It begins at T, where the image is pure noise; beginning lower would ask the network about a level that pure
         noise does not have (Lin et al. 2023, arXiv 2305.08891).
         """
-        levels = [round(self.steps * (count - step) / count) for step in range(count + 1)]
+        levels = [
+            round(self.steps * (count - step) / count) for step in range(count + 1)
+        ]
         return list(zip(levels, levels[1:]))
 
     def sample(
-        self, predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, count: int = 25
+        self,
+        predict: Callable[[Tensor, Tensor], Tensor],
+        noise: Tensor,
+        count: int = 25,
     ) -> Tensor:
         """Turn noise into images in few deterministic steps (DDIM, Song et al. 2021, arXiv 2010.02502, eta 0).
 
@@ -116,7 +123,10 @@ class Noise(nn.Module):
                 t = torch.full((len(image),), level, device=image.device)
                 to = torch.full((len(image),), following, device=image.device)
                 v = predict(image, t)
-                x0, epsilon = self.x0_from_v(image, v, t), self.epsilon_from_v(image, v, t)
+                x0, epsilon = (
+                    self.x0_from_v(image, v, t),
+                    self.epsilon_from_v(image, v, t),
+                )
                 image = self.add(x0, epsilon, to)
         return image
 

@@ -23,7 +23,9 @@ def l1(x: Tensor, y: Tensor, weight: Tensor | None = None) -> Ratio:
     return _weighted(difference, weight)
 
 
-def value_cross_entropy(logits: Tensor, codes: Tensor, weight: Tensor | None = None) -> Ratio:
+def value_cross_entropy(
+    logits: Tensor, codes: Tensor, weight: Tensor | None = None
+) -> Ratio:
     """Sum the cross-entropy over the values of a label-like image, and the weights.
 
     For images of few distinct values (a white-grey surface volume) a distance would make 100 a compromise between

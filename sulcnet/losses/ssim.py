@@ -72,7 +72,11 @@ def ssim(
     with torch.autocast(x.device.type, enabled=False):
         luminance, contrast = _similarity(x, y, window, sigma)
         similarity = (luminance * contrast).mean(dim=1, keepdim=True)
-        inside = torch.ones_like(similarity) if inside is None else inside.to(similarity.dtype)
+        inside = (
+            torch.ones_like(similarity)
+            if inside is None
+            else inside.to(similarity.dtype)
+        )
         return Ratio((similarity * inside).sum(), inside.sum())
 
 
@@ -117,7 +121,9 @@ def _wide(image: Tensor) -> torch.dtype:
     return torch.promote_types(image.dtype, torch.float32)
 
 
-def _similarity(x: Tensor, y: Tensor, window: int, sigma: float) -> tuple[Tensor, Tensor]:
+def _similarity(
+    x: Tensor, y: Tensor, window: int, sigma: float
+) -> tuple[Tensor, Tensor]:
     """Give luminance l and contrast c of every voxel, both (B, C, ...)."""
     if x.shape != y.shape:
         shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
@@ -129,7 +135,10 @@ def _similarity(x: Tensor, y: Tensor, window: int, sigma: float) -> tuple[Tensor
     s, d = x + y, x - y
     # One after the other: stacked, the four products are no faster, and the stack is a copy.
     s_mean, d_mean = _windowed(s, matrices).square(), _windowed(d, matrices).square()
-    s_var, d_var = _windowed(s * s, matrices) - s_mean, _windowed(d * d, matrices) - d_mean
+    s_var, d_var = (
+        _windowed(s * s, matrices) - s_mean,
+        _windowed(d * d, matrices) - d_mean,
+    )
     luminance = (s_mean - d_mean + 2 * C1) / (s_mean + d_mean + 2 * C1)
     return luminance, (s_var - d_var + 2 * C2) / (s_var + d_var + 2 * C2)
 

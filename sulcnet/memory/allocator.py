@@ -28,7 +28,9 @@ LARGE_SEGMENT = 20 * MIB
 OWN_SEGMENT = 10 * MIB  # kMinLargeAlloc: from it on, a segment of the block's own size
 OWN_ROUNDING = 2 * MIB  # kRoundLarge: that size rounds up to its multiples
 
-PRECISION = 200  # smallest_device looks no closer than the reserved peak divided by this: 0.5 %
+PRECISION = (
+    200  # smallest_device looks no closer than the reserved peak divided by this: 0.5 %
+)
 
 # (storage number, bytes): bytes > 0 allocates, -1 frees, 0 takes nothing.
 Log = Sequence[tuple[int, int]]
@@ -57,7 +59,9 @@ def replay(log: Log, limit: int | None = None) -> Held:
         KeyError: a storage is freed that is not allocated.
     """
     device = _Device(limit)
-    blocks: dict[int, tuple[_Pool, int, int] | None] = {}  # storage -> pool, address, size
+    blocks: dict[
+        int, tuple[_Pool, int, int] | None
+    ] = {}  # storage -> pool, address, size
     allocated = peak = 0
     for number, size in log:
         if size > 0:
@@ -145,7 +149,9 @@ class _Pool:
 
     def take(self, size: int) -> tuple[int, int] | None:
         """Give address and size of the smallest free block that fits, the lowest of equals, and keep its rest."""
-        index = bisect_left(self._free, (size,))  # (size,) comes before (size, any address)
+        index = bisect_left(
+            self._free, (size,)
+        )  # (size,) comes before (size, any address)
         if index == len(self._free):
             return None
         whole, address = self._free.pop(index)
@@ -181,7 +187,11 @@ class _Pool:
         for address, size in list(self._segments.items()):
             if self._sizes.get(address) == size:
                 self._forget(address, size)
-                del self._segments[address], self._sizes[address], self._starts[address + size]
+                del (
+                    self._segments[address],
+                    self._sizes[address],
+                    self._starts[address + size],
+                )
                 dropped += size
         return dropped
 

@@ -96,7 +96,9 @@ class LiveBytes(TorchDispatchMode):
             return BACKWARD
         return OPTIMISER if self._optimising else FORWARD
 
-    def track(self, tensor: Tensor, operator: str = "", kind: str | None = None) -> None:
+    def track(
+        self, tensor: Tensor, operator: str = "", kind: str | None = None
+    ) -> None:
         """Write down a tensor's storage, once; say what kind it is where that is known."""
         storage = tensor.untyped_storage()
         key = storage._cdata
@@ -202,7 +204,9 @@ def _summed(live: LiveBytes, given: dict[int, int], began: int) -> LiveTrace:
     What the step makes and keeps, such as the optimiser's state, is there from the start: later steps begin with it.
     """
     body = list(zip(live.log, live.moments))[began:]
-    stays = {number: size for number, size in live.alive().items() if number not in given}
+    stays = {
+        number: size for number, size in live.alive().items() if number not in given
+    }
     alive = {**given, **stays}
     made_in: dict[int, str] = {}
     kept: set[int] = set()  # made in a forward pass, alive when a backward pass begins
@@ -261,7 +265,9 @@ def fake_modules(module: nn.Module, mode: FakeTensorMode) -> None:
     def faked(value: Tensor, learned: bool) -> Tensor:
         if id(value) not in made:
             fake = mode.from_tensor(value.detach())
-            made[id(value)] = nn.Parameter(fake, value.requires_grad) if learned else fake
+            made[id(value)] = (
+                nn.Parameter(fake, value.requires_grad) if learned else fake
+            )
         return made[id(value)]
 
     for part in module.modules():
@@ -278,15 +284,22 @@ def cuda_autocast_rules() -> Iterator[None]:
     Fake CUDA tensors need a CUDA build and cannot go backward without a device; without these rules a diffusion U-Net
     comes out 44 % too low.
     """
-    library, key = torch.library.Library("aten", "IMPL"), torch._C.DispatchKey.AutocastCPU
+    library, key = (
+        torch.library.Library("aten", "IMPL"),
+        torch._C.DispatchKey.AutocastCPU,
+    )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that a rule is replaced is the purpose
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # that a rule is replaced is the purpose
         for name in FP32:
             packet, _, overload = name.partition(".")
             overloads = getattr(torch.ops.aten, packet, None)
             operator = getattr(overloads, overload or "default", None)
             if operator is not None:
-                library.impl(name, _in_fp32(operator, key), "AutocastCPU", allow_override=True)
+                library.impl(
+                    name, _in_fp32(operator, key), "AutocastCPU", allow_override=True
+                )
     try:
         yield
     finally:

@@ -97,7 +97,9 @@ def trace_need(question: StepQuestion) -> StepNeed:
 
     try:
         return trace_step(question)
-    except ModelError as problem:  # nothing to adapt, for example: as true at the next plan
+    except (
+        ModelError
+    ) as problem:  # nothing to adapt, for example: as true at the next plan
         return StepNeed(0, 0, "", {}, 0, problem.message)
 
 

@@ -61,7 +61,9 @@ class Planned(NamedTuple):
     traced: dict[StepQuestion, StepNeed]
 
 
-def plan_dataset(folders: DatasetFolders, request: PlanRequest, workers: int = 1) -> Plan:
+def plan_dataset(
+    folders: DatasetFolders, request: PlanRequest, workers: int = 1
+) -> Plan:
     """Plan one network; others that were planned before stay in the plan as long as the preparation is the same.
 
     Raises:
@@ -74,7 +76,9 @@ def plan_dataset(folders: DatasetFolders, request: PlanRequest, workers: int = 1
         )
     make_writable(folders.preprocessed)
     fingerprint = Fingerprint.load(folders.fingerprint)
-    plan = make_plan(DatasetHeader.read(folders.raw / DATASET_JSON), fingerprint, request)
+    plan = make_plan(
+        DatasetHeader.read(folders.raw / DATASET_JSON), fingerprint, request
+    )
     _check_dimensions(request.net, len(plan.axes))
     with MemoryOracle.kept() as oracle:
         features = family(request.net).features
@@ -103,13 +107,16 @@ def _check_dimensions(net: str, ndim: int) -> None:
         names = plugins.names("networks", "NETWORK")
         fit = [name for name in names if ndim in family(name).dimensions]
         raise ModelError(
-            f"{net} has no {ndim}-D form.", f"Choose another with --net: {', '.join(fit)}."
+            f"{net} has no {ndim}-D form.",
+            f"Choose another with --net: {', '.join(fit)}.",
         )
 
 
 def _prepared_by(plan: Plan, plans: dict[str, Plan]) -> str:
     """Name the configuration whose prepared cases are those of this plan, "" for its own; 2-D and 3-D share theirs."""
-    first = sorted(plans.values(), key=lambda other: other.configuration != plan.configuration)
+    first = sorted(
+        plans.values(), key=lambda other: other.configuration != plan.configuration
+    )
     for other in first:
         if other.preparation_hash() == plan.preparation_hash():
             return "" if other.folder == plan.configuration else other.folder
@@ -119,9 +126,14 @@ def _prepared_by(plan: Plan, plans: dict[str, Plan]) -> str:
 def _networks_of(plan: Plan, plans: dict[str, Plan]) -> dict[str, NetworkPlan]:
     """Give the networks that were planned before, which stay where they would see the same."""
     before = plans.get(plan.configuration)
-    if before is None or (before.preset, before.slice_axis) != (plan.preset, plan.slice_axis):
+    if before is None or (before.preset, before.slice_axis) != (
+        plan.preset,
+        plan.slice_axis,
+    ):
         return {}
-    return before.networks if before.preparation_hash() == plan.preparation_hash() else {}
+    return (
+        before.networks if before.preparation_hash() == plan.preparation_hash() else {}
+    )
 
 
 def plan_network(
@@ -179,14 +191,19 @@ def probe_plan(folders: DatasetFolders, plan: Plan, request: PlanRequest) -> Pla
     from sulcnet.training.device import choose_device
 
     device, network = choose_device("cuda"), plan.networks[request.net]
-    fingerprint, features = Fingerprint.load(folders.fingerprint), family(request.net).features
+    fingerprint, features = (
+        Fingerprint.load(folders.fingerprint),
+        family(request.net).features,
+    )
     constraints = constraints_of(plan, fingerprint, request, features)
     steps = dict(network.steps)
     for step in steps_of(constraints):
         if step.name not in steps:
             continue
         planned = steps[step.name]
-        candidate = Candidate(network.network, planned.patch_size, planned.bag, planned.windows)
+        candidate = Candidate(
+            network.network, planned.patch_size, planned.bag, planned.windows
+        )
         how = planned.batch_size, planned.accumulate, planned.recompute
         question = question_of(constraints, step, candidate, *how)
         taken = run_on_gpu(question, device).reserved
@@ -198,7 +215,9 @@ def probe_plan(folders: DatasetFolders, plan: Plan, request: PlanRequest) -> Pla
             foreseen / 1e9,
             100 * (foreseen / taken - 1),
         )
-        steps[step.name] = planned.replace(estimate=planned.estimate.replace(measured=taken))
+        steps[step.name] = planned.replace(
+            estimate=planned.estimate.replace(measured=taken)
+        )
     return _keep(folders, plan, request.net, network.replace(steps=steps))
 
 

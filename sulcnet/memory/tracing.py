@@ -24,7 +24,12 @@ from sulcnet.assembly.schedules import schedule_of
 from sulcnet.data._workers import each, tensors
 from sulcnet.data.loader import Batch, Images
 from sulcnet.memory.allocator import smallest_device
-from sulcnet.memory.live_bytes import LiveTrace, cuda_autocast_rules, fake_modules, trace
+from sulcnet.memory.live_bytes import (
+    LiveTrace,
+    cuda_autocast_rules,
+    fake_modules,
+    trace,
+)
 from sulcnet.options import merged, named, resolve
 from sulcnet.pretraining._pretraining import Pretraining, build_method
 from sulcnet.records.memory import PREDICT, StepNeed, StepQuestion
@@ -70,7 +75,11 @@ def run_on_tensors(question: StepQuestion, fake: bool = True) -> LiveTrace:
     """Run whole steps on fake tensors, or on real ones of the CPU, which hold the same."""
     with cuda_autocast_rules():
         modules, method, batches = _built(question)
-        with FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext() as mode:
+        with (
+            FakeTensorMode(allow_non_fake_inputs=True)
+            if fake
+            else nullcontext() as mode
+        ):
             if mode:
                 fake_modules(modules, mode)
                 batches = each(mode.from_tensor, batches)
@@ -88,7 +97,9 @@ def run_on_gpu(question: StepQuestion, device: torch.device) -> Measured:
     modules.to(device)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
-    step = _step(modules, method, question, [batch.to(device) for batch in batches], device)
+    step = _step(
+        modules, method, question, [batch.to(device) for batch in batches], device
+    )
     for _ in range(SETTLED):
         step()
     torch.cuda.synchronize(device)
@@ -235,7 +246,9 @@ def _cycle(loop: Loop, batches: list) -> None:
 
 
 @torch.no_grad()
-def _predict(model: Model, question: StepQuestion, batch: Batch, device: torch.device) -> None:
+def _predict(
+    model: Model, question: StepQuestion, batch: Batch, device: torch.device
+) -> None:
     """Give the probabilities of a batch of windows, as prediction does."""
     model.eval()
     with autocast(device, question.precision):

@@ -82,7 +82,9 @@ class NetworkFamily(Family):
     def fitted(self, spec: NetworkSpec, patch: Sequence[int]) -> tuple[int, ...]:
         """Round a patch up to what the network can halve."""
         sizes = zip(patch, self.divisor(spec))
-        return tuple(ceil(max(self.smallest_patch, size) / step) * step for size, step in sizes)
+        return tuple(
+            ceil(max(self.smallest_patch, size) / step) * step for size, step in sizes
+        )
 
     def overhead(self, recompute: str) -> float:
         """Give the factor for what is recomputed; one that was not measured is taken for the largest that was."""

@@ -37,7 +37,12 @@ class DiffusionUNet(Network):
     """
 
     def __init__(
-        self, spec: NetworkSpec, widths: tuple[int, ...], blocks: int, groups: int, head: int
+        self,
+        spec: NetworkSpec,
+        widths: tuple[int, ...],
+        blocks: int,
+        groups: int,
+        head: int,
     ):
         super().__init__()
         source = DiffusionModelUNet(
@@ -51,15 +56,25 @@ class DiffusionUNet(Network):
             norm_num_groups=groups,
             use_flash_attention=True,  # the same values; its memory grows with voxels, not their square
         )
-        for name in ("conv_in", "time_embed", "down_blocks", "middle_block", "up_blocks"):
+        for name in (
+            "conv_in",
+            "time_embed",
+            "down_blocks",
+            "middle_block",
+            "up_blocks",
+        ):
             setattr(self, name, getattr(source, name))
         self.out = source.out[:2]  # norm and activation
         self._time: Tensor | None = None  # (B,) or None for 0
-        self._moment: Tensor | None = None  # (B or 1, 4 features), this pass's embedded time
+        self._moment: Tensor | None = (
+            None  # (B or 1, 4 features), this pass's embedded time
+        )
 
         levels = range(len(widths))
         inputs = (widths[0], *widths)  # of a level: a stride keeps the channels
-        self._skips = tuple((inputs[level], *(widths[level],) * blocks) for level in levels)
+        self._skips = tuple(
+            (inputs[level], *(widths[level],) * blocks) for level in levels
+        )
         self.encoder_channels = (*map(sum, self._skips), widths[-1])
         halvings = (*levels, levels[-1])
         self.encoder_reductions = tuple((2**count,) * spec.ndim for count in halvings)
@@ -117,7 +132,9 @@ class DiffusionUNet(Network):
 
         The projections of time become zero, so the same code runs it, and fine-tuning may still move them.
         """
-        state = {name: value.detach().clone() for name, value in self.state_dict().items()}
+        state = {
+            name: value.detach().clone() for name, value in self.state_dict().items()
+        }
         moment = self._embedded(self.conv_in.conv.weight.new_full((1,), time))
         for name, block in self.named_modules():
             if hasattr(block, "time_emb_proj"):

@@ -87,7 +87,9 @@ class Network(nn.Module):
             features.append(feature)
         return features
 
-    def decode(self, features: Sequence[Tensor], known: Sequence[Tensor] = ()) -> list[Tensor]:
+    def decode(
+        self, features: Sequence[Tensor], known: Sequence[Tensor] = ()
+    ) -> list[Tensor]:
         """Give the feature of each decoder stage, coarse to fine.
 
         `known` are the first ones, which are not run again.
@@ -96,7 +98,9 @@ class Network(nn.Module):
         for index in range(len(decoded), encoders - 1):
             coarser = decoded[-1] if decoded else features[-1]
             skip = features[-2 - index]
-            decoded.append(self._run(encoders + index, self.decode_stage, index, coarser, skip))
+            decoded.append(
+                self._run(encoders + index, self.decode_stage, index, coarser, skip)
+            )
         return decoded
 
     def forward(self, x: Tensor) -> Features:

@@ -19,7 +19,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
 
-def recomputed(modules: Sequence[nn.Module], run: Callable[..., Any], *inputs: Any) -> Any:
+def recomputed(
+    modules: Sequence[nn.Module], run: Callable[..., Any], *inputs: Any
+) -> Any:
     """Give `run(*inputs)`; nothing that it computes on the way is kept for the backward pass, which runs it again.
 
     Args:
@@ -44,7 +46,9 @@ class _AsBefore:
     def __init__(self, modules: Sequence[nn.Module]):
         parts = list(chain.from_iterable(module.modules() for module in modules))
         self.parameters = [(part._parameters, dict(part._parameters)) for part in parts]
-        self.statistics = [part._buffers for part in parts if isinstance(part, _NormBase)]
+        self.statistics = [
+            part._buffers for part in parts if isinstance(part, _NormBase)
+        ]
 
     def __enter__(self) -> None:
         copies = [(store, _cloned(store)) for store in self.statistics]
@@ -57,7 +61,9 @@ class _AsBefore:
 
 
 def _cloned(store: dict[str, Any]) -> dict[str, Any]:
-    return {name: None if value is None else value.clone() for name, value in store.items()}
+    return {
+        name: None if value is None else value.clone() for name, value in store.items()
+    }
 
 
 def _hold(stores: Sequence[tuple[dict, dict]]) -> None:

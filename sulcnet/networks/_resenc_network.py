@@ -23,7 +23,9 @@ class ResidualUNet(Network):
         self.encoder_reductions = reductions(spec.strides)
         self.decoder_channels = self.encoder_channels[-2::-1]
         self.decoder_reductions = self.encoder_reductions[-2::-1]
-        self.stem = _convolution(spec.ndim, spec.in_channels, channels[0], spec.kernels[0])
+        self.stem = _convolution(
+            spec.ndim, spec.in_channels, channels[0], spec.kernels[0]
+        )
         inputs = (channels[0], *channels)
         self.encoder = nn.ModuleList()
         for stage, width in enumerate(channels):
@@ -68,7 +70,9 @@ class _DecoderStage(nn.Module):
         super().__init__()
         stride, coarse, fine = spec.strides[stage], channels[stage], channels[stage - 1]
         self.up = layer("ConvTranspose", spec.ndim)(coarse, fine, stride, stride)
-        self.convolution = _convolution(spec.ndim, 2 * fine, fine, spec.kernels[stage - 1])
+        self.convolution = _convolution(
+            spec.ndim, 2 * fine, fine, spec.kernels[stage - 1]
+        )
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         return self.convolution(torch.cat((self.up(x), skip), dim=1))

@@ -15,7 +15,9 @@ HALVINGS = 5  # patch embedding, then four mergings
 HEADS = (3, 6, 12, 24)
 
 
-def swin_unetr(features: int, overheads: tuple[tuple[str, float], ...]) -> NetworkFamily:
+def swin_unetr(
+    features: int, overheads: tuple[tuple[str, float], ...]
+) -> NetworkFamily:
     """Give the family of MONAI's SwinUNETR at one feature size."""
     return NetworkFamily(
         features=features,
@@ -37,7 +39,9 @@ def divisor(spec: NetworkSpec) -> tuple[int, ...]:
 def check(spec: NetworkSpec) -> None:
     """Refuse widths that the attention heads do not divide."""
     if spec.features % 12:
-        demand(spec, [("features", f"expected a multiple of 12, found {spec.features}")])
+        demand(
+            spec, [("features", f"expected a multiple of 12, found {spec.features}")]
+        )
 
 
 def build(spec: NetworkSpec) -> Network:

@@ -47,7 +47,9 @@ class FrugalAttention(WindowAttention):
     def _bias(self, positions: int) -> Tensor:
         """Look up the bias of each pair of positions, (heads, positions, positions)."""
         index = self.relative_position_index[:positions, :positions].reshape(-1)
-        bias = self.relative_position_bias_table[index].reshape(positions, positions, -1)
+        bias = self.relative_position_bias_table[index].reshape(
+            positions, positions, -1
+        )
         return bias.permute(2, 0, 1).contiguous()
 
     def _fused(
@@ -58,7 +60,10 @@ class FrugalAttention(WindowAttention):
             return scaled_dot_product_attention(q, k, v, added, scale=self.scale)
         added = (bias + mask[:, None]).to(q.dtype)
         images = zip(*(one.split(len(mask)) for one in (q, k, v)))
-        parts = [scaled_dot_product_attention(*one, added, scale=self.scale) for one in images]
+        parts = [
+            scaled_dot_product_attention(*one, added, scale=self.scale)
+            for one in images
+        ]
         return torch.cat(parts)
 
     def _in_chunks(
@@ -71,7 +76,9 @@ class FrugalAttention(WindowAttention):
             # Everything that matters is an argument: an adapter's weights are gone when the backward pass comes by.
             inputs = (*some, bias, mask, low)
             parts.append(
-                checkpoint(attend, *inputs, use_reentrant=False, preserve_rng_state=False)
+                checkpoint(
+                    attend, *inputs, use_reentrant=False, preserve_rng_state=False
+                )
             )
         return torch.cat(parts)
 

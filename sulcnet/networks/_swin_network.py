@@ -15,7 +15,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from einops import rearrange
 from monai.networks.nets import SwinUNETR as MonaiSwinUNETR
-from monai.networks.nets.swin_unetr import WindowAttention, compute_mask, get_window_size
+from monai.networks.nets.swin_unetr import (
+    WindowAttention,
+    compute_mask,
+    get_window_size,
+)
 from torch import Tensor, nn
 
 from sulcnet.networks._network import Network, Stage
@@ -49,7 +53,9 @@ class SwinUNETR(Network):
         self.swinViT = source.swinViT
         for module in self.swinViT.modules():
             if isinstance(module, WindowAttention):
-                module.__class__ = FrugalAttention  # the same parameters under the same names
+                module.__class__ = (
+                    FrugalAttention  # the same parameters under the same names
+                )
         self._masks: dict[tuple, Tensor] = {}
         blocks = [block for _, block in self.ENCODER if block]
         for name in (*blocks, *self.DECODER):
@@ -88,10 +94,15 @@ class SwinUNETR(Network):
 
     def notes_on(self, state: Mapping[str, Tensor]) -> list[str]:
         """Name another feature size; say that weights do not tell which neighbours their patch merging reads."""
-        first, features = state.get("swinViT.patch_embed.proj.weight"), self.encoder_channels[0]
+        first, features = (
+            state.get("swinViT.patch_embed.proj.weight"),
+            self.encoder_channels[0],
+        )
         notes = []
         if first is not None and len(first) != features:
-            notes.append(f"the file's feature size is {len(first)}, this network's {features}")
+            notes.append(
+                f"the file's feature size is {len(first)}, this network's {features}"
+            )
         if any(".downsample." in name for name in state):
             notes.append(
                 "patch merging reads each of the eight neighbours once, as MONAI does now; older versions of MONAI "
@@ -121,7 +132,11 @@ class SwinUNETR(Network):
         return rearrange(x, "b ... c -> b c ...")
 
     def _mask(
-        self, shape: tuple[int, ...], window: Sequence[int], shift: Sequence[int], x: Tensor
+        self,
+        shape: tuple[int, ...],
+        window: Sequence[int],
+        shift: Sequence[int],
+        x: Tensor,
     ) -> Tensor:
         # A plan's fake tensors live with their own mode and count as the real ones would.
         mode = getattr(x, "fake_mode", None)

@@ -19,10 +19,14 @@ class BatchNormUNet(Network):
         super().__init__()
         widths = tuple(spec.features * 2**level for level in range(levels + 1))
         self.encoder_channels, self.decoder_channels = widths, widths[-2::-1]
-        self.encoder_reductions = tuple((2**level,) * spec.ndim for level in range(levels + 1))
+        self.encoder_reductions = tuple(
+            (2**level,) * spec.ndim for level in range(levels + 1)
+        )
         self.decoder_reductions = self.encoder_reductions[-2::-1]
         stem = nn.Sequential(
-            layer("Conv", spec.ndim)(spec.in_channels, widths[0], 3, padding=1, bias=False),
+            layer("Conv", spec.ndim)(
+                spec.in_channels, widths[0], 3, padding=1, bias=False
+            ),
             nn.ReLU(),
             *(ResidualBlock(spec.ndim, widths[0]) for _ in range(blocks)),
         )
@@ -62,7 +66,9 @@ class ResidualBlock(nn.Module):
         for _ in range(2):
             convolution = layer("Conv", ndim)
             self.path.append(_norm_relu(ndim, width))
-            self.path.append(convolution(width, width, kernel, padding=kernel // 2, bias=False))
+            self.path.append(
+                convolution(width, width, kernel, padding=kernel // 2, bias=False)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.path(x)
@@ -87,7 +93,9 @@ def _down(ndim: int, fine: int, coarse: int, blocks: int) -> nn.Sequential:
     """Give norm, a convolution of kernel and stride 2, activation, residual blocks."""
     convolution = layer("Conv", ndim)(fine, coarse, 2, 2, bias=False)
     residual = (ResidualBlock(ndim, coarse) for _ in range(blocks))
-    return nn.Sequential(layer("BatchNorm", ndim)(fine), convolution, nn.ReLU(), *residual)
+    return nn.Sequential(
+        layer("BatchNorm", ndim)(fine), convolution, nn.ReLU(), *residual
+    )
 
 
 def _norm_relu(ndim: int, width: int) -> nn.Sequential:

@@ -43,7 +43,9 @@ class LowRank(nn.Module):
         self.paper = layout == "paper" and weight.ndim > 2
         self.shape = tuple(weight.shape)
         kernel = self.shape[2:]
-        if self.paper and (len(kernel) != 2 or kernel[0] != kernel[1] or self.groups != 1):
+        if self.paper and (
+            len(kernel) != 2 or kernel[0] != kernel[1] or self.groups != 1
+        ):
             raise ValueError(
                 f"layout: 'paper' is for square kernels in 2-D and one group, found a weight of {self.shape}"
             )

@@ -23,14 +23,18 @@ class Critic(nn.Module):
         spectral: divide each weight by its largest singular value.
     """
 
-    def __init__(self, ndim: int, in_channels: int, features: int = 16, spectral: bool = True):
+    def __init__(
+        self, ndim: int, in_channels: int, features: int = 16, spectral: bool = True
+    ):
         super().__init__()
         bound = spectral_norm if spectral else lambda module: module
         convolution = layer("Conv", ndim)
         self.layers = nn.Sequential()
         inputs = in_channels
         for width in (features, 2 * features, 4 * features):
-            self.layers.append(bound(convolution(inputs, width, 4, stride=2, padding=1)))
+            self.layers.append(
+                bound(convolution(inputs, width, 4, stride=2, padding=1))
+            )
             self.layers.append(nn.LeakyReLU(SLOPE, inplace=True))
             inputs = width
         self.layers.append(bound(convolution(inputs, 1, 3, padding=1)))

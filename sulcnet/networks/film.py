@@ -31,7 +31,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 FILM = "film"  # first part of the names of what is kept
-LONGEST = 10000  # longest period of a time's embedding, over 2 pi [steps] (Ho et al. 2020)
+LONGEST = (
+    10000  # longest period of a time's embedding, over 2 pi [steps] (Ho et al. 2020)
+)
 
 
 class FoldedState(NamedTuple):
@@ -113,7 +115,9 @@ def sinusoid(time: Tensor, width: int) -> Tensor:
 
     Ho et al. 2020 (arXiv 2006.11239), in the order of MONAI's diffusion U-Net, which needs exactly these.
     """
-    steps = torch.arange(width // 2, dtype=torch.float32, device=time.device) / (width // 2)
+    steps = torch.arange(width // 2, dtype=torch.float32, device=time.device) / (
+        width // 2
+    )
     angles = time[:, None].float() * (-log(LONGEST) * steps).exp()
     return torch.cat((angles.cos(), angles.sin()), dim=1)
 
@@ -128,7 +132,9 @@ def fold(network: nn.Module, film: Film | None, time: float) -> FoldedState:
     """
     if film is None:
         return FoldedState(network.fold(time), {})
-    state = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    state = {
+        name: value.detach().clone() for name, value in network.state_dict().items()
+    }
     constants, by_name = {}, norms(network)
     for name, (factor, shift) in film.at(time).items():
         norm = by_name[name]
@@ -158,7 +164,9 @@ def attach_constants(network: nn.Module, constants: Mapping[str, Tensor]) -> Non
         scale, shift = constants[f"{path}.scale"], constants[f"{path}.shift"]
         norm = by_name.get(path.removeprefix(f"{FILM}."))
         if norm is None or _channels(norm) != len(scale):
-            raise ValueError(f"{path}: expected a norm of {len(scale)} channels, found {norm}")
+            raise ValueError(
+                f"{path}: expected a norm of {len(scale)} channels, found {norm}"
+            )
         kept = _Kept(scale, shift)
         _plant(network, path, kept)
         norm.register_forward_hook(kept.after)

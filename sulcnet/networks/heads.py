@@ -111,7 +111,9 @@ class Evidence(NamedTuple):
     """What windows say about a class, small enough to keep for every window of a volume; W windows."""
 
     vector: Tensor  # (W, width) what the window shows
-    score: Tensor  # (W, H) how much it counts, before the softmax over the image's windows
+    score: (
+        Tensor  # (W, H) how much it counts, before the softmax over the image's windows
+    )
 
 
 class ClassHead(nn.Module):
@@ -147,11 +149,15 @@ class ClassHead(nn.Module):
     ):
         super().__init__()
         if pooling not in ("attention", "mean"):
-            raise ValueError(f"pooling: expected 'attention' or 'mean', found {pooling!r}")
+            raise ValueError(
+                f"pooling: expected 'attention' or 'mean', found {pooling!r}"
+            )
         self.pooling, self.positions, self.dropout = pooling, positions, dropout
         self.standardise = _Standardise(len(channels) * width)
         places = ndim * positions
-        self.readers = nn.ModuleList(_Reader(inputs + places, width) for inputs in channels)
+        self.readers = nn.ModuleList(
+            _Reader(inputs + places, width) for inputs in channels
+        )
         self.summary = nn.Sequential(nn.Linear(len(channels) * width, width), nn.GELU())
         self.attention = _GatedScore(width, HEADS)
         # Equal weights: the mean of logits, which then improves.
@@ -164,7 +170,9 @@ class ClassHead(nn.Module):
         """Give logits per image, (B // bag, K), from maps (B, C, X, Y, Z) of `bag` windows per image, image-major."""
         return self.conclude(self.evidence(maps, coordinates), bag)
 
-    def evidence(self, maps: Sequence[Tensor], coordinates: Tensor | None = None) -> Evidence:
+    def evidence(
+        self, maps: Sequence[Tensor], coordinates: Tensor | None = None
+    ) -> Evidence:
         """Pool the positions of each window, for all feature maps.
 
         Args:
@@ -177,7 +185,9 @@ class ClassHead(nn.Module):
             for reader, one in zip(self.readers, maps):
                 read.append(reader(self._positioned(one.float(), coordinates)))
             pooled = self.standardise(torch.cat(read, dim=1))
-            vector = self.summary(nn.functional.dropout(pooled, self.dropout, self.training))
+            vector = self.summary(
+                nn.functional.dropout(pooled, self.dropout, self.training)
+            )
             return Evidence(vector, self.attention(vector))
 
     def conclude(self, evidence: Evidence | Sequence[Evidence], bag: int) -> Tensor:
@@ -228,11 +238,15 @@ class _Reader(nn.Module):
     def __init__(self, inputs: int, width: int):
         super().__init__()
         # The norm is per position: of a whole window it would remove the very level that tells classes apart.
-        self.project = nn.Sequential(nn.Linear(inputs, width), nn.LayerNorm(width), nn.GELU())
+        self.project = nn.Sequential(
+            nn.Linear(inputs, width), nn.LayerNorm(width), nn.GELU()
+        )
         self.attention = _GatedScore(width)
 
     def forward(self, features: Tensor) -> Tensor:
-        vectors = self.project(features.flatten(2).transpose(1, 2))  # (B, positions, width)
+        vectors = self.project(
+            features.flatten(2).transpose(1, 2)
+        )  # (B, positions, width)
         return (self.attention(vectors).softmax(dim=1) * vectors).sum(dim=1)
 
 

@@ -24,7 +24,12 @@ from sulcnet.records.network_spec import NetworkSpec
 if TYPE_CHECKING:
     from sulcnet.networks._network import Network
 
-BLOCKS = (1, 3, 4, 6)  # residual blocks per stage; deeper stages repeat the last (ResEnc M)
+BLOCKS = (
+    1,
+    3,
+    4,
+    6,
+)  # residual blocks per stage; deeper stages repeat the last (ResEnc M)
 # Channels stop doubling here: deep stages would hold nearly all parameters.
 WIDEST = {2: 512, 3: 320}
 SMALLEST = 4  # voxels that halving may leave on an axis
@@ -73,11 +78,15 @@ def _stages(
     stride = kernel = (1,) * len(size)
     while True:
         coarse = 2 * min(spacing)
-        kernel = tuple(3 if mm < coarse else before for mm, before in zip(spacing, kernel))
+        kernel = tuple(
+            3 if mm < coarse else before for mm, before in zip(spacing, kernel)
+        )
         yield stride, kernel
         large = [voxels >= 2 * SMALLEST for voxels in size]
         finest = min((mm for mm, ok in zip(spacing, large) if ok), default=0)
-        stride = tuple(2 if ok and mm < 2 * finest else 1 for mm, ok in zip(spacing, large))
+        stride = tuple(
+            2 if ok and mm < 2 * finest else 1 for mm, ok in zip(spacing, large)
+        )
         if max(stride) == 1:
             return
         size = [-(-voxels // step) for voxels, step in zip(size, stride)]

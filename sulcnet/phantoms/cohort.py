@@ -17,7 +17,13 @@ from scipy.spatial.transform import Rotation
 from sulcnet.errors import UsageError
 from sulcnet.phantoms.folds import CLASSES, Folding, draw_folding
 from sulcnet.phantoms.hemisphere import measure
-from sulcnet.phantoms.scanners import SCANNERS, Scanner, label, render_grey_white, render_t1
+from sulcnet.phantoms.scanners import (
+    SCANNERS,
+    Scanner,
+    label,
+    render_grey_white,
+    render_t1,
+)
 from sulcnet.records.workspace import PARTICIPANTS
 
 __all__ = [
@@ -55,7 +61,9 @@ class Phantom:
 class Scan:
     """Who lay in which scanner."""
 
-    index: int  # number of the case; pose, noise and bias field follow from (seed, index)
+    index: (
+        int  # number of the case; pose, noise and bias field follow from (seed, index)
+    )
     subject: int  # its number; the folds follow from (seed, subject)
     session: int  # number of the scan of this subject, only written into the row
     site: str  # a name in SCANNERS
@@ -183,7 +191,9 @@ def draw_pose(seed: int, index: int) -> Pose:
     return Pose(turn.as_matrix(), shift=rng.uniform(-1.2, 1.2, 3))
 
 
-def hemisphere_points(shape: Sequence[int], affine: np.ndarray, pose: Pose) -> np.ndarray:
+def hemisphere_points(
+    shape: Sequence[int], affine: np.ndarray, pose: Pose
+) -> np.ndarray:
     """Give every voxel's place in the frame of the hemisphere, (3, X, Y, Z) float32 mm (its medial wall is x = 0)."""
     spacing = np.diag(affine)[:3]
     pivot = _pivot(shape, spacing)

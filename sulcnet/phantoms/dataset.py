@@ -38,12 +38,16 @@ def write_dataset(
         make_folder(folder / part)
     rows = [_write(folder, phantom) for phantom in phantoms]
     if not rows:
-        raise DataError(f"There are no phantoms to write to {folder}.", "Draw at least one.")
+        raise DataError(
+            f"There are no phantoms to write to {folder}.", "Draw at least one."
+        )
     with (
         replacing(folder / PARTICIPANTS) as beside,
         beside.open("w", newline="", encoding="utf-8") as file,
     ):
-        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
+        writer = csv.DictWriter(
+            file, list(rows[0]), delimiter="\t", lineterminator="\n"
+        )
         writer.writeheader()
         writer.writerows(rows)
     write_json(folder / DATASET_JSON, dataset_json(len(rows), modality))

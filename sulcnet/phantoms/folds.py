@@ -23,8 +23,16 @@ LENGTHS = {"absent": (0.0, 0.0), "present": (15.0, 20.0), "prominent": (32.0, 38
 DEPTHS = (9.0, 11.0)
 
 STEP = 0.2  # distance of the points along a curve; an error of STEP / 2 in a distance is far below a voxel
-SMALLEST = (57.0, 80.0, 68.0)  # extent of the image [mm] below which the folds no longer fit
-_SHARE = (0.77, 0.43, 0.415)  # of the extent: width, half axes; the rest is margin for the pose
+SMALLEST = (
+    57.0,
+    80.0,
+    68.0,
+)  # extent of the image [mm] below which the folds no longer fit
+_SHARE = (
+    0.77,
+    0.43,
+    0.415,
+)  # of the extent: width, half axes; the rest is margin for the pose
 _OFFSET = 10.5  # of the PCS from the cingulate sulcus: two half gaps, two grey ribbons and some white between them
 _CLEARANCE = 9.5
 _RIM = 8.0
@@ -37,7 +45,9 @@ _BUDGET = (78.0, 94.0)  # their total length
 class Fold:
     """One sulcus: a sheet that hangs on a curve and goes `depth` mm into the brain."""
 
-    points: np.ndarray  # (n, 2) y and z [mm], STEP apart, in the frame of the hemisphere
+    points: (
+        np.ndarray
+    )  # (n, 2) y and z [mm], STEP apart, in the frame of the hemisphere
     depth: float
 
     @property
@@ -51,7 +61,9 @@ class Fold:
 class Folding:
     """The fold pattern of a subject; what a second scan of the same subject shares."""
 
-    size: tuple[float, float, float]  # width (x) and half axes (y, z) of the hemisphere [mm]
+    size: tuple[
+        float, float, float
+    ]  # width (x) and half axes (y, z) of the hemisphere [mm]
     medial: tuple[Fold, ...]  # without the PCS
     lateral: tuple[Fold, ...]
     pcs: Fold | None
@@ -142,7 +154,9 @@ def _pair(rng: np.random.Generator, centre: np.ndarray) -> tuple[Fold, np.ndarra
     end = 160 + rng.uniform(-8, 8)
 
     def curve(first: float, last: float) -> np.ndarray:
-        angle = np.linspace(*np.deg2rad([first, last]), 400)  # 0 is anterior, 90 superior
+        angle = np.linspace(
+            *np.deg2rad([first, last]), 400
+        )  # 0 is anterior, 90 superior
         wobble = 1 + 0.03 * np.sin(3 * angle + phases[0])
         wobble += 0.015 * np.sin(5 * angle + phases[1])
         circle = np.stack([np.cos(angle), np.sin(angle)], 1)
@@ -243,7 +257,9 @@ class _Walk:
         points = _even(best)
         return points[: round(wanted / STEP) + 1]
 
-    def _track(self, rng: np.random.Generator, start: np.ndarray, wanted: float) -> np.ndarray:
+    def _track(
+        self, rng: np.random.Generator, start: np.ndarray, wanted: float
+    ) -> np.ndarray:
         heading = rng.uniform(0, 2 * np.pi)
         track = [start]
         # Once the walk is stuck, it goes on from its start, the other way.
@@ -258,7 +274,9 @@ class _Walk:
             track.reverse()
         return np.array(track)
 
-    def _turn(self, rng: np.random.Generator, track: np.ndarray, angle: float) -> float | None:
+    def _turn(
+        self, rng: np.random.Generator, track: np.ndarray, angle: float
+    ) -> float | None:
         """Choose the heading nearest to straight on that stays free; None when there is none."""
         drifted = angle + rng.normal(0, 0.12)
         angles = drifted + np.array([0, 0.2, -0.2, 0.4, -0.4])

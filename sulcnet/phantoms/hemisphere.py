@@ -103,7 +103,9 @@ def _maps(folds, size) -> tuple[np.ndarray, np.ndarray]:
     return distance.astype(np.float32), depths[nearest].astype(np.float32)
 
 
-def _ellipsoid(points: np.ndarray, centre: np.ndarray, half_axes: np.ndarray) -> np.ndarray:
+def _ellipsoid(
+    points: np.ndarray, centre: np.ndarray, half_axes: np.ndarray
+) -> np.ndarray:
     axes = zip(points, centre, half_axes)
     scaled = sum(((along - middle) / half) ** 2 for along, middle, half in axes)
     return (1 - np.sqrt(scaled)) * half_axes.min()

@@ -13,7 +13,9 @@ from sulcnet.phantoms.hemisphere import Distances
 
 GREY = 2.8  # thickness of the cortex [mm]
 HALF_GAP = 1.4  # of the fluid in a sulcus
-HALF_LABEL = 1.9  # of a labelled sheet: 2 to 3 voxels of 1.5 mm, so that Dice is no lottery
+HALF_LABEL = (
+    1.9  # of a labelled sheet: 2 to 3 voxels of 1.5 mm, so that Dice is no lottery
+)
 _RIM = 1.5  # of fluid that is kept outside the hull, as skull stripping does
 
 
@@ -25,7 +27,9 @@ class Scanner:
     grey: float
     white: float
     noise: float  # standard deviation of both parts of the complex signal
-    blur: tuple[float, ...]  # standard deviation of the point spread function per axis [mm]
+    blur: tuple[
+        float, ...
+    ]  # standard deviation of the point spread function per axis [mm]
     bias: float  # largest logarithm of the bias field
     gain: float  # the unit of the stored numbers
 
@@ -70,7 +74,10 @@ def label(distances: Distances) -> np.ndarray:
 
 
 def render_t1(
-    distances: Distances, scanner: Scanner, spacing: np.ndarray, rng: np.random.Generator
+    distances: Distances,
+    scanner: Scanner,
+    spacing: np.ndarray,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Make a skull-stripped T1-like image, (X, Y, Z) float32, 0 outside the brain."""
     cortex = _cortex(distances)
@@ -90,7 +97,10 @@ def render_t1(
 
 
 def render_grey_white(
-    distances: Distances, scanner: Scanner, spacing: np.ndarray, rng: np.random.Generator
+    distances: Distances,
+    scanner: Scanner,
+    spacing: np.ndarray,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Make a white-grey surface volume, (X, Y, Z) float32 with the values 0, 100 (grey) and 200 (white).
 
@@ -114,7 +124,9 @@ def _share(distance: np.ndarray, voxel: float) -> np.ndarray:
     return np.clip(distance / voxel + 0.5, 0, 1).astype(np.float32)
 
 
-def _bias(shape: tuple[int, ...], strength: float, rng: np.random.Generator) -> np.ndarray:
+def _bias(
+    shape: tuple[int, ...], strength: float, rng: np.random.Generator
+) -> np.ndarray:
     """Draw a smooth field exp(polynomial of second order), its logarithm at most `strength`."""
     axes = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
     u, v, w = np.meshgrid(*axes, indexing="ij", sparse=True)

@@ -123,7 +123,9 @@ def question_of(
     )
 
 
-def card_bytes(family: NetworkFamily, need: StepNeed, recompute: str, more: int = 0) -> int:
+def card_bytes(
+    family: NetworkFamily, need: StepNeed, recompute: str, more: int = 0
+) -> int:
     """Say what a card must have for a step, and for `more` bytes that lie there beside it."""
     return ceil(need.reserved * family.overhead(recompute)) + more + CONTEXT
 
@@ -182,7 +184,9 @@ class Search:
         if constraints.patch:
             return [self._fit(constraints.patch)]
         first = tuple(self.usual.patch or ceil(size) for size in constraints.median)
-        candidates = [self._fit(tuple(max(self.family.smallest_patch, size) for size in first))]
+        candidates = [
+            self._fit(tuple(max(self.family.smallest_patch, size) for size in first))
+        ]
         while (smaller := self._shorter(candidates[-1])) is not None:
             candidates.append(self._fit(smaller))
         # The last resort: fewer windows show the class.
@@ -220,7 +224,10 @@ class Search:
 
         An axis that would no longer cover the region of interest waits until no other is left.
         """
-        steps, patch = np.array(self.family.divisor(candidate.spec)), np.array(candidate.patch)
+        steps, patch = (
+            np.array(self.family.divisor(candidate.spec)),
+            np.array(candidate.patch),
+        )
         deep, shorter = patch // steps, patch - steps
         possible = []
         for axis in range(len(patch)):
@@ -322,7 +329,9 @@ class Search:
         )
         return total
 
-    def _batch(self, candidate: Candidate, recompute: str) -> tuple[int, MemoryEstimate]:
+    def _batch(
+        self, candidate: Candidate, recompute: str
+    ) -> tuple[int, MemoryEstimate]:
         """Find the most samples per micro-batch that fit, dividing those that a step asks for."""
         wanted = self._wanted(candidate)
         least = self.constraints.batch or self._least(candidate)
@@ -378,7 +387,9 @@ class Search:
         least = self.constraints.batch or self._least(larger)
         # What was tried for this patch tells what it takes plainly; the share that is cheap is alike for all patches.
         usual = self._cheap or "none"
-        plain = self._need(larger, least, usual).arithmetic / (1 + self._extra(0, usual))
+        plain = self._need(larger, least, usual).arithmetic / (
+            1 + self._extra(0, usual)
+        )
         for way in self.family.recomputes:
             need = self._need(larger, least, way)
             if way != recompute and self._total(need, way) <= self.constraints.budget:
@@ -403,7 +414,11 @@ class Search:
             return f"the largest that fits the budget{shown}{also}"
         if self.usual.patch:
             return f"the preset's, {constraints.preset}{also}"
-        what = "the median case" if constraints.slices == 1 else "a slice of the median case"
+        what = (
+            "the median case"
+            if constraints.slices == 1
+            else "a slice of the median case"
+        )
         return f"covers {what}{also}"
 
     def _limit(self, place: int) -> str:

@@ -51,7 +51,9 @@ def measure(dataset: Dataset, splits: Splits, workers: int = 1) -> Fingerprint:
         measured[case.id] = outcome
     ordered = [measured[case.id] for case in cases]
     counts = Counter(case.target for case in cases if case.target is not None)
-    classes = dataset.header.classification.classes if dataset.header.classification else ()
+    classes = (
+        dataset.header.classification.classes if dataset.header.classification else ()
+    )
     channels = []
     for number, name in enumerate(dataset.header.channel_names):
         channels.append(_channel(name, number, ordered))
@@ -74,7 +76,8 @@ def measure_case(header: DatasetHeader, case: Case) -> _Measured:
         )
     if any(non_finite(image) for image in images):
         raise DataError(
-            f"{case.id} holds NaN or infinite voxels.", "Repair it, or see sulcnet_verify."
+            f"{case.id} holds NaN or infinite voxels.",
+            "Repair it, or see sulcnet_verify.",
         )
     step = nearest_ras(first.affine, first.shape)
     data = orient(np.stack([image.data for image in images]), step)
@@ -144,9 +147,18 @@ def _channel(name: str, number: int, measured: Sequence[_Measured]) -> ChannelFa
     low, high = np.percentile(values, [0.5, 99.5])
     distinct = _union(case.distinct[number] for case in measured)
     few = sorted(distinct) if len(distinct) <= FEW else ()
-    mean, deviation, highest = (float(moment) for moment in (values.mean(), values.std(), values.max()))
+    mean, deviation, highest = (
+        float(moment) for moment in (values.mean(), values.std(), values.max())
+    )
     return ChannelFacts(
-        name, float(low), float(high), mean, deviation, highest, len(distinct), tuple(few)
+        name,
+        float(low),
+        float(high),
+        mean,
+        deviation,
+        highest,
+        len(distinct),
+        tuple(few),
     )
 
 

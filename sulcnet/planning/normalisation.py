@@ -18,7 +18,9 @@ def choose(channel: ChannelFacts) -> Normalisation:
     name = channel.name.lower()
     if name in LABEL_LIKE or ("skeleton" in name and channel.distinct <= FEW):
         maximum = max(channel.maximum, SMALL)
-        return Normalisation("labels", maximum=maximum, values=_table(channel.values, maximum))
+        return Normalisation(
+            "labels", maximum=maximum, values=_table(channel.values, maximum)
+        )
     if name == "ct":
         low, high = channel.percentile_005, channel.percentile_995
         return Normalisation("ct", low, high, channel.mean, max(channel.std, SMALL))
@@ -27,4 +29,6 @@ def choose(channel: ChannelFacts) -> Normalisation:
 
 def _table(values: Sequence[float], maximum: float) -> tuple[float, ...]:
     """Give the values that voxels have after division, background included; none where too many were seen to list."""
-    return tuple(sorted({0.0, *(value / maximum for value in values)})) if values else ()
+    return (
+        tuple(sorted({0.0, *(value / maximum for value in values)})) if values else ()
+    )

@@ -61,7 +61,9 @@ class PlanRequest:
             )
 
 
-def make_plan(header: DatasetHeader, fingerprint: Fingerprint, request: PlanRequest) -> Plan:
+def make_plan(
+    header: DatasetHeader, fingerprint: Fingerprint, request: PlanRequest
+) -> Plan:
     """Plan one configuration: everything that preparation depends on, and the axis of slices; networks follow.
 
     Raises:
@@ -102,13 +104,17 @@ def _flat_axis(fingerprint: Fingerprint) -> int | None:
     return int(flat.argmax()) if flat.any() else None
 
 
-def _slice_axis(request: PlanRequest, flat: int | None, spacing: Sequence[float]) -> int:
+def _slice_axis(
+    request: PlanRequest, flat: int | None, spacing: Sequence[float]
+) -> int:
     """Choose the axis across slices: the user's, that along which images are flat, the coarsest, the first."""
     if request.slice_axis is not None:
         return request.slice_axis
     if flat is not None:
         return flat
-    return int(np.round(np.array(spacing) / min(spacing), 2).argmax())  # headers are not exact
+    return int(
+        np.round(np.array(spacing) / min(spacing), 2).argmax()
+    )  # headers are not exact
 
 
 def constraints_of(

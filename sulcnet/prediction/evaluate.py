@@ -57,7 +57,9 @@ def evaluate_folder(
         missing = set().union(*(scorer.asked - scorer.predicted for scorer in scorers))
         _refuse_missing(evaluated.predictions, sorted(missing), len(cases))
     make_writable(out)
-    described = [evaluated.about.get(case) or Case(case, (), subject=case) for case in cases]
+    described = [
+        evaluated.about.get(case) or Case(case, (), subject=case) for case in cases
+    ]
     results = _results(described, scorers, workers)
     facts: dict[str, Any] = {}
     for scorer in scorers:
@@ -90,7 +92,9 @@ def read_references(
             f"No reference masks are given, but {dataset_json} has structures ({', '.join(header.structures)}).",
             "Give the folder of the true masks with -r, such as labelsTs of the raw dataset.",
         )
-    of_images = [] if folder else scorers_of(Evaluated(predictions, {}, header, {}), IMAGE)
+    of_images = (
+        [] if folder else scorers_of(Evaluated(predictions, {}, header, {}), IMAGE)
+    )
     wanted = set(references).union(*(scorer.predicted for scorer in of_images))
     about = {}
     for key, row in rows.items():

@@ -38,7 +38,9 @@ def find_inputs(path: Path, plan: Plan) -> list[Case]:
         )
     cases = []
     for case, by_channel in sorted(groups.items()):
-        cases.append(Case(case, tuple(by_channel[channel] for channel in sorted(by_channel))))
+        cases.append(
+            Case(case, tuple(by_channel[channel] for channel in sorted(by_channel)))
+        )
     return cases
 
 

@@ -45,7 +45,9 @@ class TrainedModel:
         on_gpu = planned and planned.accumulate_on == "gpu"
         sums = device if on_gpu else torch.device("cpu")
         gather = partial(gathers, model, Setting(self.region, sums))
-        windowing = Windowing(self.network_plan.patch_size, overlap, batch, self.plan.axes)
+        windowing = Windowing(
+            self.network_plan.patch_size, overlap, batch, self.plan.axes
+        )
         return Predictor(model.network, gather, windowing, device, context)
 
 
@@ -79,7 +81,11 @@ def load_model(folder: RunFolder, which: str = "final") -> TrainedModel:
     try:
         model.load_state_dict(state)
     except RuntimeError as problem:
-        first = str(problem).split("\n")[1].strip() if "\n" in str(problem) else str(problem)
+        first = (
+            str(problem).split("\n")[1].strip()
+            if "\n" in str(problem)
+            else str(problem)
+        )
         raise ModelError(
             f"{folder.checkpoint(which)} does not fit its plan: {first}",
             "The folder was changed; train anew.",

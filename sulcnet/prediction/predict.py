@@ -106,9 +106,14 @@ def predict_case(
     return cells
 
 
-def write_table(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+def write_table(
+    path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str]
+) -> None:
     """Write predictions.tsv; unknown values are n/a."""
-    with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+    with (
+        replacing(path) as beside,
+        beside.open("w", newline="", encoding="utf-8") as file,
+    ):
         format = {"delimiter": "\t", "restval": "n/a", "lineterminator": "\n"}
         writer = csv.DictWriter(file, columns, **format)
         writer.writeheader()

@@ -24,7 +24,11 @@ from sulcnet.training.device import choose_device, use_threads
 
 
 def score_run(
-    folders: DatasetFolders, run: RunFolder, device: str, precision: str, which: str = "final"
+    folders: DatasetFolders,
+    run: RunFolder,
+    device: str,
+    precision: str,
+    which: str = "final",
 ) -> dict:
     """Predict and score validation and test cases into the run's folder; give the test summary, else validation's.
 
@@ -43,7 +47,11 @@ def _score(
     use_threads(trained.experiment.threads)
     summary, lost = {}, []
     for part, ids in _scored(trained.experiment).items():
-        cases = [case for case in map(dataset.case, ids) if is_known(trained.plan.tasks, case)]
+        cases = [
+            case
+            for case in map(dataset.case, ids)
+            if is_known(trained.plan.tasks, case)
+        ]
         if not cases:
             continue
         try:

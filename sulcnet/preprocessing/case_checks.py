@@ -11,7 +11,14 @@ import numpy as np
 
 from sulcnet.errors import DataError
 from sulcnet.geometry.orient import nearest_ras
-from sulcnet.io import Grid, Image, farthest_corner_mm, non_finite, read_image, read_label
+from sulcnet.io import (
+    Grid,
+    Image,
+    farthest_corner_mm,
+    non_finite,
+    read_image,
+    read_label,
+)
 from sulcnet.log import counted
 from sulcnet.preprocessing.integrity import Problem, problem
 from sulcnet.records.dataset import Case, DatasetHeader
@@ -87,7 +94,10 @@ def _read_channel(case: Case, path: Path, found: list[Problem]) -> Image | None:
 def _unreadable(case: Case, path: Path, error: DataError) -> Problem:
     reason = error.message.removeprefix(str(path)).strip().rstrip(".") or error.message
     return problem(
-        "unreadable file", case.id, f"{path.name} {reason}", "one image of two or three axes"
+        "unreadable file",
+        case.id,
+        f"{path.name} {reason}",
+        "one image of two or three axes",
     )
 
 
@@ -106,11 +116,17 @@ def _header_problems(case: Case, path: Path, image: Image) -> Iterator[Problem]:
     header = image.header
     if not header.oriented:
         missing = f"no orientation in {path.name}"
-        yield problem("left and right are a guess", case.id, missing, "a coded sform or qform")
+        yield problem(
+            "left and right are a guess", case.id, missing, "a coded sform or qform"
+        )
     allowed = _allowed(image.grid)
     if header.sform_qform_disagree_mm > allowed:
-        apart = f"{header.sform_qform_disagree_mm:.2f} mm apart at a corner of {path.name}"
-        yield problem("sform differs from qform", case.id, apart, f"at most {allowed:.2f} mm")
+        apart = (
+            f"{header.sform_qform_disagree_mm:.2f} mm apart at a corner of {path.name}"
+        )
+        yield problem(
+            "sform differs from qform", case.id, apart, f"at most {allowed:.2f} mm"
+        )
     if header.unit not in NO_UNIT:
         yield problem("unit is not mm", case.id, f"{header.unit} in {path.name}", "mm")
 
@@ -132,7 +148,9 @@ def _check_label(
         found.append(problem(what, case.id, strange, _listed(sorted(known))))
     if values == (0,):
         only = f"only 0 in {case.label.name}"
-        found.append(problem("all-background label", case.id, only, "at least one structure"))
+        found.append(
+            problem("all-background label", case.id, only, "at least one structure")
+        )
     return values
 
 
@@ -174,7 +192,10 @@ def compare_grids(grid: Grid, reference: Grid) -> tuple[str, str] | None:
         return None
     if not np.allclose(grid.spacing, reference.spacing, rtol=SPACING_NOISE, atol=0):
         return f"spacing {_mm(grid.spacing)}", _mm(reference.spacing)
-    return f"affine {apart:.2f} mm off at a corner", f"at most {_allowed(reference):.2f} mm"
+    return (
+        f"affine {apart:.2f} mm off at a corner",
+        f"at most {_allowed(reference):.2f} mm",
+    )
 
 
 def _allowed(grid: Grid) -> float:
@@ -187,7 +208,9 @@ def _digest(image: Image) -> str:
 
 
 def _listed(values: list[int]) -> str:
-    return ", ".join(map(str, values[:LISTED])) + (" ..." if len(values) > LISTED else "")
+    return ", ".join(map(str, values[:LISTED])) + (
+        " ..." if len(values) > LISTED else ""
+    )
 
 
 def _mm(spacing: tuple[float, ...]) -> str:

@@ -23,7 +23,10 @@ WIDEST = 120  # characters of a line of the table; longer texts are wrapped
 
 # what is wrong -> how bad it is, and what to do about it
 RULES = {
-    "dataset cannot be opened": (ERROR, "Do what the line above says, then check again."),
+    "dataset cannot be opened": (
+        ERROR,
+        "Do what the line above says, then check again.",
+    ),
     "missing channel": (
         ERROR,
         "Add the file, or remove the case, or correct channel_names in dataset.json.",
@@ -32,7 +35,10 @@ RULES = {
         ERROR,
         "Add the image as CASE_0000 + file_ending, or remove the label (and the row of the table).",
     ),
-    "unreadable file": (ERROR, "Copy, download or export the file again, or remove the case."),
+    "unreadable file": (
+        ERROR,
+        "Copy, download or export the file again, or remove the case.",
+    ),
     "image and label on different grids": (
         ERROR,
         "Resample the label to its image (nearest neighbour), or repair the header.",
@@ -152,12 +158,16 @@ class Report(Record):
     @property
     def errors(self) -> tuple[Problem, ...]:
         """The problems that stop every later command."""
-        return tuple(problem for problem in self.problems_found if problem.level == ERROR)
+        return tuple(
+            problem for problem in self.problems_found if problem.level == ERROR
+        )
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
         """The problems that a person should look at."""
-        return tuple(problem for problem in self.problems_found if problem.level == WARNING)
+        return tuple(
+            problem for problem in self.problems_found if problem.level == WARNING
+        )
 
     def raise_if_errors(self, flags: str = "") -> None:
         """Stop if there are errors, with the worst one and the other kinds; for commands that do not show the table.

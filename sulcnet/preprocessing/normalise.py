@@ -10,7 +10,9 @@ SMALL = 1e-8
 STRIPPED = 0.1  # share of exact zeros above which they are background, not tissue
 
 
-def normalise(channel: np.ndarray, inside: np.ndarray, how: Normalisation) -> np.ndarray:
+def normalise(
+    channel: np.ndarray, inside: np.ndarray, how: Normalisation
+) -> np.ndarray:
     """Normalise one channel (X, Y, Z) to float32.
 
     z-score takes its moments from `inside`, the voxels that were not zero when stored, where the image is

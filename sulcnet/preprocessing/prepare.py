@@ -44,8 +44,12 @@ def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
         return False
     with locked(facts), writing(facts):
         if not _finished(facts, sources):
-            facts.unlink(missing_ok=True)  # killed or failed from here on, it is not finished
-    label = read_label(case.label) if case.label is not None and plan.structures else None
+            facts.unlink(
+                missing_ok=True
+            )  # killed or failed from here on, it is not finished
+    label = (
+        read_label(case.label) if case.label is not None and plan.structures else None
+    )
     data, prepared_label, trace = prepare_arrays(
         [read_image(path) for path in case.images], plan, label
     )
@@ -61,14 +65,17 @@ def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
         volumes=_volumes(plan, prepared_label, trace),
         sources=sources,
         ranges=tuple(
-            foreground_range(channel, how) for channel, how in zip(data, plan.normalisation)
+            foreground_range(channel, how)
+            for channel, how in zip(data, plan.normalisation)
         ),
     )
     with locked(facts):
         if not overwrite and _finished(facts, sources):  # by another process, meanwhile
             return False
         with writing(facts):
-            facts.unlink(missing_ok=True)  # killed from here on, the case is not finished
+            facts.unlink(
+                missing_ok=True
+            )  # killed from here on, the case is not finished
         write_array(folder / f"{case.id}.b2nd", data)
         if prepared_label is not None:
             write_array(folder / f"{case.id}_seg.b2nd", prepared_label)
@@ -93,7 +100,9 @@ def prepare_arrays(
     # Taken before resampling: a spline rings around tissue, and what was exactly zero no longer is.
     tissue = crop(orient(stored != 0, trace.orient), trace.crop)
     inside = resample_nearest(tissue, trace.prepared_shape)
-    data = np.stack([normalise(*channel) for channel in zip(data, inside, plan.normalisation)])
+    data = np.stack(
+        [normalise(*channel) for channel in zip(data, inside, plan.normalisation)]
+    )
     return data, None if labels is None else labels.astype(np.int16), trace
 
 

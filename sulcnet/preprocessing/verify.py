@@ -17,7 +17,13 @@ from sulcnet.errors import DataError
 from sulcnet.log import counted
 from sulcnet.parallel import map_cases
 from sulcnet.preprocessing.case_checks import CaseCheck, check_case
-from sulcnet.preprocessing.integrity import Problem, Report, format_report, problem, worst_first
+from sulcnet.preprocessing.integrity import (
+    Problem,
+    Report,
+    format_report,
+    problem,
+    worst_first,
+)
 from sulcnet.records import workspace as names
 from sulcnet.records.dataset import (
     UNKNOWN_WORDS,
@@ -35,7 +41,13 @@ from sulcnet.records.workspace import DatasetFolders, make_writable
 
 __all__ = ["Problem", "Report", "format_report", "verify", "verify_dataset"]
 
-SUBJECT_COLUMNS = ("subject", "subject_id", "participant", "participant_id", "source_subject")
+SUBJECT_COLUMNS = (
+    "subject",
+    "subject_id",
+    "participant",
+    "participant_id",
+    "source_subject",
+)
 """Columns that hold a person in tables whose dataset.json names none."""
 
 
@@ -69,7 +81,9 @@ def verify(dataset: Dataset, workers: int = 1) -> Report:
     tests = test_cases(dataset, rows)
     checks, found = _check_cases(dataset, [*dataset.cases, *tests], workers)
     found += _orientation_problems(checks)
-    found += _copies(checks, {case.id: case.subject for case in (*dataset.cases, *tests)})
+    found += _copies(
+        checks, {case.id: case.subject for case in (*dataset.cases, *tests)}
+    )
     found += _unused_structures(dataset, checks)
     found += _class_problems(dataset)
     found += _split_problems(dataset, tests)
@@ -84,7 +98,9 @@ def test_cases(dataset: Dataset, rows: Mapping[str, Mapping[str, str]]) -> list[
     cases = []
     for key in case_ids(folder / names.IMAGES_TEST, header.file_ending):
         row = rows.get(key, {})
-        case = describe_case(folder, header, key, row, names.IMAGES_TEST, names.LABELS_TEST)
+        case = describe_case(
+            folder, header, key, row, names.IMAGES_TEST, names.LABELS_TEST
+        )
         cases.append(case)
     return cases
 
@@ -107,7 +123,9 @@ def _check_cases(
 
 def _orientation_problems(checks: Mapping[str, CaseCheck]) -> Iterator[Problem]:
     """Hold every case against the orientation that most have."""
-    counts = Counter(check.orientation for check in checks.values() if check.orientation)
+    counts = Counter(
+        check.orientation for check in checks.values() if check.orientation
+    )
     if len(counts) < 2:
         return
     usual, times = max(counts.items(), key=lambda item: (item[1], item[0]))
@@ -117,7 +135,9 @@ def _orientation_problems(checks: Mapping[str, CaseCheck]) -> Iterator[Problem]:
             yield problem("orientations differ", case, check.orientation, expected)
 
 
-def _copies(checks: Mapping[str, CaseCheck], subjects: Mapping[str, str]) -> Iterator[Problem]:
+def _copies(
+    checks: Mapping[str, CaseCheck], subjects: Mapping[str, str]
+) -> Iterator[Problem]:
     """Find images that are voxel for voxel the same: under two subjects, one may be trained on and the other tested."""
     same: dict[str, list[str]] = defaultdict(list)
     for case in sorted(checks):
@@ -130,7 +150,9 @@ def _copies(checks: Mapping[str, CaseCheck], subjects: Mapping[str, str]) -> Ite
             yield problem("identical images", case, copy, "an image of its own")
 
 
-def _unused_structures(dataset: Dataset, checks: Mapping[str, CaseCheck]) -> Iterator[Problem]:
+def _unused_structures(
+    dataset: Dataset, checks: Mapping[str, CaseCheck]
+) -> Iterator[Problem]:
     labels = [check.values for check in checks.values() if check.values is not None]
     seen = set().union(*labels)
     for name, values in dataset.header.structures.items():
@@ -184,14 +206,19 @@ def _table_problems(
 ) -> Iterator[Problem]:
     header = dataset.header
     known = {case.id for case in (*dataset.cases, *tests)}
-    for folder in (names.LABELS, names.LABELS_TEST):  # a label without images is said as such
+    for folder in (
+        names.LABELS,
+        names.LABELS_TEST,
+    ):  # a label without images is said as such
         known.update(label_files(dataset.folder / folder, header.file_ending))
     for case in sorted(set(rows) - known):
         expected = f"images in {names.IMAGES}"
         yield problem("row in the table without images", case, "no image", expected)
     if header.participants or header.classification:
         for case in sorted({case.id for case in dataset.cases} - set(rows)):
-            yield problem("case without a row in the table", case, "no row", "one row per case")
+            yield problem(
+                "case without a row in the table", case, "no row", "one row per case"
+            )
     if header.participants is None or header.participants.subject is None:
         yield from _undeclared_subjects(dataset, rows)
 
@@ -202,7 +229,9 @@ def _undeclared_subjects(
     """Find a column of people that dataset.json does not name; it matters where somebody has two cases."""
     mine = [rows[case.id] for case in dataset.cases if case.id in rows]
     for column in SUBJECT_COLUMNS:
-        known = [row for row in mine if row.get(column, "").lower() not in UNKNOWN_WORDS]
+        known = [
+            row for row in mine if row.get(column, "").lower() not in UNKNOWN_WORDS
+        ]
         people = Counter(row[column] for row in known)
         repeated = [person for person, times in people.items() if times > 1]
         if repeated:
@@ -233,7 +262,9 @@ def _unread(folder: Path, cases: Sequence[Case]) -> Iterator[Problem]:
     for name in _visible(folder):
         if name not in known:
             expected = "images of known channels only"
-            yield problem("file that nothing reads", "", f"{folder.name}/{name}", expected)
+            yield problem(
+                "file that nothing reads", "", f"{folder.name}/{name}", expected
+            )
 
 
 def _lonely_labels(
@@ -249,11 +280,15 @@ def _lonely_labels(
             yield problem("label without images", case, lonely, expected)
     if present and not header.structures:
         files = f"{counted(len(present), 'file')} in {folder.name}"
-        yield problem("labels that nothing asks for", "", files, "structures in dataset.json")
+        yield problem(
+            "labels that nothing asks for", "", files, "structures in dataset.json"
+        )
 
 
 def _visible(folder: Path) -> list[str]:
     """List the files of a folder; hidden ones (.DS_Store, ._ twins of macOS) are nobody's mistake."""
     if not folder.is_dir():
         return []
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(
+        path.name for path in folder.iterdir() if not path.name.startswith(".")
+    )

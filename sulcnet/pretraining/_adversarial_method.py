@@ -42,7 +42,9 @@ class Adversarial(Pretraining):
         super().__init__(*parts)
         own, ndim = self.options, self.network_plan.network.ndim
         self.cycle = own.critic_every
-        self.critic = Critic(ndim, len(self.plan.channels), own.critic_features, own.spectral)
+        self.critic = Critic(
+            ndim, len(self.plan.channels), own.critic_features, own.spectral
+        )
         self.modules["critic"] = self.critic
 
     def parts(self) -> dict[str, list[Group]]:

@@ -84,7 +84,9 @@ class ImageContrast(nn.Module):
         self.temperature, self.here = contrasting.temperature, contrasting.here
         self.momentum = contrasting.momentum
         out, queue = contrasting.out, contrasting.queue
-        self.project = ProjectionHead(network.encoder_channels[-1], contrasting.hidden, out)
+        self.project = ProjectionHead(
+            network.encoder_channels[-1], contrasting.hidden, out
+        )
         self.queue = Queue(queue, out, ndim) if queue else None
         self.average = Average(network, self.project) if queue else None
         self._keys: Tensor | None = None  # of this micro-batch's second views
@@ -110,7 +112,9 @@ class ImageContrast(nn.Module):
             case, place = batch.case[1::2], batch.place[1::2]
             self._waiting.append(Keys(self._keys, case, place))
 
-    def negatives(self, case: Tensor, place: Tensor, queue: Queue | None = None) -> Tensor:
+    def negatives(
+        self, case: Tensor, place: Tensor, queue: Queue | None = None
+    ) -> Tensor:
         """Tell what may be a negative of what, (2N, 2N + Q): first views, second views, queue."""
         case = torch.cat((case[0::2], case[1::2]))
         place = torch.cat((place[0::2], place[1::2]))
@@ -148,7 +152,10 @@ class ImageContrast(nn.Module):
         scores = self._pooled()
         for name, old in before.items():
             new = scores[name]
-            above, below = new.numerator - old.numerator, new.denominator - old.denominator
+            above, below = (
+                new.numerator - old.numerator,
+                new.denominator - old.denominator,
+            )
             scores[name] = Ratio(above, below)
         return {**scores, "alignment": alignment(a, b)}
 
@@ -180,7 +187,11 @@ class PatchContrast(nn.Module):
 
     def __init__(self, network: Network, ndim: int, temperature: float, places: int):
         super().__init__()
-        self.temperature, self.places, self.stage = temperature, places, class_stage(network)
+        self.temperature, self.places, self.stage = (
+            temperature,
+            places,
+            class_stage(network),
+        )
         self.project = DenseProjectionHead(network.decoder_channels[self.stage], ndim)
 
     def forward(self, features: Features, batch: Images) -> Ratio:
@@ -198,14 +209,18 @@ class PatchContrast(nn.Module):
         """Score a validation batch; negatives are its own places."""
         a, b, label_a, label_b = self._read(features, batch)
         views = a.new_full((), float(len(batch.image)))
-        contrast = dense_nt_xent(a, b, self.temperature, label_a, label_b, most=len(a)).value()
+        contrast = dense_nt_xent(
+            a, b, self.temperature, label_a, label_b, most=len(a)
+        ).value()
         return {
             "contrast": Ratio(contrast * views, views),
             "alignment": alignment(a, b),
             "uniformity": uniformity(a),
         }
 
-    def _read(self, features: Features, batch: Images) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _read(
+        self, features: Features, batch: Images
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Give vectors (M, D) of both views at M chosen places, and the labels (M,) there; background is unknown."""
         grids = matching_places(batch.place[0::2], batch.place[1::2], self.places)
         facts = torch.stack((batch.label.float(), batch.inside[:, 0]), dim=1)

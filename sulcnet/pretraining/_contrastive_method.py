@@ -83,7 +83,9 @@ class Views(Pretraining):
         moved = "two crops"
         if self.overlap == 1:
             moved = "one patch, rotated and scaled in half of the views each"
-        spoiled = f"{self.options.corruption:g} of the views get each of {', '.join(KINDS)}"
+        spoiled = (
+            f"{self.options.corruption:g} of the views get each of {', '.join(KINDS)}"
+        )
         return {
             "contrastive_views": f"{moved}; {spoiled}",
             "contrastive_embedding": f"a projection of {self.embedded}, dropped at export",

@@ -37,14 +37,22 @@ class Diffusion(Pretraining):
 
     def __init__(self, *parts):
         super().__init__(*parts)
-        self.noise = Noise(self.options.betas, self.options.first_beta, self.options.last_beta)
+        self.noise = Noise(
+            self.options.betas, self.options.first_beta, self.options.last_beta
+        )
         self.film = None if hasattr(self.network, "set_time") else Film(self.network)
-        self.modules["noise"] = self.noise  # only so that its table is on the network's device
+        self.modules["noise"] = (
+            self.noise
+        )  # only so that its table is on the network's device
         if self.film is not None:
             self.modules["film"] = self.film
 
     def parts(self) -> dict[str, list[Group]]:
-        film = [] if self.film is None else [Group("network", list(self.film.parameters()))]
+        film = (
+            []
+            if self.film is None
+            else [Group("network", list(self.film.parameters()))]
+        )
         return {"network": [*super().parts()["network"], *film]}
 
     def steps(self, batch: Images) -> Iterator[Step]:
@@ -68,11 +76,16 @@ class Diffusion(Pretraining):
     ) -> Ratio:
         """Give what the answers cost; `weight` (B,) is that of each level's v, unused where it is the image."""
         if self.options.predicts == "image":
-            drawn, image = to_unit(answer, batch.range), to_unit(batch.image, batch.range)
+            drawn, image = (
+                to_unit(answer, batch.range),
+                to_unit(batch.image, batch.range),
+            )
             return ssim_loss(drawn, image, batch.inside)
         # The background counts a little, for a drawing begins with noise there too.
         voxels = batch.inside + self.options.outside * (1 - batch.inside)
-        return v_loss(answer, self.noise.v_target(batch.image, epsilon, t), weight, voxels)
+        return v_loss(
+            answer, self.noise.v_target(batch.image, epsilon, t), weight, voxels
+        )
 
     def clean(self, noisy: Tensor, answer: Tensor, t: Tensor) -> Tensor:
         """Give the image that an answer means."""
@@ -109,7 +122,9 @@ class Diffusion(Pretraining):
     def last_picture(self, batch: Images) -> dict[str, Tensor]:
         """Show an image made of nothing but noise, in few steps."""
         noise = torch.randn_like(batch.image)
-        return {"from noise": self.noise.sample(self._v, noise, self.options.sampling_steps)}
+        return {
+            "from noise": self.noise.sample(self._v, noise, self.options.sampling_steps)
+        }
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Images]) -> None:
@@ -121,7 +136,9 @@ class Diffusion(Pretraining):
     def export(self) -> dict[str, Tensor]:
         """Give the network's state at `fold_t`, and as `film.*` what norms without weight and bias cannot hold."""
         state, constants = fold(self.network, self.film, self.options.fold_t)
-        return {name: value.cpu().clone() for name, value in {**state, **constants}.items()}
+        return {
+            name: value.cpu().clone() for name, value in {**state, **constants}.items()
+        }
 
     def facts(self) -> dict[str, Any]:
         """Name the level that was folded in and the share of amplitude that an image keeps there."""

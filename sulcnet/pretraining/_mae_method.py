@@ -41,7 +41,10 @@ class Mae(Pretraining):
                     "channel %s: its plan lists no values, so it is reconstructed as an intensity",
                     name,
                 )
-        channels, ndim = self.network.decoder_channels[-1], self.network_plan.network.ndim
+        channels, ndim = (
+            self.network.decoder_channels[-1],
+            self.network_plan.network.ndim,
+        )
         return MaskedHead(channels, tables, ndim)
 
     def steps(self, batch: Images) -> Iterator[Step]:
@@ -64,7 +67,9 @@ class Mae(Pretraining):
         share = 1 / batch.image.shape[1]
         columns, smooth, terms = self.head.columns, self.head.smooth, {}
         if smooth:
-            drawn = torch.cat([answer[:, columns[channel]] for channel in smooth], dim=1)
+            drawn = torch.cat(
+                [answer[:, columns[channel]] for channel in smooth], dim=1
+            )
             distance = l1(drawn, batch.image[:, smooth], weight)
             terms["loss/l1"] = Term(len(smooth) * share, distance)
         for channel in self.head.stepped:

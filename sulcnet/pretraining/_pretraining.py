@@ -47,7 +47,11 @@ class Pretraining(Method):
     reads_labels = False
 
     def __init__(
-        self, network: Network, plan: Plan, network_plan: NetworkPlan, options: PretrainOptions
+        self,
+        network: Network,
+        plan: Plan,
+        network_plan: NetworkPlan,
+        options: PretrainOptions,
     ):
         self.network, self.plan, self.network_plan = network, plan, network_plan
         self.options = options
@@ -94,7 +98,9 @@ class Pretraining(Method):
 
     def watched(self, sums: Mapping[str, Any]) -> dict[str, float]:
         """Divide the sums; `score` is minus the loss."""
-        values = {name: float(above / below) for name, (above, below) in sums.items() if below}
+        values = {
+            name: float(above / below) for name, (above, below) in sums.items() if below
+        }
         return {"score": -values["loss"], **values} if "loss" in values else values
 
     def picture(self, batch: Images) -> dict[str, Tensor]:
@@ -134,13 +140,19 @@ class Pretraining(Method):
         one of the two volumes is empty have no distance; their share is `hausdorff_empty`.
         """
         x, y = to_unit(output, batch.range), to_unit(batch.image, batch.range)
-        scores = {"ssim": ssim(x, y, batch.inside), "ms_ssim": ms_ssim(x, y, batch.inside)}
+        scores = {
+            "ssim": ssim(x, y, batch.inside),
+            "ms_ssim": ms_ssim(x, y, batch.inside),
+        }
         spacing = self.plan.network_spacing
         return {**scores, **_distances(x[0], y[0], batch.inside[0, 0], spacing)}
 
 
 def build_method(
-    family: MethodFamily, plan: Plan, network_plan: NetworkPlan, options: PretrainOptions
+    family: MethodFamily,
+    plan: Plan,
+    network_plan: NetworkPlan,
+    options: PretrainOptions,
 ) -> Pretraining:
     """Put a method on a planned network."""
     network = build(network_plan.network)
@@ -185,10 +197,15 @@ def _distances(
 ) -> dict[str, Ratio]:
     foreground = inside.cpu().numpy() > 0
     drawn, true = (one.float().cpu().numpy() for one in (output, image))
-    scores = [score_reconstruction(a, b, spacing, foreground) for a, b in zip(drawn, true)]
+    scores = [
+        score_reconstruction(a, b, spacing, foreground) for a, b in zip(drawn, true)
+    ]
     distances = np.array([score["hausdorff"] for score in scores], dtype=float)
     finite = np.isfinite(distances)
-    count, known = torch.tensor(float(len(distances))), torch.tensor(float(finite.sum()))
+    count, known = (
+        torch.tensor(float(len(distances))),
+        torch.tensor(float(finite.sum())),
+    )
     return {
         "hausdorff": Ratio(torch.tensor(distances[finite].sum()), known),
         "hausdorff_empty": Ratio(count - known, count),

@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sulcnet.options import option
-from sulcnet.pretraining._options import MethodFamily, PretrainOptions, corruption, image_loss
+from sulcnet.pretraining._options import (
+    MethodFamily,
+    PretrainOptions,
+    corruption,
+    image_loss,
+)
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,9 @@ class Record:
         return cls.from_json(read_json(path, cls.error, missing), str(path))
 
 
-def read_json(path: Path, error: type[SulcnetError] = DataError, missing: str = ABSENT) -> Any:
+def read_json(
+    path: Path, error: type[SulcnetError] = DataError, missing: str = ABSENT
+) -> Any:
     """Parse a JSON file, or say what is wrong with it in the caller's kind of error.
 
     `missing` is what to do without it.
@@ -136,7 +138,8 @@ def read_json(path: Path, error: type[SulcnetError] = DataError, missing: str = 
         ) from None
     except OSError as problem:
         raise error(
-            f"{path} cannot be read: {problem.strerror}.", "Check its permissions and the disk."
+            f"{path} cannot be read: {problem.strerror}.",
+            "Check its permissions and the disk.",
         ) from None
 
 
@@ -218,14 +221,20 @@ def _typed(hint: Any, value: Any, where: str, error: type[SulcnetError]) -> Any:
     if origin in (dict, Mapping) or origin is typing.get_origin(Mapping[str, int]):
         _expect(isinstance(value, Mapping), "an object", value, where, error)
         items = value.items()
-        return {key: _typed(args[1], item, f"{where}.{key}", error) for key, item in items}
+        return {
+            key: _typed(args[1], item, f"{where}.{key}", error) for key, item in items
+        }
     if hint in SIMPLE:
         kinds, what = SIMPLE[hint]
-        fits = isinstance(value, kinds) and (hint is bool or not isinstance(value, bool))
+        fits = isinstance(value, kinds) and (
+            hint is bool or not isinstance(value, bool)
+        )
         _expect(fits, what, value, where, error)
     return float(value) if hint is float else value
 
 
-def _expect(holds: bool, what: str, value: Any, where: str, error: type[SulcnetError]) -> None:
+def _expect(
+    holds: bool, what: str, value: Any, where: str, error: type[SulcnetError]
+) -> None:
     if not holds:
         raise error(f"{where}: expected {what}, found {value!r}", "Correct the value.")

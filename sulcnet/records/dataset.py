@@ -37,7 +37,10 @@ class Classification(Record):
             yield "classes", "a class is listed twice"
         for name in self.classes:
             if name.lower() in UNKNOWN_WORDS:
-                yield "classes", f"'{name}' means unknown in a table and cannot be a class"
+                yield (
+                    "classes",
+                    f"'{name}' means unknown in a table and cannot be a class",
+                )
 
 
 @dataclass(frozen=True)
@@ -200,7 +203,9 @@ def _require_first_channel(folder: Path, header: DatasetHeader) -> None:
 def channel_files(folder: Path, case: str, header: DatasetHeader) -> tuple[Path, ...]:
     """Name the image file of each channel of a case."""
     numbers = range(len(header.channel_names))
-    return tuple(folder / f"{case}_{number:04d}{header.file_ending}" for number in numbers)
+    return tuple(
+        folder / f"{case}_{number:04d}{header.file_ending}" for number in numbers
+    )
 
 
 def _table(path: Path) -> list[tuple[int, dict[str, str]]]:
@@ -253,7 +258,9 @@ def label_files(folder: Path, ending: str) -> dict[str, Path]:
     if not folder.is_dir():
         return {}
     files = [path for path in sorted(folder.iterdir()) if _visible(path)]
-    return {path.name[: -len(ending)]: path for path in files if path.name.endswith(ending)}
+    return {
+        path.name[: -len(ending)]: path for path in files if path.name.endswith(ending)
+    }
 
 
 def read_participants(folder: Path, header: DatasetHeader) -> dict[str, dict[str, str]]:
@@ -280,11 +287,15 @@ def read_participants(folder: Path, header: DatasetHeader) -> dict[str, dict[str
     wrong = [f"column '{column}' is missing" for column in missing]
     rows: dict[str, dict[str, str]] = {}
     for number, line in lines:
-        row = {key: (value or "").strip() for key, value in line.items() if key is not None}
+        row = {
+            key: (value or "").strip() for key, value in line.items() if key is not None
+        }
         case = row[columns[0]]
         if case in rows:
             wrong.append(f"line {number}: case '{case}' appears twice")
-        wrong += [f"line {number}: {problem}" for problem in _unknown_class(row, header)]
+        wrong += [
+            f"line {number}: {problem}" for problem in _unknown_class(row, header)
+        ]
         rows[case] = row
     if wrong:
         raise DataError(

@@ -49,7 +49,10 @@ class Schedule(Record):
         if self.minutes is not None and self.minutes <= 0:
             yield "minutes", f"expected more than 0, found {self.minutes}"
         if self.optimiser not in OPTIMISERS:
-            yield "optimiser", f"expected {' or '.join(OPTIMISERS)}, found '{self.optimiser}'"
+            yield (
+                "optimiser",
+                f"expected {' or '.join(OPTIMISERS)}, found '{self.optimiser}'",
+            )
         if self.decay not in DECAYS:
             yield "decay", f"expected {' or '.join(DECAYS)}, found '{self.decay}'"
 

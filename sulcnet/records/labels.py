@@ -61,7 +61,10 @@ def label_problems(labels: Labelled) -> Iterator[tuple[str, str]]:
             f"{IGNORE} must be the highest value, {max(values)}, found {labels.ignored}",
         )
     elif any(labels.ignored in several for several in labels.structures.values()):
-        yield "labels", f"the value of {IGNORE}, {labels.ignored}, belongs to a structure too"
+        yield (
+            "labels",
+            f"the value of {IGNORE}, {labels.ignored}, belongs to a structure too",
+        )
     else:
         yield from _region_problems(labels)
 

@@ -63,9 +63,15 @@ class StepQuestion(Record):
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if self.precision not in PRECISIONS:
-            yield "precision", f"expected {' or '.join(PRECISIONS)}, found '{self.precision}'"
+            yield (
+                "precision",
+                f"expected {' or '.join(PRECISIONS)}, found '{self.precision}'",
+            )
         if self.recompute not in RECOMPUTE:
-            yield "recompute", f"expected {', '.join(RECOMPUTE)}, found '{self.recompute}'"
+            yield (
+                "recompute",
+                f"expected {', '.join(RECOMPUTE)}, found '{self.recompute}'",
+            )
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,9 @@ class MemoryTable:
 
     def _take(self, row: dict) -> None:
         try:
-            self.rows[StepQuestion.from_json(row["question"])] = StepNeed.from_json(row["need"])
+            self.rows[StepQuestion.from_json(row["question"])] = StepNeed.from_json(
+                row["need"]
+            )
         except (KeyError, TypeError, SulcnetError):
             self.strange.append(json.dumps(row))
 
@@ -147,7 +155,9 @@ def minor_version(library: str) -> str:
         return "unknown"
 
 
-def _covers(written: Mapping[str, str | Sequence[str]], asked: Mapping[str, str]) -> bool:
+def _covers(
+    written: Mapping[str, str | Sequence[str]], asked: Mapping[str, str]
+) -> bool:
     """Tell whether a table was traced with what is asked for; it may name several versions of a library."""
     if written.keys() != asked.keys():
         return False

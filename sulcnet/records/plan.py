@@ -192,7 +192,10 @@ class Plan(Labelled, Record):
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if len(self.spacing) != 3 or any(not value > 0 for value in self.spacing):
-            yield "spacing", f"expected three positive numbers [mm], found {self.spacing}"
+            yield (
+                "spacing",
+                f"expected three positive numbers [mm], found {self.spacing}",
+            )
         if self.slice_axis not in (None, 0, 1, 2):
             yield "slice_axis", f"expected 0, 1, 2 or null, found {self.slice_axis!r}"
         for name, planned in self.networks.items():
@@ -201,7 +204,10 @@ class Plan(Labelled, Record):
                 yield f"networks.{name}", f"expected {seen} dimensions, found {ndim}"
         channels, rules = len(self.channels), len(self.normalisation)
         if rules != channels:
-            yield "normalisation", f"expected one per channel ({channels}), found {rules}"
+            yield (
+                "normalisation",
+                f"expected one per channel ({channels}), found {rules}",
+            )
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -241,7 +247,9 @@ class Plan(Labelled, Record):
 
     def preparation_hash(self) -> str:
         """Identify what prepared cases depend on; patch, batch and network do not change them."""
-        parts = {key: value for key, value in self.to_json().items() if key in PREPARATION}
+        parts = {
+            key: value for key, value in self.to_json().items() if key in PREPARATION
+        }
         # Of tasks only numbers per case are prepared.
         tasks = parts.pop("tasks")
         parts[BEFORE] = None
@@ -250,7 +258,9 @@ class Plan(Labelled, Record):
                 parts[name] = spec["own"]
         for channel in parts["normalisation"]:
             del channel["values"]  # what occurs is not what is done
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[
+            :16
+        ]
 
     def network(self, name: str | None) -> NetworkPlan:
         """Choose a planned network: by name, else the only one.
@@ -329,7 +339,8 @@ def load_plan(path: Path, configuration: str) -> Plan:
     plans = load_plans(path)
     if configuration not in plans:
         raise ModelError(
-            f"{path} has no configuration '{configuration}'.", f"It has: {', '.join(plans)}."
+            f"{path} has no configuration '{configuration}'.",
+            f"It has: {', '.join(plans)}.",
         )
     return plans[configuration]
 

@@ -49,4 +49,7 @@ class PreparedCase(Record):
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if any(not low < high for low, high in self.ranges):
-            yield "ranges", f"expected (low, high) with low below high, found {self.ranges}"
+            yield (
+                "ranges",
+                f"expected (low, high) with low below high, found {self.ranges}",
+            )

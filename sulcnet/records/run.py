@@ -16,12 +16,19 @@ from dataclasses import dataclass
 from sulcnet.errors import UsageError
 from sulcnet.records._record import Record
 from sulcnet.records.splits import HOLDOUT
-from sulcnet.records.workspace import DatasetFolders, RunFolder, Workspace, dataset_number
+from sulcnet.records.workspace import (
+    DatasetFolders,
+    RunFolder,
+    Workspace,
+    dataset_number,
+)
 
 PRETRAIN, TRAIN = "pretrain", "train"
 RANDOM = "none"  # the start that is no weights
 LENGTH = ("epochs", "minutes", "patience", "accumulate")
-LONGEST = 100  # characters that say what is not default; file systems take 255 for a name
+LONGEST = (
+    100  # characters that say what is not default; file systems take 255 for a name
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,10 @@ class RunSpec(Record):
                 "--epochs and --time-limit both say how long to learn; give one of them",
             )
         if self.name and not re.fullmatch(r"[\w.-]+", self.name):
-            yield "name", f"expected letters, digits, '.', '_' and '-', found '{self.name}'"
+            yield (
+                "name",
+                f"expected letters, digits, '.', '_' and '-', found '{self.name}'",
+            )
         if len(set(self.datasets)) < len(self.datasets):
             yield "datasets", f"a dataset is named twice in {', '.join(self.datasets)}"
 
@@ -164,7 +174,11 @@ def _joined(*parts: str | None) -> str:
 def _short(key: str, value: str) -> str:
     """Write a setting for a folder's name: `rate0.001`, `pooling-mean`, `scale-0.7-1.4`."""
     plain = re.sub(r"[^\w.+]+", "-", value).strip("-")
-    return f"{key}{plain}" if re.fullmatch(r"[\d.]+(e[-+]?\d+)?", value) else f"{key}-{plain}"
+    return (
+        f"{key}{plain}"
+        if re.fullmatch(r"[\d.]+(e[-+]?\d+)?", value)
+        else f"{key}-{plain}"
+    )
 
 
 def _text(value: object) -> str:

@@ -43,7 +43,11 @@ class Splits(Record):
 
     def problems(self) -> Iterator[tuple[str, str]]:
         for name, part in self._parts():
-            groups = {"train": part.train, "validation": part.validation, "test": self.test}
+            groups = {
+                "train": part.train,
+                "validation": part.validation,
+                "test": self.test,
+            }
             unknown = set(chain(*groups.values())) - set(self.subjects)
             if unknown:
                 yield name, f"cases without a subject: {', '.join(sorted(unknown)[:5])}"
@@ -52,7 +56,10 @@ class Splits(Record):
             for group, cases in groups.items():
                 for subject in {self.subjects[case] for case in cases}:
                     if owner.setdefault(subject, group) != group:
-                        yield name, f"subject '{subject}' is in {owner[subject]} and in {group}"
+                        yield (
+                            name,
+                            f"subject '{subject}' is in {owner[subject]} and in {group}",
+                        )
 
     def part(self, fold: str) -> Part:
         """Give the training and validation cases of `holdout` or of a fold `0`..`4`."""
@@ -61,7 +68,8 @@ class Splits(Record):
         if fold.isdecimal() and int(fold) < len(self.folds):
             return self.folds[int(fold)]
         raise UsageError(
-            f"There is no fold '{fold}'.", f"Folds: holdout, 0 to {len(self.folds) - 1}."
+            f"There is no fold '{fold}'.",
+            f"Folds: holdout, 0 to {len(self.folds) - 1}.",
         )
 
     def listed(self) -> set[str]:
@@ -85,7 +93,9 @@ def split(
     Cases that have neither label nor class are for pre-training only. Those of test subjects are never read, those
     of unknown subjects join the training part, as nothing is ever measured on them.
     """
-    useful = [case for case in cases if case.label is not None or case.target is not None]
+    useful = [
+        case for case in cases if case.label is not None or case.target is not None
+    ]
     useful = useful or list(cases)
     groups = _dealt(useful, seed)
     train, rest = _cut(groups, shares[0])

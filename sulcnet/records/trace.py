@@ -58,7 +58,10 @@ class Resample(Record):
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if len(self.shape) != len(self.target):
-            yield "target", f"expected {len(self.shape)} numbers, found {len(self.target)}"
+            yield (
+                "target",
+                f"expected {len(self.shape)} numbers, found {len(self.target)}",
+            )
         if min((*self.shape, *self.target), default=0) < 1:
             yield "shape, target", "expected at least one voxel per axis"
 
@@ -93,13 +96,18 @@ class Trace(Record):
     def prepared_spacing(self) -> tuple[float, ...]:
         """Give the exact spacing of the prepared arrays in mm; it differs from the plan's by the rounding to voxels."""
         columns = list(zip(*self.prepared_affine))[:3]
-        return tuple(sum(value * value for value in column[:3]) ** 0.5 for column in columns)
+        return tuple(
+            sum(value * value for value in column[:3]) ** 0.5 for column in columns
+        )
 
     def problems(self) -> Iterator[tuple[str, str]]:
         fits = len(self.orient.axes) == len(self.shape)
         oriented = tuple(self.shape[axis] for axis in self.orient.axes) if fits else ()
         if oriented != self.crop.shape:
-            yield "crop", f"expected shape {oriented} after orient, found {self.crop.shape}"
+            yield (
+                "crop",
+                f"expected shape {oriented} after orient, found {self.crop.shape}",
+            )
         cropped = tuple(high - low for low, high in zip(self.crop.low, self.crop.high))
         resampled = self.resample.shape
         if cropped != resampled:

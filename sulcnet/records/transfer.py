@@ -58,7 +58,9 @@ class Transfer(Record):
         for stage in self.stages:
             missing, wrong = stage.missing.tensors, stage.wrong_shape.tensors
             if stage.part in self.promised and missing + wrong:
-                partly.append(f"{stage.name}: {missing} missing, {wrong} of another shape")
+                partly.append(
+                    f"{stage.name}: {missing} missing, {wrong} of another shape"
+                )
         return partly
 
     def lines(self) -> list[str]:

@@ -157,7 +157,9 @@ class Workspace:
             DataError: none or more than one fits; the known ones are listed.
         """
         number = int(key) if key.isdecimal() else None
-        fits = [name for name in self.datasets() if key == name or _number(name) == number]
+        fits = [
+            name for name in self.datasets() if key == name or _number(name) == number
+        ]
         if len(fits) == 1:
             return self.folders(fits[0], plans_name or "")
         where = f"{self.raw} (chosen by {self.rule})"
@@ -212,7 +214,11 @@ class Workspace:
 
 def plugin_folder() -> Path | None:
     """The folder of the user's own plug-ins, `$SULCNET_PLUGINS`."""
-    return Path(os.environ["SULCNET_PLUGINS"]) if os.environ.get("SULCNET_PLUGINS") else None
+    return (
+        Path(os.environ["SULCNET_PLUGINS"])
+        if os.environ.get("SULCNET_PLUGINS")
+        else None
+    )
 
 
 def cache_folder() -> Path:

@@ -26,7 +26,9 @@ def training_curves(metrics: Metrics, path: Path | str, title: str = "") -> None
         path: of the PNG; it is replaced in one move, so a viewer never sees half of it.
         title: of the run.
     """
-    panels = [(name, draw) for name, keys, draw in _panels() if _matching(metrics, keys)]
+    panels = [
+        (name, draw) for name, keys, draw in _panels() if _matching(metrics, keys)
+    ]
     columns = max(1, min(3, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
     with sheet(3.6 * columns, 2.5 * rows + 0.35, path) as figure:
@@ -56,7 +58,9 @@ def _draw_headline(name: str, axes, metrics) -> None:
         _line(axes, metrics, name, BLUE, "", clip_on=False)
     elif len(parts) > 1:
         _line(axes, metrics, name, INK, "mean", clip_on=False)
-    values = [_series(metrics, key)[1] for key in _matching(metrics, (name, f"{name}/*"))]
+    values = [
+        _series(metrics, key)[1] for key in _matching(metrics, (name, f"{name}/*"))
+    ]
     if all(np.nanmin(some) >= 0 and np.nanmax(some) <= 1 for some in values):
         axes.set_ylim(0, 1)
     _note_best(axes, metrics, name)
@@ -105,7 +109,11 @@ def _panels() -> tuple[Panel, ...]:
 
 
 _OTHERS: tuple[Panel, ...] = (
-    ("Validation similarity", ("val/ssim", "val/ms_ssim", "val/skip_only"), _draw_similarity),
+    (
+        "Validation similarity",
+        ("val/ssim", "val/ms_ssim", "val/skip_only"),
+        _draw_similarity,
+    ),
     ("Learning rate", ("rate",), _draw_rate),
     ("Seconds per epoch", ("seconds",), _draw_seconds),
     ("Peak memory [GiB]", ("peak_bytes",), _draw_memory),
@@ -151,7 +159,9 @@ def _line(
     if _has_values(metrics, key):
         # A few points are also marked: a line through one point cannot be seen.
         marker = {"marker": "o", "markersize": 3.5} if epochs.size <= 12 else {}
-        axes.plot(epochs, values * factor, color=color, label=label or "_", **marker, **style)
+        axes.plot(
+            epochs, values * factor, color=color, label=label or "_", **marker, **style
+        )
 
 
 def _note_best(axes, metrics, key: str) -> None:

@@ -23,7 +23,9 @@ class View(NamedTuple):
 
     name: str
     cut: int
-    across: int  # the picture's horizontal axis; drawn from its high end, which is R or A
+    across: (
+        int  # the picture's horizontal axis; drawn from its high end, which is R or A
+    )
     up: int  # the picture's vertical axis
     left: str
     right: str

@@ -85,7 +85,9 @@ def _gpus() -> tuple[tuple[Gpu, ...], str]:
 
 def _gpu(pynvml, handle) -> Gpu:
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    return Gpu(_text(pynvml.nvmlDeviceGetName(handle)), int(memory.total), int(memory.free))
+    return Gpu(
+        _text(pynvml.nvmlDeviceGetName(handle)), int(memory.total), int(memory.free)
+    )
 
 
 def _text(name: str | bytes) -> str:

@@ -31,7 +31,12 @@ from sulcnet.report._slices import (
     outline,
 )
 
-__all__ = ["case_montage", "cohort_overview", "reconstruction_montage", "training_curves"]
+__all__ = [
+    "case_montage",
+    "cohort_overview",
+    "reconstruction_montage",
+    "training_curves",
+]
 
 Labels = Mapping[str, int]  # structure -> value
 
@@ -101,9 +106,13 @@ def case_montage(
                 _slice(axes, scene, view, at[view.cut], room, [overlay])
                 _letters(axes, view)
                 if row == 0:
-                    axes.set_title(view.name, loc="center", fontweight="normal", color=FAINT)
+                    axes.set_title(
+                        view.name, loc="center", fontweight="normal", color=FAINT
+                    )
             figure.axes[3 * row].set_ylabel(name, fontsize=10, color=INK)
-        _legend(figure, list(labels), OUTLINES, "radiological: patient's right on the left")
+        _legend(
+            figure, list(labels), OUTLINES, "radiological: patient's right on the left"
+        )
         figure.suptitle(title or None, x=0.01, ha="left", fontsize=10)
 
 
@@ -298,7 +307,9 @@ def _named(labels: Labels | None, masks: Iterable[np.ndarray]) -> Labels:
     return {name: value for name, value in labels.items() if value > 0}
 
 
-def _where(masks: Iterable[np.ndarray], value: int, shape: tuple[int, ...]) -> np.ndarray:
+def _where(
+    masks: Iterable[np.ndarray], value: int, shape: tuple[int, ...]
+) -> np.ndarray:
     """Give the structure in the first mask that holds it, else whatever the first mask holds."""
     masks = list(masks)
     for mask in masks:

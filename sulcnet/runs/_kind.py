@@ -106,16 +106,23 @@ class RunKind:
         Raises:
             UsageError: an unknown network, fold or setting, or settings that contradict each other.
         """
-        network, preset = plan.network(spec.network).network.name, spec.preset or plan.preset
+        network, preset = (
+            plan.network(spec.network).network.name,
+            spec.preset or plan.preset,
+        )
         families = self.families(spec, plan)
         usual = merged(resolve(preset, (), *families))
         asked = merged(resolve(preset, spec.settings, *families, epochs=spec.epochs))
         given = sorted(setting.partition("=")[0] for setting in spec.settings)
         chosen = tuple(
-            f"{name}={_plain(asked[name])}" for name in given if asked[name] != usual[name]
+            f"{name}={_plain(asked[name])}"
+            for name in given
+            if asked[name] != usual[name]
         )
         epochs = spec.epochs if spec.epochs != usual["epochs"] else None
-        return spec.replace(network=network, preset=preset, settings=chosen, epochs=epochs)
+        return spec.replace(
+            network=network, preset=preset, settings=chosen, epochs=epochs
+        )
 
     def trained(self, folder: RunFolder) -> bool:
         """Whether the last stage has ended."""
@@ -126,7 +133,11 @@ class RunKind:
         return self.trained(folder)
 
     def prepare(
-        self, workspace: Workspace, spec: RunSpec, execution: Execution, drawing: Drawing
+        self,
+        workspace: Workspace,
+        spec: RunSpec,
+        execution: Execution,
+        drawing: Drawing,
     ) -> None:
         """See that what the run starts from is there."""
 

@@ -35,10 +35,18 @@ from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 log = logging.getLogger("sulcnet")
 
 NAME = "Dataset900_Phantoms"
-COHORT = (150, 24, 36)  # training, validation and test phantoms; a third of each per class
+COHORT = (
+    150,
+    24,
+    36,
+)  # training, validation and test phantoms; a third of each per class
 NET, FEATURES = "resenc_unet", 16
 # Phantoms stand straight: what helps a small cohort in a long run only slows a short one.
-SETTINGS = ("rotation_probability=0.2", "scale_probability=0.2", "elastic_probability=0")
+SETTINGS = (
+    "rotation_probability=0.2",
+    "scale_probability=0.2",
+    "elastic_probability=0",
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,9 @@ def examples(demonstration: Demonstration, most: int = 12) -> list[tuple]:
     names = dataset.header.classification.classes
     predicted = read_predictions_table(tested / PREDICTIONS, names)
     cases = [case for case in dataset.cases if case.id in predicted]
-    by_class = [[case for case in cases if case.target == index] for index in range(len(names))]
+    by_class = [
+        [case for case in cases if case.target == index] for index in range(len(names))
+    ]
     drawn = []
     for case in list(chain(*zip(*by_class)))[:most]:
         mask = tested / f"{case.id}{dataset.header.file_ending}"

@@ -75,8 +75,12 @@ def _job(
 ) -> Job:
     """Settle options, device, precision and threads; see that what the run starts from is there."""
     families = kind.families(spec, plan)
-    before, options = recorded(folder, spec, *families) if execution.go_on else (None, None)
-    options = options or resolve(spec.preset, spec.settings, *families, epochs=spec.epochs)
+    before, options = (
+        recorded(folder, spec, *families) if execution.go_on else (None, None)
+    )
+    options = options or resolve(
+        spec.preset, spec.settings, *families, epochs=spec.epochs
+    )
     device = choose_device(execution.device)
     kind.prepare(workspace, spec, execution, drawing)
     return Job(

@@ -32,7 +32,11 @@ def find_folder(workspace: Workspace, spec: RunSpec, go_on: bool) -> RunFolder:
     if not go_on or folder.path.exists():
         return folder
     there = workspace.runs(spec.dataset(workspace), spec.kind)
-    fits = [run for run in there if run.path.parent == folder.path.parent and _is_of(run, spec)]
+    fits = [
+        run
+        for run in there
+        if run.path.parent == folder.path.parent and _is_of(run, spec)
+    ]
     fits = fits if len(fits) < 2 else [run for run in fits if _was_asked(run, spec)]
     if len(fits) > 1:
         listed = "\n      ".join(str(run.path) for run in fits)
@@ -60,7 +64,9 @@ def _was_asked(run: RunFolder, spec: RunSpec) -> bool:
     return length and settings and spec.name in ("", began.name)
 
 
-def check_claim(run: RunFolder, execution: Execution, trained: bool, complete: bool) -> None:
+def check_claim(
+    run: RunFolder, execution: Execution, trained: bool, complete: bool
+) -> None:
     """Refuse what would lose a run, or continue none. Nothing is written.
 
     Args:
@@ -145,7 +151,9 @@ def recorded(
 def read_cases(prepared: Path, ids: Sequence[str], plan: Plan) -> list[PreparedCase]:
     """Read the facts of prepared cases, refusing those prepared under another plan."""
     cases = [read_prepared(prepared, case, plan) for case in ids]
-    stale = [case.id for case in cases if case.sources.get("plan") != plan.preparation_hash()]
+    stale = [
+        case.id for case in cases if case.sources.get("plan") != plan.preparation_hash()
+    ]
     if stale:
         raise ModelError(
             f"{len(stale)} cases in {prepared} were prepared under another plan, such as {stale[0]}.",

@@ -97,10 +97,14 @@ def _joined(pools: Sequence[Pool]) -> Pool:
 
 
 def _first(folders: DatasetFolders, plan: Plan, fold: str) -> Pool:
-    return _located(folders.prepared(plan.folder), Splits.load(folders.splits), plan, fold=fold)
+    return _located(
+        folders.prepared(plan.folder), Splits.load(folders.splits), plan, fold=fold
+    )
 
 
-def _further(first: DatasetFolders, other: DatasetFolders, plan: Plan, workers: int) -> Pool:
+def _further(
+    first: DatasetFolders, other: DatasetFolders, plan: Plan, workers: int
+) -> Pool:
     """Prepare another dataset's training and validation cases by this plan; finished ones are skipped."""
     dataset = Dataset.open(other.raw)
     header = dataset.header

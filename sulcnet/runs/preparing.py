@@ -55,7 +55,9 @@ def settle_splits(folders: DatasetFolders, dataset: Dataset) -> Splits:
     return splits
 
 
-def fingerprint_dataset(folders: DatasetFolders, workers: int, overwrite: bool) -> Fingerprint:
+def fingerprint_dataset(
+    folders: DatasetFolders, workers: int, overwrite: bool
+) -> Fingerprint:
     """Measure the dataset, or read what was measured before."""
     if folders.fingerprint.exists() and not overwrite:
         return Fingerprint.load(folders.fingerprint)
@@ -106,8 +108,12 @@ def preprocess_dataset(
     dataset = Dataset.open(folders.raw)
     splits = settle_splits(folders, dataset)
     cases = cases_to_prepare(dataset, splits)
-    work = partial(prepare_case, plan, make_folder(folders.prepared(plan.folder)), overwrite)
-    outcomes = list(unless_the_machine_fails(map_cases(work, cases, workers, "preprocess")))
+    work = partial(
+        prepare_case, plan, make_folder(folders.prepared(plan.folder)), overwrite
+    )
+    outcomes = list(
+        unless_the_machine_fails(map_cases(work, cases, workers, "preprocess"))
+    )
     failed = {case.id: out for case, out in outcomes if isinstance(out, Exception)}
     if failed:
         reasons = ""

@@ -101,7 +101,9 @@ class Pretrain(RunKind):
         first, *others = spec.datasets
         folders = [job.workspace.folders(first, spec.plans_name)]
         folders += [job.workspace.folders(name) for name in others]
-        pool = gather(folders, job.plan, own.use_validation, job.execution.workers, spec.fold)
+        pool = gather(
+            folders, job.plan, own.use_validation, job.execution.workers, spec.fold
+        )
         torch.manual_seed(spec.seed)
         method = build_method(family, job.plan, network_plan, own)
         batch, accumulate = network_plan.batch_size, network_plan.accumulate
@@ -138,13 +140,17 @@ def _stage(job: Job, parts: Parts, schedule: Schedule) -> Stage:
     if pool.watched:
         watched = _source(job, parts, pool.watched)
         where = job.device, job.precision
-        validate = Watch(method, watched, collate_images, parts.batch, *where, job.spec.seed)
+        validate = Watch(
+            method, watched, collate_images, parts.batch, *where, job.spec.seed
+        )
     else:
         log.info("no validation subject is watched: no best checkpoint is picked")
 
     def batches(step: int) -> Generator[Images, None, None]:
         workers = job.execution.workers
-        return image_batches(source, parts.batch, step * times, workers, job.pin, times + 1)
+        return image_batches(
+            source, parts.batch, step * times, workers, job.pin, times + 1
+        )
 
     def after_epoch(rows: list[dict]) -> None:
         if curves:
@@ -155,7 +161,9 @@ def _stage(job: Job, parts: Parts, schedule: Schedule) -> Stage:
     return Stage(method, schedule, batches, validate, after_epoch)
 
 
-def _source(job: Job, parts: Parts, cases: Sequence[Located], augment=None) -> ImageSource:
+def _source(
+    job: Job, parts: Parts, cases: Sequence[Located], augment=None
+) -> ImageSource:
     method = parts.method
     views = Views(augment, method.corruption(), method.views, method.overlap)
     return ImageSource(cases, job.plan, parts.network_plan, job.spec.seed, views)
@@ -182,7 +190,9 @@ def _finish(job: Job, parts: Parts) -> None:
     """Re-estimate what needs it on clean training patches, draw the last picture, export."""
     method, pool = parts.method, parts.pool
     views = Views(count=method.views, overlap=method.overlap)
-    clean = ImageSource(pool.training, job.plan, parts.network_plan, job.spec.seed, views)
+    clean = ImageSource(
+        pool.training, job.plan, parts.network_plan, job.spec.seed, views
+    )
     drawn = image_batches(clean, parts.batch, 0, job.execution.workers, job.pin)
     with closing(drawn), autocast(job.device, job.precision):
         method.finish(batch.to(job.device) for batch in islice(drawn, CLEAN_BATCHES))
@@ -201,7 +211,10 @@ def _experiment(job: Job, parts: Parts, schedule: Schedule) -> Experiment:
     if parts.method.reads_labels:
         named = zip(pool.train, pool.training, strict=True)
         labels = tuple(name for name, (_, case) in named if case.has_label)
-    options = {**parts.options.to_json(), "samples_per_step": parts.batch * schedule.accumulate}
+    options = {
+        **parts.options.to_json(),
+        "samples_per_step": parts.batch * schedule.accumulate,
+    }
     assumptions = _assumptions(job, parts.network_plan, schedule)
     return Experiment(
         kind=spec.kind,
@@ -230,7 +243,9 @@ def _experiment(job: Job, parts: Parts, schedule: Schedule) -> Experiment:
     )
 
 
-def _assumptions(job: Job, network_plan: NetworkPlan, schedule: Schedule) -> dict[str, Any]:
+def _assumptions(
+    job: Job, network_plan: NetworkPlan, schedule: Schedule
+) -> dict[str, Any]:
     """Name what the sources do not say, of the run as a whole."""
     named = {
         "patch": "x".join(map(str, network_plan.patch_size)),
@@ -253,7 +268,9 @@ def _opening(job: Job, parts: Parts, schedule: Schedule) -> str:
     patch = "x".join(map(str, parts.network_plan.patch_size))
     times = f" x {schedule.accumulate}" if schedule.accumulate > 1 else ""
     masks = sum(case.has_label for _, case in pool.training) * parts.method.reads_labels
-    guided = f"; it reads the masks of {counted(masks, 'training case')}" if masks else ""
+    guided = (
+        f"; it reads the masks of {counted(masks, 'training case')}" if masks else ""
+    )
     return (
         f"{spec.pretrain} ({spec.preset}) of {spec.network}, patch {patch}, "
         f"{counted(parts.batch, 'sample')}{times} per step; "

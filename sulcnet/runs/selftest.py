@@ -39,7 +39,12 @@ from sulcnet.records.tasks import tasks_of, traced_as
 from sulcnet.records.workspace import TEST, DatasetFolders, Workspace
 from sulcnet.runs.execute import execute
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
-from sulcnet.training.device import autocast, choose_device, choose_precision, use_threads
+from sulcnet.training.device import (
+    autocast,
+    choose_device,
+    choose_precision,
+    use_threads,
+)
 
 log = logging.getLogger("sulcnet")
 
@@ -53,7 +58,9 @@ ADAPTED = {"lora": "swin_unetr_12"}
 MINUTES = 0.05  # of training
 WORKERS = 2
 CLASSES = Classification("class", ("a", "b", "c"))
-ASKED = DatasetHeader(("t1",), {"background": 0, "a": 1, "b": 2}, classification=CLASSES)
+ASKED = DatasetHeader(
+    ("t1",), {"background": 0, "a": 1, "b": 2}, classification=CLASSES
+)
 TASKS = traced_as(tasks_of(ASKED))  # of a step that fine-tunes
 TOLERANCE = 2e-2  # of a convolution in bf16, relative to the largest value
 
@@ -153,7 +160,9 @@ def _write(folders: DatasetFolders) -> str:
             np.array_equal(label.data, phantom.label),
         )
         if not all(same):
-            raise ModelError(f"{case.images[0].name} reads otherwise than it was written.")
+            raise ModelError(
+                f"{case.images[0].name} reads otherwise than it was written."
+            )
     return f"{len(dataset.cases)} phantoms of {'x'.join(map(str, SHAPE))} voxels"
 
 
@@ -230,7 +239,9 @@ def _question(net: str, step: str) -> StepQuestion:
 def _step(question: StepQuestion, wanted: str) -> str:
     """Take one step in the run's precision; its loss must be a number."""
     device = choose_device(wanted)
-    loss = take_step(question.replace(precision=choose_precision("auto", device)), device)
+    loss = take_step(
+        question.replace(precision=choose_precision("auto", device)), device
+    )
     if not math.isfinite(loss):
         raise ModelError(f"The loss is {loss}.")
     return f"loss {loss:.3f}"

@@ -49,7 +49,10 @@ def settle_start(spec: RunSpec) -> RunSpec:
     Raises:
         UsageError: neither a method nor a file, or a strategy that starts the other way.
     """
-    pretrained, methods = spec.pretrain != RANDOM, plugins.names("pretraining", "METHOD")
+    pretrained, methods = (
+        spec.pretrain != RANDOM,
+        plugins.names("pretraining", "METHOD"),
+    )
     spec = spec if spec.tune else spec.replace(tune="full" if pretrained else "scratch")
     if plugins.find("tuning", spec.tune, "TUNING").pretrained != pretrained:
         hint = "Give --pretrain METHOD or a file, or --tune scratch."
@@ -199,5 +202,10 @@ def pretrain_first(
             log.info("another process has just made it")
             return
         begun = folder.checkpoint("last").exists()
-        how = execution.device, execution.precision, execution.workers, execution.threads
+        how = (
+            execution.device,
+            execution.precision,
+            execution.workers,
+            execution.threads,
+        )
         run(wanted, Execution(*how, go_on=begun))

@@ -43,7 +43,13 @@ from sulcnet.records.workspace import (
 from sulcnet.runs._kind import Assembly, Drawing, Job, RunKind, Stage
 from sulcnet.runs.execute import execute
 from sulcnet.runs.folders import read_cases, versions
-from sulcnet.runs.start import Start, find_pretraining, find_start, pretrain_first, settle_start
+from sulcnet.runs.start import (
+    Start,
+    find_pretraining,
+    find_start,
+    pretrain_first,
+    settle_start,
+)
 from sulcnet.runs.watch import Watch
 from sulcnet.tuning._tuning import TuningOptions
 
@@ -72,7 +78,9 @@ class Train(RunKind):
         return families_of(plan, spec.tune)
 
     def settle(self, workspace: Workspace, spec: RunSpec, plan: Plan) -> RunSpec:
-        spec = super().settle(workspace, settle_start(spec).replace(preset=plan.preset), plan)
+        spec = super().settle(
+            workspace, settle_start(spec).replace(preset=plan.preset), plan
+        )
         Splits.load(spec.dataset(workspace).splits).part(spec.fold)
         return spec
 
@@ -80,7 +88,11 @@ class Train(RunKind):
         return self.trained(folder) and is_scored(folder)
 
     def prepare(
-        self, workspace: Workspace, spec: RunSpec, execution: Execution, drawing: Drawing
+        self,
+        workspace: Workspace,
+        spec: RunSpec,
+        execution: Execution,
+        drawing: Drawing,
     ) -> None:
         methods = plugins.names("pretraining", "METHOD")
         if spec.pretrain not in methods:
@@ -103,7 +115,9 @@ class Train(RunKind):
         model.to(job.device)
         tuning = plugins.find("tuning", experiment.tune, "TUNING")
         method = FineTuning(model, tuning, job.options[0])
-        stage = partial(self._stage, job, method, cases, network_plan, experiment.schedule)
+        stage = partial(
+            self._stage, job, method, cases, network_plan, experiment.schedule
+        )
         share = method.tuned.share()
         facts = {REGION: cases.region, TRANSFER: transfer}
         return Assembly(
@@ -112,7 +126,9 @@ class Train(RunKind):
             stages=[stage],
             opening=_opening(job, method, experiment, cases, network_plan),
             news="\n".join(transfer.lines()) if transfer else "",
-            records={name: record for name, record in facts.items() if record is not None},
+            records={
+                name: record for name, record in facts.items() if record is not None
+            },
             finish=partial(self._finish, job.folder, method),
         )
 
@@ -171,7 +187,9 @@ class Train(RunKind):
         times, workers = schedule.accumulate, job.execution.workers
         where = job.device, job.precision
         if own.cache_gb:
-            cache = FeatureCache(method.model.network, source, images, *where, own.cache_gb)
+            cache = FeatureCache(
+                method.model.network, source, images, *where, own.cache_gb
+            )
             drawn = cache.batches
         else:
 
@@ -214,9 +232,13 @@ def read_fold(job: Job) -> Cases:
     return Cases(training, watched, learn_region(training, job.plan.structures), splits)
 
 
-def _labelled_cases(prepared: Path, ids: Sequence[str], plan: Plan) -> list[PreparedCase]:
+def _labelled_cases(
+    prepared: Path, ids: Sequence[str], plan: Plan
+) -> list[PreparedCase]:
     cases = read_cases(prepared, ids, plan)
-    return [case for case in cases if any(_knows(case, name, plan) for name in plan.tasks)]
+    return [
+        case for case in cases if any(_knows(case, name, plan) for name in plan.tasks)
+    ]
 
 
 def _knows(case: PreparedCase, task: str, plan: Plan) -> bool:
@@ -224,7 +246,11 @@ def _knows(case: PreparedCase, task: str, plan: Plan) -> bool:
 
 
 def _opening(
-    job: Job, method: FineTuning, experiment: Experiment, cases: Cases, network: NetworkPlan
+    job: Job,
+    method: FineTuning,
+    experiment: Experiment,
+    cases: Cases,
+    network: NetworkPlan,
 ) -> str:
     """Say what is about to be trained, on what, for how long."""
     schedule = experiment.schedule
@@ -248,7 +274,11 @@ def _opening(
 
 def _drawn(network: NetworkPlan, times: int) -> str:
     windows = f" of {network.windows} windows" if network.windows > 1 else ""
-    return counted(network.batch_size, "image") + windows + (f" x {times}" if times > 1 else "")
+    return (
+        counted(network.batch_size, "image")
+        + windows
+        + (f" x {times}" if times > 1 else "")
+    )
 
 
 RUN = Train()

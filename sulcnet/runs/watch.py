@@ -45,7 +45,12 @@ class Watch:
         precision: str,
         seed: int,
     ):
-        self.method, self.source, self.collate, self.batch = method, source, collate, batch
+        self.method, self.source, self.collate, self.batch = (
+            method,
+            source,
+            collate,
+            batch,
+        )
         self.device, self.precision, self.seed = device, precision, seed
 
     @torch.no_grad()
@@ -72,4 +77,6 @@ class Watch:
 
 def _plain(value: Any) -> Any:
     """Turn a ratio into its two numbers, in double precision; counts are numbers already."""
-    return np.array([part.item() for part in value]) if isinstance(value, Ratio) else value
+    return (
+        np.array([part.item() for part in value]) if isinstance(value, Ratio) else value
+    )

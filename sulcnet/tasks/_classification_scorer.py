@@ -24,7 +24,9 @@ class ClassificationScorer(Scorer):
             log.info("no class probabilities in %s: only masks are scored", path)
             return
         self.table = table
-        self.asked = {key for key, case in evaluated.about.items() if case.target is not None}
+        self.asked = {
+            key for key, case in evaluated.about.items() if case.target is not None
+        }
         self.predicted = set(table)
         self.summary = {"classes": classes, "ordered": spec.own["ordered"]}
 

@@ -38,7 +38,12 @@ class Classification(ImageTask):
         own = self.options
         channels, classes = class_channels(network), self.spec.outputs
         return ClassHead(
-            channels, classes, ndim, pooling=own.pooling, positions=True, dropout=own.dropout
+            channels,
+            classes,
+            ndim,
+            pooling=own.pooling,
+            positions=True,
+            dropout=own.dropout,
         )
 
     def loss(self, logits: Tensor, batch: Batch) -> Ratio:
@@ -47,7 +52,10 @@ class Classification(ImageTask):
     def counts(self, logits: Tensor, batch: Batch, layout: Layout) -> np.ndarray:
         """Count (true, predicted) pairs of images with a known class, (K, K)."""
         confusion = np.zeros((logits.shape[1],) * 2, dtype=np.int64)
-        truth, predicted = batch.targets[self.name].tolist(), logits.argmax(dim=1).tolist()
+        truth, predicted = (
+            batch.targets[self.name].tolist(),
+            logits.argmax(dim=1).tolist(),
+        )
         for true, likeliest in zip(truth, predicted):
             if true >= 0:
                 confusion[true, likeliest] += 1

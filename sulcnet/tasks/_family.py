@@ -127,7 +127,9 @@ class TaskFamily(Family):
 def headlines() -> list[Headline]:
     """List the headlines of all tasks that there are."""
     families = [family_of(name) for name in plugins.names("tasks", "TASK")]
-    return [family.headline for family in sorted(families, key=lambda family: family.rank)]
+    return [
+        family.headline for family in sorted(families, key=lambda family: family.rank)
+    ]
 
 
 def family_of(name: str) -> TaskFamily:
@@ -146,4 +148,6 @@ def scorers_of(evaluated: Evaluated, per: str = "") -> list[Scorer]:
 
 def is_known(tasks: Mapping[str, TaskSpec], case: Case) -> bool:
     """Tell whether the answer to any of these tasks is known for a case."""
-    return any(family_of(name).target(spec, case) is not None for name, spec in tasks.items())
+    return any(
+        family_of(name).target(spec, case) is not None for name, spec in tasks.items()
+    )

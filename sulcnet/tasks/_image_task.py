@@ -24,7 +24,9 @@ class ImageTask(Task):
     """Gated attention over the positions of windows, and over the windows of an image."""
 
     def head(self, network: Network, ndim: int) -> nn.Module:
-        return ClassHead(class_channels(network), self.spec.outputs, ndim, positions=True)
+        return ClassHead(
+            class_channels(network), self.spec.outputs, ndim, positions=True
+        )
 
     def forward(
         self,
@@ -43,7 +45,9 @@ class ImageTask(Task):
     ) -> Bag:
         return Bag(head, network, windows, setting.region)
 
-    def blank(self, images: int, windows: int, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    def blank(
+        self, images: int, windows: int, patch: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
         return torch.zeros(images, dtype=torch.int64), torch.ones(images)
 
 

@@ -34,7 +34,9 @@ class SegmentationScorer(Scorer):
         super().__init__(spec, evaluated)
         folder, ending = evaluated.predictions, evaluated.header.file_ending
         references = sorted(evaluated.references.items())
-        pairs = [Pair(case, folder / f"{case}{ending}", path) for case, path in references]
+        pairs = [
+            Pair(case, folder / f"{case}{ending}", path) for case, path in references
+        ]
         self.pairs = [pair for pair in pairs if pair.prediction.exists()]
         self.asked = {pair.id for pair in pairs}
         self.predicted = {pair.id for pair in self.pairs}
@@ -42,13 +44,18 @@ class SegmentationScorer(Scorer):
 
     def scores(self, workers: int) -> dict[str, dict[str, Any]]:
         structures, ignored = self.spec.own["structures"], self.spec.own["ignored"]
-        score = partial(score_pair_of_files, structures, ignored, self.evaluated.tolerance)
+        score = partial(
+            score_pair_of_files, structures, ignored, self.evaluated.tolerance
+        )
         by_case = _each(score, self.pairs, workers)
         return {case: {"structures": scores} for case, scores in by_case.items()}
 
 
 def score_pair_of_files(
-    structures: Mapping[str, Sequence[int]], ignored: int | None, tolerance: float, pair: Pair
+    structures: Mapping[str, Sequence[int]],
+    ignored: int | None,
+    tolerance: float,
+    pair: Pair,
 ) -> dict[str, Score]:
     """Score one predicted mask; runs in a worker process.
 
@@ -65,7 +72,12 @@ def score_pair_of_files(
         )
     try:
         return score_masks(
-            prediction.data, reference.data, reference.spacing, structures, tolerance, ignored
+            prediction.data,
+            reference.data,
+            reference.spacing,
+            structures,
+            tolerance,
+            ignored,
         )
     except DataError as error:
         raise DataError(

@@ -92,7 +92,9 @@ class Segmentation(VoxelTask):
         write_mask(output.folder / f"{case}{ending}", mask, image)
         if maps is not None:
             for name, channel in zip(self.structures, self._channels()):
-                write_map(output.folder / f"{case}_p_{name}{ending}", maps[channel], image)
+                write_map(
+                    output.folder / f"{case}_p_{name}{ending}", maps[channel], image
+                )
         voxel = float(np.prod(image.spacing))
         volumes = {}
         for name, values in self.structures.items():
@@ -108,7 +110,11 @@ class Segmentation(VoxelTask):
     def _target(self, batch: Batch) -> Tensor:
         """Give the mask with -1 where a voxel counts for nothing."""
         target, ignored = batch.targets[self.name], self.spec.own["ignored"]
-        return target if ignored is None else torch.where(target == ignored, UNKNOWN, target)
+        return (
+            target
+            if ignored is None
+            else torch.where(target == ignored, UNKNOWN, target)
+        )
 
     def _mask(self, logits: Tensor) -> Tensor:
         """Give the values that a mask would have."""

@@ -120,7 +120,9 @@ class Task:
     def traced(self, head: nn.Module, features: Features) -> None:
         """Run what prediction runs on a batch of windows, for who counts its bytes; nothing where that is little."""
 
-    def blank(self, images: int, windows: int, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    def blank(
+        self, images: int, windows: int, patch: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
         """Give a target and what is known of it, of the shapes and kinds of a batch's."""
         raise NotImplementedError
 

@@ -44,7 +44,9 @@ class VoxelTask(Task):
     def traced(self, head: nn.Module, features: Features) -> None:
         self.maps(head(features.decoder[-1]).float())
 
-    def blank(self, images: int, windows: int, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    def blank(
+        self, images: int, windows: int, patch: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
         count = images * windows
         return torch.zeros(count, *patch, dtype=torch.int64), torch.ones(count)
 
@@ -64,7 +66,9 @@ class Blend:
         """Add the maps of windows at their corners."""
         maps = self._maps(features)
         if self.sum is None:
-            self.sum = torch.zeros((maps.shape[1], *self.windows.shape), device=self.device)
+            self.sum = torch.zeros(
+                (maps.shape[1], *self.windows.shape), device=self.device
+            )
         for one, corner in zip(maps, corners):
             where = self.windows.slices(corner)
             self.sum[(slice(None), *where)] += one * self.weights

@@ -44,7 +44,9 @@ class Segmentation(TaskFamily):
         order, ignored = spec.own["order"], spec.own["ignored"]
         values = order or range(1, spec.outputs)
         named = {str(value): [value] for value in values}
-        return spec.replace(own={"structures": named, "order": order, "ignored": ignored})
+        return spec.replace(
+            own={"structures": named, "order": order, "ignored": ignored}
+        )
 
     def make(self, options: SegmentationOptions, spec: TaskSpec):
         """Make the task; torch is imported here."""

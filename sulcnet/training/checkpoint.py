@@ -52,7 +52,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     if not path.exists():
         raise ModelError(
-            f"{path} does not exist.", "Train first, or choose another checkpoint with -chk."
+            f"{path} does not exist.",
+            "Train first, or choose another checkpoint with -chk.",
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

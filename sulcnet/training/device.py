@@ -41,7 +41,9 @@ def choose_device(wish: str) -> torch.device:
             "Use --device cpu, or check the driver (in Docker: --gpus all, in Singularity: --nv).",
         )
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise EnvironmentFault("--device mps: this machine has none.", "Use --device auto.")
+        raise EnvironmentFault(
+            "--device mps: this machine has none.", "Use --device auto."
+        )
     return torch.device(wish)
 
 

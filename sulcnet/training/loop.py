@@ -88,7 +88,11 @@ class Loop:
                 asked, closing = bool(request), self.progress.at_epoch_end
                 if closing:
                     self._close_epoch()
-                if asked or closing or self.progress.elapsed - self.saved > LAST_SAVE_SECONDS:
+                if (
+                    asked
+                    or closing
+                    or self.progress.elapsed - self.saved > LAST_SAVE_SECONDS
+                ):
                     self._save_last()
                 if closing:
                     self._draw()
@@ -99,7 +103,9 @@ class Loop:
             if request:
                 raise self._interrupted(request)
 
-    def _advance(self, source: Generator[Any, None, None], request: StopRequest) -> bool:
+    def _advance(
+        self, source: Generator[Any, None, None], request: StopRequest
+    ) -> bool:
         """Take one step; False if the run was to stop while it waited. Whatever ends the wait, nothing is lost."""
         try:
             with request.waiting():
@@ -156,7 +162,8 @@ class Loop:
         except (KeyError, RuntimeError, ValueError) as problem:
             first = str(problem).split("\n")[0]
             raise ModelError(
-                f"{path} does not fit this run: {first}", "Start it anew with --overwrite."
+                f"{path} does not fit this run: {first}",
+                "Start it anew with --overwrite.",
             ) from problem
         self.saved, self.saved_step = self.progress.elapsed, self.progress.step
         log.info("continuing at step %d (epoch %d)", self.progress.step, len(self.rows))
@@ -187,7 +194,9 @@ class Loop:
                 self._descend(part)
         self.progress.step += 1
 
-    def _backward(self, step: Step, totals: dict[str, Tensor], micro_batches: int) -> None:
+    def _backward(
+        self, step: Step, totals: dict[str, Tensor], micro_batches: int
+    ) -> None:
         """Add the gradient of one part's loss to that part's parameters alone."""
         loss = 0.0
         for name, (weight, ratio) in step.terms.items():
@@ -200,7 +209,9 @@ class Loop:
         for name, ratio in step.report.items():
             self._count(name, ratio)
         # Counted like the loss that is optimised: once per step, whatever its terms were divided by.
-        self._count("loss", Ratio(loss * micro_batches, torch.ones((), device=self.device)))
+        self._count(
+            "loss", Ratio(loss * micro_batches, torch.ones((), device=self.device))
+        )
         learned = _parameters(self.optimisers[step.part])
         loss.backward(inputs=[p for p in learned if p.requires_grad])
 
@@ -257,7 +268,11 @@ class Loop:
     def _draw(self) -> None:
         try:
             self.stage.after_epoch(self.rows)
-        except (OSError, ValueError, RuntimeError) as problem:  # a picture is never worth a run
+        except (
+            OSError,
+            ValueError,
+            RuntimeError,
+        ) as problem:  # a picture is never worth a run
             log.warning("the progress picture could not be drawn: %s", problem)
 
     def _write_rows(self) -> None:
@@ -271,7 +286,9 @@ class Loop:
         self.sums = {}
         row["rate"] = next(iter(self.optimisers.values())).param_groups[0]["lr"]
         on_gpu = self.device.type == "cuda"
-        row["peak_bytes"] = torch.cuda.max_memory_allocated(self.device) if on_gpu else None
+        row["peak_bytes"] = (
+            torch.cuda.max_memory_allocated(self.device) if on_gpu else None
+        )
         return row
 
     def _keep_best(self, score: float | None) -> None:
@@ -322,7 +339,9 @@ class Loop:
             return
         best = self.folder.checkpoint("best")
         weights, facts = checkpoint.read(best)
-        checkpoint.save(self.folder.checkpoint("final"), weights, {**facts, "which": "final"})
+        checkpoint.save(
+            self.folder.checkpoint("final"), weights, {**facts, "which": "final"}
+        )
         log.info("no better epoch in %d: final is the best one", self.schedule.patience)
 
 
@@ -370,7 +389,9 @@ def _sentence(
         labels[f"val/{key}"] = words.lower()
     labels["val/score"] = "score"
     scores = [
-        f"{label} {row[key]:.3f}" for key, label in labels.items() if row.get(key) is not None
+        f"{label} {row[key]:.3f}"
+        for key, label in labels.items()
+        if row.get(key) is not None
     ]
     parts = [
         f"epoch {row['epoch']:3d}",

@@ -48,7 +48,9 @@ class GpuWatch:
                 memory = pynvml.nvmlDeviceGetMemoryInfo(self._handle)
                 self.memory.append(100 * memory.used / memory.total)
                 limit = pynvml.nvmlDeviceGetEnforcedPowerLimit(self._handle)
-                self.power.append(100 * pynvml.nvmlDeviceGetPowerUsage(self._handle) / limit)
+                self.power.append(
+                    100 * pynvml.nvmlDeviceGetPowerUsage(self._handle) / limit
+                )
             except pynvml.NVMLError as problem:
                 log.debug("NVML: %s", problem)
 
@@ -64,7 +66,9 @@ def costs(
         "seconds_per_epoch": sum(seconds) / len(seconds) if seconds else None,
         "seconds": sum(seconds),
         "peak_bytes": max(peaks) if peaks else NO_GPU,
-        "trainable_parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
+        "trainable_parameters": sum(
+            p.numel() for p in network.parameters() if p.requires_grad
+        ),
         **watch.report(),
     }
 

@@ -26,7 +26,9 @@ class ScheduleOptions(Options):
     optimiser: str = option(
         "adamw", "what takes the steps: adamw or adam", paper="adam", among=OPTIMISERS
     )
-    weight_decay: float = option(1e-2, "decay of the weights", paper=1e-4, at_least=0, below=1)
+    weight_decay: float = option(
+        1e-2, "decay of the weights", paper=1e-4, at_least=0, below=1
+    )
     warm_up: float = option(
         0.05,
         "share of the run in which rates rise from nothing",
@@ -41,7 +43,11 @@ class ScheduleOptions(Options):
         among=DECAYS,
     )
     floor: float = option(
-        0.01, "share of the peak rate at which a cosine ends", paper=0.1, at_least=0, at_most=1
+        0.01,
+        "share of the peak rate at which a cosine ends",
+        paper=0.1,
+        at_least=0,
+        at_most=1,
     )
     clip: float = option(
         1.0, "largest norm of the gradient; 0 does not clip", paper=0.0, at_least=0
@@ -63,7 +69,9 @@ def rate_factor(schedule: Schedule, progress: float) -> float:
     if schedule.decay == "step":
         return 1.0 if progress < 0.5 else STEP_DECAY
     along = (min(progress, 1.0) - schedule.warm_up) / max(1.0 - schedule.warm_up, 1e-9)
-    return schedule.floor + (1.0 - schedule.floor) * 0.5 * (1.0 + math.cos(math.pi * along))
+    return schedule.floor + (1.0 - schedule.floor) * 0.5 * (
+        1.0 + math.cos(math.pi * along)
+    )
 
 
 @dataclass

@@ -13,7 +13,9 @@ import signal
 from collections.abc import Iterator
 
 SIGNALS = [
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1")
+    if hasattr(signal, name)
 ]
 
 
@@ -65,7 +67,9 @@ def stop_request() -> Iterator[StopRequest]:
 
     try:
         before = {number: signal.signal(number, ask) for number in SIGNALS}
-    except ValueError:  # only the main thread may set handlers; elsewhere a run cannot be asked
+    except (
+        ValueError
+    ):  # only the main thread may set handlers; elsewhere a run cannot be asked
         before = {}
     try:
         yield request

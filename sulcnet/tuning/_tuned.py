@@ -49,7 +49,9 @@ class TunedNetwork:
         network.recompute = options.recompute or network.recompute
 
     def __call__(self, image: Tensor) -> Features:
-        return self.adapter(self.network, image) if self.adapter else self.network(image)
+        return (
+            self.adapter(self.network, image) if self.adapter else self.network(image)
+        )
 
     def groups(self, heads: nn.Module) -> list[Group]:
         """Give what learns by rate: the network's share, and the heads."""
@@ -66,7 +68,11 @@ class TunedNetwork:
 
     def state(self) -> dict[str, Tensor]:
         """Give the network's state with the adapter merged, under the network's own names."""
-        return self.adapter.merged(self.network) if self.adapter else self.network.state_dict()
+        return (
+            self.adapter.merged(self.network)
+            if self.adapter
+            else self.network.state_dict()
+        )
 
     def share(self) -> Share:
         """Count what learns."""

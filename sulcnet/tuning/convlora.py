@@ -19,7 +19,9 @@ class ConvLoraOptions(TuningOptions):
     """Rank, scale and layout of the updates; the source names no scale: 1."""
 
     rank: int = option(8, "rank of the updates", paper=2, at_least=1)
-    alpha: float = option(16.0, "updates are scaled by alpha / rank", paper=2.0, above=0)
+    alpha: float = option(
+        16.0, "updates are scaled by alpha / rank", paper=2.0, above=0
+    )
     layout: str = option(
         "rank",
         "rank: the kernel lies in the first factor, any convolution; paper: two matrices, square 2-D kernels",

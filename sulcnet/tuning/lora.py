@@ -19,7 +19,9 @@ class LoraOptions(TuningOptions):
     """Rank and scale of the updates."""
 
     rank: int = option(8, "rank of the updates", paper=4, at_least=1)
-    alpha: float = option(16.0, "updates are scaled by alpha / rank", paper=4.0, above=0)
+    alpha: float = option(
+        16.0, "updates are scaled by alpha / rank", paper=4.0, above=0
+    )
 
 
 class Lora(Tuning):
