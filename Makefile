@@ -1,7 +1,7 @@
 # make demo        the whole path on a phantom cohort, on a CPU, in minutes
 # make test        the tests that every change must pass
 # make test-all    these, the slow ones and those on real data
-# make lint        ruff, as pyproject.toml says
+# make lint        ruff and mypy, as pyproject.toml says
 # make contract    every method x strategy x network, one step each
 # make benchmark   the tables of docs/benchmarks.md
 # make container-test   build the image and run the whole path in it (needs Docker or Podman)
@@ -35,6 +35,8 @@ test-all: $(TESTS)
 
 lint: $(TESTS)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
 
 contract: $(TESTS)
 	$(PYTEST) -m contract

@@ -36,7 +36,13 @@ def beside() -> list[tuple[str, list[str]]]:
         "docs": "docs/*.md",
         "dataset_json_examples": "dataset_json_examples/*",
     }
-    wanted = {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "constraints.txt"}
+    wanted = {
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "CITATION.cff",
+        "constraints.txt",
+    }
     found = []
     for folder, pattern in folders.items():
         files = sorted(
@@ -111,6 +117,7 @@ setup(
             "scikit-learn",
             "pandas",
             "ruff",
+            "mypy",
             "setuptools",
         ],  # oracles, lint, packaging
     },

@@ -30,7 +30,9 @@ def graphics() -> str:
         for number in range(torch.cuda.device_count())
     ]
     return (
-        "; ".join(f"{card.name}, {card.total_memory / 2**30:.0f} GiB" for card in cards)
+        "; ".join(
+            f"{card.name}, {card.total_memory / 2**30:.0f} GiB" for card in cards
+        )
         or "no GPU"
     )
 

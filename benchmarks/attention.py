@@ -40,7 +40,8 @@ def prepare(root: Path) -> None:
     preprocess_dataset(folders, "3d", 2, False)
     network = plan.network(None)
     windows = [
-        -(-size // patch) for size, patch in zip(plan.median_shape, network.patch_size)
+        -(-size // patch)
+        for size, patch in zip(plan.median_shape, network.patch_size)
     ]
     print(
         f"median image {plan.median_shape}, window {network.patch_size}: at least {windows} windows; bag {network.bag}",

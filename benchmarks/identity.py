@@ -43,7 +43,10 @@ REFERENCE = Path(__file__).with_suffix(".json")
 STEPS, PRESETS = 3, ("sulcnet", "paper")
 NAME = "Dataset901_Tiny"
 PATCH = (16, 16, 16)
-NETWORKS = ("resenc_unet", "dd_unet")  # dd_unet has the linear layers that lora adapts
+NETWORKS = (
+    "resenc_unet",
+    "dd_unet",
+)  # dd_unet has the linear layers that lora adapts
 HERE = Execution("cpu", "fp32", threads=1)
 
 
@@ -110,7 +113,9 @@ def of_the_paper(root: Path, only: str) -> Iterator[tuple[str, str]]:
     yield from tuned(workspace, folders, "unet_bn", "recon", only)
     if only in "unet_bn contrastive_patch":
         run = execute(
-            workspace, RunSpec("pretrain", (NAME,), pretrain="contrastive_patch"), HERE
+            workspace,
+            RunSpec("pretrain", (NAME,), pretrain="contrastive_patch"),
+            HERE,
         )
         yield "unet_bn contrastive_patch", digest(run, "final")
 
@@ -143,7 +148,9 @@ def tuned(
 
 def of_demo(root: Path) -> Iterator[tuple[str, str]]:
     """Run the demo for two epochs: its weights, and its table of predictions."""
-    demo.execute = lambda workspace, spec, how, drawing: execute(workspace, spec, HERE)
+    demo.execute = lambda workspace, spec, how, drawing: execute(
+        workspace, spec, HERE
+    )
     done = demo.demonstrate(root, 2, "cpu", 0, 0, None)
     yield "demo weights", digest(done.run, "final")
     yield (
@@ -212,7 +219,9 @@ def compare(found: dict[str, str]) -> int:
         **{name: one["now"] for name, one in kept["exceptions"].items()},
     }
     differ = [
-        name for name, value in found.items() if expected.get(name) not in (None, value)
+        name
+        for name, value in found.items()
+        if expected.get(name) not in (None, value)
     ]
     new = [name for name in found if name not in expected]
     excepted = [name for name in found if name in kept["exceptions"]]

@@ -56,7 +56,10 @@ NNUNET = {
     24: "96x192x160, 5",
     48: "96x192x160, 11",
 }  # 2.8.1; others not run
-SHIPPED = ((0,), (3,))  # values of the channel: T1w, and grey_white with its background
+SHIPPED = (
+    (0,),
+    (3,),
+)  # values of the channel: T1w, and grey_white with its background
 ALIKE = [
     "2.11",
     "2.13",
@@ -72,7 +75,18 @@ def question(net: str, step: str, patch: int, **changes) -> StepQuestion:
     spec = family(net).topology(3, 1, family(net).features, (patch,) * 3, (1.0,) * 3)
     tasks = TASKS if tuned else {}
     asked = StepQuestion(
-        step, "sulcnet", spec, (patch,) * 3, 1, views, 1, 1, tasks, (0,), "bf16", "none"
+        step,
+        "sulcnet",
+        spec,
+        (patch,) * 3,
+        1,
+        views,
+        1,
+        1,
+        tasks,
+        (0,),
+        "bf16",
+        "none",
     )
     return replace(asked, **changes)
 
@@ -141,7 +155,9 @@ def against_tensors(asked: StepQuestion) -> tuple[str, float]:
 
 def compare(chosen: list[str]) -> None:
     """Print one row per question, and the worst of them."""
-    sizes = "foreseen MiB | tracked MiB | % | with the allocator | peak at | of it, MiB"
+    sizes = (
+        "foreseen MiB | tracked MiB | % | with the allocator | peak at | of it, MiB"
+    )
     print(f"| network | step | patch | {sizes} | GFLOP |")
     print("|---" * 10 + "|")
     offs = []

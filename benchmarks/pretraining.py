@@ -38,7 +38,9 @@ METHODS = {
 }
 
 
-def prepare(root: Path, net: str, features: int, patch: int) -> tuple[Workspace, list]:
+def prepare(
+    root: Path, net: str, features: int, patch: int
+) -> tuple[Workspace, list]:
     """Draw, plan and prepare a cohort of the patch's size."""
     workspace = Workspace.find(root)
     folders = workspace.folders("Dataset904_Cost")

@@ -59,7 +59,8 @@ def main() -> None:
         + "---|" * len(args.sizes)
     )
     images = [
-        torch.rand(2, 1, 1, size, size, size, device=args.device) for size in args.sizes
+        torch.rand(2, 1, 1, size, size, size, device=args.device)
+        for size in args.sizes
     ]
     taken = {name: [[] for _ in images] for name in losses}
     for repeat in range(args.repeats + 1):

@@ -269,7 +269,9 @@ def main() -> None:
         else {}
     )
     times = (
-        seconds(args.rows, args.time, args.images, args.rounds, device, args.precision)
+        seconds(
+            args.rows, args.time, args.images, args.rounds, device, args.precision
+        )
         if args.time
         else []
     )

@@ -34,7 +34,9 @@ def one(root: Path, arm: str, seed: int, epochs: int) -> None:
     from sulcnet.runs.execute import execute
 
     start = next(
-        (root / f"results_{METHOD}" / DATASET).glob(f"pretrain/*/*seed{seed}*/{EXPORT}")
+        (root / f"results_{METHOD}" / DATASET).glob(
+            f"pretrain/*/*seed{seed}*/{EXPORT}"
+        )
     )
     folders = _folders(root, arm)
     shared = Workspace.find(root)
@@ -72,7 +74,8 @@ def _folders(root: Path, arm: str):
 def report(root: Path, arms: list[str], seeds: int) -> None:
     """Print means, paired differences to new views, and seconds per epoch."""
     runs = {
-        arm: [_run(root, arm, seed) for seed in range(seeds)] for arm in (FRESH, *arms)
+        arm: [_run(root, arm, seed) for seed in range(seeds)]
+        for arm in (FRESH, *arms)
     }
     found = {arm: [read_scores(run) for run in own] for arm, own in runs.items()}
     for name, measure in (

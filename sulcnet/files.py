@@ -158,7 +158,9 @@ def claimed(
 def require_writable(folder: Path) -> Path:
     """Give an existing folder back, or say why nothing can be written into it."""
     if not os.access(folder, os.W_OK | os.X_OK):
-        read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
+        read_only = (
+            hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
+        )
         code = errno.EROFS if read_only else errno.EACCES
         raise write_fault(folder, OSError(code, os.strerror(code)))
     return folder
@@ -233,7 +235,9 @@ def _remove_orphans(folder: Path) -> None:
     _looked_through.add(folder)
     for orphan in folder.glob(f"{PARTIAL}*"):
         with suppress(OSError):
-            written = max(file.stat().st_mtime for file in (orphan, *orphan.iterdir()))
+            written = max(
+                file.stat().st_mtime for file in (orphan, *orphan.iterdir())
+            )
             if time.time() - written > ORPHANED:
                 shutil.rmtree(orphan, ignore_errors=True)
 
@@ -241,7 +245,10 @@ def _remove_orphans(folder: Path) -> None:
 def _require_claim(path: Path) -> None:
     """Refuse to write into a folder that was claimed here and is another process's now."""
     for claim in _claims:
-        if Path(os.path.abspath(path)).is_relative_to(claim.path) and not claim.held():
+        if (
+            Path(os.path.abspath(path)).is_relative_to(claim.path)
+            and not claim.held()
+        ):
             raise ModelError(
                 f"{claim.path} was taken over: {claim.holder() or 'its lock was removed'}.",
                 "This process stops, so that the other one's files stay whole.",

@@ -67,7 +67,9 @@ def _quotas() -> Iterator[float]:
 def _numbers(controller: str, *files: str) -> Iterator[int]:
     for folder in _groups(controller):
         for file in files:
-            yield from (int(word) for word in _words(folder / file) if word.isdecimal())
+            yield from (
+                int(word) for word in _words(folder / file) if word.isdecimal()
+            )
 
 
 def _groups(controller: str) -> Iterator[Path]:

@@ -33,7 +33,9 @@ class _Terminal(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = (
-            f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+            f"{record.levelname.lower()}: "
+            if record.levelno >= logging.WARNING
+            else ""
         )
         line = prefix + record.getMessage()
         if "tqdm" in sys.modules:

@@ -45,7 +45,14 @@ EXPORTS = {
 WIDTH = 100  # characters of a line of the list in an error
 NO_BREAK = "\N{NO-BREAK SPACE}"  # keeps (0.7, 1.4) on one line
 INDENT = " " * 7  # below what stands behind " next: "
-WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+WORDS = {
+    "true": True,
+    "1": True,
+    "yes": True,
+    "false": False,
+    "0": False,
+    "no": False,
+}
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -71,7 +78,9 @@ class Limits(NamedTuple):
 
     def __str__(self) -> str:
         if self.among:
-            return f"one of {', '.join(str(word) for word in self.among if word != '')}"
+            return (
+                f"one of {', '.join(str(word) for word in self.among if word != '')}"
+            )
         named = zip(("at least", "above", "at most", "below"), self[:4])
         return " and ".join(
             f"{word} {bound:g}" for word, bound in named if bound is not None
@@ -133,7 +142,9 @@ class Options:
     def of(cls: type[Kind], values: Mapping[str, Any]) -> Kind:
         """Take what a mapping says of these options, as values, as lists or as the texts of `--set`."""
         known = {name: hint for name, hint in _hints(cls).items() if name in values}
-        return cls(**{name: _typed(hint, values[name]) for name, hint in known.items()})
+        return cls(
+            **{name: _typed(hint, values[name]) for name, hint in known.items()}
+        )
 
 
 class Family:

@@ -90,7 +90,9 @@ def map_cases(
     # A worker may not start workers of its own (it is a daemon), so nested calls stay in their process.
     alone = workers <= 1 or multiprocessing.current_process().daemon
     outcomes = (
-        _in_process(function, items) if alone else _in_workers(function, items, workers)
+        _in_process(function, items)
+        if alone
+        else _in_workers(function, items, workers)
     )
     yield from progress(outcomes, len(items), label)
 
@@ -149,7 +151,9 @@ def _ready(crew: list[_Worker]) -> list[_Worker]:
     for worker in busy:
         worker.watch()
     return [
-        worker for worker in busy if worker.pipe.poll() or not worker.process.is_alive()
+        worker
+        for worker in busy
+        if worker.pipe.poll() or not worker.process.is_alive()
     ]
 
 
@@ -159,7 +163,7 @@ class _Worker:
     def __init__(self, function: Callable[[Any], Any]):
         self.pipe, theirs = CONTEXT.Pipe()
         sent = surroundings(), pickled(function), theirs
-        self.process = CONTEXT.Process(target=_work, args=sent, daemon=True)
+        self.process = CONTEXT.Process(target=_work, args=sent, daemon=True)  # type: ignore[attr-defined]
         self.process.start()
         theirs.close()  # the worker's death then ends the pipe
         self.item, self.busy, self.alive, self.memory = None, False, True, 0

@@ -60,7 +60,9 @@ def summary(folder: str, name: str) -> str:
     """Give the first line of a plug-in's docstring, by parsing, never by import."""
     for path in _files(folder):
         if path.stem.rstrip("_") == name:
-            return (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
+            return (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[
+                0
+            ]
     return ""
 
 

@@ -143,7 +143,9 @@ def pickled(sent: Any) -> bytes:
 def peak_memory(pid: int | None) -> int:
     """Read the most memory a process ever held, in bytes; 0 where the system does not tell or it is gone."""
     try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        found = re.search(
+            r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()
+        )
     except OSError:
         return 0
     return int(found[1]) * 1024 if found else 0

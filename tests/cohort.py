@@ -15,7 +15,12 @@ from sulcnet.records.plan import Plan, save_plan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.run import PRETRAIN, TRAIN, Execution, RunSpec
 from sulcnet.records.tasks import TaskSpec, tasks_of
-from sulcnet.records.workspace import DATASET_JSON, DatasetFolders, RunFolder, Workspace
+from sulcnet.records.workspace import (
+    DATASET_JSON,
+    DatasetFolders,
+    RunFolder,
+    Workspace,
+)
 from sulcnet.runs.folders import read_cases
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
@@ -24,7 +29,9 @@ SHAPE, SPACING = (24, 34, 29), 2.4
 KEPT = TemporaryDirectory(prefix="sulcnet_tests_")
 
 
-def asked_tasks(structures: int = 2, classes: int = 3, **labels) -> dict[str, TaskSpec]:
+def asked_tasks(
+    structures: int = 2, classes: int = 3, **labels
+) -> dict[str, TaskSpec]:
     """Give what a dataset of so many structures and classes asks."""
     names = {
         "background": 0,
@@ -95,7 +102,9 @@ def prepared_cohort(
 def train(workspace: Workspace, folders: DatasetFolders, **asked) -> RunFolder:
     """Fine-tune on the CPU, in one thread and fp32; `asked` fills RunSpec, Execution and Drawing."""
     return perform(
-        workspace, RunSpec(TRAIN, (folders.name,), plans_name=folders.plans_name), asked
+        workspace,
+        RunSpec(TRAIN, (folders.name,), plans_name=folders.plans_name),
+        asked,
     )
 
 

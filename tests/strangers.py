@@ -58,7 +58,9 @@ def other_user() -> list[str] | None:
     """Begin a command line whose process may not write what belongs to this one."""
     if os.geteuid() != 0:
         return []
-    return next((way for way in ([*SETPRIV, *READING], SETPRIV) if _works(*way)), None)
+    return next(
+        (way for way in ([*SETPRIV, *READING], SETPRIV) if _works(*way)), None
+    )
 
 
 def read_only(folder) -> list[str] | None:

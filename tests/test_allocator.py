@@ -107,7 +107,9 @@ def test_of_equal_blocks_the_lowest_is_taken():
     The next one goes into A, so B is whole once its other block is freed, and can be given back for a large segment.
     """
     log = [*numbered(*[MIB] * 4), *freed(3, 0), (4, MIB)]  # A: 4, 1    B: 2, free
-    assert replay([*log, *freed(2), (5, 2 * MIB)], limit=22 * MIB).reserved == 22 * MIB
+    assert (
+        replay([*log, *freed(2), (5, 2 * MIB)], limit=22 * MIB).reserved == 22 * MIB
+    )
     with pytest.raises(DeviceFull):  # had it gone into B, this would free all of A
         replay([*log, *freed(1), (5, 2 * MIB)], limit=22 * MIB)
 
@@ -310,7 +312,9 @@ def test_the_slow_twin_agrees_under_limits():
     seen = {"out of memory": 0, "tidied up": 0}
     for seed, log in enumerate(random_logs(300)):
         peaks = replay(log)
-        limit = random.Random(seed).randint(int(0.8 * peaks.allocated), peaks.reserved)
+        limit = random.Random(seed).randint(
+            int(0.8 * peaks.allocated), peaks.reserved
+        )
         found = outcome(replay, log, limit)
         assert found == outcome(slow_replay, log, limit)
         seen["out of memory"] += found == "out of memory"

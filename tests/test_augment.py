@@ -41,7 +41,9 @@ def source(shape, channels=1, seed=0):
             for _ in range(channels)
         ]
     )
-    return image, np.digitize(image[0], [0.3, 0.9]).astype(np.int16) * np.int16(3) // 2
+    return image, np.digitize(image[0], [0.3, 0.9]).astype(np.int16) * np.int16(
+        3
+    ) // 2
 
 
 def plain(matrix=IDENTITY, channels=1, elastic=None, changes=None):
@@ -153,13 +155,17 @@ class TestSpace:
         label[26:34, 15:23, 20:30] = 1
         image = label[None].astype(np.float32)
         spatial = ("rotation_probability", "scale_probability", "elastic_probability")
-        probabilities = dict.fromkeys(PROBABILITIES, 0.0) | dict.fromkeys(spatial, 1.0)
+        probabilities = dict.fromkeys(PROBABILITIES, 0.0) | dict.fromkeys(
+            spatial, 1.0
+        )
         augmenter = Augmenter(AugmentOptions(**probabilities), (40, 40, 40), (False,))
         for seed in range(8):
             new, mask = augmenter.apply(
                 image, label, augmenter.draw(np.random.default_rng(seed))
             )
-            assert np.allclose(center_of_mass(new[0]), center_of_mass(mask), atol=0.25)
+            assert np.allclose(
+                center_of_mass(new[0]), center_of_mass(mask), atol=0.25
+            )
 
     def test_magnification_enlarges(self):
         label = np.zeros((40, 40, 40), np.uint8)
@@ -182,7 +188,9 @@ class TestSpace:
     def test_left_stays_left(self):
         """No mirroring by default: every drawn matrix keeps handedness, and so does a chiral phantom."""
         augmenter = Augmenter(
-            replace(AugmentOptions(), rotation_probability=1.0, scale_probability=1.0),
+            replace(
+                AugmentOptions(), rotation_probability=1.0, scale_probability=1.0
+            ),
             PATCH,
             (False,),
         )
@@ -254,7 +262,9 @@ class TestLabels:
         augmenter = Augmenter(ALL, PATCH, (False, True))
         for seed in range(10):
             new, mask = augmenter.apply(
-                image, label.astype(dtype), augmenter.draw(np.random.default_rng(seed))
+                image,
+                label.astype(dtype),
+                augmenter.draw(np.random.default_rng(seed)),
             )
             assert set(np.unique(mask)) <= {0, 1, 3} and mask.dtype == dtype
             assert set(np.unique(new[1])) <= {0.0, 50.0, 150.0}
@@ -266,7 +276,9 @@ class TestLabels:
         mask = Augmenter(OFF, (16, 16, 16), (False,)).apply(
             label[None].astype(np.float32), label, turned((10, 0, 0))
         )[1]
-        assert set(np.unique(mask)) <= set(np.unique(label)) and mask.dtype == np.int16
+        assert (
+            set(np.unique(mask)) <= set(np.unique(label)) and mask.dtype == np.int16
+        )
 
     def test_outside_is_background_and_the_chosen_label(self):
         image = np.full((1, 16, 16, 16), 2.0, np.float32)
@@ -291,7 +303,9 @@ class TestLabels:
 
         def offsets(size):
             return np.stack(
-                np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in size], indexing="ij")
+                np.meshgrid(
+                    *[np.arange(n) - (n - 1) / 2 for n in size], indexing="ij"
+                )
             )
 
         label = sheet(offsets(shape)).astype(np.uint8)
@@ -372,7 +386,8 @@ class TestIntensity:
             assert change.name == "bias" and (field > 0).all()
             assert (
                 max(
-                    np.abs(np.diff(np.log(field), axis=axis)).max() for axis in range(3)
+                    np.abs(np.diff(np.log(field), axis=axis)).max()
+                    for axis in range(3)
                 )
                 < 0.6
             )
@@ -391,7 +406,9 @@ class TestIntensity:
         array = rng.standard_normal((3, 4, 5), dtype=np.float32)
         matrices = [rng.standard_normal((2, n)) for n in (3, 4, 5)]
         expected = np.einsum("ax,by,cz,xyz->abc", *matrices, array)
-        assert np.allclose(_separable.along_axes(array, matrices), expected, atol=1e-5)
+        assert np.allclose(
+            _separable.along_axes(array, matrices), expected, atol=1e-5
+        )
 
     @pytest.mark.parametrize(
         "matrix",
@@ -408,10 +425,15 @@ class TestIntensity:
         image, _ = source(PATCH, channels=2)
         options = replace(
             ALL,
-            **{f"{name}_probability": 0.0 for name in ("rotation", "scale", "elastic")},
+            **{
+                f"{name}_probability": 0.0
+                for name in ("rotation", "scale", "elastic")
+            },
         )
         augmenter = Augmenter(options, PATCH, (False, True))
-        new, _ = augmenter.apply(image, None, augmenter.draw(np.random.default_rng(0)))
+        new, _ = augmenter.apply(
+            image, None, augmenter.draw(np.random.default_rng(0))
+        )
         assert np.array_equal(new[1], image[1]) and not np.allclose(new[0], image[0])
         noisy = Augmenter(
             replace(options, noise_on_label_like=True), PATCH, (False, True)
@@ -424,7 +446,9 @@ class TestDraws:
         image, label = source([p + 10 for p in PATCH])
         one, two = (Augmenter(ALL, PATCH, (False,)) for _ in range(2))
         for _ in range(3):
-            two.draw(np.random.default_rng(99))  # what was drawn before leaves no trace
+            two.draw(
+                np.random.default_rng(99)
+            )  # what was drawn before leaves no trace
         np.random.seed(1)
         a = one.draw(np.random.default_rng((1, 2, 3)))
         b = two.draw(np.random.default_rng((1, 2, 3)))
@@ -501,7 +525,9 @@ class TestMargin:
         augmenter = Augmenter(AugmentOptions(), PATCH, (False,))
         margin = augmenter.margin()
         shares = [
-            self.outside(augmenter, margin, augmenter.draw(np.random.default_rng(seed)))
+            self.outside(
+                augmenter, margin, augmenter.draw(np.random.default_rng(seed))
+            )
             for seed in range(300)
         ]
         assert np.mean(shares) < 0.002
@@ -534,7 +560,9 @@ class TestMessages:
 
     def test_an_axis_that_is_not_there_is_named(self):
         with pytest.raises(UsageError, match="axis 2"):
-            build_augmenter(replace(OFF, mirror_axes=(2,)), PATCH[:2], (False,), (1, 1))
+            build_augmenter(
+                replace(OFF, mirror_axes=(2,)), PATCH[:2], (False,), (1, 1)
+            )
 
     def test_options_survive_json(self):
         options = replace(AugmentOptions(), mirror_axes=(0,), gamma=(0.8, 1.2))

@@ -68,7 +68,9 @@ def fits(step, gb: float) -> bool:
 
 
 @pytest.mark.parametrize("classes", [0, 3])
-@pytest.mark.parametrize("net", ["swin_unetr_24", "resenc_unet", "unet_bn", "dd_unet"])
+@pytest.mark.parametrize(
+    "net", ["swin_unetr_24", "resenc_unet", "unet_bn", "dd_unet"]
+)
 def test_more_memory_never_gives_less(net, classes):
     plans = [plan(gb, net, classes=classes) for gb in (4, 8, 11, 16, 24, 48, 80)]
     voxels = [prod(one.patch_size) for one in plans]
@@ -78,7 +80,10 @@ def test_more_memory_never_gives_less(net, classes):
 
 def test_the_largest_patch_covers_the_data_and_goes_no_further_than_rounding_up():
     found = plan(130)
-    assert found.patch_size == (96, 192, 160) and (found.limited_by, found.reason) == (
+    assert found.patch_size == (96, 192, 160) and (
+        found.limited_by,
+        found.reason,
+    ) == (
         "data",
         "covers the median case",
     )
@@ -87,7 +92,9 @@ def test_the_largest_patch_covers_the_data_and_goes_no_further_than_rounding_up(
 def test_nothing_larger_would_have_fitted():
     search = Search(family("swin_unetr_24"), asked(8), PlannedStep("full"), need)
     found = search.plan()[1]
-    place = [candidate.patch for candidate in search.candidates].index(found.patch_size)
+    place = [candidate.patch for candidate in search.candidates].index(
+        found.patch_size
+    )
     assert (
         found.limited_by == "memory"
         and place > 0
@@ -265,7 +272,9 @@ def test_a_budget_too_small_for_anything_names_one_that_would_do():
 
 
 def test_a_step_keeps_the_network_that_another_has_settled():
-    spec, _ = Search(family("resenc_unet"), asked(4), PlannedStep("full"), need).plan()
+    spec, _ = Search(
+        family("resenc_unet"), asked(4), PlannedStep("full"), need
+    ).plan()
     again, found = Search(
         family("resenc_unet"), asked(48), PlannedStep("top"), need, spec
     ).plan()

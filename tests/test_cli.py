@@ -79,7 +79,9 @@ def test_help_names_the_command_and_ends_well(file):
 
 @commands
 def test_help_imports_nothing_heavy(file):
-    code = f"import sys; from sulcnet.cli.{file} import COMMAND; COMMAND(['--help']); "
+    code = (
+        f"import sys; from sulcnet.cli.{file} import COMMAND; COMMAND(['--help']); "
+    )
     code += "print(*sys.modules, file=sys.stderr)"
     assert not HEAVY & set(call(sys.executable, "-c", code).stderr.split())
 
@@ -87,7 +89,9 @@ def test_help_imports_nothing_heavy(file):
 @commands
 def test_help_costs_little_more_than_starting_python(file):
     # A ratio, because a loaded machine slows both: about 4 today; importing torch makes it more than 50.
-    assert seconds(*script(file), "--help") < 20 * seconds(sys.executable, "-c", "pass")
+    assert seconds(*script(file), "--help") < 20 * seconds(
+        sys.executable, "-c", "pass"
+    )
 
 
 @commands
@@ -109,7 +113,9 @@ def test_version_is_one_line(file):
 
 @commands
 def test_the_readme_lists_the_command(file):
-    assert f"`sulcnet_{file.rstrip('_')}" in (PACKAGE.parent / "README.md").read_text()
+    assert (
+        f"`sulcnet_{file.rstrip('_')}" in (PACKAGE.parent / "README.md").read_text()
+    )
 
 
 def test_installed_commands_are_the_files_of_the_folder():
@@ -340,7 +346,11 @@ def test_debug_adds_the_traceback(capsys):
 
 @pytest.mark.parametrize(
     "argv, flag",
-    [(["-chkk", "best"], "-chk"), (["--sead", "1"], "--seed"), (["--see=1"], "--seed")],
+    [
+        (["-chkk", "best"], "-chk"),
+        (["--sead", "1"], "--seed"),
+        (["--see=1"], "--seed"),
+    ],
 )
 def test_near_misses_are_refused_with_the_flag_that_was_meant(argv, flag, capsys):
     assert made(lambda _: None, _command.add_seed)(argv) == 2
@@ -363,7 +373,9 @@ def test_shared_flags_have_their_defaults_and_check_their_values(capsys):
     seen = []
     command = made(seen.append, *shared)
     assert (
-        command(["--set", "a=1", "--set", "b=-2", "--seed", "3", "--device", "cuda:1"])
+        command(
+            ["--set", "a=1", "--set", "b=-2", "--seed", "3", "--device", "cuda:1"]
+        )
         == 0
     )
     assert (seen[0].set, seen[0].seed, seen[0].device, seen[0].root) == (

@@ -24,7 +24,9 @@ def joined(text: str) -> list[str]:
 def section(name: str) -> str:
     """Give the body of a section of singularity.def."""
     recipe = (ROOT / "singularity.def").read_text()
-    return re.search(rf"^%{name}\n(.*?)(?=^%|\Z)", recipe, re.MULTILINE | re.DOTALL)[1]
+    return re.search(rf"^%{name}\n(.*?)(?=^%|\Z)", recipe, re.MULTILINE | re.DOTALL)[
+        1
+    ]
 
 
 DOCKERFILE = joined((ROOT / "Dockerfile").read_text())
@@ -176,7 +178,9 @@ def test_both_recipes_install_by_the_same_two_steps_and_start_the_same_entry_poi
 def test_both_recipes_take_the_same_arguments_and_carry_the_same_labels():
     arguments = set(re.findall(r"(\w+)=", section("arguments")))
     assert arguments == {
-        line.split()[1].split("=")[0] for line in DOCKERFILE if line.startswith("ARG ")
+        line.split()[1].split("=")[0]
+        for line in DOCKERFILE
+        if line.startswith("ARG ")
     }
     assert set(re.findall(r"org\.\S+", section("labels"))) == docker_labels()
 

@@ -115,15 +115,21 @@ def test_a_step_runs_on_fake_tensors(net, tune, preset, ndim):
         fake_modules(method.modules, mode)
         for step in method.steps(each(mode.from_tensor, batch)):
             total(step).backward()
-    assert any(parameter.grad is not None for parameter in method.modules.parameters())
+    assert any(
+        parameter.grad is not None for parameter in method.modules.parameters()
+    )
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-@pytest.mark.parametrize("net", [name for name in NETWORKS if name != "swin_unetr_24"])
+@pytest.mark.parametrize(
+    "net", [name for name in NETWORKS if name != "swin_unetr_24"]
+)
 def test_three_steps_change_every_part_and_lower_the_loss(net, ndim):
     plan = plan_of(net, ndim)
     method, batch = method_of(plan, net, "scratch", "sulcnet"), batch_of(plan, net)
-    before = {name: value.clone() for name, value in method.modules.named_parameters()}
+    before = {
+        name: value.clone() for name, value in method.modules.named_parameters()
+    }
     optimiser = torch.optim.AdamW(method.modules.parameters(), 1e-3)
     losses = []
     method.train()

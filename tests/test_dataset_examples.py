@@ -40,7 +40,8 @@ def test_every_key_and_file_is_explained(file):
 
 def test_regions_and_what_is_ignored_are_shown():
     regions, ignoring = (
-        DatasetHeader.read(EXAMPLES / f"{name}.json") for name in ("regions", "ignore")
+        DatasetHeader.read(EXAMPLES / f"{name}.json")
+        for name in ("regions", "ignore")
     )
     assert regions.structures == {
         "skeleton": (1, 2),

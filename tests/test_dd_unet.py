@@ -104,9 +104,9 @@ def test_time_is_zero_unless_set():
     made.set_time(torch.zeros(2))
     assert torch.allclose(last(made, x), plain, atol=1e-5)
     made.set_time(torch.tensor([0.0, 300.0]))
-    assert torch.allclose(last(made, x)[0], plain[0], atol=1e-5) and not torch.allclose(
-        last(made, x)[1], plain[1], atol=1e-3
-    )
+    assert torch.allclose(
+        last(made, x)[0], plain[0], atol=1e-5
+    ) and not torch.allclose(last(made, x)[1], plain[1], atol=1e-3)
     made.set_time(None)
     assert torch.equal(last(made, x), plain)
 
@@ -184,5 +184,7 @@ def test_a_wrong_number_of_times_and_odd_features_are_named():
     made.set_time(torch.zeros(3))
     with pytest.raises(ValueError, match=r"time: .*\(2\).*\(3,\)"):
         made(image())
-    with pytest.raises(ModelError, match="features: expected a multiple of 4, found 6"):
+    with pytest.raises(
+        ModelError, match="features: expected a multiple of 4, found 6"
+    ):
         build(NetworkSpec("dd_unet", 3, 1, 6))

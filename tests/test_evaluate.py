@@ -256,7 +256,9 @@ def test_another_shape_names_both_files(place, capsys):
 def test_several_bad_cases_are_gathered(place, capsys):
     for case in "ab":
         mask(place / f"predictions/{case}.nii.gz", shape=(8, 7, 7))
-    assert "2 cases cannot be scored (a, b). The first: " in refused(ARGUMENTS, capsys)
+    assert "2 cases cannot be scored (a, b). The first: " in refused(
+        ARGUMENTS, capsys
+    )
 
 
 def test_an_undeclared_value_names_the_file(place, capsys):
@@ -345,7 +347,10 @@ def test_a_table_without_class_columns_says_nothing_about_classes(tmp_path):
             "case_id\tp_absent\tp_present\na\t1\t0\na\t1\t0\n",
             "line 3: case 'a' appears twice",
         ),
-        ("case_id\tp_absent\tp_present\na\tx\t0\n", "line 2: 'x' is not a probability"),
+        (
+            "case_id\tp_absent\tp_present\na\tx\t0\n",
+            "line 2: 'x' is not a probability",
+        ),
         (
             "case_id\tp_absent\tp_present\na\tinf\t0\n",
             "line 2: 'inf' is not a probability",

@@ -50,9 +50,12 @@ def test_scores_equal_brute_force(seed):
     probabilities, truth = probabilities[known], truth[known].tolist()
     predicted = [list(p).index(max(p)) for p in probabilities]
     recalls = [
-        np.mean([p == k for t, p in zip(truth, predicted) if t == k]) for k in range(3)
+        np.mean([p == k for t, p in zip(truth, predicted) if t == k])
+        for k in range(3)
     ]
-    areas = [slow_auroc(probabilities[:, k], [t == k for t in truth]) for k in range(3)]
+    areas = [
+        slow_auroc(probabilities[:, k], [t == k for t in truth]) for k in range(3)
+    ]
     assert score["accuracy"] == pytest.approx(
         np.mean([t == p for t, p in zip(truth, predicted)])
     )

@@ -84,7 +84,11 @@ def test_scores_equal_the_slow_twin(spacing, seed):
         True,
     )  # never empty, and cut by the border of the image
     score = score_masks(
-        prediction.astype(int), reference.astype(int), spacing, LABELS, tolerance_mm=0.9
+        prediction.astype(int),
+        reference.astype(int),
+        spacing,
+        LABELS,
+        tolerance_mm=0.9,
     )["PCS"]
     assert score.pop("status") == "both"
     assert score == pytest.approx(
@@ -215,7 +219,9 @@ def test_wrong_input_is_named(prediction, reference, spacing, says):
 
 def test_an_undeclared_label_between_declared_ones_is_an_error():
     with pytest.raises(DataError, match="2"):
-        score_masks(np.full((3, 3), 2), np.zeros((3, 3), int), (1, 1), {"a": 1, "b": 3})
+        score_masks(
+            np.full((3, 3), 2), np.zeros((3, 3), int), (1, 1), {"a": 1, "b": 3}
+        )
 
 
 def test_a_ball_inside_a_shell_stays_fast():
@@ -232,7 +238,10 @@ def test_a_ball_inside_a_shell_stays_fast():
 @pytest.mark.slow
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 0.9, 2.5)])
 def test_monai_agrees(spacing):
-    torch, metrics = pytest.importorskip("torch"), pytest.importorskip("monai.metrics")
+    torch, metrics = (
+        pytest.importorskip("torch"),
+        pytest.importorskip("monai.metrics"),
+    )
     random = np.random.default_rng(4)
     for _ in range(5):
         masks = random.random((2, 9, 10, 8)) < 0.5
@@ -266,11 +275,18 @@ def test_a_flat_image_is_scored_in_its_plane(axis):
     plane = score_masks(prediction, reference, (1.0, 2.0), PCS)["PCS"]
     spacing = np.insert([1.0, 2.0], axis, 3.0)
     found = score_masks(
-        np.expand_dims(prediction, axis), np.expand_dims(reference, axis), spacing, PCS
+        np.expand_dims(prediction, axis),
+        np.expand_dims(reference, axis),
+        spacing,
+        PCS,
     )["PCS"]
     kept = (*OVERLAPS, *DISTANCES, "status")
-    assert {name: found[name] for name in kept} == {name: plane[name] for name in kept}
-    assert found["volume_reference_mm3"] == 3 * plane["volume_reference_mm3"] == 64 * 6
+    assert {name: found[name] for name in kept} == {
+        name: plane[name] for name in kept
+    }
+    assert (
+        found["volume_reference_mm3"] == 3 * plane["volume_reference_mm3"] == 64 * 6
+    )
 
 
 def test_a_sheet_one_voxel_thick_in_a_volume_is_all_surface():

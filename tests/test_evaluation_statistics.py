@@ -24,7 +24,9 @@ def test_the_interval_covers_a_known_mean_about_as_often_as_it_says():
         bootstrap_interval(random.normal(3.0, 2.0, 40), n=300, seed=i)
         for i in range(300)
     ]
-    covered = np.mean([interval.low <= 3.0 <= interval.high for interval in intervals])
+    covered = np.mean(
+        [interval.low <= 3.0 <= interval.high for interval in intervals]
+    )
     assert 0.89 <= covered <= 0.98
     width = np.mean([interval.high - interval.low for interval in intervals])
     assert width == pytest.approx(2 * 1.96 * 2.0 / math.sqrt(40), rel=0.1)
@@ -49,7 +51,8 @@ def test_a_draw_holds_whole_subjects_and_as_many_as_there_are():
     for draw in subject_draws(subjects, n=200, seed=0):
         counts = [sorted(draw.tolist()).count(case) for case in range(len(subjects))]
         times = {
-            name: {counts[case] for case in indices} for name, indices in cases.items()
+            name: {counts[case] for case in indices}
+            for name, indices in cases.items()
         }
         assert all(
             len(t) == 1 for t in times.values()
@@ -112,7 +115,9 @@ def test_no_case_has_no_estimate():
 
 def test_infinite_values_take_part():
     interval = bootstrap_interval([1.0, 2.0, 3.0, math.inf], statistic=np.median)
-    assert interval.estimate == 2.5 and interval.low >= 1 and interval.high == math.inf
+    assert (
+        interval.estimate == 2.5 and interval.low >= 1 and interval.high == math.inf
+    )
 
 
 def test_draws_without_a_value_are_left_out():
@@ -152,7 +157,9 @@ def slow_signed_rank(differences):
 def test_signed_rank_equals_the_enumeration_of_all_signs():
     random = np.random.default_rng(7)
     first, second = random.normal(0.4, 1, 10), random.normal(size=10)
-    assert signed_rank(first, second) == pytest.approx(slow_signed_rank(first - second))
+    assert signed_rank(first, second) == pytest.approx(
+        slow_signed_rank(first - second)
+    )
 
 
 def test_signed_rank_takes_infinite_distances_and_equal_pairs():
@@ -180,7 +187,9 @@ def test_mcnemar_equals_the_binomial_sum(only_first, only_second):
     first = [True] * only_first + [False] * only_second + [True, False] * 10
     second = [False] * only_first + [True] * only_second + [True, False] * 10
     n = only_first + only_second
-    tail = sum(math.comb(n, i) for i in range(min(only_first, only_second) + 1)) / 2**n
+    tail = (
+        sum(math.comb(n, i) for i in range(min(only_first, only_second) + 1)) / 2**n
+    )
     assert mcnemar(first, second) == pytest.approx(min(1.0, 2 * tail))
 
 
@@ -193,7 +202,9 @@ def test_holm_known_answer():
 @pytest.mark.parametrize("n", [1, 3, 6, 10])
 def test_the_smallest_p_is_what_the_clearest_sample_gets(n):
     # A single pair cannot say anything; from there each pair halves the smallest p.
-    assert signed_rank(np.arange(1, n + 1), np.zeros(n)) == pytest.approx(smallest_p(n))
+    assert signed_rank(np.arange(1, n + 1), np.zeros(n)) == pytest.approx(
+        smallest_p(n)
+    )
     assert mcnemar([True] * n, [False] * n) == pytest.approx(smallest_p(n))
 
 

@@ -40,7 +40,9 @@ def results():
     return [
         CaseResult("a_L", "a", "site1", scores(), 0, (0.7, 0.2, 0.1)),
         CaseResult("a_R", "a", "site1", scores(1), 1, (0.3, 0.1, 0.6)),
-        CaseResult("b_L", "b", "", scores(1, reference_has=False), 2, (0.1, 0.1, 0.8)),
+        CaseResult(
+            "b_L", "b", "", scores(1, reference_has=False), 2, (0.1, 0.1, 0.8)
+        ),
         CaseResult(
             "b_R", "b", "", scores(0, prediction_has=False), -1, (1 / 3, 1 / 3, 1 / 3)
         ),
@@ -92,11 +94,15 @@ def test_the_mean_dice_is_that_of_the_cells(results):
         <= summary["mean_dice"]["mean"]
         <= summary["mean_dice"]["high"]
     )
-    assert summary["dice_where_present"]["n"] == 5  # the skeleton is in every reference
+    assert (
+        summary["dice_where_present"]["n"] == 5
+    )  # the skeleton is in every reference
 
 
 def test_an_infinite_median_is_the_word_inf(results):
-    missed = [replace(r, structures=scores(prediction_has=False)) for r in results[:4]]
+    missed = [
+        replace(r, structures=scores(prediction_has=False)) for r in results[:4]
+    ]
     block = summarise(missed)["structures"]["PCS"]
     assert block["hd95"] == {
         "median": "inf",
@@ -131,7 +137,9 @@ def test_any_sample_gives_strict_json_and_a_table(results, paths, chosen):
     assert format_summary(summary)
 
 
-@pytest.mark.parametrize("chosen", [slice(0, 0), slice(4, 5), slice(5, 6), slice(None)])
+@pytest.mark.parametrize(
+    "chosen", [slice(0, 0), slice(4, 5), slice(5, 6), slice(None)]
+)
 def test_tables_read_back_give_the_same_results_and_summary(results, paths, chosen):
     summary = summarise(results[chosen], CLASSES, ordered=True)
     write_tables(paths, results[chosen], summary, CLASSES)
@@ -187,7 +195,9 @@ def test_intervals_are_drawn_over_subjects(results):
         CaseResult(f"case{i}", f"subject{i:02}", "", s, None, None)
         for i, s in enumerate(structures)
     ]
-    copies = [replace(r, case_id=f"{r.case_id}_{k}") for r in single for k in range(4)]
+    copies = [
+        replace(r, case_id=f"{r.case_id}_{k}") for r in single for k in range(4)
+    ]
     first, second = (
         summarise(sample)["structures"]["PCS"]["dice"] for sample in (single, copies)
     )
@@ -201,7 +211,9 @@ def test_the_printed_table(results):
     text = format_summary(summarise(results, CLASSES, ordered=True, tolerance_mm=1.0))
     lines = text.splitlines()
     assert lines[0].startswith("7 cases of 5 subjects")
-    assert lines[1].startswith("Fewer than 10 subjects: the intervals are not reliable")
+    assert lines[1].startswith(
+        "Fewer than 10 subjects: the intervals are not reliable"
+    )
     assert "1 prediction missing" in lines[2] and "e_L" in lines[2]
     assert [line.split()[0] for line in lines[4:8]] == [
         "structure",

@@ -170,7 +170,9 @@ class Example:
             name, kind = call.func.attr, self.kind(call.func.value)
             places = FOREIGN if kind is None else (kind,)
             fields = getattr(kind, "__annotations__", {})
-            if name not in fields and not any(hasattr(place, name) for place in places):
+            if name not in fields and not any(
+                hasattr(place, name) for place in places
+            ):
                 yield (
                     f"nothing has .{name}"
                     if kind is None
@@ -213,7 +215,10 @@ def test_examples_call_what_is_there(name):
 @pytest.mark.parametrize(
     "example, word",
     [
-        ("source = PatchSource(folder, cases)", "missing a required argument: 'plan'"),
+        (
+            "source = PatchSource(folder, cases)",
+            "missing a required argument: 'plan'",
+        ),
         ("source.sample(step=17)", "missing a required argument: 'slot'"),
         ("image = read_image(path, colour=3)", "unexpected keyword"),
         (
@@ -238,4 +243,6 @@ def test_a_wrong_example_is_seen(example, word):
 def test_a_right_example_passes():
     module = importlib.import_module("sulcnet.data.patches")
     right = "source = PatchSource(folder, cases, plan, network, region, seed=0)\n    source.sample(1, 2, batch=4)"
-    assert not Example(module, f"Title.\n\n    {right}\n    read_image(...)\n").wrong()
+    assert not Example(
+        module, f"Title.\n\n    {right}\n    read_image(...)\n"
+    ).wrong()

@@ -31,15 +31,25 @@ from sulcnet.records.memory import MemoryTable, StepNeed, StepQuestion
 from sulcnet.records.plan import load_plan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.run import RunSpec
-from sulcnet.records.workspace import EXPERIMENT, EXPORT, METRICS, RunFolder, Workspace
+from sulcnet.records.workspace import (
+    EXPERIMENT,
+    EXPORT,
+    METRICS,
+    RunFolder,
+    Workspace,
+)
 from sulcnet.training import checkpoint
 
 HERE = Path(__file__).parent
 ENVIRONMENT = {
     **os.environ,
-    "PYTHONPATH": os.pathsep.join([str(Path(sulcnet.__file__).parents[1]), str(HERE)]),
+    "PYTHONPATH": os.pathsep.join(
+        [str(Path(sulcnet.__file__).parents[1]), str(HERE)]
+    ),
 }
-ELSEWHERE = Holder("node7", "another kernel", 1, "2026-01-01 00:00:00", "0" * 16, True)
+ELSEWHERE = Holder(
+    "node7", "another kernel", 1, "2026-01-01 00:00:00", "0" * 16, True
+)
 
 
 def child(code: str, *arguments: object, **variables: str) -> subprocess.Popen:
@@ -253,16 +263,21 @@ def test_checkpoints_of_before_are_read_with_the_facts_beside_them(tmp_path):
     assert checkpoint.read(path)[1] == {}
     path.with_suffix(".json").write_text('{"step": 3}')
     tensors, facts = checkpoint.read(path)
-    assert facts == {"step": 3} and set(tensors) == {"a"} == set(checkpoint.load(path))
+    assert facts == {"step": 3} and set(tensors) == {"a"} == set(
+        checkpoint.load(path)
+    )
 
 
 def test_the_facts_inside_count_not_those_of_the_copy(tmp_path):
     path = tmp_path / "a.pth"
-    checkpoint.save(path, {"a": torch.ones(1)}, {"step": 3, "keys": {"a": ["b", None]}})
+    checkpoint.save(
+        path, {"a": torch.ones(1)}, {"step": 3, "keys": {"a": ["b", None]}}
+    )
     path.with_suffix(".json").write_text('{"step": 4}')
-    assert checkpoint.read(path)[1] == {"step": 3, "keys": {"a": ["b", None]}} and set(
-        checkpoint.load(path)
-    ) == {"a"}
+    assert checkpoint.read(path)[1] == {
+        "step": 3,
+        "keys": {"a": ["b", None]},
+    } and set(checkpoint.load(path)) == {"a"}
 
 
 # ---- locks ----
@@ -333,9 +348,7 @@ def test_processes_that_count_together_lose_no_number(tmp_path):
 
 def test_so_do_they_where_the_file_system_has_no_locks(tmp_path):
     path = tmp_path / "count"
-    refusing = (
-        "import filelock, os\ndef refuse(*_, **__):\n    raise OSError(37, 'ENOLCK')\n"
-    )
+    refusing = "import filelock, os\ndef refuse(*_, **__):\n    raise OSError(37, 'ENOLCK')\n"
     processes = [
         child(f"{refusing}filelock.lock_descriptor = refuse\n{ADD}", path, 20)
         for _ in range(2)
@@ -343,9 +356,9 @@ def test_so_do_they_where_the_file_system_has_no_locks(tmp_path):
     assert [process.wait() for process in processes] == [0, 0], processes[
         0
     ].stderr.read()
-    assert path.read_text() == "40" and [file.name for file in tmp_path.iterdir()] == [
-        "count"
-    ]
+    assert path.read_text() == "40" and [
+        file.name for file in tmp_path.iterdir()
+    ] == ["count"]
 
 
 def test_waiting_is_said_and_ends_with_who_holds_it(tmp_path, monkeypatch, caplog):
@@ -367,7 +380,9 @@ def test_waiting_is_said_and_ends_with_who_holds_it(tmp_path, monkeypatch, caplo
     assert EnvironmentFault.exit_code == 3
 
 
-def test_a_second_writer_of_a_folder_is_refused_at_once_and_told_who_holds_it(tmp_path):
+def test_a_second_writer_of_a_folder_is_refused_at_once_and_told_who_holds_it(
+    tmp_path,
+):
     with held("claimed", tmp_path / "run") as process:
         began = time.monotonic()
         with (
@@ -411,7 +426,9 @@ with claimed(Path(sys.argv[1]), take_over=True):
         )
         assert other.stdout.readline() == "held\n"
         with (
-            pytest.raises(ModelError, match=f"was taken over: process {other.pid} on"),
+            pytest.raises(
+                ModelError, match=f"was taken over: process {other.pid} on"
+            ),
             replacing(run / "mine") as beside,
         ):
             beside.write_text("again")
@@ -438,7 +455,9 @@ def test_another_host_is_gone_after_five_minutes_without_a_touch(
         expected = (
             contextlib.nullcontext()
             if free
-            else pytest.raises(ModelError, match="process 1 on node7, since 2026-01-01")
+            else pytest.raises(
+                ModelError, match="process 1 on node7, since 2026-01-01"
+            )
         )
         with expected, claimed(tmp_path / name):
             assert Lock(tmp_path / name).holder().pid == os.getpid()
@@ -533,7 +552,9 @@ def test_of_two_who_break_a_lock_at_once_the_first_sees_the_second(
 # ---- many processes on one root ----
 
 
-def test_what_several_processes_change_is_written_under_its_lock(tmp_path, monkeypatch):
+def test_what_several_processes_change_is_written_under_its_lock(
+    tmp_path, monkeypatch
+):
     held_at, move = {}, files._move
 
     def watched(beside, path):
@@ -578,7 +599,8 @@ def test_a_case_that_is_being_prepared_anew_is_there_at_any_moment(
         prepare,
         "prepare_arrays",
         lambda *given: (
-            found.append(prepare.read_prepared(folder, case.id, plan)) or arrays(*given)
+            found.append(prepare.read_prepared(folder, case.id, plan))
+            or arrays(*given)
         ),
     )
     monkeypatch.setattr(prepare, "write_array", written)
@@ -781,7 +803,9 @@ def test_a_training_waits_for_the_pre_training_of_another_process_and_uses_it(
     assert json.loads((run / EXPERIMENT).read_text())["schedule"]["minutes"] == 0.1
 
 
-def test_a_training_goes_on_with_a_pre_training_whose_process_was_killed(study, capsys):
+def test_a_training_goes_on_with_a_pre_training_whose_process_was_killed(
+    study, capsys
+):
     run = run_of(study, "pretrain", pretrain="recon", seed=1, epochs=12)
     making = beside(
         study, "pretrain", NAME, "3d", "recon", "--seed", "1", "--epochs", "12"

@@ -23,7 +23,9 @@ every = pytest.mark.parametrize(
 def network(name, ndim, seed=0):
     features, patch = TINY[name]
     torch.manual_seed(seed)
-    return build(family(name).topology(ndim, 1, features, patch[:ndim], (1.0,) * ndim))
+    return build(
+        family(name).topology(ndim, 1, features, patch[:ndim], (1.0,) * ndim)
+    )
 
 
 def image(name, ndim, batch=1):
@@ -96,7 +98,8 @@ def test_folded_equals_unfolded_in_single_precision():
 
 
 @pytest.mark.parametrize(
-    "name, kept", [("swin_unetr_12", True), ("resenc_unet", False), ("unet_bn", False)]
+    "name, kept",
+    [("swin_unetr_12", True), ("resenc_unet", False), ("unet_bn", False)],
 )
 def test_only_norms_without_weights_leave_constants(name, kept):
     model = network(name, 2)
@@ -134,7 +137,8 @@ def test_constants_travel_in_the_network_s_own_state():
 def test_constants_of_another_network_are_refused():
     model = network("unet_bn", 2)
     with pytest.raises(
-        ValueError, match=r"film\.stem\.norm: expected a norm of 3 channels, found None"
+        ValueError,
+        match=r"film\.stem\.norm: expected a norm of 3 channels, found None",
     ):
         attach_constants(
             model,
@@ -290,7 +294,8 @@ def test_a_network_with_a_time_of_its_own_folds_by_itself():
     model = build(family("dd_unet").topology(2, 1, 4, (16, 16), (1.0, 1.0)))
     folded = fold(model, None, 50.0)
     assert (
-        folded.constants == {} and folded.state_dict.keys() == model.state_dict().keys()
+        folded.constants == {}
+        and folded.state_dict.keys() == model.state_dict().keys()
     )
 
 

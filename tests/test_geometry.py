@@ -102,7 +102,8 @@ def test_orient_slow_twin_every_value_keeps_its_place_in_the_world():
         }
         for index in np.ndindex(turned.shape):
             assert (
-                places[tuple(np.round(turned_affine @ (*index, 1), 6))] == turned[index]
+                places[tuple(np.round(turned_affine @ (*index, 1), 6))]
+                == turned[index]
             )
 
 
@@ -180,7 +181,9 @@ def test_crop_round_trip_and_fill():
 
 
 @pytest.mark.parametrize("order", [1, 3])
-@pytest.mark.parametrize("target", [(13, 9, 16), (21, 18, 8), (10, 12, 14), (1, 30, 3)])
+@pytest.mark.parametrize(
+    "target", [(13, 9, 16), (21, 18, 8), (10, 12, 14), (1, 30, 3)]
+)
 def test_resample_is_scipy_s_zoom(target, order):
     data = noise(2, 10, 12, 14)
     zoom = [new / old for new, old in zip(target, data.shape[1:])]
@@ -245,7 +248,11 @@ def test_nearest_invents_no_value_and_takes_the_cell_that_holds_the_centre():
     codes = np.random.default_rng(0).choice([0, 100, 200], (5, 6, 7))
     found = resample_nearest(codes, (9, 4, 13))
     for i, j, k in np.ndindex(found.shape):
-        source = int((i + 0.5) * 5 / 9), int((j + 0.5) * 6 / 4), int((k + 0.5) * 7 / 13)
+        source = (
+            int((i + 0.5) * 5 / 9),
+            int((j + 0.5) * 6 / 4),
+            int((k + 0.5) * 7 / 13),
+        )
         assert found[i, j, k] == codes[source]
 
 
@@ -328,7 +335,9 @@ def test_without_a_change_of_spacing_a_mask_comes_back_bit_for_bit(axes, flips, 
 
 
 @pytest.mark.parametrize("soft", [False, True])
-@pytest.mark.parametrize("spacing", [(0.7, 0.7, 0.7), (1.2, 1.1, 1.3), (0.6, 1.0, 1.4)])
+@pytest.mark.parametrize(
+    "spacing", [(0.7, 0.7, 0.7), (1.2, 1.1, 1.3), (0.6, 1.0, 1.4)]
+)
 def test_with_a_change_of_spacing_a_mask_comes_back_nearly(spacing, soft):
     label = padded(two_classes((68, 64, 60)))
     data = np.where(label > 0, 1 + noise(*label.shape), 0)[None]
@@ -369,7 +378,10 @@ def test_prepared_millimetres_are_the_input_s():
     blob[blob < 1e-4] = 0
     prepared, _, trace = to_plan(blob[None], affine, (0.7, 0.8, 1.9))
     before = affine @ (*ndimage.center_of_mass(blob), 1)
-    after = np.array(trace.prepared_affine) @ (*ndimage.center_of_mass(prepared[0]), 1)
+    after = np.array(trace.prepared_affine) @ (
+        *ndimage.center_of_mass(prepared[0]),
+        1,
+    )
     assert np.linalg.norm(before - after) < 0.05
 
 
@@ -380,7 +392,8 @@ def test_channels_resample_in_their_own_way():
         both, np.eye(4), (0.7, 0.7, 0.7), label_like=(True, False), box="whole"
     )
     assert (
-        set(np.unique(prepared[0])) == {0, 100, 200} and len(np.unique(prepared[1])) > 3
+        set(np.unique(prepared[0])) == {0, 100, 200}
+        and len(np.unique(prepared[1])) > 3
     )
 
 
@@ -446,8 +459,16 @@ def test_a_trace_survives_json_and_still_goes_back(tmp_path):
     [
         (Orient, {"axes": [0, 0, 2], "flips": [False, False, False]}, "axes"),
         (Orient, {"axes": [0, 1, 2], "flips": [False]}, "flips"),
-        (Crop, {"low": [0, 3, 0], "high": [1, 3, 1], "shape": [4, 4, 4]}, "low, high"),
-        (Crop, {"low": [0, 0], "high": [1, 1, 1], "shape": [4, 4, 4]}, "equally many"),
+        (
+            Crop,
+            {"low": [0, 3, 0], "high": [1, 3, 1], "shape": [4, 4, 4]},
+            "low, high",
+        ),
+        (
+            Crop,
+            {"low": [0, 0], "high": [1, 1, 1], "shape": [4, 4, 4]},
+            "equally many",
+        ),
         (Resample, {"shape": [4, 4], "target": [4, 0]}, "at least one"),
     ],
 )

@@ -74,7 +74,9 @@ def test_a_part_writes_its_rows(kit, tmp_path, part, expected):
     assert expected <= {row["column"] for row in found}
     text = (tmp_path / "tables/tables.md").read_text()
     assert (
-        found[-1]["row"] in text and text.startswith("date: ") and f"\n{part}: " in text
+        found[-1]["row"] in text
+        and text.startswith("date: ")
+        and f"\n{part}: " in text
     )
 
 
@@ -159,7 +161,9 @@ def test_the_planner_allows_for_what_was_measured(path):
     assert len([row for row in rows.values() if "foreseen" in row]) >= 40
     for (network, recompute), overhead in found.items():
         assert (
-            overhead <= family(network).overhead(recompute) < max(1.0, overhead) + 0.02
+            overhead
+            <= family(network).overhead(recompute)
+            < max(1.0, overhead) + 0.02
         ), (
             network,
             recompute,

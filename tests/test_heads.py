@@ -38,7 +38,11 @@ def maps(windows):
 def test_dense_heads_keep_the_grid(ndim):
     features = torch.randn(2, 6, *(8, 10, 12)[:ndim])
     assert SegmentationHead(6, 3, ndim)(features).shape == (2, 3, *features.shape[2:])
-    assert ReconstructionHead(6, 1, ndim)(features).shape == (2, 1, *features.shape[2:])
+    assert ReconstructionHead(6, 1, ndim)(features).shape == (
+        2,
+        1,
+        *features.shape[2:],
+    )
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -88,7 +92,9 @@ def test_class_maps_are_the_quarter_resolution_and_the_bottleneck(name, ndim):
 
 
 def test_with_one_window_attention_and_mean_are_the_same():
-    assert torch.equal(head("attention")(maps(3), bag=1), head("mean")(maps(3), bag=1))
+    assert torch.equal(
+        head("attention")(maps(3), bag=1), head("mean")(maps(3), bag=1)
+    )
 
 
 def test_with_several_windows_they_differ_and_mean_averages_logits():
@@ -138,7 +144,9 @@ def test_attention_is_over_positions_then_over_windows_in_value_and_gradient():
         torch.autograd.grad(logits[0, 1], list(attention.parameters()))
         for logits in found
     ]
-    assert all(torch.allclose(fast, slow, atol=1e-6) for fast, slow in zip(*gradients))
+    assert all(
+        torch.allclose(fast, slow, atol=1e-6) for fast, slow in zip(*gradients)
+    )
 
 
 def test_attention_begins_as_the_mean_of_logits():
@@ -186,7 +194,9 @@ def test_large_scores_do_not_overflow():
 def test_the_class_head_computes_in_fp32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         logits = head()(maps(2), bag=2)
-    assert logits.dtype == torch.float32 and torch.equal(logits, head()(maps(2), bag=2))
+    assert logits.dtype == torch.float32 and torch.equal(
+        logits, head()(maps(2), bag=2)
+    )
 
 
 def test_positions_tell_equal_windows_apart():

@@ -182,7 +182,9 @@ def calls(tree: ast.AST, name: str) -> Iterator[ast.Call]:
 def downward(source: Source) -> Iterator[tuple[int, str]]:
     """Import downward only; within a floor, only from the file's own room."""
     for line, name in imports(source.tree):
-        target = (name.split(".") + [""])[1] if name.split(".")[0] == "sulcnet" else ""
+        target = (
+            (name.split(".") + [""])[1] if name.split(".")[0] == "sulcnet" else ""
+        )
         if name.startswith("."):
             yield line, "relative import"
         elif (
@@ -276,7 +278,10 @@ def writes(call: ast.Call) -> bool:
         return any(
             flag in ast.unparse(call) for flag in ("O_CREAT", "O_TRUNC", "O_APPEND")
         )
-    given = [*call.args[:2], *(key.value for key in call.keywords if key.arg == "mode")]
+    given = [
+        *call.args[:2],
+        *(key.value for key in call.keywords if key.arg == "mode"),
+    ]
     modes = [
         each.value
         for each in given
@@ -419,7 +424,11 @@ def small_functions(source: Source) -> Iterator[tuple[int, str]]:
         length = node.end_lineno - node.lineno + 1
         names = [
             each.arg
-            for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+            for each in (
+                *node.args.posonlyargs,
+                *node.args.args,
+                *node.args.kwonlyargs,
+            )
         ]
         count = len(names) - (names[:1] in (["self"], ["cls"]))
         if length > MOST_LINES:
@@ -530,7 +539,11 @@ RULES = {
         "io/x.py",
         "a = [cell for row in table for cell in row]",
     ),
-    "small functions": (small_functions, "io/x.py", "def f():\n" + "    a = 1\n" * 60),
+    "small functions": (
+        small_functions,
+        "io/x.py",
+        "def f():\n" + "    a = 1\n" * 60,
+    ),
     "small functions, few parameters": (
         small_functions,
         "io/x.py",

@@ -27,7 +27,9 @@ STRONG = AugmentOptions(
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    _, folders = prepared_cohort(tmp_path_factory.mktemp("cohort"), patch=(16, 24, 16))
+    _, folders = prepared_cohort(
+        tmp_path_factory.mktemp("cohort"), patch=(16, 24, 16)
+    )
     plan, place = load_plan(folders.plans, "3d"), folders.prepared("3d")
     return [
         (place, case)
@@ -115,7 +117,8 @@ def test_without_draws_a_view_is_a_piece_of_the_volume_and_its_label(prepared):
         low = sample.place[0, :, 0].astype(int)
         box = tuple(slice(a, a + b) for a, b in zip(low, drawn.patch))
         np.testing.assert_array_equal(
-            sample.image[0], read_array(folder / f"{case.id}.b2nd")[(slice(None), *box)]
+            sample.image[0],
+            read_array(folder / f"{case.id}.b2nd")[(slice(None), *box)],
         )
         np.testing.assert_array_equal(
             sample.label[0], read_array(folder / f"{case.id}_seg.b2nd")[box]
@@ -171,12 +174,18 @@ def test_ranges_are_of_the_foreground_and_never_empty():
     )
     low, high = foreground_range(stripped, Normalisation("zscore"))
     assert (low, high) == pytest.approx((1.01, 2.99), abs=0.01)
-    assert foreground_range(stripped, Normalisation("labels", maximum=3)) == (0.0, 1.0)
+    assert foreground_range(stripped, Normalisation("labels", maximum=3)) == (
+        0.0,
+        1.0,
+    )
     assert foreground_range(np.full((2, 2, 2), 4.0), Normalisation("zscore")) == (
         4.0,
         5.0,
     )
-    assert foreground_range(np.zeros((2, 2, 2)), Normalisation("zscore")) == (0.0, 1.0)
+    assert foreground_range(np.zeros((2, 2, 2)), Normalisation("zscore")) == (
+        0.0,
+        1.0,
+    )
 
 
 def test_prepared_cases_keep_their_range(prepared):

@@ -74,7 +74,9 @@ def plan():
 
 
 def add_run(place, seed, *files, minutes=None):
-    schedule = Schedule(20, 10, {"network": 1e-3}, 0.0, 0.0, 0.0, 1.0, minutes=minutes)
+    schedule = Schedule(
+        20, 10, {"network": 1e-3}, 0.0, 0.0, 0.0, 1.0, minutes=minutes
+    )
     run = Workspace.find().run(
         Workspace.find().dataset("1"),
         "train",
@@ -231,7 +233,9 @@ def test_a_finished_run_that_was_not_scored_says_so(place, capsys):
     run = add_run(place, 0, ("checkpoint_final.pth", ""))
     file = run / "experiment.json"
     file.write_text(
-        json.dumps(json.loads(file.read_text()) | {"validation": ["a"], "test": ["b"]})
+        json.dumps(
+            json.loads(file.read_text()) | {"validation": ["a"], "test": ["b"]}
+        )
     )
     assert "not scored" in output(capsys, "-d", "1") and "1 of 1" in output(capsys)
     for part in ("validation", "test"):
@@ -250,7 +254,8 @@ def test_one_is_not_called_many(place, capsys):
     ).save(folders.preprocessed / "integrity.json")
     text = output(capsys, "-d", "1")
     assert (
-        "checked     1 error, 0 warnings" in text and "unet_bn; 1 case prepared" in text
+        "checked     1 error, 0 warnings" in text
+        and "unet_bn; 1 case prepared" in text
     )
 
 

@@ -130,7 +130,10 @@ def damaged_files(folder):
             b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n",
             "git-LFS",
         ),
-        "annex.nii.gz": (b"../.git/annex/objects/aa/bb/MD5E-s1--0.nii.gz", "git-annex"),
+        "annex.nii.gz": (
+            b"../.git/annex/objects/aa/bb/MD5E-s1--0.nii.gz",
+            "git-annex",
+        ),
         "text.nii": (
             b"not an image, but long enough to hold a header. " * 10,
             "not a NIfTI",
@@ -293,7 +296,8 @@ def assert_written_like(source, folder, image):
         assert after.header.endianness == before.header.endianness
         assert after.header["sizeof_hdr"] == before.header["sizeof_hdr"]
         assert (
-            np.array_equal(before.affine, after.affine) and after.shape == before.shape
+            np.array_equal(before.affine, after.affine)
+            and after.shape == before.shape
         )
         assert np.array_equal(np.asarray(after.dataobj).reshape(image.shape), data)
     assert np.array_equal(io.read_label(folder / "mask.nii.gz").data, mask)
@@ -320,7 +324,9 @@ def test_outputs_do_not_inherit_the_input_s_scale(tmp_path):
     image.header.set_data_dtype(np.int16)
     image.header["cal_max"] = 90
     image.to_filename(tmp_path / "a.nii")
-    assert_written_like(tmp_path / "a.nii", tmp_path, io.read_image(tmp_path / "a.nii"))
+    assert_written_like(
+        tmp_path / "a.nii", tmp_path, io.read_image(tmp_path / "a.nii")
+    )
     assert nib.load(tmp_path / "mask.nii.gz").header["cal_max"] == 0
 
 

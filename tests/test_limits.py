@@ -13,9 +13,7 @@ from sulcnet.training import device
 
 CORES, MEMORY = 16, 64 * 10**9
 NONE_V1 = "9223372036854771712"  # what version 1 writes for "no limit"
-MOUNT_V2 = (
-    "31 24 0:27 {top} /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
-)
+MOUNT_V2 = "31 24 0:27 {top} /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 MOUNT_V1 = "3{n} 31 0:3{n} {top} /sys/fs/cgroup/{name} rw,relatime shared:1{n} - cgroup cgroup rw,{name}"
 OTHER_MOUNTS = [
     "22 1 254:0 / / rw,relatime - ext4 /dev/vda rw",

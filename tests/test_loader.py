@@ -234,11 +234,15 @@ def test_an_error_arrives_as_it_was_raised_or_with_its_case(
         (signal.SIGSEGV, EnvironmentFault, 3, ["SIGSEGV"]),
     ],
 )
-def test_a_worker_that_is_ended_ends_the_run_with_its_reason(number, kind, code, words):
+def test_a_worker_that_is_ended_ends_the_run_with_its_reason(
+    number, kind, code, words
+):
     with pytest.raises(kind) as caught:
         drawn_to(Source(partial(die, number)), 2)
     assert caught.value.exit_code == code
-    assert all(word in f"{caught.value.message} {caught.value.hint}" for word in words)
+    assert all(
+        word in f"{caught.value.message} {caught.value.hint}" for word in words
+    )
 
 
 def test_a_wait_for_a_batch_has_an_end(monkeypatch):
@@ -286,7 +290,9 @@ class Acting:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    return cohort.prepared_cohort(tmp_path_factory.mktemp("cohort"), patch=(16, 24, 16))
+    return cohort.prepared_cohort(
+        tmp_path_factory.mktemp("cohort"), patch=(16, 24, 16)
+    )
 
 
 @pytest.fixture
@@ -350,7 +356,9 @@ def test_a_stop_signal_ends_the_wait_and_the_run_continues_with_the_same_bits(
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
 
-def test_a_signal_before_the_first_step_leaves_nothing_to_continue(fresh, monkeypatch):
+def test_a_signal_before_the_first_step_leaves_nothing_to_continue(
+    fresh, monkeypatch
+):
     monkeypatch.setattr(training, "batches", lambda *given: iter_of_signal())
     with pytest.raises(Interrupted, match="SIGTERM before the first step") as caught:
         train(*fresh, epochs=2)

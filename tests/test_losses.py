@@ -27,7 +27,8 @@ def voxels(logits, target, labelled):
             label = int(target[(item, *place)])
             if labelled[item] and label >= 0:
                 powers = [
-                    math.exp(logits[(item, k, *place)]) for k in range(logits.shape[1])
+                    math.exp(logits[(item, k, *place)])
+                    for k in range(logits.shape[1])
                 ]
                 yield [power / sum(powers) for power in powers], label
 
@@ -115,12 +116,17 @@ def test_losses_are_in_fp32_under_autocast():
     assert cast.numerator.dtype == torch.float32 and torch.equal(
         plain.numerator, cast.numerator
     )
-    assert dice_ce(logits.bfloat16(), target, labelled).numerator.dtype == torch.float32
+    assert (
+        dice_ce(logits.bfloat16(), target, labelled).numerator.dtype == torch.float32
+    )
 
 
 def test_cross_entropy_equals_its_slow_twin_and_skips_missing_classes():
     torch.manual_seed(0)
-    logits, target = torch.randn(4, 3, requires_grad=True), torch.tensor([2, -1, 0, 1])
+    logits, target = (
+        torch.randn(4, 3, requires_grad=True),
+        torch.tensor([2, -1, 0, 1]),
+    )
     known = [(item, int(label)) for item, label in enumerate(target) if label >= 0]
     losses = [-logits[item].softmax(0)[label].log() for item, label in known]
     ratio = cross_entropy(logits, target)

@@ -113,7 +113,9 @@ def test_every_byte_at_the_peak_has_a_kind():
 
     found = trace(step, {"parameters": layer.parameters(), "data": [image]})
     assert sum(found.parts.values()) == found.live
-    assert found.parts["parameters"] == 64 * BLOCK and found.parts["data"] == 8 * BLOCK
+    assert (
+        found.parts["parameters"] == 64 * BLOCK and found.parts["data"] == 8 * BLOCK
+    )
     assert (
         found.parts["gradients"] == 64 * BLOCK
         and found.parts["optimiser state"] == (2 * 64 + 1) * BLOCK
@@ -129,7 +131,10 @@ def test_every_byte_at_the_peak_has_a_kind():
 
 def test_activations_are_what_a_backward_pass_will_need():
     layers = nn.Sequential(
-        *[nn.Sequential(nn.Linear(64, 64, bias=False), nn.Sigmoid()) for _ in range(3)]
+        *[
+            nn.Sequential(nn.Linear(64, 64, bias=False), nn.Sigmoid())
+            for _ in range(3)
+        ]
     )
     image = torch.zeros(512, 64)  # 256 blocks, as is every output
 
@@ -143,7 +148,9 @@ def test_activations_are_what_a_backward_pass_will_need():
     assert found.moment.startswith("backward") and found.parts[
         "activations"
     ] == pytest.approx(2 * 256 * BLOCK, rel=0.01)
-    assert found.parts["temporaries"] == pytest.approx((2 * 256 + 32) * BLOCK, rel=0.01)
+    assert found.parts["temporaries"] == pytest.approx(
+        (2 * 256 + 32) * BLOCK, rel=0.01
+    )
 
 
 def test_a_convolution_is_allowed_a_copy_of_its_tensors_in_the_log_alone():
@@ -170,7 +177,9 @@ def test_shared_parameters_stay_shared_when_they_become_fake():
     module[2].weight = one.weight
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         fake_modules(module, mode)
-    assert module[2].weight is module[0].weight and module[2].bias is not module[0].bias
+    assert (
+        module[2].weight is module[0].weight and module[2].bias is not module[0].bias
+    )
 
 
 def test_cuda_s_rules_hold_inside_the_block_alone():

@@ -84,7 +84,8 @@ def pairwise() -> list:
     ]
     found.append((("mae", {}), "swin_unetr_12", "sulcnet"))
     return [
-        pytest.param(*some, id="-".join((named(some[0]), *some[1:]))) for some in found
+        pytest.param(*some, id="-".join((named(some[0]), *some[1:])))
+        for some in found
     ]
 
 
@@ -95,7 +96,8 @@ def smallest() -> list:
         (("adversarial", {}), "resenc_unet", "paper"),
     ]
     return [
-        pytest.param(*some, id="-".join((named(some[0]), *some[1:]))) for some in found
+        pytest.param(*some, id="-".join((named(some[0]), *some[1:])))
+        for some in found
     ]
 
 
@@ -127,7 +129,10 @@ def method_of(
 ) -> Pretraining:
     torch.manual_seed(0)
     name, given = variant if isinstance(variant, tuple) else (variant, {})
-    kind, plan = plugins.find("pretraining", name, "METHOD"), plan_of(net, ndim, preset)
+    kind, plan = (
+        plugins.find("pretraining", name, "METHOD"),
+        plan_of(net, ndim, preset),
+    )
     return build_method(
         kind, plan, plan.network(None), *resolve(preset, {**given, **more}, kind)
     )
@@ -217,10 +222,14 @@ def watched(method: Pretraining, batch: Images) -> dict[str, float]:
         }
 
 
-def descend(method: Pretraining, batch: Images, steps: int, rate: float = 3e-3) -> None:
+def descend(
+    method: Pretraining, batch: Images, steps: int, rate: float = 3e-3
+) -> None:
     """What the loop does, without a folder."""
     optimisers = {
-        part: torch.optim.Adam([p for group in groups for p in group.parameters], rate)
+        part: torch.optim.Adam(
+            [p for group in groups for p in group.parameters], rate
+        )
         for part, groups in method.parts().items()
     }
     method.train()
@@ -330,7 +339,10 @@ def test_it_starts_learns_and_its_export_loads_downstream(
     write_export(RunFolder(tmp_path), method, variant[0], preset, method.network_plan)
     downstream = Model(plan_of(net, ndim), method.network_plan, {})
     transfer = load_pretrained(downstream.network, tmp_path / EXPORT)
-    assert transfer.method == variant[0] and transfer.promised == ("encoder", "decoder")
+    assert transfer.method == variant[0] and transfer.promised == (
+        "encoder",
+        "decoder",
+    )
     assert not (
         transfer.missing
         or transfer.unexpected
@@ -403,7 +415,9 @@ def prepared(tmp_path_factory, request):
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=named)
-def test_a_run_folder_tells_what_was_watched(variant, prepared, tmp_path, monkeypatch):
+def test_a_run_folder_tells_what_was_watched(
+    variant, prepared, tmp_path, monkeypatch
+):
     monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 4)
     (shared, folders), (name, given) = prepared, variant
     workspace = Workspace(shared.raw, shared.preprocessed, tmp_path, "test")
@@ -574,7 +588,9 @@ def test_the_critic_s_gradient_has_the_length_that_was_asked_for():
     assert not fooled.weight.requires_grad
     drawn = sum(term.weight * term.ratio.value() for term in step.terms.values())
     wanted, found = (
-        torch.autograd.grad(loss, method.head.image.weight, retain_graph=True)[0].norm()
+        torch.autograd.grad(loss, method.head.image.weight, retain_graph=True)[
+            0
+        ].norm()
         for loss in (drawn, fooled.weight * fooled.ratio.value())
     )
     assert found.item() == pytest.approx(0.25 * wanted.item(), rel=2e-2)
@@ -665,7 +681,10 @@ def test_average_and_queue_move_once_per_step_and_the_queue_holds_the_second_vie
     list(method.steps(batch))
     assert contrast.queue.next == 0  # nothing moves before the step has been taken
     name = next(iter(kept))
-    before, present = kept[name].clone(), dict(method.network.named_parameters())[name]
+    before, present = (
+        kept[name].clone(),
+        dict(method.network.named_parameters())[name],
+    )
     present.data.add_(1.0)
     method.after_step("network")
     torch.testing.assert_close(kept[name], before + 0.25)
@@ -785,7 +804,9 @@ def test_embeddings_do_not_collapse_behind_instance_norms(phantoms):
 def test_equal_features_are_aligned_and_not_uniform():
     method = method_of("contrastive")
     batch = batch_of(method)
-    found = watched(method, batch._replace(corrupted=torch.zeros_like(batch.corrupted)))
+    found = watched(
+        method, batch._replace(corrupted=torch.zeros_like(batch.corrupted))
+    )
     assert found["alignment"] == pytest.approx(0, abs=1e-6) and found[
         "uniformity"
     ] == pytest.approx(0, abs=1e-4)
@@ -803,7 +824,9 @@ def test_places_of_background_are_left_out_where_there_is_foreground_enough():
         features, batch._replace(inside=inside, label=label)
     )
     assert (
-        a.shape == b.shape == (64, 64) and (label_a == 1).all() and (label_b == 1).all()
+        a.shape == b.shape == (64, 64)
+        and (label_a == 1).all()
+        and (label_b == 1).all()
     )
     nothing = method.contrast._read(
         features, batch._replace(label=torch.zeros_like(batch.label))
@@ -834,7 +857,9 @@ def test_the_clean_image_is_a_target_and_never_an_input(net, preset, monkeypatch
     method.head.register_forward_hook(
         lambda module, given, output: answers.append(output)
     )
-    method.network.register_forward_pre_hook(lambda module, given: inputs.append(given))
+    method.network.register_forward_pre_hook(
+        lambda module, given: inputs.append(given)
+    )
     losses = []
     for image in (batch.image, batch.image.flip(0) * 2):
         other = batch._replace(image=image, corrupted=image, range=batch.range)
@@ -887,7 +912,9 @@ def test_the_export_is_the_network_at_the_folded_time(net, preset, tmp_path):
         ):  # both are zero before training, so that time says nothing
             torch.nn.init.normal_(parameter, std=0.1)
     method.finish([batch])
-    write_export(RunFolder(tmp_path), method, "diffusion", preset, method.network_plan)
+    write_export(
+        RunFolder(tmp_path), method, "diffusion", preset, method.network_plan
+    )
     downstream = build(method.network_plan.network)
     load_pretrained(downstream, tmp_path / EXPORT)
     method.modules.eval()
@@ -971,6 +998,8 @@ def test_the_background_counts_a_tenth():
 def test_options_say_what_they_mean():
     for name in METHODS:
         kind = plugins.find("pretraining", name, "METHOD")
-        assert all(field.metadata["help"] for field in dataclasses.fields(kind.Options))
+        assert all(
+            field.metadata["help"] for field in dataclasses.fields(kind.Options)
+        )
         for preset in PRESETS:
             assert all(method_of(name, preset=preset).assumptions().values())

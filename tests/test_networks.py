@@ -30,9 +30,9 @@ every = pytest.mark.parametrize("name, ndim", list(itertools.product(NAMES, (2, 
 def tiny(name, ndim):
     """Give the smallest spec that a network allows, and a patch for it."""
     features, patch = TINY.get(name, (4, (16, 24, 16)))
-    return family(name).topology(ndim, 2, features, patch[:ndim], (1.0,) * ndim), patch[
-        :ndim
-    ]
+    return family(name).topology(
+        ndim, 2, features, patch[:ndim], (1.0,) * ndim
+    ), patch[:ndim]
 
 
 def seeded(spec):
@@ -76,7 +76,9 @@ def test_stages_hold_every_parameter_once_and_in_execution_order(name, ndim):
         for p in module.parameters()
     ]
     assert sorted(held) == sorted(id(p) for p in network.parameters())
-    assert len(stages) == len(network.encoder_channels) + len(network.decoder_channels)
+    assert len(stages) == len(network.encoder_channels) + len(
+        network.decoder_channels
+    )
     assert len({stage.name for stage in stages}) == len(stages)
 
     ran = []
@@ -230,7 +232,9 @@ def test_parameters_are_those_of_the_methods_table(name, ndim, parameters):
     whole = family(name)
     assert (
         count(
-            build(whole.topology(ndim, 1, whole.features, (64,) * ndim, (1.0,) * ndim))
+            build(
+                whole.topology(ndim, 1, whole.features, (64,) * ndim, (1.0,) * ndim)
+            )
         )
         == parameters
     )
@@ -264,10 +268,13 @@ def test_swin_unetr_equals_monai_up_to_the_output_layer(ndim):
     }
     assert weights.keys() == network.state_dict().keys()
     assert all(
-        torch.equal(weights[key], value) for key, value in network.state_dict().items()
+        torch.equal(weights[key], value)
+        for key, value in network.state_dict().items()
     )
     before_out = []
-    theirs.out.register_forward_pre_hook(lambda _, inputs: before_out.append(inputs[0]))
+    theirs.out.register_forward_pre_hook(
+        lambda _, inputs: before_out.append(inputs[0])
+    )
     image = torch.randn(1, 2, *patch)
     theirs(image)
     assert torch.equal(network(image).decoder[-1], before_out[0])
@@ -367,8 +374,12 @@ def test_convlora_of_the_source_paper_would_train_the_counts_it_prints():
     counts = []
     for stage in network.stages()[:4]:
         layers = [layer for module in stage.modules for layer in module.modules()]
-        convolutions = [layer for layer in layers if isinstance(layer, torch.nn.Conv2d)]
-        blocks = [layer for layer in layers if type(layer).__name__ == "ResidualBlock"]
+        convolutions = [
+            layer for layer in layers if isinstance(layer, torch.nn.Conv2d)
+        ]
+        blocks = [
+            layer for layer in layers if type(layer).__name__ == "ResidualBlock"
+        ]
         norms = [
             layer
             for block in blocks

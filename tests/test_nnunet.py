@@ -154,7 +154,9 @@ def test_a_flat_patch_is_moved_within_its_slices():
     margin = augmenter.margin()
     assert margin[1] == 0 and margin[0] > 0 and margin[2] > 0
     number = np.arange(1, 6, dtype=np.float32)[:, None]
-    numbers = np.broadcast_to(number, crop_of(augmenter))[None]  # each slice its number
+    numbers = np.broadcast_to(number, crop_of(augmenter))[
+        None
+    ]  # each slice its number
     reached = 0
     for draw in range(40):
         new = augmenter.apply(numbers, None, draw)[0][0]
@@ -191,7 +193,9 @@ def test_the_option_chooses():
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    _, folders = prepared_cohort(tmp_path_factory.mktemp("cohort"), patch=(16, 24, 16))
+    _, folders = prepared_cohort(
+        tmp_path_factory.mktemp("cohort"), patch=(16, 24, 16)
+    )
     plan = load_plan(folders.plans, "3d")
     folder, ids = folders.prepared("3d"), Splits.load(folders.splits).holdout.train
     return folder, read_cases(folder, ids, plan), plan
@@ -210,6 +214,10 @@ def test_workers_draw_what_the_run_itself_draws(prepared):
     alone, helped = (drawn(prepared, NNUNET, workers) for workers in (0, 2))
     for a, b in zip(alone, helped, strict=True):
         assert torch.equal(a.image, b.image) and torch.equal(a.place, b.place)
-        assert all(torch.equal(a.targets[name], b.targets[name]) for name in a.targets)
+        assert all(
+            torch.equal(a.targets[name], b.targets[name]) for name in a.targets
+        )
     own = drawn(prepared, AugmentOptions(), 0)
-    assert not all((a.image == b.image).all() for a, b in zip(alone, own, strict=True))
+    assert not all(
+        (a.image == b.image).all() for a, b in zip(alone, own, strict=True)
+    )

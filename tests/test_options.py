@@ -109,7 +109,10 @@ def wrong_values(family, item) -> list:
 
 @pytest.mark.parametrize("of, item", EACH)
 def test_every_option_says_what_it_means_and_is_limited(of, item):
-    hint, limits = typing.get_type_hints(of.Options)[item.name], item.metadata["limits"]
+    hint, limits = (
+        typing.get_type_hints(of.Options)[item.name],
+        item.metadata["limits"],
+    )
     assert len(item.metadata["help"]) > 10
     assert (
         hint is bool
@@ -217,7 +220,11 @@ def test_the_paper_s_column_is_that_of_methods_md():
         for name, own in paper.items()
         if hasattr(own, "rate")
     )
-    assert (paper["recon"].corruption, paper["recon"].loss, paper["recon"].augment) == (
+    assert (
+        paper["recon"].corruption,
+        paper["recon"].loss,
+        paper["recon"].augment,
+    ) == (
         0.0,
         "ssim",
         False,
@@ -239,7 +246,8 @@ def test_the_paper_s_column_is_that_of_methods_md():
         paper["segmentation"].segmentation_loss,
     ) == (32, 64, "dice")
     full, scratch = (
-        plugins.find("tuning", name, "TUNING").Options() for name in ("full", "scratch")
+        plugins.find("tuning", name, "TUNING").Options()
+        for name in ("full", "scratch")
     )
     assert (full.rate, scratch.rate, scratch.heads_rate) == (1e-4, 1e-3, 1e-3)
 
@@ -287,7 +295,8 @@ def test_a_preset_takes_its_own_values_then_its_base_s(presets):
         5e-3,
     )
     assert (
-        resolve(mine, ["rank=9"], plugins.find("tuning", "lora", "TUNING"))[0].rank == 9
+        resolve(mine, ["rank=9"], plugins.find("tuning", "lora", "TUNING"))[0].rank
+        == 9
     )
     assert any(
         row.name == "rank" and "(mine: 5; paper: 4)" in row.meaning
@@ -335,9 +344,9 @@ def test_rows_of_a_preset_are_those_of_its_values(presets):
         and options.named(two) == "two"
     )
     assert (
-        options.identity(presets("four", '"paper", {"pretraining": {"out": 9}}')).split(
-            "@"
-        )[1]
+        options.identity(
+            presets("four", '"paper", {"pretraining": {"out": 9}}')
+        ).split("@")[1]
         != one.split("@")[1]
     )
 
@@ -435,7 +444,9 @@ def test_a_step_is_traced_with_the_values_of_one_s_own_preset(presets):
         return trace_step(asked).parts["parameters"]
 
     assert parameters(
-        presets("mine", '"paper", {"pretraining/adversarial": {"critic_features": 4}}')
+        presets(
+            "mine", '"paper", {"pretraining/adversarial": {"critic_features": 4}}'
+        )
     ) < parameters("paper")
 
 

@@ -125,7 +125,9 @@ def test_what_is_required_is_imported_and_the_other_way_round():
 
 def test_every_requirement_is_pinned_among_the_versions_that_are_tested():
     pinned = set(
-        re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+        re.findall(
+            r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE
+        )
     )
     wanted = required(*told()["install_requires"], *told()["extras_require"]["test"])
     assert wanted - pinned == {"setuptools"}  # torch's choice
@@ -133,7 +135,12 @@ def test_every_requirement_is_pinned_among_the_versions_that_are_tested():
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "docs/README.md", "docs/guide.md", "dataset_json_examples/README.md"],
+    [
+        "README.md",
+        "docs/README.md",
+        "docs/guide.md",
+        "dataset_json_examples/README.md",
+    ],
 )
 def test_links_lead_to_what_is_given_away(page, monkeypatch):
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text())

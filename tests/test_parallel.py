@@ -38,7 +38,9 @@ def pid_of(_):
 @BOTH
 def test_every_item_comes_back_with_its_result_or_error(workers):
     outcomes = dict(map_cases(double, range(6), workers))
-    assert {item: value for item, value in outcomes.items() if item not in (3, 4)} == {
+    assert {
+        item: value for item, value in outcomes.items() if item not in (3, 4)
+    } == {
         0: 0,
         1: 2,
         2: 4,
@@ -94,7 +96,12 @@ def test_all_workers_may_die_and_the_rest_is_still_finished(tmp_path):
     outcomes = dict(
         map_cases(partial(die_on, counted=counted, deaths=1), list("bbbacd"), 2)
     )
-    assert sorted(outcomes.items()) == [("a", "A"), ("b", "B"), ("c", "C"), ("d", "D")]
+    assert sorted(outcomes.items()) == [
+        ("a", "A"),
+        ("b", "B"),
+        ("c", "C"),
+        ("d", "D"),
+    ]
 
 
 def test_running_out_of_memory_in_python_is_tried_again_too():

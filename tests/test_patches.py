@@ -20,7 +20,9 @@ from sulcnet.runs.folders import read_cases
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    _, folders = prepared_cohort(tmp_path_factory.mktemp("cohort"), patch=(16, 24, 16))
+    _, folders = prepared_cohort(
+        tmp_path_factory.mktemp("cohort"), patch=(16, 24, 16)
+    )
     plan = load_plan(folders.plans, "3d")
     cases = read_cases(
         folders.prepared("3d"), Splits.load(folders.splits).holdout.train, plan
@@ -32,7 +34,9 @@ def source(prepared, seed=0, **changes) -> PatchSource:
     folder, cases, plan = prepared
     region = learn_region(cases, plan.structures)
     sampling = Sampling(**{"augment": AugmentOptions(), **changes})
-    return PatchSource(folder, cases, plan, plan.network(None), region, seed, sampling)
+    return PatchSource(
+        folder, cases, plan, plan.network(None), region, seed, sampling
+    )
 
 
 def test_samples_depend_on_seed_step_and_slot_alone(prepared):
@@ -136,7 +140,9 @@ def test_a_stored_array_is_read_in_parts(tmp_path):
     data = np.arange(2 * 40 * 36 * 50, dtype=np.float32).reshape(2, 40, 36, 50)
     write_array(tmp_path / "a.b2nd", data)
     array = open_array(tmp_path / "a.b2nd")
-    np.testing.assert_array_equal(array[:, 1:34, 2:5, 30:46], data[:, 1:34, 2:5, 30:46])
+    np.testing.assert_array_equal(
+        array[:, 1:34, 2:5, 30:46], data[:, 1:34, 2:5, 30:46]
+    )
     assert not list(tmp_path.glob(".*"))
 
 

@@ -20,7 +20,10 @@ from sulcnet.phantoms.folds import LENGTHS, draw_folding
 from sulcnet.phantoms.scanners import HALF_LABEL
 
 SEED, COUNT = 20, 150
-COARSE = {"shape": (30, 42, 36), "spacing": 2.0}  # the default extent, 2.4 times faster
+COARSE = {
+    "shape": (30, 42, 36),
+    "spacing": 2.0,
+}  # the default extent, 2.4 times faster
 LARGE = (64, 80, 64)
 
 
@@ -104,7 +107,8 @@ def test_rows_start_with_the_agreed_columns(phantoms):
     ]
     assert list(phantoms[7].row)[:8] == expected
     assert (
-        phantoms[7].row["case_id"] == "phantom_0007" and phantoms[7].row["hemi"] == "L"
+        phantoms[7].row["case_id"] == "phantom_0007"
+        and phantoms[7].row["hemi"] == "L"
     )
 
 
@@ -186,7 +190,9 @@ def test_classes_are_apart_and_absent_has_no_voxel(phantoms):
 
 
 def test_folds_keep_their_width_in_a_larger_hemisphere_and_the_pcs_moves():
-    large = [draw_phantom(SEED, index, "prominent", shape=LARGE) for index in range(8)]
+    large = [
+        draw_phantom(SEED, index, "prominent", shape=LARGE) for index in range(8)
+    ]
     assert all(phantom.image.shape == LARGE for phantom in large)
     sections = [
         one.row["pcs_volume_mm3"] / (one.row["pcs_length_mm"] + 3) for one in large
@@ -194,7 +200,9 @@ def test_folds_keep_their_width_in_a_larger_hemisphere_and_the_pcs_moves():
     assert np.median(sections) == pytest.approx(
         2 * HALF_LABEL * (10 + HALF_LABEL), rel=0.15
     )
-    places = np.array([np.argwhere(one.label == 2).mean(0)[1:] * 1.5 for one in large])
+    places = np.array(
+        [np.argwhere(one.label == 2).mean(0)[1:] * 1.5 for one in large]
+    )
     assert (np.ptp(places, axis=0) > 10).all()
 
 
@@ -226,10 +234,15 @@ def test_scanners_differ_in_scale_contrast_and_sharpness():
 
 def test_grey_white_has_three_values_and_the_same_label(phantoms):
     one = draw_phantom(
-        SEED, 7, phantoms[7].row["pcs"], phantoms[7].row["site"], modality="grey_white"
+        SEED,
+        7,
+        phantoms[7].row["pcs"],
+        phantoms[7].row["site"],
+        modality="grey_white",
     )
     assert (
-        np.unique(one.image).tolist() == [0, 100, 200] and one.image.dtype == np.float32
+        np.unique(one.image).tolist() == [0, 100, 200]
+        and one.image.dtype == np.float32
     )
     assert np.array_equal(one.label, phantoms[7].label) and one.row == phantoms[7].row
 
@@ -243,7 +256,9 @@ def test_sessions_share_the_folds_and_nothing_else():
     same = ("pcs", "pcs_length_mm", "lateral", "lateral_length_mm")
     assert all(first.row[key] == second.row[key] for key in same)
     assert not np.array_equal(first.label, second.label)
-    assert (first.label > 0).sum() == pytest.approx((second.label > 0).sum(), rel=0.05)
+    assert (first.label > 0).sum() == pytest.approx(
+        (second.label > 0).sum(), rel=0.05
+    )
 
 
 # --- wrong code must show --------------------------------------------------------------------------------------------
@@ -256,7 +271,8 @@ def folds_alone(image: np.ndarray) -> np.ndarray:
     broad = gaussian_filter(scaled, 5)
     share = gaussian_filter(brain, 5)
     return (
-        (smooth - broad / np.maximum(share, 0.1) * gaussian_filter(brain, 1.5)) * brain
+        (smooth - broad / np.maximum(share, 0.1) * gaussian_filter(brain, 1.5))
+        * brain
     ).ravel()
 
 
@@ -284,7 +300,9 @@ def cheap_features(image: np.ndarray) -> np.ndarray:
     return np.array([*image.shape, brain.size, brain.mean(), brain.std(), *bins])
 
 
-def balanced_accuracy(features: np.ndarray, truth: np.ndarray, folds: int = 5) -> float:
+def balanced_accuracy(
+    features: np.ndarray, truth: np.ndarray, folds: int = 5
+) -> float:
     """Cross-validate a multinomial logistic regression with a light ridge."""
     fold = np.arange(len(truth)) // len(CLASSES) % folds
     guess = np.empty(len(truth), int)
@@ -308,7 +326,9 @@ def logistic_regression(
     def loss(flat):
         weights = flat.reshape(design.shape[1], -1)
         logits = log_softmax(design @ weights, axis=1)
-        slope = design.T @ (np.exp(logits) - target) / len(truth) + 2 * ridge * weights
+        slope = (
+            design.T @ (np.exp(logits) - target) / len(truth) + 2 * ridge * weights
+        )
         return -(target * logits).sum() / len(truth) + ridge * (
             weights**2
         ).sum(), slope.ravel()
@@ -362,7 +382,9 @@ def oracle(phantom, image: np.ndarray) -> int:
     )  # the first brain voxel from the right
     surface = map_coordinates(wall.astype(float), np.moveaxis(jk, -1, 0), order=1)
     values = [
-        map_coordinates(image, [surface - depth / 1.5, jk[..., 0], jk[..., 1]], order=1)
+        map_coordinates(
+            image, [surface - depth / 1.5, jk[..., 0], jk[..., 1]], order=1
+        )
         for depth in (5.5, 7, 8.5)
     ]
     white = np.percentile(image[image > 0], 75)
@@ -370,11 +392,15 @@ def oracle(phantom, image: np.ndarray) -> int:
     return int(np.digitize(dark, [8, 26]))
 
 
-def test_the_class_is_plain_at_the_right_place_and_wrong_in_a_mirrored_image(phantoms):
+def test_the_class_is_plain_at_the_right_place_and_wrong_in_a_mirrored_image(
+    phantoms,
+):
     phantoms = phantoms[:90]
     truth, lateral = classes(phantoms), classes(phantoms, "lateral")
     seen = np.array([oracle(phantom, phantom.image) for phantom in phantoms])
-    mirrored = np.array([oracle(phantom, phantom.image[::-1]) for phantom in phantoms])
+    mirrored = np.array(
+        [oracle(phantom, phantom.image[::-1]) for phantom in phantoms]
+    )
     assert np.mean(seen == truth) > 0.9
     assert np.mean(mirrored == truth) < 0.45
     assert np.mean(mirrored == lateral) > 0.8

@@ -34,10 +34,12 @@ def size_of(path):
 
 def case(seed=0, empty=False):
     rng = np.random.default_rng(seed)
-    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij"))
-    image = (np.linalg.norm(grid, axis=0) < 0.9) * 100 + rng.normal(0, 3, SHAPE).astype(
-        np.float32
+    grid = np.stack(
+        np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij")
     )
+    image = (np.linalg.norm(grid, axis=0) < 0.9) * 100 + rng.normal(
+        0, 3, SHAPE
+    ).astype(np.float32)
     label = np.zeros(SHAPE, np.uint8)
     label[8:20, 12:14, 6:18] = 1
     if not empty:
@@ -65,7 +67,9 @@ def rows(count):
 
 class TestTrainingCurves:
     def test_a_full_run(self, tmp_path):
-        training_curves(list(rows(40)), tmp_path / "new" / "progress.png", "recon, top")
+        training_curves(
+            list(rows(40)), tmp_path / "new" / "progress.png", "recon, top"
+        )
         width, height = size_of(tmp_path / "new" / "progress.png")
         assert 1400 < width < 2000 and 600 < height < 1100
         assert [path.name for path in (tmp_path / "new").iterdir()] == [
@@ -241,9 +245,7 @@ class TestNothingGlobal:
         assert dict(matplotlib.rcParams) == before and not list(tmp_path.iterdir())
 
     def test_importing_draws_in_no_matplotlib(self):
-        check = (
-            "import sys, sulcnet.report.pictures; sys.exit('matplotlib' in sys.modules)"
-        )
+        check = "import sys, sulcnet.report.pictures; sys.exit('matplotlib' in sys.modules)"
         assert (
             subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
         )

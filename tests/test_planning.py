@@ -92,7 +92,8 @@ def test_every_method_and_strategy_has_a_plan_of_its_own(planned):
         == network.of("full").patch_size
     )
     assert (
-        network.of("contrastive").windows == 2 and network.of("contrastive").steps == {}
+        network.of("contrastive").windows == 2
+        and network.of("contrastive").steps == {}
     )
     assert (
         network.steps["top"].estimate.bytes
@@ -140,7 +141,7 @@ def test_rows_ship_for_this_code_and_the_versions_that_are_tested():
 
 @pytest.fixture
 def shipped():
-    """The rows for this torch and MONAI, every one of which can be read; a version that has none is skipped by its name."""
+    """The rows for this torch and MONAI, all readable; a version without any is skipped by its name."""
     written = json.loads(memory_tables()[0].read_text())
     for library in ("torch", "monai"):
         if origin()[library] not in written["origin"][library]:
@@ -179,7 +180,8 @@ tasks = traced_as(tasks_of(header))
 asked = Constraints("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, tasks, {values}, 24)
 with MemoryOracle.kept() as oracle:
     plan = plan_network("swin_unetr_24", asked, oracle)
-assert plan.patch_size == (96, 192, 160) and len(plan.steps) == 12 and "torch" not in sys.modules, sorted(sys.modules)
+assert plan.patch_size == (96, 192, 160) and len(plan.steps) == 12
+assert "torch" not in sys.modules, sorted(sys.modules)
 """
     subprocess.run(
         [sys.executable, "-c", code],
@@ -230,7 +232,9 @@ def test_a_probe_runs_whole_steps_and_is_written_beside_the_estimate(
     monkeypatch.setattr(
         tracing,
         "run_on_gpu",
-        lambda question, _: asked.append(question) or tracing.Measured(1, 123_000_000),
+        lambda question, _: (
+            asked.append(question) or tracing.Measured(1, 123_000_000)
+        ),
     )
     folders, plan = (
         replace(planned[0], preprocessed=tmp_path, plans_name="probed"),
@@ -312,7 +316,9 @@ def test_an_edited_configuration_inherits_the_rest(planned):
     plans["3d_fine"] = {"inherits_from": "3d_wide", "spacing": [0.5, 0.5, 0.5]}
     path = planned[0].plans.with_name("plans_edited.json")
     write_json(path, plans)
-    wide, fine, usual = (load_plan(path, name) for name in ("3d_wide", "3d_fine", "3d"))
+    wide, fine, usual = (
+        load_plan(path, name) for name in ("3d_wide", "3d_fine", "3d")
+    )
     assert (
         wide.configuration == "3d_wide"
         and wide.folder == "3d"
@@ -430,7 +436,11 @@ def test_coarse_axis_is_resampled_finer_than_its_median():
         f"c{i}": CaseFacts((100, 100, 20), (100, 100, 20), (1.0, 1.0, mm), {})
         for i, mm in enumerate((3.5, 5.0, 5.0, 5.0, 5.0))
     }
-    assert target_spacing(replace(facts, cases=cases)) == (1.0, 1.0, pytest.approx(4.1))
+    assert target_spacing(replace(facts, cases=cases)) == (
+        1.0,
+        1.0,
+        pytest.approx(4.1),
+    )
     assert target_spacing(facts) == (1.0, 1.0, 1.0)
 
 
@@ -551,7 +561,9 @@ def test_preparation_skips_what_is_finished_and_redoes_what_changed(tmp_path):
     assert preprocess_dataset(folders, "3d", 1, False) == (6, 0)
     assert preprocess_dataset(folders, "3d", 2, False) == (0, 6)
     label = next((folders.raw / "labelsTr").iterdir())
-    other = [path for path in (folders.raw / "labelsTr").iterdir() if path != label][0]
+    other = [path for path in (folders.raw / "labelsTr").iterdir() if path != label][
+        0
+    ]
     label.write_bytes(other.read_bytes())
     assert preprocess_dataset(folders, "3d", 1, False) == (1, 5)
     assert preprocess_dataset(folders, "3d", 1, True) == (6, 0)
@@ -567,7 +579,9 @@ def test_a_configuration_that_inherits_shares_the_cases_and_says_where_they_are(
         folders.plans,
         {**json.loads(folders.plans.read_text()), "3d_wide": {"inherits_from": "3d"}},
     )
-    assert COMMAND(["-d", folders.name, "-c", "3d_wide", "--root", str(tmp_path)]) == 0
+    assert (
+        COMMAND(["-d", folders.name, "-c", "3d_wide", "--root", str(tmp_path)]) == 0
+    )
     assert (
         f"0 cases prepared, 6 finished before: {folders.prepared('3d')}\n"
         in capsys.readouterr().out

@@ -87,7 +87,8 @@ class Bare(torch.nn.Module):
         self.network = Threshold()
         self.heads = torch.nn.ModuleDict({"segmentation": torch.nn.Identity()})
         self.tasks = [
-            family_of(name).build({}, spec) for name, spec in asked_tasks(1, 0).items()
+            family_of(name).build({}, spec)
+            for name, spec in asked_tasks(1, 0).items()
         ]
 
 
@@ -132,7 +133,9 @@ def test_one_window_over_the_image_gives_attention_and_mean_the_same_class(train
             .numpy()
         )
 
-    np.testing.assert_allclose(classes(attention, data), classes(mean, data), atol=1e-6)
+    np.testing.assert_allclose(
+        classes(attention, data), classes(mean, data), atol=1e-6
+    )
     twice = np.concatenate(
         [data, data[:, ::-1]], axis=1
     )  # two windows and more: no longer the same
@@ -200,7 +203,8 @@ def test_prediction_has_the_grid_of_its_input_and_a_broken_image_stops_nothing(
     assert rows["broken"]["qc_flag"] == "failed" and rows["broken"]["qc_reason"]
     assert rows["plain"]["class"] in ("absent", "present", "prominent")
     assert sum(
-        float(rows["plain"][f"p_{name}"]) for name in ("absent", "present", "prominent")
+        float(rows["plain"][f"p_{name}"])
+        for name in ("absent", "present", "prominent")
     ) == pytest.approx(1, abs=1e-4)
     for name in ("odd.nii.gz", "odd_p_PCS.nii.gz"):
         mask = nib.load(out / name)
@@ -302,7 +306,10 @@ def test_an_output_that_clashes_with_the_input_is_a_wrong_flag(tmp_path):
         check_out(tmp_path, [Case("a", (image,))], ".nii.gz", overwrite=True)
     with pytest.raises(UsageError, match="a.nii.gz exists"):
         check_out(
-            tmp_path, [Case("a", (tmp_path / "b.nii.gz",))], ".nii.gz", overwrite=False
+            tmp_path,
+            [Case("a", (tmp_path / "b.nii.gz",))],
+            ".nii.gz",
+            overwrite=False,
         )
 
 
@@ -329,6 +336,8 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(trained, tmp_path):
     run.checkpoint("final").write_bytes(run.checkpoint("final").read_bytes()[:5000])
     with pytest.raises(ModelError, match="cannot be read"):
         load_model(run)
-    torch.save({"modules": {"network.other": torch.zeros(2)}}, run.checkpoint("final"))
+    torch.save(
+        {"modules": {"network.other": torch.zeros(2)}}, run.checkpoint("final")
+    )
     with pytest.raises(ModelError, match="does not fit"):
         load_model(run)

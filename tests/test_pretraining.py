@@ -146,7 +146,9 @@ def test_a_run_falls_and_explains_itself(fresh, monkeypatch):
 @pytest.mark.parametrize("method", ["recon", "mae"])
 def test_equal_seeds_give_equal_bits_whatever_the_workers(fresh, method):
     first = weights(run_of(fresh, method=method, epochs=1))
-    helped = weights(run_of(fresh, method=method, epochs=1, workers=1, overwrite=True))
+    helped = weights(
+        run_of(fresh, method=method, epochs=1, workers=1, overwrite=True)
+    )
     other = weights(run_of(fresh, method=method, epochs=1, seed=1))
     assert same(first, helped) and not same(first, other)
 
@@ -308,7 +310,10 @@ def test_unlabelled_cases_are_used(root, monkeypatch):
 
 def test_validation_subjects_can_be_learned_from_and_then_nothing_is_picked(fresh):
     run = run_of(fresh, settings=("use_validation=true",))
-    experiment, splits = Experiment.load(run / EXPERIMENT), Splits.load(fresh[1].splits)
+    experiment, splits = (
+        Experiment.load(run / EXPERIMENT),
+        Splits.load(fresh[1].splits),
+    )
     assert (
         set(experiment.train) == {*splits.holdout.train, *splits.holdout.validation}
         and not experiment.validation
@@ -458,7 +463,9 @@ def images(labels: bool = False, count: int = 2) -> Images:
     )
     place = torch.tensor([[0.0, 15.0]] * 3).expand(count, -1, -1).clone()
     limits = (
-        torch.tensor([0.0, 1.0] if labels else [-2.5, 2.5]).expand(count, 1, 2).clone()
+        torch.tensor([0.0, 1.0] if labels else [-2.5, 2.5])
+        .expand(count, 1, 2)
+        .clone()
     )
     return Images(
         image,
@@ -569,7 +576,8 @@ def test_label_like_inputs_are_classified_into_their_values():
     hidden = method.draw(batch)
     terms = method.terms(sure, batch, hidden)
     assert (
-        list(terms) == ["loss/values_0"] and terms["loss/values_0"].ratio.value() < 1e-6
+        list(terms) == ["loss/values_0"]
+        and terms["loss/values_0"].ratio.value() < 1e-6
     )
     assert torch.equal(method.head.draw(sure), batch.image)
 
@@ -591,7 +599,9 @@ def test_a_plan_lists_the_values_of_label_like_channels(root):
     )
     assert (
         plan.preparation_hash()
-        == plan.replace(normalisation=(channel.replace(values=()),)).preparation_hash()
+        == plan.replace(
+            normalisation=(channel.replace(values=()),)
+        ).preparation_hash()
     )
 
 

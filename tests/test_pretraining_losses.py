@@ -55,7 +55,8 @@ def test_l1_and_value_cross_entropy_equal_their_slow_twins():
         distance += (
             share
             * sum(
-                abs(x[item, c, row, column] - y[item, c, row, column]) for c in range(3)
+                abs(x[item, c, row, column] - y[item, c, row, column])
+                for c in range(3)
             )
             / 3
         )
@@ -121,7 +122,10 @@ def test_accuracy_of_a_perfect_a_wrong_and_a_constant_critic():
 def test_the_adaptive_weight_balances_gradients_at_the_last_layer():
     layer, features = torch.nn.Conv2d(3, 1, 1), torch.randn(2, 3, 4, 4)
     image = layer(features)
-    reconstruction, adversarial = (image - 1).square().mean(), 1e-3 * image.sin().mean()
+    reconstruction, adversarial = (
+        (image - 1).square().mean(),
+        1e-3 * image.sin().mean(),
+    )
     weight = adaptive_weight(reconstruction, adversarial, layer.weight)
     assert not weight.requires_grad
     norms = [
@@ -156,7 +160,9 @@ def cosine(u, v):
     )
 
 
-def slow_nt_xent(a, b, temperature, negative=lambda i, k: True, counts=lambda i: True):
+def slow_nt_xent(
+    a, b, temperature, negative=lambda i, k: True, counts=lambda i: True
+):
     """[P] eq. 7-8: l(i, j) over 2N views, j the other view of i, k running over all but i; mean over both orders."""
     views, n = [*a.tolist(), *b.tolist()], len(a)
     found = []
@@ -180,7 +186,8 @@ def slow_nt_xent(a, b, temperature, negative=lambda i, k: True, counts=lambda i:
 
 def slow_cross_entropy(view, positive, negatives, temperature):
     total = sum(
-        math.exp(cosine(view, other) / temperature) for other in (positive, *negatives)
+        math.exp(cosine(view, other) / temperature)
+        for other in (positive, *negatives)
     )
     return -math.log(math.exp(cosine(view, positive) / temperature) / total)
 
@@ -308,7 +315,10 @@ def test_dense_nt_xent_without_labels_is_nt_xent_of_places():
 
 def test_labels_guide_dense_nt_xent_as_its_slow_twin():
     a, b = torch.randn(2, 4, 3, 2), torch.randn(2, 4, 3, 2)
-    label_a, label_b = torch.randint(-1, 3, (2, 3, 2)), torch.randint(-1, 3, (2, 3, 2))
+    label_a, label_b = (
+        torch.randint(-1, 3, (2, 3, 2)),
+        torch.randint(-1, 3, (2, 3, 2)),
+    )
     labels = [*label_a.flatten().tolist(), *label_b.flatten().tolist()]
 
     def negative(i, k):
@@ -349,7 +359,8 @@ def test_labels_of_one_view_only_are_an_error():
 
 
 @pytest.mark.parametrize(
-    "size, corners", [((8, 8, 8), [[0, 3, 4], [2, 2, 2]]), ((8, 10), [[1, 5], [4, 5]])]
+    "size, corners",
+    [((8, 8, 8), [[0, 3, 4], [2, 2, 2]]), ((8, 10), [[1, 5], [4, 5]])],
 )
 @pytest.mark.parametrize("reduction", [1, 2])
 def test_matching_places_read_the_same_voxels_of_the_volume_in_both_views(
@@ -364,7 +375,10 @@ def test_matching_places_read_the_same_voxels_of_the_volume_in_both_views(
         view = volume[
             (
                 slice(None),
-                *[slice(first, first + length) for first, length in zip(corner, size)],
+                *[
+                    slice(first, first + length)
+                    for first, length in zip(corner, size)
+                ],
             )
         ][None]
         views.append(
@@ -554,7 +568,10 @@ def dense():
         for grid in grids
     ]
     return dense_nt_xent(
-        *[sample(vectors(2, 4, 8, 8, 8), grid) for grid in grids], 0.2, *labels, most=20
+        *[sample(vectors(2, 4, 8, 8, 8), grid) for grid in grids],
+        0.2,
+        *labels,
+        most=20,
     )
 
 
@@ -611,12 +628,15 @@ def test_weights_masks_and_accuracy_run_on_fake_tensors():
         layer = torch.nn.Linear(3, 2)
         image = layer(torch.randn(4, 3))
         assert (
-            adaptive_weight(image.sum(), image.square().sum(), layer.weight).shape == ()
+            adaptive_weight(image.sum(), image.square().sum(), layer.weight).shape
+            == ()
         )
         assert same_place(torch.rand(2, 3, 2), torch.rand(5, 3, 2)).shape == (2, 5)
         assert critic_accuracy(image, image).numerator.shape == ()
         noise = Noise(*SULCNET)
-        assert noise.sample(lambda noisy, t: noisy, torch.randn(1, 1, 4), 3).shape == (
+        assert noise.sample(
+            lambda noisy, t: noisy, torch.randn(1, 1, 4), 3
+        ).shape == (
             1,
             1,
             4,
@@ -656,7 +676,9 @@ def test_foreground_and_threshold_say_what_is_compared():
     inside[8:] = 0
     assert score_reconstruction(output, target, (1, 1), inside)["hausdorff"] == 0
     assert (
-        score_reconstruction(output, target, (1, 1), inside, threshold=0.3)["hausdorff"]
+        score_reconstruction(output, target, (1, 1), inside, threshold=0.3)[
+            "hausdorff"
+        ]
         == 2
     )
     assert score_reconstruction(output, target, (1, 1))["hausdorff"] > 5

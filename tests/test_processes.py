@@ -232,7 +232,9 @@ print(len(list(map_cases(case_id, "ab", 2))))
 """
 
 
-def test_workers_run_this_copy_of_the_package_wherever_the_command_is_called(tmp_path):
+def test_workers_run_this_copy_of_the_package_wherever_the_command_is_called(
+    tmp_path,
+):
     """The server looks for modules where it is started first: another version there would be imported."""
     (tmp_path / "sulcnet").mkdir()
     (tmp_path / "sulcnet" / "__init__.py").write_text(

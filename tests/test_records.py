@@ -333,13 +333,22 @@ def test_keys_of_nnunet_and_its_users_are_left_alone():
             {"classification": {"target": "pcs", "classes": ["absent"]}},
             "at least two, found 1",
         ),
-        ({"classification": {"target": "pcs", "classes": ["a", "a"]}}, "listed twice"),
+        (
+            {"classification": {"target": "pcs", "classes": ["a", "a"]}},
+            "listed twice",
+        ),
         (
             {"classification": {"target": "pcs", "classes": ["a", "Unknown"]}},
             "'Unknown' means unknown",
         ),
         (
-            {"classification": {"target": "pcs", "classes": ["a", "b"], "order": True}},
+            {
+                "classification": {
+                    "target": "pcs",
+                    "classes": ["a", "b"],
+                    "order": True,
+                }
+            },
             "order: unknown key",
         ),
         ({"participants": {"subjects": "x"}}, "subjects: unknown key"),
@@ -361,7 +370,11 @@ def test_a_header_that_is_none(data):
 
 
 def test_a_mistyped_key_is_named():
-    data = {"chanel_names": {"0": "T1w"}, "label": {"background": 0}, "numTraining": 2}
+    data = {
+        "chanel_names": {"0": "T1w"},
+        "label": {"background": 0},
+        "numTraining": 2,
+    }
     assert (
         refusal(DatasetHeader.parse, data, "here")
         == "here lacks channel_names (is 'chanel_names' meant?) and labels (is 'label' meant?)."
@@ -413,7 +426,11 @@ def test_a_case_is_its_files_and_its_row(raw):
         1,
         raw / "labelsTr/a.nii.gz",
     )
-    assert (b.target, b.label, b.images) == (0, None, (raw / "imagesTr/b_0000.nii.gz",))
+    assert (b.target, b.label, b.images) == (
+        0,
+        None,
+        (raw / "imagesTr/b_0000.nii.gz",),
+    )
 
 
 @pytest.mark.parametrize("unknown", ["n/a", "", "NA", "nan", "Unknown"])
@@ -479,7 +496,10 @@ def test_a_table_from_windows_is_read(raw):
         b"\xef\xbb\xbf"
         + (COLUMNS + "a\ts1\there\tL\tpresent\n").replace("\n", "\r\n").encode()
     )
-    assert (Dataset.open(raw).cases[0].subject, Dataset.open(raw).cases[0].target) == (
+    assert (
+        Dataset.open(raw).cases[0].subject,
+        Dataset.open(raw).cases[0].target,
+    ) == (
         "s1",
         1,
     )
@@ -525,7 +545,9 @@ def test_a_missing_dataset_json_says_where_the_raw_dataset_should_lie(raw):
     (raw / "dataset.json").unlink()
     with pytest.raises(DataError, match="dataset.json does not exist") as caught:
         Dataset.open(raw)
-    assert f"should lie in {raw}: dataset.json, imagesTr, labelsTr" in caught.value.hint
+    assert (
+        f"should lie in {raw}: dataset.json, imagesTr, labelsTr" in caught.value.hint
+    )
 
 
 def test_no_images_says_how_they_are_named(raw):
@@ -587,7 +609,8 @@ def cohort(subjects=100, unlabelled=(), extra=0):
         for number in unlabelled
     ]
     return cases + [
-        Case(f"extra{number}", (), subject=f"extra{number}") for number in range(extra)
+        Case(f"extra{number}", (), subject=f"extra{number}")
+        for number in range(extra)
     ]
 
 
@@ -734,7 +757,9 @@ def test_a_leaking_file_is_refused_with_the_subject(tmp_path, name):
     write_json(tmp_path / "splits.json", leaking(LEAKS[name]))
     message = refusal(read_splits, tmp_path / "splits.json", cohort(20))
     assert (
-        "splits.json" in message and "subject 's0" in message and " and in " in message
+        "splits.json" in message
+        and "subject 's0" in message
+        and " and in " in message
     )
 
 

@@ -18,7 +18,13 @@ from sulcnet.errors import ModelError, UsageError
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.run import LONGEST, Execution, RunSpec
 from sulcnet.records.splits import Splits
-from sulcnet.records.workspace import EXPERIMENT, EXPORT, METRICS, RESOURCES, Workspace
+from sulcnet.records.workspace import (
+    EXPERIMENT,
+    EXPORT,
+    METRICS,
+    RESOURCES,
+    Workspace,
+)
 from sulcnet.runs.execute import execute
 from sulcnet.training import checkpoint
 
@@ -33,7 +39,9 @@ def fresh(prepared, tmp_path, monkeypatch):
     """The prepared dataset with an empty results folder of its own, and epochs of a few patches."""
     monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 4)
     shared, folders = prepared
-    workspace = Workspace(shared.raw, shared.preprocessed, tmp_path / "results", "test")
+    workspace = Workspace(
+        shared.raw, shared.preprocessed, tmp_path / "results", "test"
+    )
     return workspace, workspace.folders(folders.name)
 
 
@@ -63,7 +71,9 @@ def test_a_folder_says_what_is_not_default_or_what_the_user_says():
     )
     long = [
         named(
-            settings=tuple(f"option_{number}={number + offset}" for number in range(20))
+            settings=tuple(
+                f"option_{number}={number + offset}" for number in range(20)
+            )
         )
         for offset in (0, 1)
     ]
@@ -196,9 +206,16 @@ def test_what_learned_from_scored_cases_is_no_start(fresh):
     )
     holdout = pretrain(workspace, [folders], "recon", epochs=1)
     splits = Splits.load(folders.splits)
-    assert {*Experiment.load(greedy / EXPERIMENT).train} & {*splits.holdout.validation}
+    assert {*Experiment.load(greedy / EXPERIMENT).train} & {
+        *splits.holdout.validation
+    }
     run = train(
-        workspace, folders, pretrain="recon", tune="full", epochs=1, auto_pretrain=False
+        workspace,
+        folders,
+        pretrain="recon",
+        tune="full",
+        epochs=1,
+        auto_pretrain=False,
     )
     assert Experiment.load(run / EXPERIMENT).start["file"] == str(holdout / EXPORT)
     with pytest.raises(
@@ -230,7 +247,9 @@ def test_several_pre_trainings_are_a_choice_and_a_file_is_of_unknown_cases(
     fresh, tmp_path
 ):
     workspace, folders = fresh
-    runs = [pretrain(workspace, [folders], "recon", epochs=epochs) for epochs in (1, 2)]
+    runs = [
+        pretrain(workspace, [folders], "recon", epochs=epochs) for epochs in (1, 2)
+    ]
     with pytest.raises(
         ModelError, match="2 pre-trainings with recon could be meant"
     ) as caught:

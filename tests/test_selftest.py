@@ -17,7 +17,9 @@ def checks():
 
 
 def test_everything_passes_here(checks):
-    assert not {name: check.problem for name, check in checks.items() if check.problem}
+    assert not {
+        name: check.problem for name, check in checks.items() if check.problem
+    }
 
 
 def test_every_method_strategy_and_network_takes_a_step(checks):

@@ -8,7 +8,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sulcnet.losses.ssim import WEIGHTS, ms_ssim, ssim, ssim_loss, to_unit
 
-SHAPES = {2: (13, 6), 3: (12, 5, 3)}  # an axis longer than the window, and shorter ones
+SHAPES = {
+    2: (13, 6),
+    3: (12, 5, 3),
+}  # an axis longer than the window, and shorter ones
 
 
 def pair(shape, channels=2, items=2, noise=0.2):
@@ -37,7 +40,8 @@ def slow_map(x, y, window=11, sigma=1.5):
                 a, b = x[tuple(place)].item(), y[tuple(place)].item()
                 weights += weight
                 moments = [
-                    m + weight * v for m, v in zip(moments, (a, b, a * a, b * b, a * b))
+                    m + weight * v
+                    for m, v in zip(moments, (a, b, a * a, b * b, a * b))
                 ]
         mx, my, mxx, myy, mxy = (moment / weights for moment in moments)
         light = (2 * mx * my + 0.01**2) / (mx**2 + my**2 + 0.01**2)
@@ -73,7 +77,12 @@ def slow_ms_ssim(x, y, inside, weights):
     scores = []
     for item in range(len(x)):
         for channel in range(x.shape[1]):
-            a, b, here, score = x[item, channel], y[item, channel], inside[item, 0], 1.0
+            a, b, here, score = (
+                x[item, channel],
+                y[item, channel],
+                inside[item, 0],
+                1.0,
+            )
             for scale, weight in enumerate(weights):
                 last = scale == len(weights) - 1
                 total = 0
@@ -111,7 +120,9 @@ def test_ms_ssim_of_a_small_patch_equals_its_slow_twin_of_three_scales(ndim):
 
 
 def test_ms_ssim_of_a_large_image_equals_its_slow_twin_of_five_scales():
-    x, y, _ = pair((176, 1), channels=1, items=1)  # as thin as can be: the twin is slow
+    x, y, _ = pair(
+        (176, 1), channels=1, items=1
+    )  # as thin as can be: the twin is slow
     x, y, inside = (
         one.expand(-1, -1, -1, 176).contiguous() for one in (x, y, torch.ones_like(x))
     )
@@ -240,7 +251,9 @@ def test_scores_are_in_fp32_under_autocast(score):
 
 def test_a_patch_of_one_voxel_per_axis_has_a_score():
     x, y, _ = pair((1, 1, 5))
-    assert torch.isfinite(ssim(x, y).value()) and torch.isfinite(ms_ssim(x, y).value())
+    assert torch.isfinite(ssim(x, y).value()) and torch.isfinite(
+        ms_ssim(x, y).value()
+    )
 
 
 @pytest.mark.parametrize("score", [ssim, ms_ssim])

@@ -205,7 +205,8 @@ def test_a_third_task_in_one_file_trains_predicts_and_is_scored(
         json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()
     ]
     assert (
-        metrics[-1]["loss/age"] < metrics[0]["loss/age"] and metrics[-1]["val/age"] < 0
+        metrics[-1]["loss/age"] < metrics[0]["loss/age"]
+        and metrics[-1]["val/age"] < 0
     )
     summary = json.loads((run / "test/summary.json").read_text())
     assert (
@@ -264,7 +265,9 @@ def test_a_third_task_in_one_file_trains_predicts_and_is_scored(
             else float(row["age error"]) == pytest.approx(expected)
         )
     results, _ = read_results(table_paths(root / "scores"))
-    assert sum(bool(result.numbers) for result in results) == 11 and len(results) == 12
+    assert (
+        sum(bool(result.numbers) for result in results) == 11 and len(results) == 12
+    )
     assert INFO([*data]) == 0 and "test age" in capsys.readouterr().out
 
 
@@ -399,7 +402,9 @@ def test_regions_are_problems_of_their_own(compare, alone):
     for number, values in enumerate(regions):
         pair = torch.stack((torch.zeros_like(logits[:, 0]), logits[:, number]), dim=1)
         here = torch.where(
-            target == UNKNOWN, UNKNOWN, torch.isin(target, torch.tensor(values)).long()
+            target == UNKNOWN,
+            UNKNOWN,
+            torch.isin(target, torch.tensor(values)).long(),
         )
         expected.append(alone(pair, here, labelled).value())
     found = compare(logits, target, labelled, regions)
@@ -528,7 +533,9 @@ def test_an_ignored_voxel_counts_for_nothing(block, loss):
             task.loss(few, alone).value().item(), rel=1e-5
         )
         (gradient,) = torch.autograd.grad(found.value(), logits)
-        assert not gradient[0][:, ~left].any() and gradient[0][:, left].abs().sum() > 0
+        assert (
+            not gradient[0][:, ~left].any() and gradient[0][:, left].abs().sum() > 0
+        )
         counted = task.counts(logits.detach(), batch, Layout(1, 1))
         np.testing.assert_array_equal(
             counted, task.counts(few.detach(), alone, Layout(1, 1))
@@ -563,7 +570,9 @@ def test_scores_are_those_outside_of_what_is_ignored():
 # ---- both, with the commands ----
 
 
-def test_regions_with_ignored_voxels_go_from_raw_images_to_scores(root, short, capsys):
+def test_regions_with_ignored_voxels_go_from_raw_images_to_scores(
+    root, short, capsys
+):
     """Every label is unknown but for a slab; two cases are scribbled."""
     _, folders = raw_cohort(root, 12)
     for number, path in enumerate(sorted((folders.raw / "labelsTr").iterdir())):
@@ -578,7 +587,8 @@ def test_regions_with_ignored_voxels_go_from_raw_images_to_scores(root, short, c
         folders, labels={"background": 0, "skeleton": [1, 2], "PCS": 2, "ignore": 3}
     )
     assert (
-        VERIFY(data) == 4 and "regions_class_order: missing" in capsys.readouterr().out
+        VERIFY(data) == 4
+        and "regions_class_order: missing" in capsys.readouterr().out
     )
     change_header(folders, regions_class_order=[1, 2])
     assert VERIFY(data) == 0
@@ -618,7 +628,12 @@ def test_regions_with_ignored_voxels_go_from_raw_images_to_scores(root, short, c
     assert all(set(case.centres) == {"1,2", "2"} for case in cases)
     for case in cases:
         label = prepared_label(folders, case)
-        assert {int(value) for value in np.unique(label)} <= {0, 1, 2, 3} and 3 in label
+        assert {int(value) for value in np.unique(label)} <= {
+            0,
+            1,
+            2,
+            3,
+        } and 3 in label
         assert all(label[voxel] in (1, 2) for voxel in case.centres["1,2"]) and all(
             label[voxel] == 2 for voxel in case.centres["2"]
         )
@@ -757,7 +772,8 @@ def test_pre_training_by_labels_is_not_told_what_is_ignored():
         ImageSource(located, each, network, 0, Views()) for each in (usual, ignoring)
     )
     labels = [
-        (one.fixed(index).label, two.fixed(index).label) for index in range(len(cases))
+        (one.fixed(index).label, two.fixed(index).label)
+        for index in range(len(cases))
     ]
     assert any((told == 2).any() for told, _ in labels)
     for told, without in labels:

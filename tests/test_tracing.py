@@ -72,7 +72,9 @@ def question(step: str, net: str = "resenc_unet", **changes) -> StepQuestion:
 def test_fake_tensors_hold_what_real_ones_hold(asked):
     fake, real = run_on_tensors(asked), run_on_tensors(asked, fake=False)
     assert fake.live == pytest.approx(real.live, rel=0.01)
-    assert fake.parts.keys() == real.parts.keys() and fake.arithmetic == real.arithmetic
+    assert (
+        fake.parts.keys() == real.parts.keys() and fake.arithmetic == real.arithmetic
+    )
 
 
 def test_the_loop_s_own_step_is_what_runs(monkeypatch):
@@ -213,7 +215,8 @@ def test_a_row_that_this_version_cannot_read_costs_no_other_and_is_kept(
     read = MemoryTable.load(path, origin())
     assert len(read.rows) == 1 and read.rows.items() < table.rows.items()
     assert (
-        len(caplog.records) == 1 and f"{path}: 2 of 3 rows are left out" in caplog.text
+        len(caplog.records) == 1
+        and f"{path}: 2 of 3 rows are left out" in caplog.text
     )
     read.save(path, origin())
     assert sorted(map(json.dumps, json.loads(path.read_text())["rows"])) == sorted(

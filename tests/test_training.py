@@ -175,7 +175,8 @@ def test_killed_and_resumed_ends_with_the_same_bits(fresh, stop, workers):
     assert resumed.wait() == 0, resumed.stderr.read().decode()
     assert same(weights(run_of(fresh)), expected)
     rows = [
-        json.loads(line) for line in (run_of(fresh) / METRICS).read_text().splitlines()
+        json.loads(line)
+        for line in (run_of(fresh) / METRICS).read_text().splitlines()
     ]
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
 
@@ -265,9 +266,12 @@ def test_command_line_errors_are_two_lines(fresh, capsys):
         == 5
     )
     assert len(capsys.readouterr().err.strip().splitlines()) == 2
-    assert TRAIN(["901", "3d", "--root", str(workspace.raw.parent), "--fold", "9"]) == 2
     assert (
-        TRAIN(["901", "3d", "--root", str(workspace.raw.parent), "--set", "rot=3"]) == 2
+        TRAIN(["901", "3d", "--root", str(workspace.raw.parent), "--fold", "9"]) == 2
+    )
+    assert (
+        TRAIN(["901", "3d", "--root", str(workspace.raw.parent), "--set", "rot=3"])
+        == 2
     )
 
 

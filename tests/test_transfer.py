@@ -180,7 +180,10 @@ def test_a_changed_export_is_found_out(tmp_path):
 
 
 def test_constants_of_a_folded_time_come_along_and_come_back():
-    source, target = network("swin_unetr_12", 12), network("swin_unetr_12", 12, seed=1)
+    source, target = (
+        network("swin_unetr_12", 12),
+        network("swin_unetr_12", 12, seed=1),
+    )
     name = next(
         name
         for name, norm in norms(source).items()
@@ -196,7 +199,9 @@ def test_constants_of_a_folded_time_come_along_and_come_back():
     with torch.no_grad():
         plain = source(image).decoder[-1]
     transfer = load_weights(
-        target, Weights({**state, **constants}, ("encoder", "decoder"), "test"), "here"
+        target,
+        Weights({**state, **constants}, ("encoder", "decoder"), "test"),
+        "here",
     )
     assert set(constants) <= set(transfer.loaded) and not transfer.unexpected
     with torch.no_grad():
@@ -205,7 +210,9 @@ def test_constants_of_a_folded_time_come_along_and_come_back():
     restore_constants(again, target.state_dict())
     again.load_state_dict(target.state_dict())
     with torch.no_grad():
-        torch.testing.assert_close(again(image).decoder[-1], target(image).decoder[-1])
+        torch.testing.assert_close(
+            again(image).decoder[-1], target(image).decoder[-1]
+        )
 
 
 # ---- the runs ----
@@ -214,7 +221,9 @@ def test_constants_of_a_folded_time_come_along_and_come_back():
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A dataset with a finished pre-training of one short epoch."""
-    workspace, folders = prepared_cohort(tmp_path_factory.mktemp("cohort"), patch=PATCH)
+    workspace, folders = prepared_cohort(
+        tmp_path_factory.mktemp("cohort"), patch=PATCH
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 5)
         run = pretrain(workspace, [folders], "mae", epochs=1)
@@ -327,7 +336,8 @@ def test_the_command_tunes_fully_after_pre_training_and_from_scratch_without(tra
         (["901", "3d", "--pretrain", "none"], "scratch"),
     ):
         assert (
-            settle_start(asked(TRAIN.parser().parse_args(argv), workspace)).tune == tune
+            settle_start(asked(TRAIN.parser().parse_args(argv), workspace)).tune
+            == tune
         )
 
 

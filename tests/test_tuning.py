@@ -151,7 +151,8 @@ def test_what_is_named_learns_and_everything_else_keeps_its_bits(net, tune):
     buffers = {name for name in moved if name not in parameters}
     assert moved - buffers <= expected
     assert (
-        not any(name.startswith("network.") for name in buffers) or tune not in LOW_RANK
+        not any(name.startswith("network.") for name in buffers)
+        or tune not in LOW_RANK
     )
     prefixes = [
         f"network.{path}."
@@ -224,10 +225,12 @@ def test_nothing_is_kept_below_the_first_stage_that_learns(net, tune):
     full, _ = make(net, "full")
     assert kept_bytes(method, batch) < 0.7 * kept_bytes(full, batch)
     features = method.tuned(batch.image)
-    frozen = len(features.encoder) + len(features.decoder) - len(method.tuned.learning)
-    assert [part.requires_grad for part in (*features.encoder, *features.decoder)] == [
-        i >= frozen for i in range(len(features.encoder) + len(features.decoder))
-    ]
+    frozen = (
+        len(features.encoder) + len(features.decoder) - len(method.tuned.learning)
+    )
+    assert [
+        part.requires_grad for part in (*features.encoder, *features.decoder)
+    ] == [i >= frozen for i in range(len(features.encoder) + len(features.decoder))]
 
 
 def test_recomputed_attention_keeps_less_and_gives_the_same_bits():
@@ -305,7 +308,9 @@ def test_gradients_of_an_adapter_are_the_same_with_recomputation(tune):
     for method.model.network.recompute in ("none", "stages"):
         method.train()
         loss = method.tuned(batch.image[:1].double()).decoder[-1].square().sum()
-        found.append(torch.autograd.grad(loss, list(method.tuned.adapter.parameters())))
+        found.append(
+            torch.autograd.grad(loss, list(method.tuned.adapter.parameters()))
+        )
     assert all(part.abs().max() > 1e-3 for part in found[0])
     for plain, again in zip(*found):
         torch.testing.assert_close(again, plain, atol=1e-6, rtol=1e-6)
@@ -351,9 +356,9 @@ def test_recomputed_stages_give_the_same_bits(net, tune):
         one_step(net, tune, word) for word in (plain, "stages")
     )
     assert torch.equal(loss, loss_again) and gradients.keys() == again.keys()
-    assert sum(gradient.abs().max() > 0 for gradient in gradients.values()) > 0.7 * len(
-        gradients
-    )
+    assert sum(
+        gradient.abs().max() > 0 for gradient in gradients.values()
+    ) > 0.7 * len(gradients)
     for name, gradient in gradients.items():
         assert torch.equal(again[name], gradient), name
     for name, value in state.items():
@@ -406,7 +411,9 @@ def test_an_update_is_a_branch_of_two_layers(layer):
     update = LowRank(layer, rank)
     nn.init.normal_(update.B)
     ndim = layer.weight.ndim - 2
-    image = torch.randn(2, 5, 6) if ndim == 0 else torch.randn(2, 4, *(6, 8, 10)[:ndim])
+    image = (
+        torch.randn(2, 5, 6) if ndim == 0 else torch.randn(2, 4, *(6, 8, 10)[:ndim])
+    )
     merged = copy.deepcopy(layer)
     merged.weight.data += update().detach()
     if ndim == 0:
@@ -590,7 +597,9 @@ def test_kept_features_change_no_number(prepared, start, tmp_path, few, tune):
 def test_a_cache_that_does_not_fit_is_refused_with_its_size(
     prepared, start, tmp_path, few
 ):
-    with pytest.raises(UsageError, match=r"2 views of \d+ cases need .* GB") as caught:
+    with pytest.raises(
+        UsageError, match=r"2 views of \d+ cases need .* GB"
+    ) as caught:
         go(prepared, tmp_path, "top", start, "views=2", "cache_gb=0.000001")
     assert "cache_gb=" in caught.value.hint
     with pytest.raises(UsageError, match="views"):
@@ -609,7 +618,9 @@ def test_a_missing_pre_training_is_run_first_or_refused(
     with pytest.raises(ModelError, match="nothing was pre-trained with recon"):
         go(prepared, tmp_path, "top", "recon", auto_pretrain=False)
     run = go(prepared, tmp_path, "top", "recon")
-    assert (run / TRANSFER).exists() and list(tmp_path.glob(f"*/pretrain/*/*/{EXPORT}"))
+    assert (run / TRANSFER).exists() and list(
+        tmp_path.glob(f"*/pretrain/*/*/{EXPORT}")
+    )
 
 
 @pytest.mark.parametrize("tune", ["top", "convlora"])
@@ -630,6 +641,7 @@ def test_a_stopped_run_ends_with_the_bits_of_a_whole_one(
         go(prepared, tmp_path / "stopped", tune, start, epochs=2)
     resumed = go(prepared, tmp_path / "stopped", tune, start, epochs=2, go_on=True)
     one, two = (
-        checkpoint.load(run.checkpoint("final"))["modules"] for run in (whole, resumed)
+        checkpoint.load(run.checkpoint("final"))["modules"]
+        for run in (whole, resumed)
     )
     assert all(torch.equal(one[name], two[name]) for name in one)

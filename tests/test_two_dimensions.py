@@ -85,9 +85,9 @@ def test_slices_lie_across_the_coarsest_axis_and_flat_images_in_their_plane(
 ):
     plan = make_plan(header(), fingerprint(**facts), PlanRequest(configuration="2d"))
     others = tuple(other for other in range(3) if other != axis)
-    assert (plan.slice_axis, plan.axes) == (axis, others) and len(plan.spacing) == len(
-        plan.median_shape
-    ) == 3
+    assert (plan.slice_axis, plan.axes) == (axis, others) and len(
+        plan.spacing
+    ) == len(plan.median_shape) == 3
     assert plan.network_spacing == tuple(plan.spacing[other] for other in others)
 
 
@@ -114,9 +114,13 @@ def test_the_user_names_the_axis_and_what_cannot_be_is_refused():
         ).slice_axis
         == 1
     )
-    with pytest.raises(UsageError, match="--patch takes 2 numbers with -c 2d, found 3"):
+    with pytest.raises(
+        UsageError, match="--patch takes 2 numbers with -c 2d, found 3"
+    ):
         PlanRequest(configuration="2d", patch=(16, 16, 16))
-    with pytest.raises(UsageError, match="--patch takes 3 numbers with -c 3d, found 2"):
+    with pytest.raises(
+        UsageError, match="--patch takes 3 numbers with -c 3d, found 2"
+    ):
         PlanRequest(patch=(16, 16))
     with pytest.raises(UsageError, match="--slice-axis does not go with -c 3d"):
         PlanRequest(slice_axis=0)
@@ -195,7 +199,9 @@ def test_the_class_of_a_volume_is_told_from_several_slices_and_that_of_a_flat_im
         facts = fingerprint(shape=shape)
         wish = PlanRequest("resenc_unet", 4, configuration="2d", slice_axis=2)
         asked = constraints_of(make_plan(header(), facts, wish), facts, wish, 4)
-        step = Search(family("resenc_unet"), asked, PlannedStep("full"), need).plan()[1]
+        step = Search(family("resenc_unet"), asked, PlannedStep("full"), need).plan()[
+            1
+        ]
         assert (step.bag, step.windows) == drawn and step.patch_size == (20, 40)
 
 
@@ -285,14 +291,17 @@ def test_both_configurations_share_what_is_prepared(
 
 def test_a_guest_whose_host_prepares_otherwise_by_now_is_told(raw, tmp_path):
     folders, _ = raw
-    plan = make_plan(header(), fingerprint(), PlanRequest(configuration="2d")).replace(
-        prepared_as="3d"
-    )
+    plan = make_plan(
+        header(), fingerprint(), PlanRequest(configuration="2d")
+    ).replace(prepared_as="3d")
     save_plan(folders.plans, plan)
     save_plan(
         folders.plans,
         plan.replace(
-            configuration="3d", slice_axis=None, prepared_as="", spacing=(2.0, 2.0, 2.0)
+            configuration="3d",
+            slice_axis=None,
+            prepared_as="",
+            spacing=(2.0, 2.0, 2.0),
         ),
     )
     with pytest.raises(
@@ -311,7 +320,9 @@ def test_numbers_and_arrays_go_from_slices_to_volumes_and_back():
         (4, 5, 6), (0, 1, 2), 1
     ).tolist() == [4, 5, 6]
     array = np.zeros((2, 4, 1, 5))
-    assert flat(array, (0, 2)).shape == (2, 4, 5) and flat(array[0], (0, 2)).shape == (
+    assert flat(array, (0, 2)).shape == (2, 4, 5) and flat(
+        array[0], (0, 2)
+    ).shape == (
         4,
         5,
     )
@@ -329,13 +340,20 @@ def test_a_sample_is_of_the_slices_of_the_prepared_volume(axis):
         sample = source.fixed(index)
         image = np.moveaxis(read_array(place / f"{case.id}.b2nd")[0], axis, 0)
         label = np.moveaxis(read_array(place / f"{case.id}_seg.b2nd"), axis, 0)
-        assert sample.image.shape == (3, 1, *PATCH) and sample.place.shape == (3, 2, 2)
+        assert sample.image.shape == (3, 1, *PATCH) and sample.place.shape == (
+            3,
+            2,
+            2,
+        )
         for window in range(3):
             shape = np.array(image.shape[1:])
             low = np.round((sample.place[window, :, 0] + 1) / 2 * (shape - 1)).astype(
                 int
             )
-            box = (slice(None), *(slice(max(a, 0), a + b) for a, b in zip(low, PATCH)))
+            box = (
+                slice(None),
+                *(slice(max(a, 0), a + b) for a, b in zip(low, PATCH)),
+            )
             inside = tuple(
                 slice(max(-a, 0), max(-a, 0) + n)
                 for a, n in zip(low, image[box].shape[1:])
@@ -413,7 +431,10 @@ COPIES = 5
 def twins(tmp_path_factory):
     """One slice of each phantom, prepared as a flat image and as a stack of copies, of which the same is known."""
     place, cases, plan = prepared_phantoms(2)
-    plan, folder = planned(plan.replace(slice_axis=2)), tmp_path_factory.mktemp("twins")
+    plan, folder = (
+        planned(plan.replace(slice_axis=2)),
+        tmp_path_factory.mktemp("twins"),
+    )
     found = {}
     for name, times in (("flat", 1), ("stack", COPIES)):
         (folder / name).mkdir()
@@ -546,7 +567,8 @@ def test_a_stack_is_predicted_as_its_slices_are_and_its_class_from_all_of_them(t
     )
     assert np.abs(classes - alone[0][1]).max() > 1e-6
     flat_one, stack = (
-        read_array(found[name][0] / f"{cases[0].id}.b2nd") for name in ("flat", "stack")
+        read_array(found[name][0] / f"{cases[0].id}.b2nd")
+        for name in ("flat", "stack")
     )
     np.testing.assert_allclose(predictor(flat_one)[1], predictor(stack)[1], atol=1e-6)
 
@@ -594,7 +616,14 @@ def test_the_commands_go_from_raw_images_to_scores(kind, root, monkeypatch, untr
     run = next((folders.results / "train").glob("none__scratch__resenc_unet__2d/*"))
     assert (run / "test" / "summary.json").exists()
     out = root / "out"
-    images = ["-i", str(folders.raw / "imagesTr"), "-o", str(out), "--root", str(root)]
+    images = [
+        "-i",
+        str(folders.raw / "imagesTr"),
+        "-o",
+        str(out),
+        "--root",
+        str(root),
+    ]
     assert PREDICT([*images, "-m", str(run), "--device", "cpu"]) == 0
     for path in (folders.raw / "labelsTr").iterdir():
         mask, label = nib.load(out / path.name), nib.load(path)
@@ -628,7 +657,9 @@ def test_what_to_type_next_names_the_configuration(slices, capsys):
     folders, _ = slices
     root = ["--root", str(folders.raw.parents[1])]
     assert (
-        PLAN(["-d", "1", "-c", "2d", "--net", "resenc_unet", "--features", "4", *root])
+        PLAN(
+            ["-d", "1", "-c", "2d", "--net", "resenc_unet", "--features", "4", *root]
+        )
         == 0
     )
     said = capsys.readouterr().out

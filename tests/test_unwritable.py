@@ -179,7 +179,8 @@ def test_every_command_says_it_in_two_lines(refused, job):
         and f" cannot be written: {REASONS[kind]}" in problem
     )
     assert (
-        hint.startswith(" next: ") and "choose another --root or output folder" in hint
+        hint.startswith(" next: ")
+        and "choose another --root or output folder" in hint
     )
     assert "warning: " not in error  # the first case that meets it ends the command
     if kind != "full" and job != "preprocess":
@@ -248,7 +249,9 @@ def test_tables_name_the_file_that_a_full_disk_refused(tmp_path, monkeypatch):
         "sulcnet.phantoms.dataset._write", lambda folder, phantom: phantom.row
     )  # images come first
     with refuses(tmp_path / "raw/participants.tsv"):
-        write_dataset(tmp_path / "raw", draw_cohort(7, 3, shape=SHAPE, spacing=SPACING))
+        write_dataset(
+            tmp_path / "raw", draw_cohort(7, 3, shape=SHAPE, spacing=SPACING)
+        )
     assert not list(tmp_path.rglob(".*"))
 
 
@@ -285,7 +288,9 @@ def test_whose_folder_it_is_and_what_helps(tmp_path, monkeypatch):
     assert f"--user {owner}:{group}" in fault.hint or owner == 0
     assert "it belongs to user" in files.write_fault(tmp_path, denied).message
     docker = files.write_fault(Path("/"), denied)
-    assert "/ cannot be" in docker.message and "it belongs to user 0" in docker.message
+    assert (
+        "/ cannot be" in docker.message and "it belongs to user 0" in docker.message
+    )
     assert "--user $(id -u):$(id -g)" in docker.hint
     monkeypatch.setattr(os, "geteuid", lambda: owner)
     fault = files.write_fault(tmp_path, denied)
@@ -295,7 +300,9 @@ def test_whose_folder_it_is_and_what_helps(tmp_path, monkeypatch):
     )
 
 
-def test_a_folder_on_a_read_only_disk_is_refused_before_the_work(tmp_path, monkeypatch):
+def test_a_folder_on_a_read_only_disk_is_refused_before_the_work(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(EnvironmentFault, match="Permission denied"):
         make_writable(tmp_path)
@@ -333,7 +340,8 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(
     with monkeypatch.context() as patch:
         patch.setattr(Path, failing, full_disk)
         with pytest.raises(
-            EnvironmentFault, match="a.json cannot be written: No space left on device"
+            EnvironmentFault,
+            match="a.json cannot be written: No space left on device",
         ):
             write_text(tmp_path / "a.json", "new")
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [

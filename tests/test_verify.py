@@ -200,7 +200,8 @@ def test_label_of_another_spacing(raw):
     raw.label("c4", affine=np.diag([-1.0, 1.0, 2.0, 1.0]))
     problem = raw.only(GRIDS)
     assert (
-        "spacing 1 x 1 x 2 mm" in problem.found and problem.expected == "1 x 1 x 1.5 mm"
+        "spacing 1 x 1 x 2 mm" in problem.found
+        and problem.expected == "1 x 1 x 1.5 mm"
     )
 
 
@@ -267,7 +268,9 @@ def test_case_in_train_and_test(raw):
 
 def test_subject_in_train_and_test(raw):
     raw.image("late_0000", folder="imagesTs")
-    raw.rows.append({"case_id": "late", "subject": "s4", "site": "here", "pcs": "n/a"})
+    raw.rows.append(
+        {"case_id": "late", "subject": "s4", "site": "here", "pcs": "n/a"}
+    )
     problem = raw.only("subject in train and test")
     assert (problem.level, problem.case) == (
         "error",
@@ -410,7 +413,9 @@ def test_identical_images_name_both_cases(raw):
 
 def test_structure_that_no_label_has(raw):
     raw.header["labels"]["rare"] = 3
-    assert raw.only("structure in no label").found == "'rare' (3) in none of 10 labels"
+    assert (
+        raw.only("structure in no label").found == "'rare' (3) in none of 10 labels"
+    )
 
 
 def test_class_with_fewer_subjects_than_folds(raw):
@@ -546,7 +551,9 @@ def test_errors_raise_two_lines_and_warnings_do_not():
 def test_the_table_folds_repeated_problems_and_ends_with_a_command():
     text = format_report(report_of("missing channel", each=40))
     assert (
-        "case_2 " in text and "case_3 " not in text and "... and 37 more cases" in text
+        "case_2 " in text
+        and "case_3 " not in text
+        and "... and 37 more cases" in text
     )
     assert text.endswith(
         "Correct the errors, then run again: sulcnet_verify -d Dataset001_Tiny"
@@ -575,7 +582,8 @@ def test_the_next_command_keeps_the_root():
     with pytest.raises(DataError) as caught:
         report_of("missing channel").raise_if_errors("--root x")
     assert (
-        caught.value.hint == "See them all: sulcnet_verify -d Dataset001_Tiny --root x"
+        caught.value.hint
+        == "See them all: sulcnet_verify -d Dataset001_Tiny --root x"
     )
     assert format_report(report_of("constant image"), "--root x").endswith(
         "-d Dataset001_Tiny --root x"

@@ -26,7 +26,9 @@ def prepared_phantoms(
     """Draw, plan and prepare phantoms; the plan is the smallest that there is."""
     folders = Workspace.find(root).folders(name)
     write_dataset(
-        folders.raw, draw_cohort(1, count, shape=shape, spacing=spacing), shares=shares
+        folders.raw,
+        draw_cohort(1, count, shape=shape, spacing=spacing),
+        shares=shares,
     )
     fingerprint_dataset(folders, workers, True)
     plan_dataset(

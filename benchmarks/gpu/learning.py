@@ -84,7 +84,9 @@ def _found(root: Path, flags: tuple[str, ...]) -> dict[str, object]:
 def _facts(run: RunFolder) -> dict[str, object]:
     rows = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
     costs = (
-        json.loads((run / RESOURCES).read_text()) if (run / RESOURCES).exists() else {}
+        json.loads((run / RESOURCES).read_text())
+        if (run / RESOURCES).exists()
+        else {}
     )
     summary = (
         json.loads((run / TEST / SUMMARY).read_text())

@@ -98,7 +98,9 @@ def _measured(asked: StepQuestion, device: torch.device) -> Measured:
     return Measured(live, live)
 
 
-def _least_factor(need: StepNeed, asked: StepQuestion, device: torch.device) -> object:
+def _least_factor(
+    need: StepNeed, asked: StepQuestion, device: torch.device
+) -> object:
     """Give the first factor of what was foreseen with which the step runs; no card, no answer."""
     if device.type != "cuda":
         return "no GPU"
@@ -180,10 +182,14 @@ def _workspace(func, given: tuple, device: torch.device) -> tuple[int, int]:
         ),
         given,
     )
-    inputs = sum(leaf.nbytes for leaf in tree_leaves(real) if isinstance(leaf, Tensor))
+    inputs = sum(
+        leaf.nbytes for leaf in tree_leaves(real) if isinstance(leaf, Tensor)
+    )
     if device.type != "cuda":
         outputs = sum(
-            leaf.nbytes for leaf in tree_leaves(func(*real)) if isinstance(leaf, Tensor)
+            leaf.nbytes
+            for leaf in tree_leaves(func(*real))
+            if isinstance(leaf, Tensor)
         )
         return inputs + outputs, 0
     torch.cuda.synchronize(device)

@@ -46,7 +46,16 @@ def wheels(folder: Path, python: str) -> None:
     for name in NEEDED:
         wanted = _pinned(name)
         fetched = subprocess.run(
-            [*pip, "download", "-q", "--no-deps", "-d", str(folder), *foreign, wanted],
+            [
+                *pip,
+                "download",
+                "-q",
+                "--no-deps",
+                "-d",
+                str(folder),
+                *foreign,
+                wanted,
+            ],
             capture_output=True,
         )
         if fetched.returncode:
@@ -140,7 +149,9 @@ def _copy(dataset: Path, raw: Path) -> None:
         for case in cases:
             shutil.copy(dataset / part / f"{case}{ending}", raw / part)
     header = json.loads((dataset / "dataset.json").read_text())
-    (raw / "dataset.json").write_text(json.dumps({**header, "numTraining": len(cases)}))
+    (raw / "dataset.json").write_text(
+        json.dumps({**header, "numTraining": len(cases)})
+    )
     with (
         (dataset / "participants.tsv").open(newline="") as source,
         (raw / "participants.tsv").open("w", newline="") as target,

@@ -42,7 +42,10 @@ class Model(nn.Module):
         self.network: Network = build(network_plan.network)
         self.network.recompute = network_plan.recompute
         self.heads = nn.ModuleDict(
-            {task.name: task.head(self.network, len(plan.axes)) for task in self.tasks}
+            {
+                task.name: task.head(self.network, len(plan.axes))
+                for task in self.tasks
+            }
         )
 
     def answer(self, features: Features, batch: Batch) -> dict[str, Tensor]:
@@ -96,7 +99,8 @@ class FineTuning(Method):
             self._pooled_logits(batch) if self.options.views else self.logits(batch)
         )
         losses = {
-            task.name: task.loss(logits[task.name], batch) for task in self.model.tasks
+            task.name: task.loss(logits[task.name], batch)
+            for task in self.model.tasks
         }
         terms = {}
         for name, loss in losses.items():

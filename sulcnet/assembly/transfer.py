@@ -242,7 +242,9 @@ def read_weights(path: Path) -> Weights:
 def restore_constants(network: Network, state: Mapping[str, Tensor]) -> None:
     """Give a network the buffers that a folded time needs, where its state has some and it does not."""
     kept = f"{FILM}."
-    constants = {name: value for name, value in state.items() if name.startswith(kept)}
+    constants = {
+        name: value for name, value in state.items() if name.startswith(kept)
+    }
     if not constants or any(name.startswith(kept) for name in network.state_dict()):
         return
     try:

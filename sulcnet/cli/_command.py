@@ -54,7 +54,9 @@ WIDTH = 100
 BROKEN_PIPE = (
     141  # what the shell reports for a program that the reader of its output left
 )
-PATIENCE = 3.0  # seconds of silence after which a user wonders whether anything happens
+PATIENCE = (
+    3.0  # seconds of silence after which a user wonders whether anything happens
+)
 SETTINGS = "options of --set"
 AGAIN = "Run the same command again."
 TORCH_OUT_OF_MEMORY = "OutOfMemoryError"  # by name: torch may not be imported
@@ -270,7 +272,11 @@ def add_device(parser: Parser) -> None:
 def add_seed(parser: Parser) -> None:
     """Add --seed, from which every random draw follows."""
     parser.group("machine").add_argument(
-        "--seed", type=natural, default=0, metavar="N", help="random seed (default: 0)"
+        "--seed",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="random seed (default: 0)",
     )
 
 
@@ -468,5 +474,7 @@ def amount(text: str) -> float:
 
 def _whole(text: str, least: int) -> int:
     if not text.isdecimal() or int(text) < least:
-        raise ArgumentTypeError(f"expected a whole number from {least}, found '{text}'")
+        raise ArgumentTypeError(
+            f"expected a whole number from {least}, found '{text}'"
+        )
     return int(text)

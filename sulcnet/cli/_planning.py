@@ -163,7 +163,9 @@ def _line(step: StepPlan | NetworkPlan) -> str:
 def _told(estimate: MemoryEstimate) -> str:
     """Say what the bytes are."""
     largest = sorted(estimate.parts.items(), key=lambda item: -item[1])
-    parts = ", ".join(f"{name} {_size(size)}" for name, size in largest if size >= 5e5)
+    parts = ", ".join(
+        f"{name} {_size(size)}" for name, size in largest if size >= 5e5
+    )
     alive = f"alive at most {_size(estimate.live)} ({estimate.moment})"
     return f"{alive}: {parts}; {estimate.arithmetic / 1e9:.0f} GFLOP"
 

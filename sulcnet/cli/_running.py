@@ -145,7 +145,9 @@ def spec_of(args: Namespace, workspace: Workspace, kind: str, **own: Any) -> Run
 
 def execution_of(args: Namespace, **own: Any) -> Execution:
     """Read where and how a run is executed."""
-    workers = max(0, default_workers(10) - 2) if args.workers is None else args.workers
+    workers = (
+        max(0, default_workers(10) - 2) if args.workers is None else args.workers
+    )
     return Execution(
         args.device,
         args.precision,

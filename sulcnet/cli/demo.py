@@ -19,9 +19,7 @@ from sulcnet.cli._command import (
 HELP = """Run the whole path on phantoms that it draws: raw images, plan, preprocessing, training, prediction, scores
 and a picture. Takes a few minutes on two CPU cores."""
 EXAMPLES = "sulcnet_demo"
-EPOCHS = (
-    10  # six minutes on two idle cores; a busy machine takes longer to the same scores
-)
+EPOCHS = 10  # six minutes on two idle cores; a busy machine takes longer to the same scores
 
 
 def arguments(parser: Parser) -> None:

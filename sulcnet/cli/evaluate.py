@@ -85,7 +85,9 @@ def run(args: Namespace) -> str:
     references = (
         require_folder(Path(args.references), "-r") if args.references else None
     )
-    header, masks, about = read_references(references, _dataset_json(args), predictions)
+    header, masks, about = read_references(
+        references, _dataset_json(args), predictions
+    )
     out = Path(args.output)
     evaluated = Evaluated(predictions, masks, header, about, args.tolerance)
     summary = evaluate_folder(evaluated, out, args.workers, args.allow_missing)

@@ -38,7 +38,9 @@ def run(args: Namespace) -> str:
     folders = Workspace.find(args.root).dataset(args.dataset)
     fingerprint = fingerprint_dataset(folders, args.workers, args.overwrite)
     measured = f"Fingerprint of {counted(len(fingerprint.cases), 'case')}: {folders.fingerprint}"
-    return f"{measured}\nNext: {next_command(args, 'sulcnet_plan', '-d', args.dataset)}"
+    return (
+        f"{measured}\nNext: {next_command(args, 'sulcnet_plan', '-d', args.dataset)}"
+    )
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES)

@@ -125,7 +125,9 @@ def _machine(machine: Machine) -> str:
 
 def _cores(machine: Machine) -> str:
     cores = counted(machine.all_cores, "core")
-    return f"{machine.cores} of {cores}" if machine.cores < machine.all_cores else cores
+    return (
+        f"{machine.cores} of {cores}" if machine.cores < machine.all_cores else cores
+    )
 
 
 def _memory(machine: Machine) -> str:
@@ -205,7 +207,9 @@ def _dataset(item: DatasetOverview) -> str:
     facts = [("dataset", item.name)]
     if item.cases is not None:
         subjects = counted(item.subjects, "subject")
-        facts.append(("cases", f"{item.cases} of {subjects}, {item.labelled} labelled"))
+        facts.append(
+            ("cases", f"{item.cases} of {subjects}, {item.labelled} labelled")
+        )
     facts.append(("structures", ", ".join(item.structures) or UNKNOWN))
     if item.target:
         sizes = [f"{count} {name}" for name, count in item.classes.items()]

@@ -59,9 +59,7 @@ def run(args: Namespace) -> str:
         plan = probe_plan(folders, plan, request)
     asked = ("-d", args.dataset, "-c", args.configuration, *plans_flag(args))
     then = next_command(args, "sulcnet_preprocess", *asked)
-    return (
-        f"{sentence(plan, args.net, args.explain)}\nPlan: {folders.plans}\nNext: {then}"
-    )
+    return f"{sentence(plan, args.net, args.explain)}\nPlan: {folders.plans}\nNext: {then}"
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES)

@@ -27,7 +27,11 @@ sulcnet_predict -i images -o out -m sulcnet_data/results/Dataset004_Hippocampus/
 def arguments(parser: Parser) -> None:
     """Add this command's flags."""
     parser.add_argument(
-        "-i", "--input", required=True, metavar="PATH", help="folder, file or BIDS root"
+        "-i",
+        "--input",
+        required=True,
+        metavar="PATH",
+        help="folder, file or BIDS root",
     )
     parser.add_argument(
         "-o",
@@ -111,7 +115,16 @@ def run(args: Namespace) -> str:
     check_out(out, cases, ending, args.overwrite)
     to = Destination(out, ending, args.save_probabilities)
     predict_cases(trained, cases, to, device, args.precision, args.overlap)
-    flags = ("-p", out, "-r", "REFERENCES", "-d", trained.plan.dataset, "-o", "scores")
+    flags = (
+        "-p",
+        out,
+        "-r",
+        "REFERENCES",
+        "-d",
+        trained.plan.dataset,
+        "-o",
+        "scores",
+    )
     evaluate = next_command(args, "sulcnet_evaluate", *flags)
     return f"{counted(len(cases), 'case')} predicted: {out}\nNext: {evaluate}"
 

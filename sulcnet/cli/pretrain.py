@@ -28,11 +28,16 @@ def arguments(parser: Parser) -> None:
     )
     parser.add_argument("configuration", help="a planned configuration: 3d or 2d")
     parser.add_argument(
-        "method", choices=methods, metavar="method", help=f"one of {', '.join(methods)}"
+        "method",
+        choices=methods,
+        metavar="method",
+        help=f"one of {', '.join(methods)}",
     )
     add_fold(parser)
     parser.add_argument(
-        "--net", metavar="NET", help="a planned network (default: the only one planned)"
+        "--net",
+        metavar="NET",
+        help="a planned network (default: the only one planned)",
     )
     parser.add_argument(
         "--preset",
@@ -71,7 +76,9 @@ def run(args: Namespace) -> str:
 
 def asked(args: Namespace, workspace: Workspace) -> RunSpec:
     """Read the flags."""
-    return spec_of(args, workspace, PRETRAIN, pretrain=args.method, preset=args.preset)
+    return spec_of(
+        args, workspace, PRETRAIN, pretrain=args.method, preset=args.preset
+    )
 
 
 def _described(methods: list[str]) -> list[str]:

@@ -24,7 +24,9 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("configuration", help="a planned configuration: 3d or 2d")
     add_fold(parser)
     parser.add_argument(
-        "--net", metavar="NET", help="a planned network (default: the only one planned)"
+        "--net",
+        metavar="NET",
+        help="a planned network (default: the only one planned)",
     )
     parser.add_argument(
         "--pretrain",
@@ -71,7 +73,9 @@ def tuning_options() -> list[options.Row]:
         if len(names) == len(strategies):
             common.append(row)
         else:
-            special.append(row._replace(meaning=f"{row.meaning} ({', '.join(names)})"))
+            special.append(
+                row._replace(meaning=f"{row.meaning} ({', '.join(names)})")
+            )
     for name in plugins.names("tasks", "TASK"):
         of_tasks += options.table(plugins.find("tasks", name, "TASK"))
     return common + special + of_tasks

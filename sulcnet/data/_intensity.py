@@ -17,7 +17,9 @@ BIAS_DEGREE = 3
 
 def noise(values: np.ndarray, deviation: float, seed: int) -> None:
     """Add Gaussian noise of this standard deviation; the seed stands for the field, too large to keep."""
-    field = np.random.default_rng(seed).standard_normal(values.shape, dtype=np.float32)
+    field = np.random.default_rng(seed).standard_normal(
+        values.shape, dtype=np.float32
+    )
     field *= np.float32(deviation)
     values += field
 
@@ -33,7 +35,9 @@ def blur(values: np.ndarray, sigma: float) -> None:
 def low_resolution(values: np.ndarray, zoom: float) -> None:
     """Keep `zoom` (0 to 1) of the voxels per axis and interpolate linearly between them; 1 changes nothing."""
     if zoom < 1:
-        values[...] = along_axes(values, [coarse(size, zoom) for size in values.shape])
+        values[...] = along_axes(
+            values, [coarse(size, zoom) for size in values.shape]
+        )
 
 
 def brightness(values: np.ndarray, factor: float) -> None:

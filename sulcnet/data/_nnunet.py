@@ -38,9 +38,7 @@ from batchgenerators.transforms.spatial_transforms import (
 )
 
 FLATTEST = 3.0  # a patch that is longer than this many times its shortest axis is moved within slices only
-LONGEST = (
-    1.5  # a slice that is longer than this is turned a little, others all the way round
-)
+LONGEST = 1.5  # a slice that is longer than this is turned a little, others all the way round
 DEGREES = {"volume": 30, "slice": 180, "long slice": 15}
 SMALLEST_SEEN = (
     0.85  # the crop holds what a patch shows at this magnification; beyond is 0
@@ -66,7 +64,9 @@ class NnunetAugmenter:
         self.patch_size = tuple(int(size) for size in patch_size)
         self.label_like = np.array(label_like, dtype=bool)
         self.flat = _flat_axis(self.patch_size)
-        self.moved = [axis for axis in range(len(self.patch_size)) if axis != self.flat]
+        self.moved = [
+            axis for axis in range(len(self.patch_size)) if axis != self.flat
+        ]
         self.angle = np.deg2rad(DEGREES[_kind(self.patch_size, self.flat)])
         self.space = self._space()
         self.mirror = MirrorTransform(tuple(mirror_axes)) if mirror_axes else None

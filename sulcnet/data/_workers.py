@@ -122,9 +122,10 @@ def tensors(batch: Any) -> list[Tensor]:
     return list(found.values())
 
 
-def _given(outcome: tuple[str, Any, str]) -> Any:
+def _given(outcome: tuple[str, str, Any, str]) -> Any:
     """Give a batch, or raise what came in its place."""
-    found = unpacked(*outcome)
+    item, kind, value, trace = outcome
+    found = unpacked(item, kind, value, trace)
     if isinstance(found, Exception):
         raise found
     return found
@@ -209,7 +210,7 @@ class _Crew:
         impatient.start()
         try:
             # What the iterator does when it is collected, which an exception that passed through it puts off.
-            self.batches._shutdown_workers()
+            self.batches._shutdown_workers()  # type: ignore[attr-defined]
         finally:
             impatient.cancel()
             self._gone()
@@ -224,13 +225,16 @@ class _Crew:
         cut = "timed out" in str(problem)
         # What a worker left behind can fail before its own end is known.
         wait([process.sentinel for process in self.processes], 0 if cut else POLL)
-        ended = [process for process in self.processes if process.exitcode is not None]
+        ended = [
+            process for process in self.processes if process.exitcode is not None
+        ]
         if ended:
             raise _lost(ended[0].exitcode, self.memory[ended[0].pid]) from problem
         if late:
             hint = "See whether the disk of the prepared cases answers, or use fewer workers (-np)."
             raise EnvironmentFault(
-                f"No batch came for {PATIENCE:g} s, though its workers are there.", hint
+                f"No batch came for {PATIENCE:g} s, though its workers are there.",
+                hint,
             )
         if not cut:
             text = " ".join(str(problem).split()) or type(problem).__name__

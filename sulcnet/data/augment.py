@@ -96,7 +96,8 @@ class Augmenter:
     ):
         # Options of a strategy hold these and more; workers would import its networks to read them.
         values = {
-            field.name: getattr(options, field.name) for field in fields(AugmentOptions)
+            field.name: getattr(options, field.name)
+            for field in fields(AugmentOptions)
         }
         self.options = AugmentOptions(**values)
         self.patch_size = tuple(int(size) for size in patch_size)
@@ -156,8 +157,12 @@ class Augmenter:
         angles = ()
         if rng.random() < o.rotation_probability:
             angles = rng.uniform(-o.rotation, o.rotation, len(planes))
-        scale = around_one(rng, o.scale) if rng.random() < o.scale_probability else 1.0
-        mirror = [axis in o.mirror_axes and rng.random() < 0.5 for axis in range(ndim)]
+        scale = (
+            around_one(rng, o.scale) if rng.random() < o.scale_probability else 1.0
+        )
+        mirror = [
+            axis in o.mirror_axes and rng.random() < 0.5 for axis in range(ndim)
+        ]
         elastic = None
         if rng.random() < o.elastic_probability:
             elastic = Elastic(rng.uniform(*o.elastic), o.elastic_spacing, _seed(rng))
@@ -174,7 +179,11 @@ class Augmenter:
                 o.bias_probability,
                 lambda: (_bias(rng, rng.uniform(*o.bias), ndim),),
             ),
-            ("noise", o.noise_probability, lambda: (rng.uniform(*o.noise), _seed(rng))),
+            (
+                "noise",
+                o.noise_probability,
+                lambda: (rng.uniform(*o.noise), _seed(rng)),
+            ),
             ("blur", o.blur_probability, lambda: (rng.uniform(*o.blur),)),
             (
                 "brightness",
@@ -218,11 +227,15 @@ class Augmenter:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Copy the centre, reversed where the matrix says so; no value is computed."""
         where = _centre(image.shape[1:], self.patch_size)
-        steps = [-1 if draw.matrix[axis][axis] < 0 else 1 for axis in range(len(where))]
+        steps = [
+            -1 if draw.matrix[axis][axis] < 0 else 1 for axis in range(len(where))
+        ]
         turn = tuple(slice(None, None, step) for step in steps)
         turned = image[(slice(None), *where)][(slice(None), *turn)]
         patch = np.array(turned, dtype=np.float32, order="C")
-        return patch, None if label is None else np.array(label[where][turn], order="C")
+        return patch, None if label is None else np.array(
+            label[where][turn], order="C"
+        )
 
     def _read(
         self, image: np.ndarray, label: np.ndarray | None, draw: Draw
@@ -234,7 +247,9 @@ class Augmenter:
         label = None if label is None else label[where]
         if (np.asarray(image.shape[1:]) < wanted).any():
             image = np.stack(list(map(_spatial.wrap, image, self.background)))
-            label = None if label is None else _spatial.wrap(label, self.outside_label)
+            label = (
+                None if label is None else _spatial.wrap(label, self.outside_label)
+            )
         field = (
             _spatial.elastic_field(self.patch_size, *draw.elastic)
             if draw.elastic

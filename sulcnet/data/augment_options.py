@@ -55,7 +55,9 @@ class AugmentOptions(Options):
     bias: tuple[float, float] = _strength(
         (0.0, 0.15), "standard deviation of the field's log coefficients"
     )
-    noise_probability: float = _share(0.1, "share of channels that get Gaussian noise")
+    noise_probability: float = _share(
+        0.1, "share of channels that get Gaussian noise"
+    )
     noise: tuple[float, float] = _strength(
         (0.0, 0.1), "standard deviation of the noise, in image units"
     )
@@ -64,7 +66,9 @@ class AugmentOptions(Options):
     brightness_probability: float = _share(
         0.15, "share of channels that are multiplied"
     )
-    brightness: tuple[float, float] = _factor((0.75, 1.25), "factor of the brightness")
+    brightness: tuple[float, float] = _factor(
+        (0.75, 1.25), "factor of the brightness"
+    )
     contrast_probability: float = _share(
         0.15, "share of channels that are stretched about their mean"
     )

@@ -22,7 +22,9 @@ NDIM = 3  # of a volume, whatever a network sees of it
 
 def thick(values: Sequence[float], axes: Sequence[int], across: float) -> np.ndarray:
     """Give one number per axis of a volume (3,): `values` along the axes that a network sees, `across` elsewhere."""
-    full = np.full(NDIM, across, dtype=np.result_type(np.asarray(values), type(across)))
+    full = np.full(
+        NDIM, across, dtype=np.result_type(np.asarray(values), type(across))
+    )
     full[list(axes)] = values
     return full
 

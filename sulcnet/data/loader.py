@@ -139,7 +139,9 @@ def _draw(
     return join([_sample(source, step, slot, batch) for slot in range(batch)])
 
 
-def _sample(source: PatchSource | ImageSource, step: int, slot: int, batch: int) -> Any:
+def _sample(
+    source: PatchSource | ImageSource, step: int, slot: int, batch: int
+) -> Any:
     """Draw one sample; what goes wrong in an unexpected way names its case."""
     try:
         return source.sample(step, slot, batch)

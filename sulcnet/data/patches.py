@@ -90,7 +90,9 @@ class PatchSource:
         self.of_images = any(task.per == IMAGE for task in plan.tasks.values())
         smallest = smallest_structure(cases, plan.structures)
         self.values = [key_of(values) for values in plan.structures.values()]
-        self.smallest = None if smallest is None else key_of(plan.structures[smallest])
+        self.smallest = (
+            None if smallest is None else key_of(plan.structures[smallest])
+        )
         wanting = [name for name, task in plan.tasks.items() if task.balanced]
         self.groups = _groups(self.cases, wanting if sampling.balanced else ())
         self.reader = CaseReader()
@@ -159,7 +161,11 @@ class PatchSource:
             label = np.zeros(image.shape[1:], np.int16)
         image, label = flat(image, self.axes), flat(label, self.axes)
         image, label = self.augmenter.apply(image, label, draw)
-        return image, label, window_place(low, self.patch, case.shape)[list(self.axes)]
+        return (
+            image,
+            label,
+            window_place(low, self.patch, case.shape)[list(self.axes)],
+        )
 
     def _centre(
         self, case: PreparedCase, rng: np.random.Generator, in_bag: bool
@@ -211,7 +217,9 @@ def window_place(
     return (2 * ends / np.maximum(last, 1)[:, None] - 1).astype(np.float32)
 
 
-def _groups(cases: Sequence[PreparedCase], balanced: Sequence[str]) -> list[list[int]]:
+def _groups(
+    cases: Sequence[PreparedCase], balanced: Sequence[str]
+) -> list[list[int]]:
     """Group case indices by their answers to these tasks, unknown ones last."""
     groups: dict[tuple, list[int]] = {}
     for index, case in enumerate(cases):

@@ -131,7 +131,10 @@ def _mean_of_defined(values: np.ndarray) -> float:
 def _checked(probabilities, truth, classes) -> tuple[np.ndarray, np.ndarray]:
     probabilities, truth = np.asarray(probabilities, dtype=float), np.asarray(truth)
     if probabilities.size == 0:
-        probabilities, truth = probabilities.reshape(0, len(classes)), truth.astype(int)
+        probabilities, truth = (
+            probabilities.reshape(0, len(classes)),
+            truth.astype(int),
+        )
     if probabilities.ndim != 2 or probabilities.shape != (len(truth), len(classes)):
         raise DataError(
             f"Class probabilities have shape {probabilities.shape}, expected {len(truth), len(classes)}",

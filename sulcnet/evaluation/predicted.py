@@ -53,7 +53,9 @@ def read_rows(path: Path) -> tuple[list[str], Rows]:
     return columns, rows
 
 
-def read_predictions_table(path: Path, classes: Sequence[str]) -> Probabilities | None:
+def read_predictions_table(
+    path: Path, classes: Sequence[str]
+) -> Probabilities | None:
     """Read the class probabilities of a predictions table, in the order of `classes`.
 
     Other columns are left alone, and so are rows whose probabilities are n/a (a failed case).

@@ -43,7 +43,9 @@ def score_reconstruction(
         raise ValueError(
             f"output: expected the target's shape {target.shape}, found {output.shape}"
         )
-    foreground = np.ones(target.shape, bool) if inside is None else inside.astype(bool)
+    foreground = (
+        np.ones(target.shape, bool) if inside is None else inside.astype(bool)
+    )
     masks = [(image > threshold) & foreground for image in (output, target)]
     scores = score_pair(
         masks[0], masks[1], np.asarray(spacing, dtype=float), tolerance_mm=1.0

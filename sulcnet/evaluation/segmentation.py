@@ -78,7 +78,9 @@ def score_masks(
         box = _joint_box([each for each in boxes if each])
         predicted = np.isin(prediction[box], values)
         expected = np.isin(reference[box], values)
-        scores[name] = score_pair(predicted, expected, spacing, tolerance_mm, thickness)
+        scores[name] = score_pair(
+            predicted, expected, spacing, tolerance_mm, thickness
+        )
     return scores
 
 

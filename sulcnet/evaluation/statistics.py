@@ -123,11 +123,15 @@ def signed_rank(first, second, subjects: Sequence | None = None) -> float:
     """
     from scipy.stats import wilcoxon
 
-    pairs = np.stack([np.asarray(first, dtype=float), np.asarray(second, dtype=float)])
+    pairs = np.stack(
+        [np.asarray(first, dtype=float), np.asarray(second, dtype=float)]
+    )
     _check(tuple(pairs), pairs[0])
     if subjects is not None:
         subjects = np.asarray(subjects)
-        means = [pairs[:, subjects == one].mean(axis=1) for one in np.unique(subjects)]
+        means = [
+            pairs[:, subjects == one].mean(axis=1) for one in np.unique(subjects)
+        ]
         pairs = np.stack(means, axis=1)
     # before the difference: infinity minus infinity is NaN
     first, second = pairs[:, pairs[0] != pairs[1]]

@@ -8,7 +8,11 @@ import numpy as np
 
 from sulcnet.errors import DataError
 from sulcnet.evaluation.cases import CaseResult
-from sulcnet.evaluation.classification import HEADLINES, headline_scores, score_classes
+from sulcnet.evaluation.classification import (
+    HEADLINES,
+    headline_scores,
+    score_classes,
+)
 from sulcnet.evaluation.segmentation import DISTANCES, OVERLAPS, STATUSES, VOLUMES
 from sulcnet.evaluation.statistics import DRAWS, LEVEL, Interval, bootstrap_interval
 from sulcnet.records.labels import UNKNOWN
@@ -129,9 +133,13 @@ def _means(rows: Rows, keys: Sequence[str], seed: int) -> dict[str, dict]:
     subjects = [subject for subject, _ in rows]
     values = np.array([[score[key] for key in keys] for _, score in rows])
     values = values.reshape(-1, len(keys))
-    interval = bootstrap_interval(values, subjects, lambda v: v.mean(axis=0), seed=seed)
+    interval = bootstrap_interval(
+        values, subjects, lambda v: v.mean(axis=0), seed=seed
+    )
     means = {}
-    for key, mean, low, high in zip(keys, *_columns(interval, len(keys)), strict=True):
+    for key, mean, low, high in zip(
+        keys, *_columns(interval, len(keys)), strict=True
+    ):
         means[key] = {"mean": mean, "low": low, "high": high, "n": interval.n}
     return means
 
@@ -153,7 +161,9 @@ def _mean_dice(
     """Average the Dice over the structures that count within a case, then over the cases that have one."""
     rows = []
     for result in results:
-        dice = [score["dice"] for score in result.structures.values() if counts(score)]
+        dice = [
+            score["dice"] for score in result.structures.values() if counts(score)
+        ]
         if dice:
             rows.append((result.subject, {"dice": np.mean(dice)}))
     return _means(rows, ("dice",), seed)["dice"]

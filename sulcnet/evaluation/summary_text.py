@@ -32,7 +32,9 @@ def format_summary(summary: dict) -> str:
         blocks += [_class_scores(block), _confusion(block)]
     if summary.get("numbers"):
         numbers = summary["numbers"].items()
-        rows = [(name, _interval(block), f"n {block['n']}") for name, block in numbers]
+        rows = [
+            (name, _interval(block), f"n {block['n']}") for name, block in numbers
+        ]
         blocks.append(_aligned(rows))
     return "\n\n".join(blocks)
 

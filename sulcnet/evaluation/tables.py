@@ -75,7 +75,9 @@ def write_tables(
     if classes:
         columns = CLASS_COLUMNS + tuple(PROBABILITY + name for name in classes)
         _write(
-            paths.classes, columns, (_class_row(result, classes) for result in results)
+            paths.classes,
+            columns,
+            (_class_row(result, classes) for result in results),
         )
     else:  # one of an earlier evaluation would be read as part of this
         paths.classes.unlink(missing_ok=True)
@@ -165,7 +167,9 @@ def _write(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> None:
     ):
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([_text(row.get(column)) for column in columns] for row in rows)
+        writer.writerows(
+            [_text(row.get(column)) for column in columns] for row in rows
+        )
 
 
 def _text(value) -> str:

@@ -97,7 +97,10 @@ def to_input_grid(
 
 
 def plan_trace(
-    data: np.ndarray, affine: np.ndarray, spacing: Sequence[float], box: str = "nonzero"
+    data: np.ndarray,
+    affine: np.ndarray,
+    spacing: Sequence[float],
+    box: str = "nonzero",
 ) -> Trace:
     """Decide every step for an image (C, X, Y, Z) without doing it; arguments as in `to_plan`."""
     shape = data.shape[1:]
@@ -155,7 +158,10 @@ def _check(
 
 
 def _resampled(
-    data: np.ndarray, trace: Trace, spacing: Sequence[float], label_like: Sequence[bool]
+    data: np.ndarray,
+    trace: Trace,
+    spacing: Sequence[float],
+    label_like: Sequence[bool],
 ) -> np.ndarray:
     """Resample each channel (C, x, y, z) in its own way."""
     target = trace.resample.target
@@ -194,7 +200,9 @@ def _painted(regions: Iterable[np.ndarray], order: Sequence[int]) -> np.ndarray:
     mask = None
     for share, value in zip(regions, order):
         mask = (
-            np.zeros(share.shape, dtype=_kind(max(order) + 1)) if mask is None else mask
+            np.zeros(share.shape, dtype=_kind(max(order) + 1))
+            if mask is None
+            else mask
         )
         mask[share > 0.5] = value
     return mask

@@ -26,7 +26,9 @@ def nearest_ras(affine: np.ndarray, shape: tuple[int, ...]) -> Orient:
     cosines = _nearest_rotation(affine[:3, :3])
     axes = max(
         permutations(range(3)),
-        key=lambda order: sum(abs(cosines[world, order[world]]) for world in range(3)),
+        key=lambda order: sum(
+            abs(cosines[world, order[world]]) for world in range(3)
+        ),
     )
     flips = {axis: bool(cosines[world, axis] < 0) for world, axis in enumerate(axes)}
     if shape[2] == 1 and max(shape) > 1:

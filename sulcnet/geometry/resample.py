@@ -118,7 +118,9 @@ def _along_axes(
 ) -> np.ndarray:
     """Apply one matrix per axis of (C, X, Y, Z), the axis that shrinks most first."""
     sizes = data.shape[1:]
-    for axis in sorted(range(len(target)), key=lambda axis: target[axis] / sizes[axis]):
+    for axis in sorted(
+        range(len(target)), key=lambda axis: target[axis] / sizes[axis]
+    ):
         if sizes[axis] != target[axis]:
             matrix = weights(sizes[axis], target[axis], orders[axis])
             data = _apply(matrix, data, 1 + axis)

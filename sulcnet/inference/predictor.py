@@ -105,11 +105,15 @@ class Predictor:
         padded, before = self._padded(data)
         shape = padded.shape[1:]
         corners = window_corners(shape, self.patch, self.overlap)
-        windows = Windows(corners, self.patch, shape, before, data.shape[1:], self.axes)
+        windows = Windows(
+            corners, self.patch, shape, before, data.shape[1:], self.axes
+        )
         gathers = self.gather(windows)
         for first in range(0, len(corners), self.batch):
             some = corners[first : first + self.batch]
-            boxes = [padded[(slice(None), *windows.slices(corner))] for corner in some]
+            boxes = [
+                padded[(slice(None), *windows.slices(corner))] for corner in some
+            ]
             read = np.stack([flat(box, self.axes) for box in boxes])
             with self.autocast():
                 features = self.network(torch.from_numpy(read).to(self.device))

@@ -53,7 +53,8 @@ def check_present(path: Path) -> None:
         )
     if b"annex/objects/" in first:
         raise DataError(
-            f"{path} is a git-annex pointer, not an image.", _fetch("datalad get", path)
+            f"{path} is a git-annex pointer, not an image.",
+            _fetch("datalad get", path),
         )
 
 

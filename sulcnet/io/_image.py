@@ -100,7 +100,9 @@ def usable_affine(path: Path, affine: np.ndarray) -> np.ndarray:
     affine = np.asarray(affine, dtype=np.float64)
     spans = np.isfinite(affine).all() and np.linalg.matrix_rank(affine[:3, :3]) == 3
     if not spans:
-        rows = "; ".join(" ".join(f"{value:g}" for value in row) for row in affine[:3])
+        rows = "; ".join(
+            " ".join(f"{value:g}" for value in row) for row in affine[:3]
+        )
         raise DataError(
             f"{path} has an unusable affine: found [{rows}], expected three independent axes.",
             "Set voxel size and orientation in the header (sform, or pixdim and qform).",

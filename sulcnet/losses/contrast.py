@@ -62,7 +62,9 @@ def info_nce(
         views, others = _unit(a), _unit(torch.cat((keys, queue)).detach())
         keyed = torch.arange(len(a), device=a.device)
         counts = torch.ones_like(views[:, 0])
-        return _cross_entropy(views @ others.T / temperature, keyed, negatives, counts)
+        return _cross_entropy(
+            views @ others.T / temperature, keyed, negatives, counts
+        )
 
 
 def dense_nt_xent(
@@ -218,7 +220,9 @@ def _cross_entropy(
         positive: (N,) its column.
         negatives: (N, M) Boolean; the positive is put right here.
     """
-    chosen = positive[:, None] == torch.arange(cosines.shape[1], device=cosines.device)
+    chosen = positive[:, None] == torch.arange(
+        cosines.shape[1], device=cosines.device
+    )
     negatives = negatives & ~chosen
     among = cosines.masked_fill(~(negatives | chosen), -torch.inf).logsumexp(dim=1)
     loss = among - cosines.gather(1, positive[:, None])[:, 0]

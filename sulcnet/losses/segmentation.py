@@ -110,10 +110,14 @@ def valid_voxels(target: Tensor, labelled: Tensor) -> Tensor:
     return (per_item > 0) & (target != UNKNOWN)
 
 
-def _masked(logits: Tensor, target: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
+def _masked(
+    logits: Tensor, target: Tensor, labelled: Tensor
+) -> tuple[Tensor, Tensor]:
     """Give log-probabilities in fp32, once for both terms, and a target that is -1 in items without labels."""
     log_probability = functional.log_softmax(logits.float(), dim=1)
-    return log_probability, torch.where(valid_voxels(target, labelled), target, UNKNOWN)
+    return log_probability, torch.where(
+        valid_voxels(target, labelled), target, UNKNOWN
+    )
 
 
 def _dice(log_probability: Tensor, target: Tensor) -> Tensor:

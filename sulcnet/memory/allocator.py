@@ -25,12 +25,12 @@ SMALL = 1 * MIB
 SMALL_SEGMENT = 2 * MIB  # kSmallBuffer: segments of the small pool
 # large_segment_size, kLargeBuffer before: segments for less than OWN_SEGMENT.
 LARGE_SEGMENT = 20 * MIB
-OWN_SEGMENT = 10 * MIB  # kMinLargeAlloc: from it on, a segment of the block's own size
+OWN_SEGMENT = (
+    10 * MIB
+)  # kMinLargeAlloc: from it on, a segment of the block's own size
 OWN_ROUNDING = 2 * MIB  # kRoundLarge: that size rounds up to its multiples
 
-PRECISION = (
-    200  # smallest_device looks no closer than the reserved peak divided by this: 0.5 %
-)
+PRECISION = 200  # smallest_device looks no closer than the reserved peak divided by this: 0.5 %
 
 # (storage number, bytes): bytes > 0 allocates, -1 frees, 0 takes nothing.
 Log = Sequence[tuple[int, int]]
@@ -106,7 +106,10 @@ class _Device:
 
     def __init__(self, limit: int | None):
         self.limit, self.reserved, self.peak = limit, 0, 0
-        self._small, self._large = _Pool(least_rest=BLOCK), _Pool(least_rest=SMALL + 1)
+        self._small, self._large = (
+            _Pool(least_rest=BLOCK),
+            _Pool(least_rest=SMALL + 1),
+        )
         self._next = 0  # address of the next segment: the driver's are taken to rise
 
     def take(self, size: int) -> tuple[_Pool, int, int]:

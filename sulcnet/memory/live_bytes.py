@@ -116,7 +116,9 @@ class LiveBytes(TorchDispatchMode):
         self._write(number, FREED, "")
 
     def _write(self, number: int, size: int, operator: str) -> None:
-        self.log.append((number, size if size == FREED else -(-size // BLOCK) * BLOCK))
+        self.log.append(
+            (number, size if size == FREED else -(-size // BLOCK) * BLOCK)
+        )
         self.moments.append((self.phase, operator))
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -182,7 +184,9 @@ class LiveBytes(TorchDispatchMode):
         return sizes
 
 
-def trace(step: Callable[[], None], state: Mapping[str, Iterable[Tensor]]) -> LiveTrace:
+def trace(
+    step: Callable[[], None], state: Mapping[str, Iterable[Tensor]]
+) -> LiveTrace:
     """Run a whole training step, a run's first one, and tell what a later one holds.
 
     Args:
@@ -209,7 +213,9 @@ def _summed(live: LiveBytes, given: dict[int, int], began: int) -> LiveTrace:
     }
     alive = {**given, **stays}
     made_in: dict[int, str] = {}
-    kept: set[int] = set()  # made in a forward pass, alive when a backward pass begins
+    kept: set[int] = (
+        set()
+    )  # made in a forward pass, alive when a backward pass begins
     total = peak = sum(alive.values())
     at_peak, moment, phases, before = dict(alive), (FORWARD, ""), {FORWARD: total}, ""
     rising = False

@@ -87,7 +87,9 @@ def plan_dataset(
     return _keep(folders, plan, request.net, network)
 
 
-def _keep(folders: DatasetFolders, plan: Plan, net: str, network: NetworkPlan) -> Plan:
+def _keep(
+    folders: DatasetFolders, plan: Plan, net: str, network: NetworkPlan
+) -> Plan:
     """Add a network to what is planned by now, perhaps by another process since this one began; give the whole plan."""
 
     def added(plans: dict[str, Plan]) -> Plan:
@@ -132,7 +134,9 @@ def _networks_of(plan: Plan, plans: dict[str, Plan]) -> dict[str, NetworkPlan]:
     ):
         return {}
     return (
-        before.networks if before.preparation_hash() == plan.preparation_hash() else {}
+        before.networks
+        if before.preparation_hash() == plan.preparation_hash()
+        else {}
     )
 
 
@@ -156,14 +160,18 @@ def plan_network(
         spec = _settled(alone[reference]).spec
     planned = _search(net, constraints, spec, wanted, oracle, workers)
     first = _settled(planned[reference]).plan
-    steps = {step.name: result.plan for step, result in planned.items() if result.plan}
+    steps = {
+        step.name: result.plan for step, result in planned.items() if result.plan
+    }
     for step, result in planned.items():
         if result.problem:
             log.info("%s is not planned: %s", step.name, result.problem.message)
     prediction = None
     if constraints.tasks:
         prediction = _search_prediction(constraints, spec, steps, oracle, workers)
-    return NetworkPlan(network=spec, **vars(first), steps=steps, prediction=prediction)
+    return NetworkPlan(
+        network=spec, **vars(first), steps=steps, prediction=prediction
+    )
 
 
 def _only_shape(net: str, constraints: Constraints) -> NetworkSpec | None:

@@ -104,7 +104,8 @@ def run_on_gpu(question: StepQuestion, device: torch.device) -> Measured:
         step()
     torch.cuda.synchronize(device)
     return Measured(
-        torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+        torch.cuda.max_memory_allocated(device),
+        torch.cuda.max_memory_reserved(device),
     )
 
 

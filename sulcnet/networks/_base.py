@@ -27,7 +27,10 @@ class NetworkOptions(Options):
     """What a preset asks of a plan."""
 
     patch: int = option(
-        0, "edge of the patch [voxels]; 0 covers the median case", paper=64, at_least=0
+        0,
+        "edge of the patch [voxels]; 0 covers the median case",
+        paper=64,
+        at_least=0,
     )
     windows: int = option(
         4, "windows, or views of a pre-training method, per step", paper=8, at_least=1

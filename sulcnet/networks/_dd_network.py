@@ -160,11 +160,15 @@ class DiffusionUNet(Network):
 
     def _embedded(self, time: Tensor) -> Tensor:
         first = self.time_embed[0]
-        return self.time_embed(sinusoid(time, first.in_features).to(first.weight.dtype))
+        return self.time_embed(
+            sinusoid(time, first.in_features).to(first.weight.dtype)
+        )
 
     def _blocks(self, level: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
         """Yield each residual block of a level with the attention that follows it, as a function of features."""
-        attentions = getattr(level, "attentions", [nn.Identity()] * len(level.resnets))
+        attentions = getattr(
+            level, "attentions", [nn.Identity()] * len(level.resnets)
+        )
         for resnet, attention in zip(level.resnets, attentions):
             yield partial(self._block, resnet, attention)
 

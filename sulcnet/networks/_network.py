@@ -130,7 +130,9 @@ class Network(nn.Module):
             return run(*inputs)
 
     def _gradient_of(self, stage: int) -> torch.set_grad_enabled:
-        return torch.set_grad_enabled(torch.is_grad_enabled() and stage >= self.frozen)
+        return torch.set_grad_enabled(
+            torch.is_grad_enabled() and stage >= self.frozen
+        )
 
 
 def layer(kind: str, ndim: int) -> type[nn.Module]:

@@ -45,7 +45,9 @@ class _AsBefore:
 
     def __init__(self, modules: Sequence[nn.Module]):
         parts = list(chain.from_iterable(module.modules() for module in modules))
-        self.parameters = [(part._parameters, dict(part._parameters)) for part in parts]
+        self.parameters = [
+            (part._parameters, dict(part._parameters)) for part in parts
+        ]
         self.statistics = [
             part._buffers for part in parts if isinstance(part, _NormBase)
         ]
@@ -62,7 +64,8 @@ class _AsBefore:
 
 def _cloned(store: dict[str, Any]) -> dict[str, Any]:
     return {
-        name: None if value is None else value.clone() for name, value in store.items()
+        name: None if value is None else value.clone()
+        for name, value in store.items()
     }
 
 

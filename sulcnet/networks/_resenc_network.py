@@ -68,7 +68,11 @@ class _DecoderStage(nn.Module):
 
     def __init__(self, spec: NetworkSpec, stage: int, channels: Sequence[int]):
         super().__init__()
-        stride, coarse, fine = spec.strides[stage], channels[stage], channels[stage - 1]
+        stride, coarse, fine = (
+            spec.strides[stage],
+            channels[stage],
+            channels[stage - 1],
+        )
         self.up = layer("ConvTranspose", spec.ndim)(coarse, fine, stride, stride)
         self.convolution = _convolution(
             spec.ndim, 2 * fine, fine, spec.kernels[stage - 1]

@@ -61,8 +61,8 @@ class FrugalAttention(WindowAttention):
         added = (bias + mask[:, None]).to(q.dtype)
         images = zip(*(one.split(len(mask)) for one in (q, k, v)))
         parts = [
-            scaled_dot_product_attention(*one, added, scale=self.scale)
-            for one in images
+            scaled_dot_product_attention(query, key, value, added, scale=self.scale)
+            for query, key, value in images
         ]
         return torch.cat(parts)
 

@@ -59,7 +59,9 @@ class LowRank(nn.Module):
             a, b = (rank * self.groups, second, *kernel), (first, rank)
         self.A = nn.Parameter(weight.new_zeros(a, dtype=torch.float32))
         self.B = nn.Parameter(weight.new_zeros(b, dtype=torch.float32))
-        fan_in = first * prod(kernel) // self.groups if self.transposed else prod(a[1:])
+        fan_in = (
+            first * prod(kernel) // self.groups if self.transposed else prod(a[1:])
+        )
         nn.init.normal_(self.A, std=fan_in**-0.5)
 
     def forward(self) -> Tensor:

@@ -31,7 +31,10 @@ class DdUnetOptions(NetworkOptions):
     """The source paper gives this network a smaller patch."""
 
     patch: int = option(
-        0, "edge of the patch [voxels]; 0 covers the median case", paper=32, at_least=0
+        0,
+        "edge of the patch [voxels]; 0 covers the median case",
+        paper=32,
+        at_least=0,
     )
 
 
@@ -46,7 +49,9 @@ def build(spec: NetworkSpec) -> Network:
     Groups and heads follow the features where these are not the paper's 32: both must divide the channels.
     """
     if spec.features % 4:
-        demand(spec, [("features", f"expected a multiple of 4, found {spec.features}")])
+        demand(
+            spec, [("features", f"expected a multiple of 4, found {spec.features}")]
+        )
     from sulcnet.networks._dd_network import DiffusionUNet
 
     widths = tuple(spec.features * width for width in WIDTHS)

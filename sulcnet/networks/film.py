@@ -138,7 +138,10 @@ def fold(network: nn.Module, film: Film | None, time: float) -> FoldedState:
     constants, by_name = {}, norms(network)
     for name, (factor, shift) in film.at(time).items():
         norm = by_name[name]
-        if getattr(norm, "weight", None) is None or getattr(norm, "bias", None) is None:
+        if (
+            getattr(norm, "weight", None) is None
+            or getattr(norm, "bias", None) is None
+        ):
             constants[f"{FILM}.{name}.scale"] = factor
             constants[f"{FILM}.{name}.shift"] = shift
             continue
@@ -200,7 +203,9 @@ class _Kept(nn.Module):
         return _modulate(norm, output, self.scale[None], self.shift[None])
 
 
-def _modulate(norm: nn.Module, output: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
+def _modulate(
+    norm: nn.Module, output: Tensor, factor: Tensor, shift: Tensor
+) -> Tensor:
     """Give output * factor + shift, both (B or 1, C), along the channels of this kind of norm."""
     rows, gap = len(factor), (1,) * (output.ndim - 2)
     shape = (rows, *gap, -1) if isinstance(norm, nn.LayerNorm) else (rows, -1, *gap)

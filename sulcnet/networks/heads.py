@@ -36,7 +36,9 @@ class SegmentationHead(nn.Module):
 
     BACKGROUND = 0.9  # probability of background before training
 
-    def __init__(self, channels: int, classes: int, ndim: int, background: bool = True):
+    def __init__(
+        self, channels: int, classes: int, ndim: int, background: bool = True
+    ):
         super().__init__()
         width = max(channels // 2, LEAST)
         self.block = nn.Sequential(
@@ -86,7 +88,9 @@ class ProjectionHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
             means = features.float().flatten(2).mean(dim=2)
-            return nn.functional.normalize(self.project(self.standardise(means)), dim=1)
+            return nn.functional.normalize(
+                self.project(self.standardise(means)), dim=1
+            )
 
 
 class DenseProjectionHead(nn.Module):
@@ -111,9 +115,7 @@ class Evidence(NamedTuple):
     """What windows say about a class, small enough to keep for every window of a volume; W windows."""
 
     vector: Tensor  # (W, width) what the window shows
-    score: (
-        Tensor  # (W, H) how much it counts, before the softmax over the image's windows
-    )
+    score: Tensor  # (W, H) how much it counts, before the softmax over the image's windows
 
 
 class ClassHead(nn.Module):
@@ -158,7 +160,9 @@ class ClassHead(nn.Module):
         self.readers = nn.ModuleList(
             _Reader(inputs + places, width) for inputs in channels
         )
-        self.summary = nn.Sequential(nn.Linear(len(channels) * width, width), nn.GELU())
+        self.summary = nn.Sequential(
+            nn.Linear(len(channels) * width, width), nn.GELU()
+        )
         self.attention = _GatedScore(width, HEADS)
         # Equal weights: the mean of logits, which then improves.
         nn.init.zeros_(self.attention.score.weight)
@@ -202,7 +206,9 @@ class ClassHead(nn.Module):
             vectors = vectors.unflatten(0, (-1, bag))  # (images, bag, H, width // H)
             if self.pooling == "mean":
                 mean = vectors.mean(dim=1).flatten(1)
-                return self.answer(mean)  # the answer is linear: the mean of its logits
+                return self.answer(
+                    mean
+                )  # the answer is linear: the mean of its logits
             scores = evidence.score.unflatten(0, (-1, bag))
             shares = scores.softmax(dim=1)[..., None]
             return self.answer((shares * vectors).sum(dim=1).flatten(1))
@@ -296,4 +302,6 @@ def class_maps(network: Network, features: Features) -> list[Tensor]:
 
 def class_channels(network: Network) -> tuple[int, int]:
     """Give the channels of `class_maps`."""
-    return network.decoder_channels[class_stage(network)], network.encoder_channels[-1]
+    return network.decoder_channels[class_stage(network)], network.encoder_channels[
+        -1
+    ]

@@ -61,9 +61,7 @@ class Phantom:
 class Scan:
     """Who lay in which scanner."""
 
-    index: (
-        int  # number of the case; pose, noise and bias field follow from (seed, index)
-    )
+    index: int  # number of the case; pose, noise and bias field follow from (seed, index)
     subject: int  # its number; the folds follow from (seed, subject)
     session: int  # number of the scan of this subject, only written into the row
     site: str  # a name in SCANNERS
@@ -167,7 +165,11 @@ def dataset_json(count: int, modality: str = "t1") -> dict[str, object]:
         "labels": {"background": 0, "skeleton": 1, "PCS": 2},
         "numTraining": count,
         "file_ending": ".nii.gz",
-        "classification": {"target": "pcs", "classes": list(CLASSES), "ordered": True},
+        "classification": {
+            "target": "pcs",
+            "classes": list(CLASSES),
+            "ordered": True,
+        },
         "participants": {
             "file": PARTICIPANTS,
             "subject": "subject",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil, prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -303,7 +303,9 @@ class Search:
 
     def _guess(self, low: int, high: int, held: dict[int, int]) -> int:
         """Guess which candidate is the first that fits: bytes grow about as voxels do."""
-        voxels = np.interp(self.constraints.budget, sorted(held.values()), sorted(held))
+        voxels = np.interp(
+            self.constraints.budget, sorted(held.values()), sorted(held)
+        )
         for place in range(low, high):
             if self._voxels(place) <= voxels:
                 return place
@@ -428,7 +430,7 @@ class Search:
             return "memory"
         return "preset" if self.usual.patch else "data"
 
-    def _refuse(self) -> None:
+    def _refuse(self) -> NoReturn:
         """Say what would do: the smallest candidate in the way that takes least."""
         last = self.candidates[-1]
         least = self.constraints.batch or self._least(last)

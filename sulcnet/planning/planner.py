@@ -135,7 +135,9 @@ def constraints_of(
         precision=request.precision,
         patch=request.patch,
         batch=request.batch,
-        slices=1 if plan.slice_axis is None else ceil(shapes[:, plan.slice_axis].max()),
+        slices=1
+        if plan.slice_axis is None
+        else ceil(shapes[:, plan.slice_axis].max()),
     )
 
 
@@ -150,7 +152,9 @@ def target_spacing(fingerprint: Fingerprint) -> tuple[float, ...]:
     return tuple(round(float(mm), 6) for mm in target)
 
 
-def resampled_shapes(fingerprint: Fingerprint, spacing: Sequence[float]) -> np.ndarray:
+def resampled_shapes(
+    fingerprint: Fingerprint, spacing: Sequence[float]
+) -> np.ndarray:
     """Give each case's box shape on the planned grid, (cases, 3); an axis of one voxel keeps it, as in preparation."""
     boxes = np.array([case.box_shape for case in fingerprint.cases.values()])
     spacings = np.array([case.spacing for case in fingerprint.cases.values()])

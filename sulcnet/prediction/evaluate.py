@@ -54,7 +54,9 @@ def evaluate_folder(
             "There is nothing to score: no reference mask and no known class.", hint
         )
     if not allow_missing:
-        missing = set().union(*(scorer.asked - scorer.predicted for scorer in scorers))
+        missing = set().union(
+            *(scorer.asked - scorer.predicted for scorer in scorers)
+        )
         _refuse_missing(evaluated.predictions, sorted(missing), len(cases))
     make_writable(out)
     described = [
@@ -115,8 +117,8 @@ def _results(
     """Put together what each task says of a case; one whose first question has no prediction is missing as a whole."""
     together: dict[str, dict[str, Any]] = defaultdict(dict)
     for scorer in scorers:
-        for case, scores in scorer.scores(workers).items():
-            together[case].update(scores)
+        for name, scored in scorer.scores(workers).items():
+            together[name].update(scored)
     results = []
     for case in cases:
         first = next(scorer for scorer in scorers if case.id in scorer.asked)

@@ -76,7 +76,9 @@ def load_model(folder: RunFolder, which: str = "final") -> TrainedModel:
     network_plan = plan.network(experiment.network)
     model = Model(plan, network_plan, experiment.options)
     state = checkpoint.load(folder.checkpoint(which))["modules"]
-    of_network = {name.removeprefix("network."): value for name, value in state.items()}
+    of_network = {
+        name.removeprefix("network."): value for name, value in state.items()
+    }
     restore_constants(model.network, of_network)
     try:
         model.load_state_dict(state)

@@ -92,7 +92,9 @@ def _read_channel(case: Case, path: Path, found: list[Problem]) -> Image | None:
 
 
 def _unreadable(case: Case, path: Path, error: DataError) -> Problem:
-    reason = error.message.removeprefix(str(path)).strip().rstrip(".") or error.message
+    reason = (
+        error.message.removeprefix(str(path)).strip().rstrip(".") or error.message
+    )
     return problem(
         "unreadable file",
         case.id,
@@ -121,14 +123,14 @@ def _header_problems(case: Case, path: Path, image: Image) -> Iterator[Problem]:
         )
     allowed = _allowed(image.grid)
     if header.sform_qform_disagree_mm > allowed:
-        apart = (
-            f"{header.sform_qform_disagree_mm:.2f} mm apart at a corner of {path.name}"
-        )
+        apart = f"{header.sform_qform_disagree_mm:.2f} mm apart at a corner of {path.name}"
         yield problem(
             "sform differs from qform", case.id, apart, f"at most {allowed:.2f} mm"
         )
     if header.unit not in NO_UNIT:
-        yield problem("unit is not mm", case.id, f"{header.unit} in {path.name}", "mm")
+        yield problem(
+            "unit is not mm", case.id, f"{header.unit} in {path.name}", "mm"
+        )
 
 
 def _check_label(

@@ -113,7 +113,10 @@ RULES = {
         WARNING,
         "Add the row; without it the case has no subject, domain or class.",
     ),
-    "row in the table without images": (WARNING, "Remove the row, or add the images."),
+    "row in the table without images": (
+        WARNING,
+        "Remove the row, or add the images.",
+    ),
     "labels that nothing asks for": (
         WARNING,
         "Name the structures under labels in dataset.json, if they shall be learned.",
@@ -219,7 +222,9 @@ def format_report(report: Report, flags: str = "") -> str:
         flags: What the next command needs besides the dataset, like "--root DIR".
     """
     blocks = [_headline(report)]
-    for what, problems in groupby(report.problems_found, lambda problem: problem.what):
+    for what, problems in groupby(
+        report.problems_found, lambda problem: problem.what
+    ):
         blocks.append(_block(what, list(problems)))
     again = f"Correct the errors, then run again: {command(report, flags)}"
     on = f"Continue with: sulcnet_plan_and_preprocess -d {report.dataset} {flags}".rstrip()

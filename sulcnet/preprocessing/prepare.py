@@ -32,7 +32,10 @@ from sulcnet.records.tasks import targets_of
 from sulcnet.records.trace import Trace
 
 CENTRES = 512  # voxels of a structure that are kept to centre patches at
-RANGE = (0.5, 99.5)  # percentiles of the foreground that SSIM takes as black and white
+RANGE = (
+    0.5,
+    99.5,
+)  # percentiles of the foreground that SSIM takes as black and white
 Voxel = tuple[int, ...]
 
 
@@ -70,7 +73,9 @@ def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
         ),
     )
     with locked(facts):
-        if not overwrite and _finished(facts, sources):  # by another process, meanwhile
+        if not overwrite and _finished(
+            facts, sources
+        ):  # by another process, meanwhile
             return False
         with writing(facts):
             facts.unlink(
@@ -153,7 +158,8 @@ def _check(images: Sequence[Image], plan: Plan, label: Image | None) -> None:
             )
         if non_finite(image):
             raise DataError(
-                f"{non_finite(image)} voxels are NaN or infinite.", "Repair the image."
+                f"{non_finite(image)} voxels are NaN or infinite.",
+                "Repair the image.",
             )
     if label is not None:
         _check_label(images[0], label, plan)
@@ -189,7 +195,9 @@ def _known(plan: Plan, case: Case) -> dict[str, Any]:
 
 def _digest(path: Path) -> str:
     if not path.exists():
-        raise DataError(f"{path} does not exist.", "Add the missing channel or label.")
+        raise DataError(
+            f"{path} does not exist.", "Add the missing channel or label."
+        )
     with path.open("rb") as file:
         if hasattr(hashlib, "file_digest"):
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -235,7 +235,9 @@ def _undeclared_subjects(
         people = Counter(row[column] for row in known)
         repeated = [person for person, times in people.items() if times > 1]
         if repeated:
-            also = f" and {counted(len(repeated) - 1, 'other')}" if repeated[1:] else ""
+            also = (
+                f" and {counted(len(repeated) - 1, 'other')}" if repeated[1:] else ""
+            )
             twice = f"column '{column}' holds {repeated[0]}{also} more than once"
             expected = "dataset.json to name the column"
             yield problem("every case counts as a person", "", twice, expected)
@@ -275,7 +277,9 @@ def _lonely_labels(
         if case not in cases and header.structures:
             lonely = f"{folder.name}/{path.name}"
             if (images / path.name).exists():
-                lonely += f" and {images.name}/{path.name}, which has no channel number"
+                lonely += (
+                    f" and {images.name}/{path.name}, which has no channel number"
+                )
             expected = f"{images.name}/{case}_0000{header.file_ending}"
             yield problem("label without images", case, lonely, expected)
     if present and not header.structures:

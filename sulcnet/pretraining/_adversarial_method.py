@@ -89,7 +89,9 @@ class Adversarial(Pretraining):
     @property
     def critic_heard(self) -> bool:
         """Whether the critic has a say; it always has outside of a run, so that planning meets the whole step."""
-        return self.progress is None or self.progress.share >= self.options.critic_start
+        return (
+            self.progress is None or self.progress.share >= self.options.critic_start
+        )
 
     @property
     def critic_learns(self) -> bool:

@@ -96,7 +96,9 @@ class ImageContrast(nn.Module):
     def forward(self, features: Features, batch: Images) -> Ratio:
         """Give NT-Xent of a training batch."""
         a, b = self._embedded(features)
-        loss = nt_xent(a, b, self.temperature, self.negatives(batch.case, batch.place))
+        loss = nt_xent(
+            a, b, self.temperature, self.negatives(batch.case, batch.place)
+        )
         if self._keys is None:
             return loss
         keys, self._keys = self._keys, None
@@ -170,8 +172,13 @@ class ImageContrast(nn.Module):
             return {}
         a, b, case, place = (torch.cat(parts) for parts in zip(*self._seen))
         views = a.new_full((), 2.0 * len(a))
-        contrast = nt_xent(a, b, self.temperature, self.negatives(case, place)).value()
-        return {"contrast": Ratio(contrast * views, views), "uniformity": uniformity(a)}
+        contrast = nt_xent(
+            a, b, self.temperature, self.negatives(case, place)
+        ).value()
+        return {
+            "contrast": Ratio(contrast * views, views),
+            "uniformity": uniformity(a),
+        }
 
 
 class PatchContrast(nn.Module):

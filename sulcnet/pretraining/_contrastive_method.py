@@ -113,7 +113,9 @@ class Contrastive(Views):
             momentum=own.momentum,
             here=own.same_place,
         )
-        return ImageContrast(self.network, self.network_plan.network.ndim, contrasting)
+        return ImageContrast(
+            self.network, self.network_plan.network.ndim, contrasting
+        )
 
     def assumptions(self) -> dict[str, str]:
         queue = (

@@ -72,7 +72,12 @@ class Diffusion(Pretraining):
         (self.network if self.film is None else self.film).set_time(t)
 
     def error(
-        self, answer: Tensor, batch: Images, epsilon: Tensor, t: Tensor, weight: Tensor
+        self,
+        answer: Tensor,
+        batch: Images,
+        epsilon: Tensor,
+        t: Tensor,
+        weight: Tensor,
     ) -> Ratio:
         """Give what the answers cost; `weight` (B,) is that of each level's v, unused where it is the image."""
         if self.options.predicts == "image":
@@ -123,7 +128,9 @@ class Diffusion(Pretraining):
         """Show an image made of nothing but noise, in few steps."""
         noise = torch.randn_like(batch.image)
         return {
-            "from noise": self.noise.sample(self._v, noise, self.options.sampling_steps)
+            "from noise": self.noise.sample(
+                self._v, noise, self.options.sampling_steps
+            )
         }
 
     @torch.no_grad()
@@ -137,7 +144,8 @@ class Diffusion(Pretraining):
         """Give the network's state at `fold_t`, and as `film.*` what norms without weight and bias cannot hold."""
         state, constants = fold(self.network, self.film, self.options.fold_t)
         return {
-            name: value.cpu().clone() for name, value in {**state, **constants}.items()
+            name: value.cpu().clone()
+            for name, value in {**state, **constants}.items()
         }
 
     def facts(self) -> dict[str, Any]:

@@ -59,7 +59,9 @@ class Mae(Pretraining):
 
     def answer(self, batch: Images, hidden: Tensor) -> Tensor:
         """Give the head's outputs (B, outputs, X, Y, Z) for the image with blocks hidden."""
-        return self.head(self.network(self.head.hide(batch.image, hidden)).decoder[-1])
+        return self.head(
+            self.network(self.head.hide(batch.image, hidden)).decoder[-1]
+        )
 
     def terms(self, answer: Tensor, batch: Images, hidden: Tensor) -> dict[str, Term]:
         """Give the terms of the loss, weighed by the number of channels each speaks for."""

@@ -49,7 +49,9 @@ class PretrainOptions(ScheduleOptions):
         3e-4, "peak learning rate of the network", paper=5e-3, above=0, below=1
     )
     batch: int = option(0, "samples per step; 0 takes the plan's", at_least=0)
-    augment: bool = option(True, "whether patches are moved and deformed", paper=False)
+    augment: bool = option(
+        True, "whether patches are moved and deformed", paper=False
+    )
     use_validation: bool = option(
         False, "learn from validation subjects too; then no best checkpoint is picked"
     )

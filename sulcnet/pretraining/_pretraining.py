@@ -99,7 +99,9 @@ class Pretraining(Method):
     def watched(self, sums: Mapping[str, Any]) -> dict[str, float]:
         """Divide the sums; `score` is minus the loss."""
         values = {
-            name: float(above / below) for name, (above, below) in sums.items() if below
+            name: float(above / below)
+            for name, (above, below) in sums.items()
+            if below
         }
         return {"score": -values["loss"], **values} if "loss" in values else values
 

@@ -18,7 +18,9 @@ class ContrastiveOptions(PretrainOptions):
     """What `--set` changes of the contrast."""
 
     augment: bool = option(True, "whether each view is moved and deformed")
-    temperature: float = option(0.2, "what cosines are divided by", paper=0.5, above=0)
+    temperature: float = option(
+        0.2, "what cosines are divided by", paper=0.5, above=0
+    )
     weight: float = option(
         1.0, "weight of the contrast; that of the reconstruction is 1", at_least=0
     )

@@ -20,7 +20,9 @@ class ContrastivePatchOptions(PretrainOptions):
     augment: bool = option(
         False, "views are not moved: their places must match", among=(False,)
     )
-    temperature: float = option(0.2, "what cosines are divided by", paper=0.5, above=0)
+    temperature: float = option(
+        0.2, "what cosines are divided by", paper=0.5, above=0
+    )
     weight: float = option(
         1.0, "weight of the contrast; that of the reconstruction is 1", at_least=0
     )

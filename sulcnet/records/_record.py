@@ -134,7 +134,8 @@ def read_json(
         raise error(f"{path} does not exist.", missing) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as problem:
         raise error(
-            f"{path} is not valid JSON: {problem}", "Correct the file or write it anew."
+            f"{path} is not valid JSON: {problem}",
+            "Correct the file or write it anew.",
         ) from None
     except OSError as problem:
         raise error(
@@ -237,4 +238,6 @@ def _expect(
     holds: bool, what: str, value: Any, where: str, error: type[SulcnetError]
 ) -> None:
     if not holds:
-        raise error(f"{where}: expected {what}, found {value!r}", "Correct the value.")
+        raise error(
+            f"{where}: expected {what}, found {value!r}", "Correct the value."
+        )

@@ -259,11 +259,15 @@ def label_files(folder: Path, ending: str) -> dict[str, Path]:
         return {}
     files = [path for path in sorted(folder.iterdir()) if _visible(path)]
     return {
-        path.name[: -len(ending)]: path for path in files if path.name.endswith(ending)
+        path.name[: -len(ending)]: path
+        for path in files
+        if path.name.endswith(ending)
     }
 
 
-def read_participants(folder: Path, header: DatasetHeader) -> dict[str, dict[str, str]]:
+def read_participants(
+    folder: Path, header: DatasetHeader
+) -> dict[str, dict[str, str]]:
     """Read the table of cases: case id -> row. Without one, no case has a subject, domain or class.
 
     Raises:
@@ -288,7 +292,9 @@ def read_participants(folder: Path, header: DatasetHeader) -> dict[str, dict[str
     rows: dict[str, dict[str, str]] = {}
     for number, line in lines:
         row = {
-            key: (value or "").strip() for key, value in line.items() if key is not None
+            key: (value or "").strip()
+            for key, value in line.items()
+            if key is not None
         }
         case = row[columns[0]]
         if case in rows:

@@ -40,7 +40,9 @@ class Schedule(Record):
     @property
     def length(self) -> str:
         """Say how long the run is, by the clock or in epochs."""
-        return f"{self.minutes:g} minutes" if self.minutes else f"{self.epochs} epochs"
+        return (
+            f"{self.minutes:g} minutes" if self.minutes else f"{self.epochs} epochs"
+        )
 
     def problems(self) -> Iterator[tuple[str, str]]:
         for name in ("epochs", "steps_per_epoch", "accumulate"):

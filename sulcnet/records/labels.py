@@ -52,7 +52,10 @@ def label_problems(labels: Labelled) -> Iterator[tuple[str, str]]:
     alone = list(labels.structures.values())
     repeated = [value for value in values if alone.count((value,)) > 1]
     if values != list(range(1, len(values) + 1)):
-        yield "labels", f"expected consecutive values 1..{len(values)}, found {values}"
+        yield (
+            "labels",
+            f"expected consecutive values 1..{len(values)}, found {values}",
+        )
     elif repeated:
         yield "labels", f"{repeated[0]} is the value of two structures"
     elif labels.ignored not in (None, max(values, default=0)):

@@ -26,7 +26,9 @@ log = logging.getLogger("sulcnet")
 PRECISIONS = ("bf16", "fp32")
 # What the backward pass computes again, from nothing to most.
 RECOMPUTE = ("none", "attention", "stages")
-PREDICT = "predict"  # in the place of a method or strategy: a forward pass over windows
+PREDICT = (
+    "predict"  # in the place of a method or strategy: a forward pass over windows
+)
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,9 @@ class MemoryTable:
         except FileNotFoundError:
             return table
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
-            log.warning("%s is left out, because it cannot be read: %s", path, problem)
+            log.warning(
+                "%s is left out, because it cannot be read: %s", path, problem
+            )
             return table
         for row in rows:
             table._take(row)

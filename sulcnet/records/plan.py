@@ -127,7 +127,10 @@ class PredictionPlan(Record):
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if self.accumulate_on not in ("gpu", "cpu"):
-            yield "accumulate_on", f"expected gpu or cpu, found '{self.accumulate_on}'"
+            yield (
+                "accumulate_on",
+                f"expected gpu or cpu, found '{self.accumulate_on}'",
+            )
         if self.batch < 1:
             yield "batch", f"expected at least 1, found {self.batch}"
 
@@ -299,7 +302,9 @@ def load_plans(path: Path) -> dict[str, Plan]:
     return read
 
 
-def _inherited(plans: dict, name: str, path: Path, seen: tuple[str, ...] = ()) -> dict:
+def _inherited(
+    plans: dict, name: str, path: Path, seen: tuple[str, ...] = ()
+) -> dict:
     """Give a configuration whose `inherits_from` names another: the other's values, and over them its own."""
     own = plans[name]
     parent = own.get(INHERITS) if isinstance(own, dict) else None

@@ -78,7 +78,10 @@ class RunSpec(Record):
                 f"expected letters, digits, '.', '_' and '-', found '{self.name}'",
             )
         if len(set(self.datasets)) < len(self.datasets):
-            yield "datasets", f"a dataset is named twice in {', '.join(self.datasets)}"
+            yield (
+                "datasets",
+                f"a dataset is named twice in {', '.join(self.datasets)}",
+            )
 
     def dataset(self, workspace: Workspace) -> DatasetFolders:
         """Give the folders of the dataset whose plan counts."""
@@ -106,7 +109,9 @@ class RunSpec(Record):
         text = "__".join(parts)
         if len(text) <= LONGEST:
             return text
-        return f"{text[: LONGEST - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        return (
+            f"{text[: LONGEST - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        )
 
     def hash(self) -> str:
         """Identify the run by everything that was asked."""

@@ -50,7 +50,10 @@ class Splits(Record):
             }
             unknown = set(chain(*groups.values())) - set(self.subjects)
             if unknown:
-                yield name, f"cases without a subject: {', '.join(sorted(unknown)[:5])}"
+                yield (
+                    name,
+                    f"cases without a subject: {', '.join(sorted(unknown)[:5])}",
+                )
                 continue
             owner: dict[str, str] = {}
             for group, cases in groups.items():

@@ -28,7 +28,10 @@ class Orient(Record):
         if sorted(self.axes) != list(range(len(self.axes))):
             yield "axes", f"expected each axis once, found {self.axes}"
         if len(self.flips) != len(self.axes):
-            yield "flips", f"expected {len(self.axes)} values, found {len(self.flips)}"
+            yield (
+                "flips",
+                f"expected {len(self.axes)} values, found {len(self.flips)}",
+            )
 
 
 @dataclass(frozen=True)
@@ -102,16 +105,23 @@ class Trace(Record):
 
     def problems(self) -> Iterator[tuple[str, str]]:
         fits = len(self.orient.axes) == len(self.shape)
-        oriented = tuple(self.shape[axis] for axis in self.orient.axes) if fits else ()
+        oriented = (
+            tuple(self.shape[axis] for axis in self.orient.axes) if fits else ()
+        )
         if oriented != self.crop.shape:
             yield (
                 "crop",
                 f"expected shape {oriented} after orient, found {self.crop.shape}",
             )
-        cropped = tuple(high - low for low, high in zip(self.crop.low, self.crop.high))
+        cropped = tuple(
+            high - low for low, high in zip(self.crop.low, self.crop.high)
+        )
         resampled = self.resample.shape
         if cropped != resampled:
-            yield "resample", f"expected shape {cropped} after crop, found {resampled}"
+            yield (
+                "resample",
+                f"expected shape {cropped} after crop, found {resampled}",
+            )
         lengths = {len(row) for row in (*self.affine, *self.prepared_affine)}
         if len(self.affine) != 4 or lengths != {4}:
             yield "affine, prepared_affine", "expected 4 rows of 4 numbers"

@@ -179,7 +179,9 @@ class Workspace:
         places = self.raw / name, self.preprocessed / name, self.results / name
         return DatasetFolders(name, *places, plans_name)
 
-    def run(self, dataset: DatasetFolders, kind: str, what: str, run: str) -> RunFolder:
+    def run(
+        self, dataset: DatasetFolders, kind: str, what: str, run: str
+    ) -> RunFolder:
         """Name the folder of a run; its facts live in its JSON, never in this name."""
         return RunFolder(dataset.results / kind / what / run)
 
@@ -208,7 +210,8 @@ class Workspace:
             )
         listed = "\n      ".join(str(run.path) for run in runs)
         raise ModelError(
-            f"{len(runs)} models could be meant.", f"Name one with -m:\n      {listed}"
+            f"{len(runs)} models could be meant.",
+            f"Name one with -m:\n      {listed}",
         )
 
 
@@ -291,7 +294,9 @@ def _nearest(path: Path) -> str:
     """Say how far a path leads, and what it may have meant."""
     there = next(parent for parent in path.parents if parent.is_dir())
     part = path.relative_to(there).parts[0]
-    names = [item.name for item in there.iterdir()] if os.access(there, os.R_OK) else []
+    names = (
+        [item.name for item in there.iterdir()] if os.access(there, os.R_OK) else []
+    )
     near = difflib.get_close_matches(part, names, n=1)
     if near:
         return f"Did you mean {there / near[0]}?"

@@ -160,7 +160,12 @@ def _line(
         # A few points are also marked: a line through one point cannot be seen.
         marker = {"marker": "o", "markersize": 3.5} if epochs.size <= 12 else {}
         axes.plot(
-            epochs, values * factor, color=color, label=label or "_", **marker, **style
+            epochs,
+            values * factor,
+            color=color,
+            label=label or "_",
+            **marker,
+            **style,
         )
 
 

@@ -85,7 +85,9 @@ def describe_workspace(workspace: Workspace) -> list[DatasetOverview]:
     return [describe_dataset(workspace, each) for each in folders]
 
 
-def describe_dataset(workspace: Workspace, folders: DatasetFolders) -> DatasetOverview:
+def describe_dataset(
+    workspace: Workspace, folders: DatasetFolders
+) -> DatasetOverview:
     """Describe one dataset; `notes` say what could not be read."""
     notes: list[str] = []
     dataset = report = to_prepare = None

@@ -47,7 +47,9 @@ class Scene(NamedTuple):
     image: np.ndarray
     spacing: Sequence[float]
     box: tuple[slice, ...]  # the part that is shown
-    window: tuple[float, float] | None = None  # black and white; by default percentiles
+    window: tuple[float, float] | None = (
+        None  # black and white; by default percentiles
+    )
 
     def extent(self, view: View) -> tuple[float, float]:
         """Give a view's width and height [mm]."""
@@ -111,7 +113,10 @@ def case_montage(
                     )
             figure.axes[3 * row].set_ylabel(name, fontsize=10, color=INK)
         _legend(
-            figure, list(labels), OUTLINES, "radiological: patient's right on the left"
+            figure,
+            list(labels),
+            OUTLINES,
+            "radiological: patient's right on the left",
         )
         figure.suptitle(title or None, x=0.01, ha="left", fontsize=10)
 

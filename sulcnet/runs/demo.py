@@ -101,7 +101,8 @@ def examples(demonstration: Demonstration, most: int = 12) -> list[tuple]:
     predicted = read_predictions_table(tested / PREDICTIONS, names)
     cases = [case for case in dataset.cases if case.id in predicted]
     by_class = [
-        [case for case in cases if case.target == index] for index in range(len(names))
+        [case for case in cases if case.target == index]
+        for index in range(len(names))
     ]
     drawn = []
     for case in list(chain(*zip(*by_class)))[:most]:

@@ -59,7 +59,9 @@ def _is_of(run: RunFolder, spec: RunSpec) -> bool:
 def _was_asked(run: RunFolder, spec: RunSpec) -> bool:
     """Whether a run has the length, options and name that were asked again."""
     began = Experiment.load(run / EXPERIMENT).run
-    length = all(getattr(spec, name) in (None, getattr(began, name)) for name in LENGTH)
+    length = all(
+        getattr(spec, name) in (None, getattr(began, name)) for name in LENGTH
+    )
     settings = set(spec.settings) <= set(began.settings)
     return length and settings and spec.name in ("", began.name)
 
@@ -152,7 +154,9 @@ def read_cases(prepared: Path, ids: Sequence[str], plan: Plan) -> list[PreparedC
     """Read the facts of prepared cases, refusing those prepared under another plan."""
     cases = [read_prepared(prepared, case, plan) for case in ids]
     stale = [
-        case.id for case in cases if case.sources.get("plan") != plan.preparation_hash()
+        case.id
+        for case in cases
+        if case.sources.get("plan") != plan.preparation_hash()
     ]
     if stale:
         raise ModelError(

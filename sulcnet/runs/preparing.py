@@ -39,7 +39,9 @@ def settle_splits(folders: DatasetFolders, dataset: Dataset) -> Splits:
     if not folders.splits.exists():
         make_writable(folders.preprocessed)
         with locked(folders.splits):
-            if not folders.splits.exists():  # another process may just have settled it
+            if (
+                not folders.splits.exists()
+            ):  # another process may just have settled it
                 cases = dataset.cases
                 splits = read_splits(own, cases) if own.exists() else split(cases)
                 splits.save(folders.splits)

@@ -125,7 +125,11 @@ def _network_plan(job: Job, family: MethodFamily) -> NetworkPlan:
 
 def _schedule(job: Job, parts: Parts) -> Schedule:
     spec = job.spec
-    counts = len(parts.pool.training), parts.batch, spec.accumulate or parts.accumulate
+    counts = (
+        len(parts.pool.training),
+        parts.batch,
+        spec.accumulate or parts.accumulate,
+    )
     return schedule_of(parts.options, *counts, spec.minutes, spec.patience)
 
 
@@ -267,7 +271,9 @@ def _opening(job: Job, parts: Parts, schedule: Schedule) -> str:
     spec, pool = job.spec, parts.pool
     patch = "x".join(map(str, parts.network_plan.patch_size))
     times = f" x {schedule.accumulate}" if schedule.accumulate > 1 else ""
-    masks = sum(case.has_label for _, case in pool.training) * parts.method.reads_labels
+    masks = (
+        sum(case.has_label for _, case in pool.training) * parts.method.reads_labels
+    )
     guided = (
         f"; it reads the masks of {counted(masks, 'training case')}" if masks else ""
     )

@@ -53,7 +53,9 @@ def settle_start(spec: RunSpec) -> RunSpec:
         spec.pretrain != RANDOM,
         plugins.names("pretraining", "METHOD"),
     )
-    spec = spec if spec.tune else spec.replace(tune="full" if pretrained else "scratch")
+    spec = (
+        spec if spec.tune else spec.replace(tune="full" if pretrained else "scratch")
+    )
     if plugins.find("tuning", spec.tune, "TUNING").pretrained != pretrained:
         hint = "Give --pretrain METHOD or a file, or --tune scratch."
         if pretrained:
@@ -79,7 +81,9 @@ def find_start(workspace: Workspace, spec: RunSpec) -> Start | None:
     if spec.pretrain == RANDOM:
         return None
     file = Path(spec.weights or find_pretraining(workspace, spec).folder / EXPORT)
-    return Start(file, _facts(file, spec, Splits.load(spec.dataset(workspace).splits)))
+    return Start(
+        file, _facts(file, spec, Splits.load(spec.dataset(workspace).splits))
+    )
 
 
 def find_pretraining(workspace: Workspace, spec: RunSpec) -> Made:
@@ -154,7 +158,12 @@ def _facts(file: Path, spec: RunSpec, splits: Splits) -> dict[str, Any]:
         saw = {name: len({*cases} & {*made.train}) for name, cases in parts.items()}
     else:
         saw = dict.fromkeys(parts, "another dataset")
-    return {"file": str(file), "cases": "known", "fold": made.fold, "learned_from": saw}
+    return {
+        "file": str(file),
+        "cases": "known",
+        "fold": made.fold,
+        "learned_from": saw,
+    }
 
 
 def _scored(splits: Splits, fold: str) -> set[str]:

@@ -229,7 +229,9 @@ def read_fold(job: Job) -> Cases:
             f"No training case of {job.dataset.name} has a label or a class.",
             "Fine-tuning needs some; pre-training does not.",
         )
-    return Cases(training, watched, learn_region(training, job.plan.structures), splits)
+    return Cases(
+        training, watched, learn_region(training, job.plan.structures), splits
+    )
 
 
 def _labelled_cases(

@@ -78,5 +78,7 @@ class Watch:
 def _plain(value: Any) -> Any:
     """Turn a ratio into its two numbers, in double precision; counts are numbers already."""
     return (
-        np.array([part.item() for part in value]) if isinstance(value, Ratio) else value
+        np.array([part.item() for part in value])
+        if isinstance(value, Ratio)
+        else value
     )

@@ -99,7 +99,7 @@ class TaskFamily(Family):
         """Read from dataset.json what is asked; None where it is not."""
         raise NotImplementedError
 
-    def make(self, options: Options, spec: TaskSpec) -> Task:
+    def make(self, options: Any, spec: TaskSpec) -> Task:
         """Make the task; torch is imported inside."""
         raise NotImplementedError
 

@@ -55,7 +55,11 @@ class Bag:
     """What the windows of one image say, as far as they are asked."""
 
     def __init__(
-        self, head: ClassHead, network: Network, windows: Windows, region: Region | None
+        self,
+        head: ClassHead,
+        network: Network,
+        windows: Windows,
+        region: Region | None,
     ):
         self.head, self.network, self.windows = head, network, windows
         self.heard = heard(windows, region)

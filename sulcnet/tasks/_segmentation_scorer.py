@@ -81,7 +81,8 @@ def score_pair_of_files(
         )
     except DataError as error:
         raise DataError(
-            f"{pair.prediction} against {pair.reference}: {error.message}.", error.hint
+            f"{pair.prediction} against {pair.reference}: {error.message}.",
+            error.hint,
         ) from error
 
 

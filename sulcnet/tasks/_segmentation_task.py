@@ -58,11 +58,11 @@ class Segmentation(VoxelTask):
     def loss(self, logits: Tensor, batch: Batch) -> Ratio:
         target, labelled = self._target(batch), batch.known[self.name]
         alone = self.options.segmentation_loss == "dice"
-        if self.order:
-            compare = region_dice if alone else region_dice_ce
-            return compare(logits, target, labelled, list(self.structures.values()))
-        compare = dice if alone else dice_ce
-        return compare(logits, target, labelled)
+        if not self.order:
+            compare = dice if alone else dice_ce
+            return compare(logits, target, labelled)
+        of_regions = region_dice if alone else region_dice_ce
+        return of_regions(logits, target, labelled, list(self.structures.values()))
 
     def counts(self, logits: Tensor, batch: Batch, layout: Layout) -> np.ndarray:
         """Count per structure (both, predicted, referred) voxels over labelled items, (K, 3)."""
@@ -120,7 +120,9 @@ class Segmentation(VoxelTask):
         """Give the values that a mask would have."""
         if not self.order:
             return logits.argmax(dim=1)
-        mask = torch.zeros(logits[:, 0].shape, dtype=torch.int64, device=logits.device)
+        mask = torch.zeros(
+            logits[:, 0].shape, dtype=torch.int64, device=logits.device
+        )
         for region, value in zip(logits.unbind(dim=1), self.order):
             mask = torch.where(region > 0, value, mask)  # a probability above a half
         return mask

@@ -52,14 +52,18 @@ def choose_precision(wish: str, device: torch.device) -> str:
     if wish in ("fp32", "bf16"):
         return wish
     if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+        return (
+            "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+        )
     # CPUs without these instructions emulate bf16 and are slower with it than without.
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     native = [getattr(torch.cpu, name, lambda: False)() for name in checks]
     return "bf16" if device.type == "cpu" and any(native) else "fp32"
 
 
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+def autocast(
+    device: torch.device, precision: str
+) -> contextlib.AbstractContextManager:
     """Run the block in the run's precision; parameters stay fp32."""
     if precision == "fp32":
         return contextlib.nullcontext()

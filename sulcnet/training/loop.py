@@ -156,7 +156,10 @@ class Loop:
                 name: (above.to(self.device), below.to(self.device))
                 for name, (above, below) in state["sums"].items()
             }
-            self.progress.step, self.progress.elapsed = state["step"], state["elapsed"]
+            self.progress.step, self.progress.elapsed = (
+                state["step"],
+                state["elapsed"],
+            )
             self.best, self.since_best = state["best"], state["since_best"]
             self.rows, self.epoch_began = state["rows"], state["epoch_began"]
         except (KeyError, RuntimeError, ValueError) as problem:
@@ -166,7 +169,9 @@ class Loop:
                 "Start it anew with --overwrite.",
             ) from problem
         self.saved, self.saved_step = self.progress.elapsed, self.progress.step
-        log.info("continuing at step %d (epoch %d)", self.progress.step, len(self.rows))
+        log.info(
+            "continuing at step %d (epoch %d)", self.progress.step, len(self.rows)
+        )
 
     def step(self, micro_batches: Sequence[Any]) -> None:
         """Take one step; the planner runs this very function on fake tensors.
@@ -198,7 +203,7 @@ class Loop:
         self, step: Step, totals: dict[str, Tensor], micro_batches: int
     ) -> None:
         """Add the gradient of one part's loss to that part's parameters alone."""
-        loss = 0.0
+        loss: Any = 0.0
         for name, (weight, ratio) in step.terms.items():
             if name in totals:
                 whole = totals[name].clamp_min(1e-6)
@@ -229,7 +234,9 @@ class Loop:
         parameters = [p for p in _parameters(optimiser) if p.grad is not None]
         most = self.schedule.clip if self.schedule.clip > 0 else math.inf
         norm = torch.nn.utils.clip_grad_norm_(parameters, most)
-        self._count(f"gradient/{part}", Ratio(norm, torch.ones((), device=self.device)))
+        self._count(
+            f"gradient/{part}", Ratio(norm, torch.ones((), device=self.device))
+        )
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         self.method.after_step(part)
@@ -251,7 +258,10 @@ class Loop:
         row["seconds"] = round(self.progress.elapsed - self.epoch_began, 3)
         self.epoch_began = self.progress.elapsed
         self.rows.append(row)
-        with writing(self.folder / METRICS), (self.folder / METRICS).open("a") as file:
+        with (
+            writing(self.folder / METRICS),
+            (self.folder / METRICS).open("a") as file,
+        ):
             file.write(_line(row))
         log.info(_sentence(row, self.progress, self.method.headlines))
 
@@ -315,7 +325,8 @@ class Loop:
     def _save_last(self) -> None:
         self._check_finite()
         optimisers = {
-            part: optimiser.state_dict() for part, optimiser in self.optimisers.items()
+            part: optimiser.state_dict()
+            for part, optimiser in self.optimisers.items()
         }
         state = {
             "modules": self.method.modules.state_dict(),
@@ -342,7 +353,9 @@ class Loop:
         checkpoint.save(
             self.folder.checkpoint("final"), weights, {**facts, "which": "final"}
         )
-        log.info("no better epoch in %d: final is the best one", self.schedule.patience)
+        log.info(
+            "no better epoch in %d: final is the best one", self.schedule.patience
+        )
 
 
 def _optimiser(groups: Sequence[Group], schedule: Schedule) -> torch.optim.Optimizer:

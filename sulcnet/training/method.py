@@ -56,6 +56,7 @@ class Method:
 
     cycle = 1
     headlines: tuple[tuple[str, str], ...] = ()
+    options: Any
     modules: nn.ModuleDict
     progress: Progress | None = None
 

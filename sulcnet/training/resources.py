@@ -89,4 +89,6 @@ def _nvml_handle(device: torch.device) -> Any:
 
 
 def _mean_max(values: Sequence[float]) -> Any:
-    return {"mean": sum(values) / len(values), "max": max(values)} if values else NO_GPU
+    return (
+        {"mean": sum(values) / len(values), "max": max(values)} if values else NO_GPU
+    )

@@ -68,7 +68,9 @@ def rate_factor(schedule: Schedule, progress: float) -> float:
         return max(progress / schedule.warm_up, 1e-3)
     if schedule.decay == "step":
         return 1.0 if progress < 0.5 else STEP_DECAY
-    along = (min(progress, 1.0) - schedule.warm_up) / max(1.0 - schedule.warm_up, 1e-9)
+    along = (min(progress, 1.0) - schedule.warm_up) / max(
+        1.0 - schedule.warm_up, 1e-9
+    )
     return schedule.floor + (1.0 - schedule.floor) * 0.5 * (
         1.0 + math.cos(math.pi * along)
     )

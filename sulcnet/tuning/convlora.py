@@ -39,9 +39,13 @@ class ConvLora(Tuning):
 
         layers = convolutions(network)
         try:
-            return Adapter(network, layers, options.rank, options.alpha, options.layout)
+            return Adapter(
+                network, layers, options.rank, options.alpha, options.layout
+            )
         except ValueError as problem:
-            raise ModelError(f"{problem}.", "Leave --set layout=paper away.") from None
+            raise ModelError(
+                f"{problem}.", "Leave --set layout=paper away."
+            ) from None
 
 
 TUNING = ConvLora()
