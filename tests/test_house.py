@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -606,3 +607,43 @@ def test_a_line_of_code_holds_one_idea():
     assert tokens / lines <= TOKENS_PER_LINE, (
         f"{tokens} tokens in {lines} lines of code"
     )
+
+
+def test_nothing_goes_round_in_circles():
+    """Imports inside functions count; those for type checkers alone do not run."""
+    names = {
+        ".".join(("sulcnet", *source.parts)).removesuffix(".py"): source
+        for source in sources()
+    }
+    graph = {
+        name: set(needed(source)) & set(names) - {name}
+        for name, source in names.items()
+    }
+    TopologicalSorter(graph).prepare()  # raises CycleError with the circle
+
+
+def needed(source: Source) -> Iterator[str]:
+    """Yield the modules that a file imports when it runs: `sulcnet.io.files` of a name from there, too."""
+    hidden = [
+        node
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+    ]
+    aside = {id(child) for node in hidden for child in ast.walk(node)}
+    for node in ast.walk(source.tree):
+        if id(node) in aside or not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        for _, name in imports(node):
+            yield name
+            yield name.rpartition(".")[0]
+
+
+def test_a_circle_is_seen():
+    graph = {
+        "a": set(needed(Source.of("a.py", "def f():\n    from b import g"))),
+        "b": {"a"},
+    }
+    with pytest.raises(CycleError):
+        TopologicalSorter(graph).prepare()
+    source = Source.of("a.py", "if TYPE_CHECKING:\n    from b import g")
+    assert not list(needed(source))

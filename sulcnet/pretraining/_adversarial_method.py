@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -26,8 +27,10 @@ from sulcnet.losses.adversarial import (
 from sulcnet.networks.critic import Critic
 from sulcnet.pretraining._image import corrupt, image_terms
 from sulcnet.pretraining._pretraining import Pretraining, total
-from sulcnet.pretraining.adversarial import AdversarialOptions
 from sulcnet.training.method import Group, Step, Term
+
+if TYPE_CHECKING:
+    from sulcnet.pretraining.adversarial import AdversarialOptions
 
 
 class Adversarial(Pretraining):

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -22,9 +23,12 @@ from sulcnet.losses import Ratio
 from sulcnet.pretraining._contrast import Contrasting, ImageContrast, PatchContrast
 from sulcnet.pretraining._image import LIGHT, corrupt, image_terms
 from sulcnet.pretraining._pretraining import Pretraining, total
-from sulcnet.pretraining.contrastive import ContrastiveOptions
-from sulcnet.pretraining.contrastive_patch import ContrastivePatchOptions
 from sulcnet.training.method import Group, Step, Term
+
+if TYPE_CHECKING:
+    from sulcnet.pretraining._options import ViewsOptions
+    from sulcnet.pretraining.contrastive import ContrastiveOptions
+    from sulcnet.pretraining.contrastive_patch import ContrastivePatchOptions
 
 # Brightness and contrast too: two views of one scan would else be known by their histograms.
 KINDS = (*LIGHT, "brightness", "contrast")
@@ -33,7 +37,7 @@ KINDS = (*LIGHT, "brightness", "contrast")
 class Views(Pretraining):
     """Draw both views again, and contrast them; children say what of them."""
 
-    options: ContrastiveOptions | ContrastivePatchOptions
+    options: ViewsOptions
     embedded: str
 
     def __init__(self, *parts):

@@ -9,7 +9,7 @@ so that what is exported is a network without time. Nothing is drawn from pure n
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,8 +20,10 @@ from sulcnet.losses.diffusion import Noise, v_loss
 from sulcnet.losses.ssim import ssim_loss, to_unit
 from sulcnet.networks.film import Film, fold
 from sulcnet.pretraining._pretraining import Pretraining, reestimate_norms
-from sulcnet.pretraining.diffusion import DiffusionOptions
 from sulcnet.training.method import Group, Step, Term
+
+if TYPE_CHECKING:
+    from sulcnet.pretraining.diffusion import DiffusionOptions
 
 LEVELS = (50, 250, 500, 750)  # that validation looks at; of 1000
 SHOWN = 250  # level of pictures and image scores: about half of the variance is noise

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from math import prod
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,10 @@ from sulcnet.losses import Ratio
 from sulcnet.losses.reconstruction import l1, value_cross_entropy
 from sulcnet.networks.heads import ReconstructionHead
 from sulcnet.pretraining._pretraining import Pretraining, reestimate_norms, total
-from sulcnet.pretraining.mae import MaeOptions
 from sulcnet.training.method import Step, Term
+
+if TYPE_CHECKING:
+    from sulcnet.pretraining.mae import MaeOptions
 
 log = logging.getLogger("sulcnet")
 

@@ -64,6 +64,27 @@ class PretrainOptions(ScheduleOptions):
 
 
 @dataclass(frozen=True)
+class ViewsOptions(PretrainOptions):
+    """What methods that contrast two views of a case have in common."""
+
+    temperature: float = option(
+        0.2, "what cosines are divided by", paper=0.5, above=0
+    )
+    weight: float = option(
+        1.0, "weight of the contrast; that of the reconstruction is 1", at_least=0
+    )
+    loss: str = image_loss()
+    overlap: float = option(
+        0.5,
+        "least share of the patch, per axis, that the two views have in common",
+        paper=1.0,
+        at_least=0,
+        at_most=1,
+    )
+    corruption: float = corruption(", brightness, contrast")
+
+
+@dataclass(frozen=True)
 class MethodFamily(Family):
     """A pre-training method.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,8 +14,10 @@ from sulcnet.losses import Ratio
 from sulcnet.losses.ssim import ssim, to_unit
 from sulcnet.pretraining._image import corrupt, image_terms
 from sulcnet.pretraining._pretraining import Pretraining, total
-from sulcnet.pretraining.recon import ReconOptions
 from sulcnet.training.method import Step, Term
+
+if TYPE_CHECKING:
+    from sulcnet.pretraining.recon import ReconOptions
 
 
 class Recon(Pretraining):

@@ -5,34 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sulcnet.options import option
-from sulcnet.pretraining._options import (
-    MethodFamily,
-    PretrainOptions,
-    corruption,
-    image_loss,
-)
+from sulcnet.pretraining._options import MethodFamily, ViewsOptions
 
 
 @dataclass(frozen=True)
-class ContrastiveOptions(PretrainOptions):
+class ContrastiveOptions(ViewsOptions):
     """What `--set` changes of the contrast."""
 
     augment: bool = option(True, "whether each view is moved and deformed")
-    temperature: float = option(
-        0.2, "what cosines are divided by", paper=0.5, above=0
-    )
-    weight: float = option(
-        1.0, "weight of the contrast; that of the reconstruction is 1", at_least=0
-    )
-    loss: str = image_loss()
-    overlap: float = option(
-        0.5,
-        "least share of the patch, per axis, that the two views have in common",
-        paper=1.0,
-        at_least=0,
-        at_most=1,
-    )
-    corruption: float = corruption(", brightness, contrast")
     queue: int = option(
         256, "embeddings of earlier steps that are negatives too", paper=0, at_least=0
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,7 +18,9 @@ from sulcnet.networks._network import Network
 from sulcnet.networks.heads import ClassHead, class_channels
 from sulcnet.tasks._image_task import ImageTask
 from sulcnet.tasks._task import Layout, Output
-from sulcnet.tasks.classification import ClassificationOptions
+
+if TYPE_CHECKING:
+    from sulcnet.tasks.classification import ClassificationOptions
 
 
 class Classification(ImageTask):

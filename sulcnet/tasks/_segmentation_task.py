@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,7 +26,9 @@ from sulcnet.networks.heads import SegmentationHead
 from sulcnet.records.labels import UNKNOWN
 from sulcnet.tasks._task import Layout, Output
 from sulcnet.tasks._voxel_task import VoxelTask
-from sulcnet.tasks.segmentation import SegmentationOptions
+
+if TYPE_CHECKING:
+    from sulcnet.tasks.segmentation import SegmentationOptions
 
 
 class Segmentation(VoxelTask):
