@@ -25,7 +25,7 @@ COHORT = (
 )  # training, validation, test phantoms; the probe learns from the first
 EPOCHS, BATCH, FEATURES = 8, 2, 8
 CELLS, READOUTS = 3, ("place", "mean")
-RANDOM = "random"
+RANDOM, CLASS = "random", "classification"
 SAMPLES = "batch=4"  # per step: many small steps, the runs are short
 METHODS = {
     "recon": (),
@@ -130,12 +130,12 @@ def read_out(network, folders) -> tuple[np.ndarray, list[np.ndarray]]:
         [embed(network, folders, case, region) for case in some]
         for some in (training, test)
     )
-    targets = [case.target for case in training]
+    targets = [case.targets[CLASS] for case in training]
     predicted = [
         chosen.fit(np.stack(x), targets).predict(np.stack(y))
         for x, y in zip(zip(*inputs), zip(*answers))
     ]
-    return np.array([case.target for case in test]), predicted
+    return np.array([case.targets[CLASS] for case in test]), predicted
 
 
 def embed(network, folders, case, region) -> tuple[np.ndarray, np.ndarray]:

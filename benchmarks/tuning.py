@@ -32,6 +32,7 @@ from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Pla
 from sulcnet.records.tasks import tasks_of
 from sulcnet.training.device import autocast
 
+MASK = "segmentation"
 FEATURES, CLASSES = 24, 3
 LABELS = {"background": 0, "skeleton": 1, "PCS": 2}
 # row: strategy, its options, whether frozen features come from the cache; None is MONAI's own network
@@ -93,7 +94,9 @@ class Peer:
 
     def loss(self, batch: Batch) -> torch.Tensor:
         return dice_ce(
-            self.modules["network"](batch.image), batch.label, batch.labelled
+            self.modules["network"](batch.image),
+            batch.targets[MASK],
+            batch.known[MASK],
         ).value()
 
 

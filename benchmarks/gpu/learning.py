@@ -75,7 +75,7 @@ def _found(root: Path, flags: tuple[str, ...]) -> dict[str, object]:
     start = "mae" if flags else "none"
     runs = [
         run
-        for run in workspace.runs(workspace.dataset(NUMBER))
+        for run in workspace.runs(workspace.dataset(NUMBER), "train")
         if run.path.parent.name.startswith(f"{start}__")
     ]
     return _facts(runs[0]) if runs else {}
