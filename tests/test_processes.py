@@ -362,7 +362,7 @@ def test_the_server_outlives_a_signal_to_the_whole_group(tmp_path):
 
 def children_of(pid: int) -> list[str]:
     told = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(pid)],
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(pid)],
         capture_output=True,
         text=True,
         check=True,

@@ -273,6 +273,7 @@ def test_an_origin_names_all_code_that_takes_part_in_a_step():
         "memory",
         "memory.oracle",
         "inference",
+        "training.stage",
         "files",
         "locks",
     }
