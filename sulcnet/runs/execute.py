@@ -75,26 +75,30 @@ def _job(
 ) -> Job:
     """Settle options, device, precision and threads; see that what the run starts from is there."""
     families = kind.families(spec, plan)
-    before, options = (
-        recorded(folder, spec, *families) if execution.go_on else (None, None)
-    )
-    options = options or resolve(
-        spec.preset, spec.settings, *families, epochs=spec.epochs
-    )
     device = choose_device(execution.device)
+    before = None
+    if execution.go_on:
+        before, options = recorded(folder, spec, *families)
+        plan = load_plan(folder.plans(), spec.configuration)
+        precision, threads = before.precision, before.threads
+    else:
+        options = resolve(spec.preset, spec.settings, *families, epochs=spec.epochs)
+        precision = choose_precision(execution.precision, device)
+        threads = execution.threads
     kind.prepare(workspace, spec, execution, drawing)
+    threads = use_threads(threads)
     return Job(
-        workspace,
-        spec,
-        execution,
-        folder,
-        options,
-        load_plan(folder.plans(), spec.configuration) if before else plan,
-        before,
-        device,
-        before.precision if before else choose_precision(execution.precision, device),
-        use_threads(before.threads if before else execution.threads),
-        drawing,
+        workspace=workspace,
+        spec=spec,
+        execution=execution,
+        folder=folder,
+        options=options,
+        plan=plan,
+        before=before,
+        device=device,
+        precision=precision,
+        threads=threads,
+        drawing=drawing,
     )
 
 
