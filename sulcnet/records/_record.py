@@ -41,6 +41,8 @@ class Record:
     """A frozen dataclass that knows how to check itself and how to live in a JSON file."""
 
     error: typing.ClassVar[type[SulcnetError]] = DataError
+    title: typing.ClassVar[str] = ""
+    """What errors call it; the class's name where it has none."""
     written_by: typing.ClassVar[str] = ""
     """The command that writes the file, for records that no person writes: keys that it does not know are then those of
     another version of sulcnet, and what helps is to run the command again."""
@@ -48,7 +50,7 @@ class Record:
     def __post_init__(self):
         wrong = [f"{field}: {problem}" for field, problem in self.problems()]
         if wrong:
-            text = _gathered(type(self).__name__, wrong)
+            text = _gathered(type(self).title or type(self).__name__, wrong)
             raise self.error(text, "Correct the fields named above.")
 
     def problems(self) -> Iterator[tuple[str, str]]:

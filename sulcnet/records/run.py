@@ -46,6 +46,7 @@ class RunSpec(Record):
     """
 
     error = UsageError
+    title = "The command"
 
     kind: str
     datasets: tuple[str, ...]
@@ -70,7 +71,7 @@ class RunSpec(Record):
         if self.epochs is not None and self.minutes is not None:
             yield (
                 "epochs",
-                "--epochs and --time-limit both say how long to learn; give one of them",
+                "says how long to learn, and so does --time-limit; give one of them",
             )
         if self.name and not re.fullmatch(r"[\w.-]+", self.name):
             yield (
