@@ -1,6 +1,7 @@
 """Print what every table of docs/benchmarks.md must stand under: date, machine, versions.
 
-python benchmarks/_machine.py
+Example:
+    python benchmarks/_machine.py
 """
 
 import datetime

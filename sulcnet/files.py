@@ -1,13 +1,14 @@
 """Write files: never half of one, never two writers at once; where the system refuses, two lines say why.
 
-with replacing(path) as beside:         # a reader, and a kill, find the old file or the new one
-    beside.write_text(text)
-with writing(path):                     # for files that grow
-    ...
-with locked(path):                      # read, change and write a file that other processes change too
-    ...
-with claimed(folder):                   # one writer for hours; a second one is refused at once
-    ...
+Example:
+    with replacing(path) as beside:         # a reader, and a kill, find the old file or the new one
+        beside.write_text(text)
+    with writing(path):                     # for files that grow
+        ...
+    with locked(path):                      # read, change and write a file that other processes change too
+        ...
+    with claimed(folder):                   # one writer for hours; a second one is refused at once
+        ...
 """
 
 from __future__ import annotations

@@ -246,3 +246,25 @@ def test_a_right_example_passes():
     assert not Example(
         module, f"Title.\n\n    {right}\n    read_image(...)\n"
     ).wrong()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_stand_indented_where_they_are_looked_at(name):
+    docstring = importlib.import_module(name).__doc__ or ""
+    text = [line for line in docstring.splitlines() if line[:1].strip()]
+    assert not [line for line in text if is_code(line)]
+
+
+def is_code(line: str) -> bool:
+    try:
+        tree = ast.parse(line)
+    except SyntaxError:
+        return False
+    return any(isinstance(node, ast.Call | ast.Assign) for node in ast.walk(tree))
+
+
+def test_code_that_lost_its_indent_is_seen():
+    assert is_code('run = execute(workspace, RunSpec("train", ("Dataset001_PCS",)))')
+    assert is_code("run / EXPORT, read(run)") and not is_code(
+        "Text, such as read(1), is not."
+    )

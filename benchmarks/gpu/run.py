@@ -1,6 +1,7 @@
 """Run one part of what is measured on a GPU (gpu.sh calls it; here is how a part is tried without one).
 
-SULCNET_TABLES=tables python benchmarks/gpu/run.py memory --device cpu --tiny --most 2
+Example:
+    SULCNET_TABLES=tables python benchmarks/gpu/run.py memory --device cpu --tiny --most 2
 """
 
 import argparse

@@ -1,17 +1,18 @@
 """What every command shares: strict flags, errors in two lines, exit codes, and flags that mean the same everywhere.
 
-HELP = "Predict a folder of images."            # a file sulcnet/cli/<job>.py is this
-EXAMPLES = "sulcnet_predict -i images -o out"
+Example:
+    HELP = "Predict a folder of images."            # a file sulcnet/cli/<job>.py is this
+    EXAMPLES = "sulcnet_predict -i images -o out"
 
-def arguments(parser: Parser) -> None:
-    parser.add_argument("-i", "--input", required=True, help="a folder, a file or a BIDS root")
-    add_device(parser)
+    def arguments(parser: Parser) -> None:
+        parser.add_argument("-i", "--input", required=True, help="a folder, a file or a BIDS root")
+        add_device(parser)
 
-def run(args: Namespace) -> str | None:
-    from sulcnet.inference.predictor import ...   # heavy imports here, so that --help stays fast
-    return "Masks and predictions.tsv: out\\nEvaluate them: sulcnet_evaluate ..."
+    def run(args: Namespace) -> str | None:
+        from sulcnet.inference.predictor import ...   # heavy imports here, so that --help stays fast
+        return "Masks and predictions.tsv: out\\nEvaluate them: sulcnet_evaluate ..."
 
-COMMAND = Command(HELP, arguments, run, EXAMPLES)
+    COMMAND = Command(HELP, arguments, run, EXAMPLES)
 """
 
 from __future__ import annotations

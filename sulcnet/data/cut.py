@@ -1,8 +1,9 @@
 """Boxes cut out of prepared volumes; a slice, which is what a 2-D network sees, is a box one voxel thick.
 
-size = thick(patch_size, plan.axes, 1)              # (32, 48) along axes (0, 2) -> (32, 1, 48)
-image, label = CaseReader().read(folder, case, low, low + size)
-image = flat(image, plan.axes)                      # (C, 32, 1, 48) -> (C, 32, 48); in 3-D nothing changes
+Example:
+    size = thick(patch_size, plan.axes, 1)              # (32, 48) along axes (0, 2) -> (32, 1, 48)
+    image, label = CaseReader().read(folder, case, low, low + size)
+    image = flat(image, plan.axes)                      # (C, 32, 1, 48) -> (C, 32, 48); in 3-D nothing changes
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Scores of a label map against its reference: overlap, surface distances and volumes per structure.
 
-scores = score_masks(prediction, reference, spacing=(0.7, 0.7, 2.0), labels={"background": 0, "PCS": 1})
-scores["PCS"]["dice"], scores["PCS"]["hd95"], scores["PCS"]["status"]
+Example:
+    scores = score_masks(prediction, reference, spacing=(0.7, 0.7, 2.0), labels={"background": 0, "PCS": 1})
+    scores["PCS"]["dice"], scores["PCS"]["hd95"], scores["PCS"]["status"]
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,9 +1,10 @@
 """Intervals and tests for small cohorts in which one subject has several cases (methods, section 9).
 
-bootstrap_interval(dice, subjects)                                              # a mean
-bootstrap_interval((probabilities, truth), subjects, balanced_accuracy_of)      # any statistic of several arrays
-paired_difference(dice_top, dice_scratch, subjects)
-holm([signed_rank(a, b, subjects) for a, b in family])
+Example:
+    bootstrap_interval(dice, subjects)                                              # a mean
+    bootstrap_interval((probabilities, truth), subjects, balanced_accuracy_of)      # any statistic of several arrays
+    paired_difference(dice_top, dice_scratch, subjects)
+    holm([signed_rank(a, b, subjects) for a, b in family])
 """
 
 from collections.abc import Callable, Iterator, Sequence

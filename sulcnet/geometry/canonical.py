@@ -1,7 +1,8 @@
 """The whole way of an image into a plan's grid, and of a prediction back to the input's own grid.
 
-to_plan         stored -> orient (RAS+) -> crop (non-zero box) -> resample (spacing)  -> arrays, Trace
-to_input_grid   probabilities -> resample -> argmax inside the box -> un-crop -> un-orient -> mask
+Example:
+    to_plan         stored -> orient (RAS+) -> crop (non-zero box) -> resample (spacing)  -> arrays, Trace
+    to_input_grid   probabilities -> resample -> argmax inside the box -> un-crop -> un-orient -> mask
 """
 
 from __future__ import annotations

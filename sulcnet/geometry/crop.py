@@ -1,6 +1,7 @@
 """Cut an image to the box that holds anything, and put a prediction back into the whole.
 
-|....low=======high....|   shape
+Along an axis:
+    |....low=======high....|   shape
 """
 
 from __future__ import annotations

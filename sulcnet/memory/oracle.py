@@ -1,7 +1,8 @@
 """What a step needs: looked up in the rows that came with the package, then in this machine's, else traced and kept.
 
-with MemoryOracle.kept() as oracle:            # what was traced stays, for the next plan
-    needs(question)                     # StepNeed; the first question that no row answers imports torch
+Example:
+    with MemoryOracle.kept() as oracle:            # what was traced stays, for the next plan
+        needs(question)                     # StepNeed; the first question that no row answers imports torch
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """MONAI's SwinUNETR, run stage by stage; modules keep MONAI's attribute names, so published weights load by name.
 
-image --+-- encoder1 ------------------------------------------------------- decoder1
-        +-- swinViT.patch_embed --+-- encoder2 ------------------------- decoder2
-                                  +-- layers1 --+-- encoder3 ------- decoder3
-                                                +-- layers2 --+-- encoder4 -- decoder4
-                                                              +-- layers3 --+------ decoder5
-                                                                            +-- layers4 -- encoder10
+Order:
+    image --+-- encoder1 ------------------------------------------------------- decoder1
+            +-- swinViT.patch_embed --+-- encoder2 ------------------------- decoder2
+                                      +-- layers1 --+-- encoder3 ------- decoder3
+                                                    +-- layers2 --+-- encoder4 -- decoder4
+                                                                  +-- layers3 --+------ decoder5
+                                                                                +-- layers4 -- encoder10
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Heads: small modules on a network's features, kept apart from it so that a pre-trained network meets new heads.
 
-segment = SegmentationHead(network.decoder_channels[-1], classes=3, ndim=3)
-classify = ClassHead(class_channels(network), classes=3, ndim=3)
+Example:
+    segment = SegmentationHead(network.decoder_channels[-1], classes=3, ndim=3)
+    classify = ClassHead(class_channels(network), classes=3, ndim=3)
 
-features = network(windows)                              # image-major: all windows of image 0, then of image 1
-segment(features.decoder[-1])                            # (B, K, X, Y, Z) logits
-classify(class_maps(network, features), bag=4)           # (B // 4, K) logits, one row per image
+    features = network(windows)                              # image-major: all windows of image 0, then of image 1
+    segment(features.decoder[-1])                            # (B, K, X, Y, Z) logits
+    classify(class_maps(network, features), bag=4)           # (B // 4, K) logits, one row per image
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """What was found wrong with a raw dataset: the rules, one record per problem, and the table for the terminal.
 
-report = Report("Dataset001_PCS", 596, (problem("constant image", "case_7", "every voxel is 0", "varying values"),))
-report.save(path)                 # integrity.json
-report.raise_if_errors()          # DataError in two lines
-print(format_report(report))      # in cli/, the only place for print
+Example:
+    report = Report("Dataset001_PCS", 596, (problem("constant image", "case_7", "every voxel is 0", "varying values"),))
+    report.save(path)                 # integrity.json
+    report.raise_if_errors()          # DataError in two lines
+    print(format_report(report))      # in cli/, the only place for print
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Raw cases -> prepared cases: canonical orientation, non-zero box, planned spacing, normalised; with the way back.
 
-prepare_case(plan, folder, False, case)     # writes CASE.b2nd, CASE_seg.b2nd, CASE.json (last: it marks the case done)
-arrays = prepare_arrays(images, plan)       # the same without files, for prediction
+Example:
+    prepare_case(plan, folder, False, case)  # writes CASE.b2nd, CASE_seg.b2nd, CASE.json (last: it marks the case done)
+    arrays = prepare_arrays(images, plan)       # the same without files, for prediction
 """
 
 from __future__ import annotations

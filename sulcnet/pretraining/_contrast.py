@@ -1,9 +1,10 @@
 """What is contrasted: whole views, or places that two views share. Both hold their projection and give a loss.
 
-features = network(batch.corrupted)                      # two views of each case, sample-major
-contrast(features, batch)                                # Ratio
-contrast.remember(batch)                                 # not in every step: for the queue
-contrast.after_step(network)                             # once per step: the average follows, the queue turns
+Example:
+    features = network(batch.corrupted)                      # two views of each case, sample-major
+    contrast(features, batch)                                # Ratio
+    contrast.remember(batch)                                 # not in every step: for the queue
+    contrast.after_step(network)                             # once per step: the average follows, the queue turns
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What the file of a pre-training method says before torch is imported: its options, and how it is built.
 
-METHOD = MethodFamily(ReconOptions, build)      # build(network, plan, network_plan, options) imports the method
+Example:
+    METHOD = MethodFamily(ReconOptions, build)      # build(network, plan, network_plan, options) imports the method
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """What pre-training methods share: a network, a head that draws an image, and what is watched, shown and exported.
 
-class Recon(Pretraining):
-    def steps(self, batch):
-        yield Step("network", {"loss/ssim": Term(1.0, ssim_loss(...))})
+Example:
+    class Recon(Pretraining):
+        def steps(self, batch):
+            yield Step("network", {"loss/ssim": Term(1.0, ssim_loss(...))})
 
-method = build_method(plugins.find("pretraining", "recon", "METHOD"), plan, network_plan, options)
+    method = build_method(plugins.find("pretraining", "recon", "METHOD"), plan, network_plan, options)
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 """What every record shares: strict JSON in and out, and one error that gathers every problem.
 
-@dataclass(frozen=True)
-class Box(Record):
-    low: tuple[int, ...]
-    high: tuple[int, ...]
+Example:
+    @dataclass(frozen=True)
+    class Box(Record):
+        low: tuple[int, ...]
+        high: tuple[int, ...]
 
-    def problems(self):
-        if len(self.low) != len(self.high):
-            yield "high", f"expected {len(self.low)} numbers, found {len(self.high)}"
+        def problems(self):
+            if len(self.low) != len(self.high):
+                yield "high", f"expected {len(self.low)} numbers, found {len(self.high)}"
 
-Box.from_json({"low": [0, 0], "high": [4, 4]})     # lists become tuples, unknown keys are errors
+    Box.from_json({"low": [0, 0], "high": [4, 4]})     # lists become tuples, unknown keys are errors
 """
 
 from __future__ import annotations

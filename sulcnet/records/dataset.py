@@ -1,8 +1,9 @@
 """A raw dataset: nnU-Net v2's dataset.json with two more blocks, and the cases found beside it.
 
-dataset = Dataset.open(folder)
-dataset.cases[0].images        # one path per channel
-dataset.cases[0].target        # index into classification.classes, None where unknown
+Example:
+    dataset = Dataset.open(folder)
+    dataset.cases[0].images        # one path per channel
+    dataset.cases[0].target        # index into classification.classes, None where unknown
 """
 
 from __future__ import annotations

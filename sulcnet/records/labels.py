@@ -1,6 +1,7 @@
 """Which values of a mask are which structure: one each, or several for a region that others lie in; and `ignore`.
 
-{"background": 0, "skeleton": (1, 2), "PCS": 2, "ignore": 3}    # PCS is part of the skeleton; 3 counts for nothing
+Example:
+    {"background": 0, "skeleton": (1, 2), "PCS": 2, "ignore": 3}    # PCS is part of the skeleton; 3 counts for nothing
 """
 
 from __future__ import annotations

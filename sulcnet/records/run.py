@@ -1,8 +1,9 @@
 """What a run is asked to be: a record that names its folder, repeats its command, and travels to another machine.
 
-spec = RunSpec("train", ("Dataset001_PCS",), network="resenc_unet", tune="scratch", preset="sulcnet")
-spec.folder(workspace)          # results/Dataset001_PCS/train/none__scratch__resenc_unet__3d/holdout__sulcnet__seed0
-spec.argv()                     # ("sulcnet_train", "Dataset001_PCS", "3d", "--net", "resenc_unet", ...)
+Example:
+    spec = RunSpec("train", ("Dataset001_PCS",), network="resenc_unet", tune="scratch", preset="sulcnet")
+    spec.folder(workspace)  # results/Dataset001_PCS/train/none__scratch__resenc_unet__3d/holdout__sulcnet__seed0
+    spec.argv()                     # ("sulcnet_train", "Dataset001_PCS", "3d", "--net", "resenc_unet", ...)
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Where everything lives: the only file that knows folder and file names and reads environment variables.
 
-workspace = Workspace.find(root=None)           # --root, $SULCNET_ROOT, nnU-Net-style variables, ./sulcnet_data
-dataset = workspace.dataset("1")                # also 001, Dataset001_PCS
-dataset.raw / DATASET_JSON
+Example:
+    workspace = Workspace.find(root=None)           # --root, $SULCNET_ROOT, nnU-Net-style variables, ./sulcnet_data
+    dataset = workspace.dataset("1")                # also 001, Dataset001_PCS
+    dataset.raw / DATASET_JSON
 """
 
 from __future__ import annotations

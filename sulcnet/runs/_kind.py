@@ -1,9 +1,10 @@
 """What a kind of run gives to `execute`: its options, its name, and an assembly of stages.
 
-class Train(RunKind):
-    def assemble(self, job): return Assembly(...)
+Example:
+    class Train(RunKind):
+        def assemble(self, job): return Assembly(...)
 
-RUN = Train()                       # the file's name is the kind, and the folder under results/
+    RUN = Train()                       # the file's name is the kind, and the folder under results/
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Execute a run, whatever its kind: claim its folder, write its facts, run its stages.
 
-The folder then explains itself.
+Example:
+    The folder then explains itself.
 
-run = execute(workspace, RunSpec("train", ("Dataset001_PCS",), tune="scratch"), Execution(device="cpu"))
-run / EXPERIMENT
+    run = execute(workspace, RunSpec("train", ("Dataset001_PCS",), tune="scratch"), Execution(device="cpu"))
+    run / EXPERIMENT
 """
 
 from __future__ import annotations

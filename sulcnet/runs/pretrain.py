@@ -1,7 +1,8 @@
 """Pre-training: a method on images alone, of one or several datasets; its last act is the export.
 
-run = execute(workspace, RunSpec("pretrain", ("Dataset001_PCS",), pretrain="mae", fold="0"))
-run / EXPORT                        # what `sulcnet_train 1 3d 0 --pretrain mae` starts from
+Example:
+    run = execute(workspace, RunSpec("pretrain", ("Dataset001_PCS",), pretrain="mae", fold="0"))
+    run / EXPORT                        # what `sulcnet_train 1 3d 0 --pretrain mae` starts from
 """
 
 from __future__ import annotations

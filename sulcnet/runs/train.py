@@ -1,6 +1,7 @@
 """Fine-tuning: network, heads and strategy on labelled cases, from random or from pre-trained weights.
 
-run = execute(workspace, RunSpec("train", ("Dataset001_PCS",), pretrain="mae", tune="top"))
+Example:
+    run = execute(workspace, RunSpec("train", ("Dataset001_PCS",), pretrain="mae", tune="top"))
 """
 
 from __future__ import annotations

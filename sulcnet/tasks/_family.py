@@ -1,10 +1,11 @@
 """What the file of a task says before torch is imported: what it asks of a dataset, its options, how it is scored.
 
-class Segmentation(TaskFamily):
-    Options, headline = SegmentationOptions, Headline("dice", "Dice", ("mean_dice", "mean"))
-    ...
+Example:
+    class Segmentation(TaskFamily):
+        Options, headline = SegmentationOptions, Headline("dice", "Dice", ("mean_dice", "mean"))
+        ...
 
-TASK = Segmentation()
+    TASK = Segmentation()
 """
 
 from __future__ import annotations

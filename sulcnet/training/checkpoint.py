@@ -1,7 +1,8 @@
 """Checkpoints: tensors and facts in one .pth that loads with weights_only, and the facts in a JSON beside it to `cat`.
 
-save(path, {"modules": method.modules.state_dict()}, {"step": 3})
-tensors, facts = read(path)
+Example:
+    save(path, {"modules": method.modules.state_dict()}, {"step": 3})
+    tensors, facts = read(path)
 """
 
 from __future__ import annotations

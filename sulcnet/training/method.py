@@ -1,9 +1,10 @@
 """What the loop steps: a method yields (part, terms, report); the loop does backward and steps that part's optimiser.
 
-class Reconstruct(Method):
-    def steps(self, batch):
-        image = self.network(batch.image)
-        yield Step("network", {"ssim": Term(1.0, ssim(image, batch.image))})
+Example:
+    class Reconstruct(Method):
+        def steps(self, batch):
+            image = self.network(batch.image)
+            yield Step("network", {"ssim": Term(1.0, ssim(image, batch.image))})
 """
 
 from __future__ import annotations

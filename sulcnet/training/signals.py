@@ -1,9 +1,10 @@
 """Stop cleanly: SIGTERM, SIGUSR1 and Ctrl-C ask the loop to finish its step and save.
 
-with stop_request() as request:
-    with request.waiting():             # a signal raises Stopped here; elsewhere somebody has to look
-        batch = next(batches)
-    if request: ...
+Example:
+    with stop_request() as request:
+        with request.waiting():             # a signal raises Stopped here; elsewhere somebody has to look
+            batch = next(batches)
+        if request: ...
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """A network under a tuning strategy: what is frozen, what learns, and how much that is.
 
-tuned = TunedNetwork(plugins.find("tuning", "top", "TUNING"), network, options)
-features = tuned(image)                      # frozen stages run without gradient, in eval mode
-tuned.share().sentence()                     # what learns
+Example:
+    tuned = TunedNetwork(plugins.find("tuning", "top", "TUNING"), network, options)
+    features = tuned(image)                      # frozen stages run without gradient, in eval mode
+    tuned.share().sentence()                     # what learns
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What a tuning strategy is: its options, and the first stage that learns, or an adapter. No torch here.
 
-TUNING = Top()                      # `_tuned.py` puts a network under it
+Example:
+    TUNING = Top()                      # `_tuned.py` puts a network under it
 """
 
 from __future__ import annotations
