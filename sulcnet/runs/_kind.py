@@ -23,6 +23,7 @@ from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import NetworkPlan, Plan
 from sulcnet.records.run import Execution, RunSpec
 from sulcnet.records.workspace import DatasetFolders, RunFolder, Workspace
+from sulcnet.runs.folders import versions
 from sulcnet.training.stage import Stage
 
 
@@ -66,6 +67,26 @@ class Job:
         """The folders of the dataset whose plan counts."""
         return self.spec.dataset(self.workspace)
 
+    def experiment(self, **own: Any) -> Experiment:
+        """Write down what decides the result; `own` is what only the kind of run knows."""
+        spec = self.spec
+        return Experiment(
+            kind=spec.kind,
+            configuration=spec.configuration,
+            network=spec.network,
+            pretrain=spec.pretrain,
+            preset=spec.preset,
+            fold=spec.fold,
+            seed=spec.seed,
+            precision=self.precision,
+            device=str(self.device),
+            threads=self.threads,
+            preparation=self.plan.preparation_hash(),
+            versions=versions(),
+            run=spec,
+            **own,
+        )
+
     @property
     def pin(self) -> bool:
         """Whether batches are drawn into memory that a GPU copies fast."""
@@ -107,10 +128,8 @@ class RunKind:
         Raises:
             UsageError: an unknown network, fold or setting, or settings that contradict each other.
         """
-        network, preset = (
-            plan.network(spec.network).network.name,
-            spec.preset or plan.preset,
-        )
+        network = plan.network(spec.network).network.name
+        preset = spec.preset or plan.preset
         families = self.families(spec, plan)
         usual = merged(resolve(preset, (), *families))
         asked = merged(resolve(preset, spec.settings, *families, epochs=spec.epochs))

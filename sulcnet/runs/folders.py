@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from sulcnet import __version__
-from sulcnet.errors import ModelError, UsageError
+from sulcnet.errors import ModelError, SulcnetError, UsageError
 from sulcnet.files import writing
 from sulcnet.options import Family, Options, merged, resolve
 from sulcnet.preprocessing.prepare import read_prepared
@@ -31,34 +31,39 @@ def find_folder(workspace: Workspace, spec: RunSpec, go_on: bool) -> RunFolder:
     folder = spec.folder(workspace)
     if not go_on or folder.path.exists():
         return folder
-    there = workspace.runs(spec.dataset(workspace), spec.kind)
-    fits = [
-        run
-        for run in there
-        if run.path.parent == folder.path.parent and _is_of(run, spec)
-    ]
-    fits = fits if len(fits) < 2 else [run for run in fits if _was_asked(run, spec)]
+    fits: list[tuple[RunFolder, RunSpec]] = []
+    for run in workspace.runs(spec.dataset(workspace), spec.kind):
+        experiment = read_experiment(run.path)
+        began = experiment.run if experiment else None
+        if began and run.path.parent == folder.path.parent and _is_of(began, spec):
+            fits.append((run, began))
     if len(fits) > 1:
-        listed = "\n      ".join(str(run.path) for run in fits)
+        fits = [(run, began) for run, began in fits if _was_asked(began, spec)]
+    if len(fits) > 1:
+        listed = "\n      ".join(str(run.path) for run, _ in fits)
         raise ModelError(
             f"{len(fits)} runs could be continued.",
             f"Repeat the options of one:\n      {listed}",
         )
-    return fits[0] if fits else folder
+    return fits[0][0] if fits else folder
 
 
-def _is_of(run: RunFolder, spec: RunSpec) -> bool:
+def read_experiment(folder: Path) -> Experiment | None:
+    """Read what a run recorded; None where there is no run, or one that this version cannot read."""
+    try:
+        return Experiment.load(folder / EXPERIMENT)
+    except SulcnetError:
+        return None
+
+
+def _is_of(began: RunSpec, spec: RunSpec) -> bool:
     """Whether a run differs from this one in nothing but length, options and name."""
-    began = Experiment.load(run / EXPERIMENT).run
-    if began is None:
-        return False
     same = ("fold", "preset", "seed", "plans_name", "datasets")
     return all(getattr(began, name) == getattr(spec, name) for name in same)
 
 
-def _was_asked(run: RunFolder, spec: RunSpec) -> bool:
+def _was_asked(began: RunSpec, spec: RunSpec) -> bool:
     """Whether a run has the length, options and name that were asked again."""
-    began = Experiment.load(run / EXPERIMENT).run
     length = all(
         getattr(spec, name) in (None, getattr(began, name)) for name in LENGTH
     )

@@ -32,7 +32,6 @@ from sulcnet.records.plan import NetworkPlan, Plan
 from sulcnet.records.run import RunSpec
 from sulcnet.records.workspace import EXPORT, PICTURES, PROGRESS, RunFolder, Workspace
 from sulcnet.runs._kind import Assembly, Job, RunKind, Stage
-from sulcnet.runs.folders import versions
 from sulcnet.runs.pooling import Located, Pool, gather
 from sulcnet.runs.watch import WATCHING, Watch
 from sulcnet.training.device import autocast
@@ -211,8 +210,7 @@ def _finish(job: Job, parts: Parts) -> None:
 
 def _experiment(job: Job, parts: Parts, schedule: Schedule) -> Experiment:
     """Write down everything that decides the result."""
-    spec, pool = job.spec, parts.pool
-    labels = ()
+    pool, labels = parts.pool, ()
     if parts.method.reads_labels:
         named = zip(pool.train, pool.training, strict=True)
         labels = tuple(name for name, (_, case) in named if case.has_label)
@@ -221,30 +219,17 @@ def _experiment(job: Job, parts: Parts, schedule: Schedule) -> Experiment:
         "samples_per_step": parts.batch * schedule.accumulate,
     }
     assumptions = _assumptions(job, parts.network_plan, schedule)
-    return Experiment(
-        kind=spec.kind,
-        dataset="+".join(spec.datasets),
-        configuration=spec.configuration,
-        network=spec.network,
-        pretrain=spec.pretrain,
+    return job.experiment(
+        dataset="+".join(job.spec.datasets),
         tune="none",
-        preset=spec.preset,
-        fold=spec.fold,
-        seed=spec.seed,
         schedule=schedule,
         options=options,
         assumptions={**assumptions, **parts.method.assumptions()},
-        precision=job.precision,
-        device=str(job.device),
-        threads=job.threads,
-        preparation=job.plan.preparation_hash(),
-        versions=versions(),
         subjects=pool.subjects,
         train=pool.train,
         validation=pool.validation,
         test=pool.test,
         labels=labels,
-        run=spec,
     )
 
 

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sulcnet import plugins
-from sulcnet.errors import ModelError, SulcnetError, UsageError
+from sulcnet.errors import ModelError, UsageError
 from sulcnet.files import claimed
 from sulcnet.log import counted
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.run import PRETRAIN, RANDOM, Execution, RunSpec
 from sulcnet.records.splits import HOLDOUT, Splits
 from sulcnet.records.workspace import EXPERIMENT, EXPORT, RunFolder, Workspace
+from sulcnet.runs.folders import read_experiment
 
 log = logging.getLogger("sulcnet")
-
 
 # What a training and the pre-training that it starts from have in common, beside datasets and plans.
 SAME = ("configuration", "network", "pretrain", "preset", "fold", "seed")
@@ -49,13 +49,10 @@ def settle_start(spec: RunSpec) -> RunSpec:
     Raises:
         UsageError: neither a method nor a file, or a strategy that starts the other way.
     """
-    pretrained, methods = (
-        spec.pretrain != RANDOM,
-        plugins.names("pretraining", "METHOD"),
-    )
-    spec = (
-        spec if spec.tune else spec.replace(tune="full" if pretrained else "scratch")
-    )
+    pretrained = spec.pretrain != RANDOM
+    methods = plugins.names("pretraining", "METHOD")
+    if not spec.tune:
+        spec = spec.replace(tune="full" if pretrained else "scratch")
     if plugins.find("tuning", spec.tune, "TUNING").pretrained != pretrained:
         hint = "Give --pretrain METHOD or a file, or --tune scratch."
         if pretrained:
@@ -108,10 +105,7 @@ def find_pretraining(workspace: Workspace, spec: RunSpec) -> Made:
             f"Name one: --pretrain FILE:\n      {listed}",
         )
     only = finished or [made for made in others if made.spec]
-    if len(only) == 1:
-        log.info("starting from %s", only[0].folder / EXPORT)
-        return only[0]
-    return Made(folder, usual)
+    return only[0] if len(only) == 1 else Made(folder, usual)
 
 
 def pretraining_of(spec: RunSpec) -> RunSpec:
@@ -126,7 +120,7 @@ def _others(workspace: Workspace, spec: RunSpec) -> list[Made]:
     tested = _scored(Splits.load(dataset.splits), spec.fold)
     fitting = []
     for run in workspace.runs(dataset, PRETRAIN):
-        experiment = _experiment(run / EXPERIMENT)
+        experiment = read_experiment(run.path)
         if experiment is None or not _fits(experiment, spec):
             continue
         seen = tested & set(experiment.train)
@@ -150,7 +144,7 @@ def _fits(experiment: Experiment, spec: RunSpec) -> bool:
 
 def _facts(file: Path, spec: RunSpec, splits: Splits) -> dict[str, Any]:
     """Say of a start what its run recorded: how many cases that are watched or scored it learned from."""
-    made = _experiment(file.parent / EXPERIMENT)
+    made = read_experiment(file.parent)
     if made is None:
         return {"file": str(file), "cases": "unknown"}
     parts = {"validation": splits.part(spec.fold).validation, "test": splits.test}
@@ -170,16 +164,8 @@ def _scored(splits: Splits, fold: str) -> set[str]:
     return {*splits.part(fold).validation, *splits.test}
 
 
-def _experiment(path: Path) -> Experiment | None:
-    """Read what a run recorded; None where there is no run, or one that this version cannot read."""
-    try:
-        return Experiment.load(path)
-    except SulcnetError:
-        return None
-
-
 def pretrain_first(
-    workspace: Workspace,
+    made: Made,
     spec: RunSpec,
     execution: Execution,
     run: Callable[[RunSpec, Execution], RunFolder],
@@ -187,12 +173,13 @@ def pretrain_first(
     """Run the pre-training that a training asks for, or go on with it where it was stopped.
 
     Args:
+        made: the one that is not finished, or not begun, as `find_pretraining` gives it.
         run: executes it.
 
     Raises:
         ModelError: the user wants no such thing.
     """
-    folder, wanted = find_pretraining(workspace, spec)
+    folder, wanted = made
     command = " ".join(wanted.argv())
     if not execution.auto_pretrain:
         raise ModelError(

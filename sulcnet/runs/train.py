@@ -43,7 +43,7 @@ from sulcnet.records.workspace import (
 )
 from sulcnet.runs._kind import Assembly, Drawing, Job, RunKind, Stage
 from sulcnet.runs.execute import execute
-from sulcnet.runs.folders import read_cases, versions
+from sulcnet.runs.folders import read_cases
 from sulcnet.runs.start import (
     Start,
     find_pretraining,
@@ -98,13 +98,14 @@ class Train(RunKind):
         methods = plugins.names("pretraining", "METHOD")
         if spec.pretrain not in methods:
             return
-        if (find_pretraining(workspace, spec).folder / EXPORT).exists():
+        made = find_pretraining(workspace, spec)
+        if (made.folder / EXPORT).exists():
             return
 
         def run(wanted: RunSpec, how: Execution) -> RunFolder:
             return execute(workspace, wanted, how, drawing)
 
-        pretrain_first(workspace, spec, execution, run)
+        pretrain_first(made, spec, execution, run)
 
     def assemble(self, job: Job) -> Assembly:
         network_plan = job.plan.network(job.spec.network).of(job.spec.tune)
@@ -143,30 +144,17 @@ class Train(RunKind):
         counts = len(cases.training), patches, accumulate
         schedule = schedule_of(job.options[0], *counts, spec.minutes, spec.patience)
         part = cases.splits.part(spec.fold)
-        return Experiment(
-            kind=spec.kind,
+        return job.experiment(
             dataset=job.plan.dataset,
-            configuration=spec.configuration,
-            network=spec.network,
-            pretrain=spec.pretrain,
             tune=spec.tune,
-            preset=spec.preset,
-            fold=spec.fold,
-            seed=spec.seed,
             schedule=schedule,
             options=merged(job.options),
             assumptions=ASSUMPTIONS,
-            precision=job.precision,
-            device=str(job.device),
-            threads=job.threads,
-            preparation=job.plan.preparation_hash(),
-            versions=versions(),
             subjects=cases.splits.subjects,
             train=tuple(case.id for case in cases.training),
             validation=part.validation,
             test=cases.splits.test,
             start=start.facts if start else {},
-            run=spec,
         )
 
     def _stage(
