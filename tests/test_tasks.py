@@ -38,6 +38,9 @@ from sulcnet.records.workspace import RunFolder
 from sulcnet.tasks._family import family_of
 from sulcnet.tasks._task import Layout
 
+SMALL = "--net resenc_unet --features 4 --patch 16 16 16 -np 1".split()
+HERE = "--device cpu --threads 1 -np 0".split()
+
 CPU = torch.device("cpu")
 
 AGE = '''
@@ -48,7 +51,6 @@ from sulcnet.evaluation.predicted import read_rows
 from sulcnet.options import Options
 from sulcnet.records.tasks import IMAGE, TaskSpec
 from sulcnet.tasks._family import Headline, Scorer, TaskFamily, weight
-
 
 @dataclass(frozen=True)
 class AgeOptions(Options):
@@ -152,24 +154,7 @@ def test_a_third_task_in_one_file_trains_predicts_and_is_scored(
     change_header(folders, age={"column": "age"})
 
     data = ["-d", "901", "--root", str(root)]
-    assert (
-        PREPARE(
-            [
-                *data,
-                "--net",
-                "resenc_unet",
-                "--features",
-                "4",
-                "--patch",
-                "16",
-                "16",
-                "16",
-                "-np",
-                "1",
-            ]
-        )
-        == 0
-    )
+    assert PREPARE([*data, *SMALL]) == 0
     plan = load_plan(folders.plans, "3d")
     assert (
         list(plan.tasks) == ["segmentation", "classification", "age"]
@@ -185,20 +170,7 @@ def test_a_third_task_in_one_file_trains_predicts_and_is_scored(
         and sum("age" in case.targets for case in prepared.values()) == 11
     )
 
-    flags = [
-        "--root",
-        str(root),
-        "--epochs",
-        "3",
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        "-np",
-        "0",
-        "--set",
-        "age_weight=1",
-    ]
+    flags = ["--root", str(root), "--epochs", "3", *HERE, "--set", "age_weight=1"]
     assert TRAIN(["901", "3d", *flags]) == 0, capsys.readouterr().err
     (run,) = (folders.results / "train").glob("*/*")
     metrics = [
@@ -283,38 +255,8 @@ def test_tasks_come_in_a_stated_order_and_names_change_no_row():
 def test_prediction_leaves_its_callers_model_alone(root, short):
     _, folders = raw_cohort(root, 12)
     data = ["-d", "901", "--root", str(root)]
-    assert (
-        PREPARE(
-            [
-                *data,
-                "--net",
-                "resenc_unet",
-                "--features",
-                "4",
-                "--patch",
-                "16",
-                "16",
-                "16",
-                "-np",
-                "1",
-            ]
-        )
-        == 0
-    )
-    flags = [
-        "--root",
-        str(root),
-        "--epochs",
-        "1",
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        "-np",
-        "0",
-        "--set",
-        "pooling=mean",
-    ]
+    assert PREPARE([*data, *SMALL]) == 0
+    flags = ["--root", str(root), "--epochs", "1", *HERE, "--set", "pooling=mean"]
     assert TRAIN(["901", "3d", *flags]) == 0
     (run,) = (folders.results / "train").glob("*/*")
     trained = load_model(RunFolder(run))
@@ -592,24 +534,7 @@ def test_regions_with_ignored_voxels_go_from_raw_images_to_scores(
     )
     change_header(folders, regions_class_order=[1, 2])
     assert VERIFY(data) == 0
-    assert (
-        PREPARE(
-            [
-                *data,
-                "--net",
-                "resenc_unet",
-                "--features",
-                "4",
-                "--patch",
-                "16",
-                "16",
-                "16",
-                "-np",
-                "1",
-            ]
-        )
-        == 0
-    )
+    assert PREPARE([*data, *SMALL]) == 0
     plan = load_plan(folders.plans, "3d")
     assert (
         plan.structures == {"skeleton": (1, 2), "PCS": (2,)}
@@ -638,20 +563,7 @@ def test_regions_with_ignored_voxels_go_from_raw_images_to_scores(
             label[voxel] == 2 for voxel in case.centres["2"]
         )
 
-    flags = [
-        "--root",
-        str(root),
-        "--epochs",
-        "1",
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        "-np",
-        "0",
-        "--set",
-        "pooling=mean",
-    ]
+    flags = ["--root", str(root), "--epochs", "1", *HERE, "--set", "pooling=mean"]
     assert TRAIN(["901", "3d", *flags]) == 0, capsys.readouterr().err
     (run,) = (folders.results / "train").glob("*/*")
     assert set(json.loads((run / "test/summary.json").read_text())["structures"]) == {
