@@ -173,16 +173,16 @@ def write_fault(
     """Make the error of a place that cannot be written: the reason, who asked, and whose folder it is."""
     message = f"{path} cannot be {what}: {problem.strerror or problem}"
     if problem.errno in DENIED:
-        told, hint = _denied(path)
+        detail, hint = _denied(path)
     elif problem.errno in FULL:
-        told = f" ({shutil.disk_usage(_there(path)).free / 1e6:.1f} MB are free)"
+        detail = f" ({shutil.disk_usage(_there(path)).free / 1e6:.1f} MB are free)"
         hint = f"Free some space, then run the command again (a training: with --c); or {ELSEWHERE}"
     elif problem.errno == errno.EROFS:
-        told = ""
+        detail = ""
         hint = f"Mount it writable (docker run -v DIR:DIR without :ro, apptainer --bind DIR), or {ELSEWHERE}"
     else:
-        told, hint = "", f"Check the path and the disk, or {ELSEWHERE}"
-    return EnvironmentFault(f"{message}{told}.", hint)
+        detail, hint = "", f"Check the path and the disk, or {ELSEWHERE}"
+    return EnvironmentFault(f"{message}{detail}.", hint)
 
 
 def _denied(path: Path) -> tuple[str, str]:
@@ -190,17 +190,17 @@ def _denied(path: Path) -> tuple[str, str]:
     there, user = _there(path), os.geteuid() if hasattr(os, "geteuid") else None
     found = there.stat()
     if user in (None, found.st_uid):
-        told = f" (this process is user {user})" * (user is not None)
-        return told, f"Change its permissions (chmod u+rwx), or {ELSEWHERE}"
+        detail = f" (this process is user {user})" * (user is not None)
+        return detail, f"Change its permissions (chmod u+rwx), or {ELSEWHERE}"
     whose = "it" if there == path.absolute() else there
-    told = f" (this process is user {user}, {whose} belongs to user {found.st_uid})"
+    detail = f" (this process is user {user}, {whose} belongs to user {found.st_uid})"
     if found.st_uid == 0:
-        return told, (
+        return detail, (
             "Docker makes a missing -v folder as root's: make it before (mkdir), and add "
             f"--user $(id -u):$(id -g); or {ELSEWHERE}"
         )
     return (
-        told,
+        detail,
         f"Run as its owner (in a container: --user {found.st_uid}:{found.st_gid}), or {ELSEWHERE}",
     )
 

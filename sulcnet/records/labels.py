@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 IGNORE = "ignore"
-UNKNOWN = -1  # the label, class or case that nobody told
+UNKNOWN = -1  # the label, class or case that is not known
 
 Labels = dict[str, int | tuple[int, ...]]
 
