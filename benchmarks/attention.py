@@ -38,7 +38,7 @@ def prepare(root: Path) -> None:
         folders, PlanRequest("resenc_unet", FEATURES, patch=PATCH, batch=IMAGES)
     )
     preprocess_dataset(folders, "3d", 2, False)
-    network = plan.network(None)
+    network = plan.network(None).step("full")
     windows = [
         -(-size // patch)
         for size, patch in zip(plan.median_shape, network.patch_size)

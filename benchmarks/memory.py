@@ -209,8 +209,8 @@ def plans(chosen: list[str]) -> None:
                 )
                 continue
             cells = [
-                _cell(network.steps[step])
-                if step in network.steps
+                _cell(network.step(step))
+                if network.plans(step)
                 else "nothing to adapt"
                 for step in SHOWN
             ]

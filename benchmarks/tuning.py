@@ -21,14 +21,20 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sulcnet import plugins
-from sulcnet.assembly.finetuning import FineTuning, Model
+from sulcnet.assembly.finetuning import FineTuning, build_model
 from sulcnet.assembly.frozen import begin_rounded
 from sulcnet.data._workers import each, tensors
 from sulcnet.data.loader import Batch
 from sulcnet.losses.segmentation import dice_ce
 from sulcnet.memory.live_bytes import cuda_autocast_rules, fake_modules, trace
 from sulcnet.records.dataset import DatasetHeader
-from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
+from sulcnet.records.plan import (
+    MemoryEstimate,
+    NetworkPlan,
+    Normalisation,
+    Plan,
+    StepPlan,
+)
 from sulcnet.records.tasks import tasks_of
 from sulcnet.training.device import autocast
 
@@ -55,9 +61,9 @@ def plan_of(patch: int) -> Plan:
     spec = plugins.find("networks", "swin_unetr_24", "NETWORK").topology(
         3, 1, FEATURES, (patch,) * 3, (1.0,) * 3
     )
-    network = NetworkPlan(
-        (patch,) * 3, 1, 1, 1, MemoryEstimate("none", 1, 2), "benchmark", network=spec
-    )
+    estimate = MemoryEstimate("none", 1, 2)
+    step = StepPlan((patch,) * 3, 1, 1, 1, estimate, "benchmark")
+    network = NetworkPlan(spec, {"full": step})
     return Plan(
         "Dataset905_Tuning",
         "3d",
@@ -106,9 +112,9 @@ class Ours:
     def __init__(self, patch: int, strategy: str, options: dict):
         torch.manual_seed(0)
         plan, tuning = plan_of(patch), plugins.find("tuning", strategy, "TUNING")
-        self.method = FineTuning(
-            Model(plan, plan.network(None), {}), tuning, tuning.Options(**options)
-        )
+        network = plan.network(None)
+        model = build_model(plan, network.network, network.step(strategy), {})
+        self.method = FineTuning(model, tuning, tuning.Options(**options))
         self.modules = self.method.modules
 
     def parameters(self) -> list[nn.Parameter]:

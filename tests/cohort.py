@@ -6,12 +6,23 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from sulcnet.assembly.finetuning import Model, build_model
 from sulcnet.memory.planning import plan_dataset
+from sulcnet.networks import build
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.planner import PlanRequest, make_plan
+from sulcnet.pretraining._options import MethodFamily
+from sulcnet.pretraining._pretraining import Pretraining, build_method
 from sulcnet.records.dataset import Classification, DatasetHeader
-from sulcnet.records.plan import Plan, save_plan
+from sulcnet.records.network_spec import NetworkSpec
+from sulcnet.records.plan import (
+    MemoryEstimate,
+    NetworkPlan,
+    Plan,
+    StepPlan,
+    save_plan,
+)
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.run import PRETRAIN, TRAIN, Execution, RunSpec
 from sulcnet.records.tasks import TaskSpec, tasks_of
@@ -138,3 +149,27 @@ def perform(workspace: Workspace, spec: RunSpec, asked: dict) -> RunFolder:
     return execute(
         workspace, spec.replace(**own[0]), Execution(**own[1]), Drawing(**own[2])
     )
+
+
+def network_plan(
+    spec: NetworkSpec, patch: tuple[int, ...], images: int, bag: int, windows: int
+) -> NetworkPlan:
+    """A plan that nobody held against a budget."""
+    estimate = MemoryEstimate("none", 1, 2)
+    step = StepPlan(patch, images, bag, windows, estimate, "test")
+    return NetworkPlan(spec, {"full": step})
+
+
+def step_of(plan: Plan, name: str = "full") -> StepPlan:
+    """The plan of one step of the only network."""
+    return plan.network(None).step(name)
+
+
+def model_of(plan: Plan, options: dict | None = None) -> Model:
+    """The only network, with its heads."""
+    return build_model(plan, plan.network(None).network, step_of(plan), options or {})
+
+
+def pretraining_of(kind: MethodFamily, plan: Plan, options) -> Pretraining:
+    """A method on the only network."""
+    return build_method(kind, build(plan.network(None).network), plan, options)

@@ -2,11 +2,16 @@
 
 import pytest
 import torch
-from cohort import prepared_phantoms
+from cohort import (
+    model_of,
+    network_plan,
+    prepared_phantoms,
+    step_of,
+)
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sulcnet import plugins
-from sulcnet.assembly.finetuning import FineTuning, Model, families_of
+from sulcnet.assembly.finetuning import FineTuning, families_of
 from sulcnet.data._workers import each
 from sulcnet.data.augment_options import AugmentOptions
 from sulcnet.data.loader import Batch, batches
@@ -14,7 +19,7 @@ from sulcnet.data.patches import PatchSource, Sampling
 from sulcnet.data.region import learn_region
 from sulcnet.memory.live_bytes import fake_modules
 from sulcnet.options import merged, resolve
-from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Plan
+from sulcnet.records.plan import Plan
 
 NETWORKS, TUNINGS = (
     plugins.names("networks", "NETWORK"),
@@ -39,15 +44,7 @@ def plan_of(
     spec = plugins.find("networks", net, "NETWORK").topology(
         ndim, 1, features, patch[:ndim], plan.network_spacing
     )
-    network = NetworkPlan(
-        patch[:ndim],
-        IMAGES,
-        BAG,
-        WINDOWS,
-        MemoryEstimate("none", 1, 2),
-        "test",
-        network=spec,
-    )
+    network = network_plan(spec, patch[:ndim], IMAGES, BAG, WINDOWS)
     asked = {"segmentation": structures, "classification": classes}
     return plan.replace(
         networks={net: network},
@@ -61,7 +58,7 @@ def batch_of(plan: Plan, net: str) -> Batch:
     place, cases, _ = prepared_phantoms(len(plan.axes))
     region = learn_region(cases, plan.structures)
     source = PatchSource(
-        place, cases, plan, plan.networks[net], region, 0, Sampling(AugmentOptions())
+        place, cases, plan, step_of(plan), region, 0, Sampling(AugmentOptions())
     )
     return next(batches(source, IMAGES, 0, workers=0)).to(torch.device("cpu"))
 
@@ -70,9 +67,7 @@ def method_of(plan: Plan, net: str, tune: str, preset: str) -> FineTuning:
     torch.manual_seed(0)
     families = families_of(plan, tune)
     own, *of_tasks = resolve(preset, {}, *families)
-    return FineTuning(
-        Model(plan, plan.networks[net], merged(of_tasks)), families[0], own
-    )
+    return FineTuning(model_of(plan, merged(of_tasks)), families[0], own)
 
 
 def total(step) -> torch.Tensor:

@@ -5,7 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from cohort import prepared_cohort
+from cohort import (
+    prepared_cohort,
+    step_of,
+)
 
 from sulcnet.data.augment import AugmentOptions
 from sulcnet.data.images import ImageSource, Views, intensity, spatial
@@ -39,7 +42,7 @@ def prepared(tmp_path_factory):
 
 def source(prepared, **changes) -> ImageSource:
     cases, plan = changes.pop("cases", prepared[0]), changes.pop("plan", prepared[1])
-    seed, network = changes.pop("seed", 0), prepared[1].network(None)
+    seed, network = changes.pop("seed", 0), step_of(prepared[1])
     return ImageSource(cases, plan, network, seed, Views(**changes))
 
 
@@ -144,7 +147,7 @@ def test_an_unlabelled_case_has_no_label_anywhere(prepared):
 def test_outside_of_the_volume_is_not_foreground(prepared):
     """A patch larger than the volume is padded; what is padded counts for nothing and has no label."""
     cases, plan = prepared
-    large = plan.network(None).replace(patch_size=(64, 64, 64))
+    large = step_of(plan).replace(patch_size=(64, 64, 64))
     sample = ImageSource(cases, plan, large, 0, Views()).fixed(0)
     outside = np.ones((64, 64, 64), bool)
     low, size = -sample.place[0, :, 0].astype(int), cases[0][1].shape

@@ -6,6 +6,7 @@ import sys
 import types
 
 import pytest
+from cohort import network_plan
 
 from sulcnet.cli.info import COMMAND
 from sulcnet.preprocessing.integrity import Problem, Report
@@ -13,8 +14,6 @@ from sulcnet.records.dataset import Dataset
 from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.network_spec import NetworkSpec
 from sulcnet.records.plan import (
-    MemoryEstimate,
-    NetworkPlan,
     Normalisation,
     Plan,
     save_plan,
@@ -49,15 +48,7 @@ def place(root):
 
 
 def plan():
-    network = NetworkPlan(
-        (16, 16, 16),
-        2,
-        1,
-        1,
-        MemoryEstimate("none", 1, 2),
-        "fits",
-        network=NetworkSpec("unet_bn", 3, 1, 4),
-    )
+    network = network_plan(NetworkSpec("unet_bn", 3, 1, 4), (16, 16, 16), 2, 1, 1)
     return Plan(
         "Dataset001_Tiny",
         "3d",

@@ -399,7 +399,7 @@ folders = Workspace(Path(raw), Path(prepared), Path(results), "test").folders(na
 plan = load_plan(folders.plans, "3d")
 cases = read_cases(folders.prepared("3d"), Splits.load(folders.splits).holdout.train, plan)
 sampling = Sampling(TUNING.Options(), views=2)
-source = PatchSource(folders.prepared("3d"), cases, plan, plan.network(None), None, 0, sampling)
+source = PatchSource(folders.prepared("3d"), cases, plan, plan.network(None).step("full"), None, 0, sampling)
 source.sample(0, 0, 1)                              # opens files, which do not travel
 found = drawn(partial(tell, source), 0, 1, False, 2)
 next(found)

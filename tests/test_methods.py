@@ -9,11 +9,18 @@ from functools import partial
 
 import pytest
 import torch
-from cohort import prepared_cohort, prepared_phantoms, pretrain
+from cohort import (
+    model_of,
+    network_plan,
+    prepared_cohort,
+    prepared_phantoms,
+    pretrain,
+    pretraining_of,
+    step_of,
+)
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sulcnet import plugins
-from sulcnet.assembly.finetuning import Model
 from sulcnet.assembly.transfer import load_pretrained, write_export
 from sulcnet.data.images import ImageSource, Views
 from sulcnet.data.loader import Images, image_batches
@@ -25,10 +32,10 @@ from sulcnet.networks import build, family
 from sulcnet.options import resolve
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.pretraining._contrast import Queue
-from sulcnet.pretraining._pretraining import Pretraining, build_method
+from sulcnet.pretraining._pretraining import Pretraining
 from sulcnet.records.experiment import Schedule
 from sulcnet.records.labels import UNKNOWN
-from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
+from sulcnet.records.plan import Normalisation, Plan
 from sulcnet.records.workspace import EXPORT, METRICS, RunFolder, Workspace
 from sulcnet.training import loop as training
 from sulcnet.training.loop import Loop, seed_draws
@@ -104,9 +111,7 @@ def smallest() -> list:
 def plan_of(net: str, ndim: int = 3, preset: str = "sulcnet") -> Plan:
     features, patch = SMALL[net]
     spec = family(net).topology(ndim, 1, features, patch[:ndim], (1.0,) * ndim)
-    network = NetworkPlan(
-        patch[:ndim], 2, 1, 1, MemoryEstimate("none", 1, 2), "test", network=spec
-    )
+    network = network_plan(spec, patch[:ndim], 2, 1, 1)
     labels, spacing = {"background": 0, "skeleton": 1}, (1.0,) * 3
     return Plan(
         "Dataset001_T",
@@ -133,15 +138,13 @@ def method_of(
         plugins.find("pretraining", name, "METHOD"),
         plan_of(net, ndim, preset),
     )
-    return build_method(
-        kind, plan, plan.network(None), *resolve(preset, {**given, **more}, kind)
-    )
+    return pretraining_of(kind, plan, *resolve(preset, {**given, **more}, kind))
 
 
 def batch_of(method: Pretraining, seed: int = 0, samples: int = 2) -> Images:
     """Noise of the patch's shape; two views of a sample are a quarter of the patch apart."""
     generator = torch.Generator().manual_seed(seed)
-    patch, count = method.network_plan.patch_size, samples * method.views
+    patch, count = step_of(method.plan).patch_size, samples * method.views
     image = torch.randn(count, 1, *patch, generator=generator)
     shift = torch.tensor(
         [[size // 4 * (row % method.views) for size in patch] for row in range(count)]
@@ -166,7 +169,7 @@ def drawn(method: Pretraining, first: int = 0) -> Iterator[Images]:
     place, cases, plan = prepared_phantoms(len(method.plan.axes))
     located = [(place, case) for case in cases]
     views = Views(method.augment(), method.corruption(), method.views, method.overlap)
-    source = ImageSource(located, plan, method.network_plan, 0, views)
+    source = ImageSource(located, plan, step_of(method.plan), 0, views)
     return (
         batch.to(torch.device("cpu"))
         for batch in image_batches(source, 2, first, workers=0)
@@ -336,8 +339,9 @@ def test_it_starts_learns_and_its_export_loads_downstream(
     assert {"input", "corrupted", "output"} <= method.picture(batch).keys()
 
     method.finish([batch])
-    write_export(RunFolder(tmp_path), method, variant[0], preset, method.network_plan)
-    downstream = Model(plan_of(net, ndim), method.network_plan, {})
+    spec = method.plan.network(None).network
+    write_export(RunFolder(tmp_path), method, variant[0], preset, spec)
+    downstream = model_of(plan_of(net, ndim))
     transfer = load_pretrained(downstream.network, tmp_path / EXPORT)
     assert transfer.method == variant[0] and transfer.promised == (
         "encoder",
@@ -912,10 +916,9 @@ def test_the_export_is_the_network_at_the_folded_time(net, preset, tmp_path):
         ):  # both are zero before training, so that time says nothing
             torch.nn.init.normal_(parameter, std=0.1)
     method.finish([batch])
-    write_export(
-        RunFolder(tmp_path), method, "diffusion", preset, method.network_plan
-    )
-    downstream = build(method.network_plan.network)
+    spec = method.plan.network(None).network
+    write_export(RunFolder(tmp_path), method, "diffusion", preset, spec)
+    downstream = build(spec)
     load_pretrained(downstream, tmp_path / EXPORT)
     method.modules.eval()
     with torch.no_grad():

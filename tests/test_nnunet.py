@@ -6,7 +6,10 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from cohort import prepared_cohort
+from cohort import (
+    prepared_cohort,
+    step_of,
+)
 from scipy.ndimage import center_of_mass, gaussian_filter
 
 from sulcnet.data._nnunet import NnunetAugmenter
@@ -205,7 +208,7 @@ def drawn(prepared, options, workers, count=4):
     folder, cases, plan = prepared
     region = learn_region(cases, plan.structures)
     source = PatchSource(
-        folder, cases, plan, plan.network(None), region, 0, Sampling(options)
+        folder, cases, plan, step_of(plan), region, 0, Sampling(options)
     )
     return list(islice(batches(source, 2, 0, workers), count))
 

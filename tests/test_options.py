@@ -383,7 +383,7 @@ def test_a_new_preset_is_one_file(presets, tmp_path, monkeypatch, capsys):
         == 0
     ), capsys.readouterr().err
     plan = load_plan(folders.plans, "3d")
-    network = plan.network(None)
+    network = plan.network(None).step("full")
     assert (plan.preset, network.patch_size, network.limited_by) == (
         "mine",
         (16, 16, 16),

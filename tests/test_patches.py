@@ -5,7 +5,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from cohort import prepared_cohort
+from cohort import (
+    prepared_cohort,
+    step_of,
+)
 
 from sulcnet.data._workers import tensors
 from sulcnet.data.augment import AugmentOptions
@@ -34,9 +37,7 @@ def source(prepared, seed=0, **changes) -> PatchSource:
     folder, cases, plan = prepared
     region = learn_region(cases, plan.structures)
     sampling = Sampling(**{"augment": AugmentOptions(), **changes})
-    return PatchSource(
-        folder, cases, plan, plan.network(None), region, seed, sampling
-    )
+    return PatchSource(folder, cases, plan, step_of(plan), region, seed, sampling)
 
 
 def test_samples_depend_on_seed_step_and_slot_alone(prepared):
@@ -148,10 +149,8 @@ def test_a_stored_array_is_read_in_parts(tmp_path):
 
 def test_a_volume_smaller_than_the_window_is_centred_in_zeros(prepared):
     folder, cases, plan = prepared
-    network = plan.network(None).__class__.from_json(
-        {**plan.network(None).to_json(), "patch_size": [64, 64, 64]}
-    )
-    drawn = PatchSource(folder, cases, plan, network, None)
+    large = step_of(plan).replace(patch_size=(64, 64, 64))
+    drawn = PatchSource(folder, cases, plan, large, None)
     image = read_array(folder / f"{cases[0].id}.b2nd")
     sample = drawn.fixed(0).image[0]
     before = [-((have - 64) // 2) for have in image.shape[1:]]

@@ -8,7 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cohort import prepared_cohort, raw_cohort
+from cohort import (
+    prepared_cohort,
+    raw_cohort,
+    step_of,
+)
 
 from sulcnet import plugins
 from sulcnet.errors import ModelError
@@ -85,22 +89,18 @@ def test_every_method_and_strategy_has_a_plan_of_its_own(planned):
         *plugins.names("pretraining", "METHOD"),
         *plugins.names("tuning", "TUNING"),
     }
-    assert set(network.steps) == names - {"lora"}  # nothing to adapt: no linear layer
-    assert (
-        network.patch_size
-        == network.steps["full"].patch_size
-        == network.of("full").patch_size
-    )
-    assert (
-        network.of("contrastive").windows == 2
-        and network.of("contrastive").steps == {}
-    )
+    assert set(network.steps) == names - {
+        "lora",
+        "scratch",
+    }  # no linear layer to adapt; as full
+    assert network.step("contrastive").windows == 2
+    full = network.steps["full"]
+    assert network.step("scratch") == network.step("a plug-in") == full
     assert (
         network.steps["top"].estimate.bytes
         < network.steps["full"].estimate.bytes
         < network.steps["contrastive"].estimate.bytes
     )
-    assert network.steps["scratch"] == network.steps["full"]
     for step in network.steps.values():
         assert (
             step.estimate.kind == "traced"
@@ -180,7 +180,7 @@ tasks = traced_as(tasks_of(header))
 asked = Constraints("sulcnet", 8 * 10**9, case, case, (0.0,) * 3, (1.0,) * 3, tasks, {values}, 24)
 with MemoryOracle.kept() as oracle:
     plan = plan_network("swin_unetr_24", asked, oracle)
-assert plan.patch_size == (96, 192, 160) and len(plan.steps) == 12
+assert plan.step("full").patch_size == (96, 192, 160) and len(plan.steps) == 11
 assert "torch" not in sys.modules, sorted(sys.modules)
 """
     subprocess.run(
@@ -218,7 +218,7 @@ def test_a_dataset_without_labels_is_planned_for_pre_training_alone():
         set(network.steps) == set(plugins.names("pretraining", "METHOD"))
         and network.prediction is None
     )
-    assert network.patch_size == network.steps["recon"].patch_size
+    assert network.step("top") == network.steps["recon"]
 
 
 def test_a_probe_runs_whole_steps_and_is_written_beside_the_estimate(
@@ -243,9 +243,7 @@ def test_a_probe_runs_whole_steps_and_is_written_beside_the_estimate(
     fingerprint(shape=(20, 34, 29)).save(folders.fingerprint)
     probed = probe_plan(folders, plan, PlanRequest("resenc_unet", 4))
     network = plan.networks["resenc_unet"]
-    assert [question.step for question in asked] == [
-        {"scratch": "full"}.get(name, name) for name in network.steps
-    ]
+    assert [question.step for question in asked] == list(network.steps)
     for question, step in zip(asked, network.steps.values()):
         assert (question.patch, question.images, question.accumulate) == (
             step.patch_size,
@@ -302,7 +300,23 @@ def test_plans_with_a_name_stand_beside_the_usual_ones(planned):
     )
     assert load_plan(folders.plans, "3d") == before and load_plan(
         named.plans, "3d"
-    ).networks["resenc_unet"].patch_size == (16, 16, 16)
+    ).networks["resenc_unet"].step("full").patch_size == (16, 16, 16)
+
+
+def test_plans_of_earlier_versions_are_read_and_inherited(planned):
+    """They held the numbers of `full` a second time, and `scratch`; the copy in the folder of a run had one step's."""
+    plans = json.loads(planned[0].plans.read_text())
+    network = plans["3d"]["networks"]["resenc_unet"]
+    steps, path = network["steps"], planned[0].plans.with_name("plans_earlier.json")
+    network.update(steps["full"], steps={**steps, "scratch": steps["full"]})
+    full = {"resenc_unet": {"steps": {"full": {"batch_size": 7}}}}
+    plans["3d_wide"] = {"inherits_from": "3d", "networks": full}
+    write_json(path, plans)
+    assert load_plan(path, "3d") == load_plan(planned[0].plans, "3d")
+    assert step_of(load_plan(path, "3d_wide"), "scratch").batch_size == 7
+    network.update(steps["top"], steps={})
+    write_json(path, plans)
+    assert step_of(load_plan(path, "3d"), "top").to_json() == steps["top"]
 
 
 def test_an_edited_configuration_inherits_the_rest(planned):
@@ -310,7 +324,9 @@ def test_an_edited_configuration_inherits_the_rest(planned):
     plans["3d_wide"] = {
         "inherits_from": "3d",
         "networks": {
-            "resenc_unet": {"batch_size": 7, "steps": {"top": {"batch_size": 9}}}
+            "resenc_unet": {
+                "steps": {"full": {"batch_size": 7}, "top": {"batch_size": 9}}
+            }
         },
     }
     plans["3d_fine"] = {"inherits_from": "3d_wide", "spacing": [0.5, 0.5, 0.5]}
@@ -325,17 +341,12 @@ def test_an_edited_configuration_inherits_the_rest(planned):
         and usual.folder == "3d"
         and fine.folder == "3d_fine"
     )
-    assert (
-        wide.network(None).batch_size == 7
-        and wide.network(None).of("top").batch_size == 9
-    )
-    assert wide.network(None).patch_size == usual.network(
-        None
-    ).patch_size and fine.spacing == (
-        0.5,
-        0.5,
-        0.5,
-    )
+    sizes = {
+        name: step_of(wide, name).batch_size for name in ("full", "scratch", "top")
+    }
+    assert sizes == {"full": 7, "scratch": 7, "top": 9}
+    assert step_of(wide).patch_size == step_of(usual).patch_size
+    assert fine.spacing == (0.5, 0.5, 0.5)
     save_plan(path, usual.replace(dataset="Dataset001_PCS"))
     assert (
         json.loads(path.read_text())["3d_wide"] == plans["3d_wide"]

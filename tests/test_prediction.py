@@ -9,9 +9,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from cohort import asked_tasks, prepared_cohort, train
+from cohort import (
+    asked_tasks,
+    model_of,
+    prepared_cohort,
+    step_of,
+    train,
+)
 
-from sulcnet.assembly.finetuning import Model
 from sulcnet.cli.predict import COMMAND as PREDICT
 from sulcnet.data.region import Region
 from sulcnet.errors import ModelError, UsageError
@@ -114,21 +119,21 @@ def test_one_window_over_the_image_gives_attention_and_mean_the_same_class(train
     workspace, folders, run = trained
     plan = load_plan(folders.plans, "3d")
     torch.manual_seed(0)
-    attention = Model(plan, plan.network(None), {"pooling": "attention"})
-    mean = Model(plan, plan.network(None), {"pooling": "mean"})
+    attention = model_of(plan, {"pooling": "attention"})
+    mean = model_of(plan, {"pooling": "mean"})
     torch.nn.init.normal_(
         attention.heads["classification"].attention.score.weight
     )  # zero before training: the mean
     mean.load_state_dict(attention.state_dict())
     data = (
         np.random.default_rng(0)
-        .normal(size=(1, *plan.network(None).patch_size))
+        .normal(size=(1, *step_of(plan).patch_size))
         .astype(np.float32)
     )
 
     def classes(model, data):
         return (
-            predictor_of(model, plan.network(None).patch_size)(data)["classification"]
+            predictor_of(model, step_of(plan).patch_size)(data)["classification"]
             .softmax(dim=0)
             .numpy()
         )

@@ -12,7 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cohort import NAME, prepared_cohort, pretrain, raw_cohort
+from cohort import (
+    NAME,
+    network_plan,
+    prepared_cohort,
+    pretrain,
+    pretraining_of,
+    raw_cohort,
+)
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sulcnet import options, plugins
@@ -23,11 +30,9 @@ from sulcnet.errors import DataError, ModelError, UsageError
 from sulcnet.memory.live_bytes import fake_modules
 from sulcnet.networks import family
 from sulcnet.pretraining._mae_method import block_mask
-from sulcnet.pretraining._pretraining import build_method, reestimate_norms
+from sulcnet.pretraining._pretraining import reestimate_norms
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import (
-    MemoryEstimate,
-    NetworkPlan,
     Normalisation,
     Plan,
     load_plan,
@@ -357,6 +362,7 @@ def test_pooled_datasets_are_prepared_by_the_first_and_split_by_themselves(
 
 def test_schedules_are_those_of_the_presets(prepared):
     network = load_plan(prepared[1].plans, "3d").network(None)
+    spec, full = network.network, network.step("full")
     mae = plugins.find("pretraining", "mae", "METHOD")
     ours, paper = (
         schedule_of(*options.resolve(preset, {}, mae), 1000, 4)
@@ -387,14 +393,17 @@ def test_schedules_are_those_of_the_presets(prepared):
             ("sulcnet", "resenc_unet"),
         )
     )
-    assert [unplanned(network, paper, views).batch_size for views in (1, 2)] == [8, 4]
-    assert unplanned(network, paper, 1).patch_size == (64, 64, 64)
-    dd_unet = network.replace(network=network.network.replace(name="dd_unet"))
-    assert unplanned(dd_unet, small, 1).patch_size == (32, 32, 32)
-    kept = unplanned(network, ours, 1)
+    assert [unplanned(spec, full, paper, views).batch_size for views in (1, 2)] == [
+        8,
+        4,
+    ]
+    assert unplanned(spec, full, paper, 1).patch_size == (64, 64, 64)
+    dd_unet = spec.replace(name="dd_unet")
+    assert unplanned(dd_unet, full, small, 1).patch_size == (32, 32, 32)
+    kept = unplanned(spec, full, ours, 1)
     assert (kept.patch_size, kept.batch_size) == (
-        network.patch_size,
-        network.batch_size * network.windows,
+        full.patch_size,
+        full.batch_size * full.windows,
     )
 
 
@@ -415,9 +424,7 @@ def plan_of(
     normalisation: Normalisation, net: str = "resenc_unet", preset: str = "sulcnet"
 ) -> Plan:
     spec = family(net).topology(3, 1, 4, (16, 16, 16), (1.0,) * 3)
-    network = NetworkPlan(
-        (16, 16, 16), 2, 1, 1, MemoryEstimate("none", 1, 2), "test", network=spec
-    )
+    network = network_plan(spec, (16, 16, 16), 2, 1, 1)
     return Plan(
         "Dataset001_T",
         "3d",
@@ -448,9 +455,7 @@ def method_of(
         plugins.find("pretraining", name, "METHOD"),
         plan_of(normalisation, net),
     )
-    return build_method(
-        kind, plan, plan.network(None), *options.resolve(preset, given, kind)
-    )
+    return pretraining_of(kind, plan, *options.resolve(preset, given, kind))
 
 
 def images(labels: bool = False, count: int = 2) -> Images:

@@ -8,10 +8,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from cohort import asked_tasks, prepared_phantoms, raw_cohort
+from cohort import (
+    asked_tasks,
+    model_of,
+    network_plan,
+    prepared_phantoms,
+    raw_cohort,
+    step_of,
+)
 
 from sulcnet import plugins
-from sulcnet.assembly.finetuning import FineTuning, Model
+from sulcnet.assembly.finetuning import FineTuning
 from sulcnet.cli.evaluate import COMMAND as EVALUATE
 from sulcnet.cli.info import COMMAND as INFO
 from sulcnet.cli.plan_and_preprocess import COMMAND as PREPARE
@@ -32,7 +39,7 @@ from sulcnet.prediction.evaluate import table_paths
 from sulcnet.prediction.model import load_model
 from sulcnet.records.dataset import DatasetHeader
 from sulcnet.records.labels import UNKNOWN
-from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Plan, load_plan
+from sulcnet.records.plan import Plan, load_plan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.workspace import RunFolder
 from sulcnet.tasks._family import family_of
@@ -158,7 +165,7 @@ def test_a_third_task_in_one_file_trains_predicts_and_is_scored(
     plan = load_plan(folders.plans, "3d")
     assert (
         list(plan.tasks) == ["segmentation", "classification", "age"]
-        and plan.network(None).bag > 1
+        and step_of(plan).bag > 1
     )
     unknown = lines[0].split("\t")[0]
     prepared = {
@@ -637,9 +644,7 @@ def test_augmentation_keeps_what_is_ignored_and_a_step_learns_nothing_from_it():
     }  # as if nobody had looked at the PCS
     header = header_of(**block)
     spec = family("resenc_unet").topology(3, 1, 4, (16, 16, 16), plan.network_spacing)
-    network = NetworkPlan(
-        (16, 16, 16), 2, 1, 2, MemoryEstimate("none", 1, 2), "test", network=spec
-    )
+    network = network_plan(spec, (16, 16, 16), 2, 1, 2)
     plan = plan.replace(
         networks={"resenc_unet": network},
         labels=header.labels,
@@ -647,14 +652,14 @@ def test_augmentation_keeps_what_is_ignored_and_a_step_learns_nothing_from_it():
     )
     tuning = plugins.find("tuning", "scratch", "TUNING")
     source = PatchSource(
-        place, cases, plan, network, None, 0, Sampling(tuning.Options())
+        place, cases, plan, step_of(plan), None, 0, Sampling(tuning.Options())
     )
     assert source.values == ["1"]
     seen = [batch for batch, _ in zip(batches(source, 2, 0, 0), range(6))]
     holding = [batch for batch in seen if (batch.targets["segmentation"] == 2).any()]
     assert holding
     torch.manual_seed(0)
-    method = FineTuning(Model(plan, network, {}), tuning, tuning.Options())
+    method = FineTuning(model_of(plan), tuning, tuning.Options())
     batch = holding[0].to(CPU)
     logits = method.logits(batch)
     target = batch.targets["segmentation"]
@@ -672,16 +677,15 @@ def test_augmentation_keeps_what_is_ignored_and_a_step_learns_nothing_from_it():
 def test_pre_training_by_labels_is_not_told_what_is_ignored():
     place, cases, plan = prepared_phantoms(3)
     spec = family("resenc_unet").topology(3, 1, 4, (16, 16, 16), plan.network_spacing)
-    network = NetworkPlan(
-        (16, 16, 16), 2, 1, 1, MemoryEstimate("none", 1, 2), "test", network=spec
-    )
+    network = network_plan(spec, (16, 16, 16), 2, 1, 1)
     usual, ignoring = (
         plan,
         plan.replace(labels={"background": 0, "skeleton": 1, "ignore": 2}),
     )
     located = [(place, case) for case in cases]
     one, two = (
-        ImageSource(located, each, network, 0, Views()) for each in (usual, ignoring)
+        ImageSource(located, each, network.step("full"), 0, Views())
+        for each in (usual, ignoring)
     )
     labels = [
         (one.fixed(index).label, two.fixed(index).label)

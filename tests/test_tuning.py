@@ -7,7 +7,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from cohort import prepared_cohort, train
+from cohort import (
+    model_of,
+    prepared_cohort,
+    pretraining_of,
+    train,
+)
 from test_contract import (
     NETWORKS,
     TUNINGS,
@@ -20,7 +25,7 @@ from test_contract import (
 from torch import nn
 
 from sulcnet import plugins
-from sulcnet.assembly.finetuning import FineTuning, Model
+from sulcnet.assembly.finetuning import FineTuning
 from sulcnet.assembly.transfer import (
     merge_adapter,
     read_weights,
@@ -32,7 +37,6 @@ from sulcnet.networks import build, family
 from sulcnet.networks._unet_bn_network import ResidualBlock
 from sulcnet.networks.adapters import Adapter, LowRank, convolutions, linears
 from sulcnet.prediction.model import load_model
-from sulcnet.pretraining._pretraining import build_method
 from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.plan import load_plan
 from sulcnet.records.workspace import (
@@ -378,7 +382,7 @@ def test_only_a_known_word_can_be_recomputed():
 )
 def test_an_option_that_is_left_empty_leaves_the_network_s_word(given, used):
     plan, tuning = plan_of("resenc_unet"), plugins.find("tuning", "full", "TUNING")
-    model = Model(plan, plan.network(None), {})
+    model = model_of(plan)
     model.network.recompute = "attention"
     assert (
         FineTuning(
@@ -501,18 +505,15 @@ def prepared(tmp_path_factory):
 def start(prepared, tmp_path_factory):
     """A pre-trained start: recon that has learned nothing."""
     plan = load_plan(prepared[1].plans, "3d")
-    network_plan, kind = (
-        plan.network(None),
-        plugins.find("pretraining", "recon", "METHOD"),
-    )
+    kind = plugins.find("pretraining", "recon", "METHOD")
     torch.manual_seed(0)
-    method = build_method(kind, plan, network_plan, kind.Options())
+    method = pretraining_of(kind, plan, kind.Options())
     return write_export(
         RunFolder(tmp_path_factory.mktemp("start")),
         method,
         "recon",
         "sulcnet",
-        network_plan,
+        plan.network(None).network,
     )
 
 
@@ -549,7 +550,7 @@ def test_a_run_tells_what_learned_and_leaves_its_adapter(
         and learns["elements"] == facts["elements"]
         and 0 < learns["elements"] < learns["total"]
     )
-    base = build(load_model(run).network_plan.network)
+    base = build(load_model(run).plan.network(None).network)
     base.load_state_dict(read_weights(start).state)
     assert facts["base"] == state_digest(base)
     assert (run / ADAPTER).stat().st_size < 0.6 * start.stat().st_size

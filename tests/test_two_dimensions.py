@@ -8,13 +8,20 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from cohort import prepared_phantoms, raw_cohort
+from cohort import (
+    model_of,
+    network_plan,
+    prepared_phantoms,
+    pretraining_of,
+    raw_cohort,
+    step_of,
+)
 from test_planning import fingerprint, header, write
 from test_prediction import Bare, predictor_of
 
 from sulcnet import plugins
 from sulcnet.assembly import schedules
-from sulcnet.assembly.finetuning import FineTuning, Model
+from sulcnet.assembly.finetuning import FineTuning
 from sulcnet.cli.evaluate import COMMAND as EVALUATE
 from sulcnet.cli.plan import COMMAND as PLAN
 from sulcnet.cli.plan_and_preprocess import COMMAND as PREPARE
@@ -36,7 +43,6 @@ from sulcnet.memory.planning import plan_dataset
 from sulcnet.networks import family
 from sulcnet.planning.budget import PlannedStep, Search
 from sulcnet.planning.planner import PlanRequest, constraints_of, make_plan
-from sulcnet.pretraining._pretraining import build_method
 from sulcnet.records.experiment import Schedule
 from sulcnet.records.memory import StepNeed
 from sulcnet.records.plan import (
@@ -61,9 +67,7 @@ def planned(
 ) -> Plan:
     """Put a tiny 2-D network into a plan."""
     spec = family(net).topology(2, 1, 4, PATCH, plan.network_spacing)
-    network = NetworkPlan(
-        PATCH, 2, bag, windows, MemoryEstimate("none", 1, 2), "test", network=spec
-    )
+    network = network_plan(spec, PATCH, 2, bag, windows)
     return plan.replace(networks={net: network})
 
 
@@ -172,8 +176,8 @@ def test_every_method_and_strategy_is_planned_for_slices(slices):
         len(step.patch_size) for step in network.steps.values()
     } == {2}
     assert (
-        network.patch_size == (20, 40)
-        and network.reason == "covers a slice of the median case"
+        network.step("full").patch_size == (20, 40)
+        and network.step("full").reason == "covers a slice of the median case"
     )
     assert load_plan(slices[0].plans, "2d") == slices[1] and slices[1].slice_axis == 2
 
@@ -214,9 +218,8 @@ def untraced(monkeypatch) -> None:
         spec = family(net).topology(
             len(asked.median), 1, 4, asked.median, asked.spacing
         )
-        return NetworkPlan(
-            **{**vars(plain), "patch_size": (32,) * len(asked.median)}, network=spec
-        )
+        step = plain.replace(patch_size=(32,) * len(asked.median))
+        return NetworkPlan(spec, {"full": step})
 
     monkeypatch.setattr(planning, "plan_network", network)
 
@@ -334,7 +337,7 @@ def test_a_sample_is_of_the_slices_of_the_prepared_volume(axis):
     place, cases, plan = prepared_phantoms(2)
     plan = planned(plan.replace(slice_axis=axis))
     source = PatchSource(
-        place, cases, plan, plan.network(None), learn_region(cases, plan.structures)
+        place, cases, plan, step_of(plan), learn_region(cases, plan.structures)
     )
     for index, case in enumerate(cases):
         sample = source.fixed(index)
@@ -374,7 +377,7 @@ def test_a_window_that_is_centred_on_a_structure_lies_in_its_slice(axis):
     """Rounding a middle between two slices would take the neighbour of every other one."""
     place, cases, plan = prepared_phantoms(2)
     plan = planned(plan.replace(slice_axis=axis))
-    source = PatchSource(place, cases, plan, plan.network(None), None)
+    source = PatchSource(place, cases, plan, step_of(plan), None)
     case, rng = cases[0].replace(centres={}), np.random.default_rng(0)
     for number in range(case.shape[axis]):
         voxel = tuple(number if other == axis else 9 for other in range(3))
@@ -392,9 +395,7 @@ def test_views_of_one_sample_are_of_one_slice():
     place, cases, plan = prepared_phantoms(2)
     plan = planned(plan)
     located = [(place, case) for case in cases]
-    source = ImageSource(
-        located, plan, plan.network(None), 0, Views(count=3, overlap=0.0)
-    )
+    source = ImageSource(located, plan, step_of(plan), 0, Views(count=3, overlap=0.0))
     for index, case in enumerate(cases * 4):
         lows = source._corners(case.shape, np.random.default_rng(index))
         assert len({int(low[plan.slice_axis]) for low in lows}) == 1
@@ -491,14 +492,14 @@ def test_a_stack_of_one_slice_trains_to_the_bits_of_the_flat_image(twins, tmp_pa
     for name, (folder, cases) in found.items():
         torch.manual_seed(0)
         method = FineTuning(
-            Model(plan, plan.network(None), {}),
+            model_of(plan),
             plugins.find("tuning", "scratch", "TUNING"),
         )
         source = PatchSource(
             folder,
             cases,
             plan,
-            plan.network(None),
+            step_of(plan),
             region,
             0,
             Sampling(AugmentOptions()),
@@ -525,12 +526,12 @@ def test_a_stack_of_one_slice_pretrains_to_the_bits_of_the_flat_image(
     for kind_of, (folder, cases) in found.items():
         torch.manual_seed(0)
         kind = plugins.find("pretraining", name, "METHOD")
-        method = build_method(kind, plan, plan.network(None), kind.Options())
+        method = pretraining_of(kind, plan, kind.Options())
         located = [(folder, case) for case in cases]
         views = Views(
             method.augment(), method.corruption(), method.views, method.overlap
         )
-        source = ImageSource(located, plan, plan.network(None), 0, views)
+        source = ImageSource(located, plan, step_of(plan), 0, views)
         (tmp_path / kind_of).mkdir()
         results.append(
             trained(
@@ -548,7 +549,7 @@ def test_a_stack_is_predicted_as_its_slices_are_and_its_class_from_all_of_them(t
     plan, found = twins
     place, cases, _ = prepared_phantoms(2)
     torch.manual_seed(0)
-    model = Model(plan, plan.network(None), {})
+    model = model_of(plan)
     torch.nn.init.normal_(model.heads["classification"].attention.score.weight)
     seen = predictor_of(model, PATCH, batch=1, axes=plan.axes)
 

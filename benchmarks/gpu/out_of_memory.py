@@ -60,6 +60,6 @@ def _enlarge(folders: DatasetFolders, patch: tuple[int, ...], images: int) -> No
     plans = json.loads(folders.plans.read_text())
     network = plans["3d"]["networks"][NET]
     network["network"]["features"] *= 8
-    for step in (network, *network["steps"].values()):
+    for step in network["steps"].values():
         step.update(patch_size=list(patch), batch_size=images)
     folders.plans.write_text(json.dumps(plans))

@@ -171,10 +171,7 @@ def list_rows(
         key=lambda name: (name not in FIRST, name),
     )
     combinations = [
-        (net, name)
-        for name in order
-        for net in nets
-        if name in plans[net][0].steps and name != "scratch"
+        (net, name) for name in order for net in nets if name in plans[net][0].steps
     ]
     for net, name in combinations[args.first :][: args.most]:
         network, asked = plans[net]
@@ -233,7 +230,7 @@ def _row(
         "of copying %": 100 * moved / seconds / traffic,
     }
     loaded = (
-        _with_loader(loop, network, planned, cohort, device)
+        _with_loader(loop, planned, cohort, device)
         if cohort and name in FIRST
         else float("nan")
     )
@@ -296,14 +293,12 @@ def _moved(act: Callable[[], object]) -> int:
 
 def _with_loader(
     loop: Loop,
-    network: NetworkPlan,
     planned: StepPlan,
     cohort: Cohort,
     device: torch.device,
 ) -> float:
     """Give seconds per step when batches come from the loader's workers, as in a run."""
-    step_plan = NetworkPlan(network=network.network, **vars(planned))
-    source, make = _source(loop, step_plan, cohort)
+    source, make = _source(loop, planned, cohort)
     drawn = make(
         source,
         planned.batch_size,
@@ -322,17 +317,17 @@ def _with_loader(
         )
 
 
-def _source(loop: Loop, step_plan: NetworkPlan, cohort: Cohort):
+def _source(loop: Loop, planned: StepPlan, cohort: Cohort):
     method = loop.method
     if hasattr(method, "views"):
         cases = [(cohort.folder, case) for case in cohort.cases]
         views = Views(
             method.augment(), method.corruption(), method.views, method.overlap
         )
-        return ImageSource(cases, cohort.plan, step_plan, 0, views), image_batches
+        return ImageSource(cases, cohort.plan, planned, 0, views), image_batches
     region = learn_region(cohort.cases, cohort.plan.structures)
     sampling = Sampling(method.options)
     source = PatchSource(
-        cohort.folder, cohort.cases, cohort.plan, step_plan, region, 0, sampling
+        cohort.folder, cohort.cases, cohort.plan, planned, region, 0, sampling
     )
     return source, batches

@@ -15,7 +15,8 @@ from sulcnet.errors import UsageError
 from sulcnet.networks import build
 from sulcnet.networks._network import Features, Network
 from sulcnet.options import Family
-from sulcnet.records.plan import NetworkPlan, Plan
+from sulcnet.records.network_spec import NetworkSpec
+from sulcnet.records.plan import Plan, StepPlan
 from sulcnet.tasks._family import family_of
 from sulcnet.tasks._task import Layout, Task
 from sulcnet.training.method import Group, Method, Step, Term
@@ -31,16 +32,18 @@ class Model(nn.Module):
     """
 
     def __init__(
-        self, plan: Plan, network_plan: NetworkPlan, options: Mapping[str, Any]
+        self,
+        plan: Plan,
+        network: Network,
+        layout: Layout,
+        options: Mapping[str, Any],
     ):
         super().__init__()
-        self.plan = plan
-        self.layout = Layout(network_plan.windows, network_plan.bag)
+        self.plan, self.layout = plan, layout
         self.tasks: tuple[Task, ...] = tuple(
             family_of(name).build(options, spec) for name, spec in plan.tasks.items()
         )
-        self.network: Network = build(network_plan.network)
-        self.network.recompute = network_plan.recompute
+        self.network = network
         self.heads = nn.ModuleDict(
             {
                 task.name: task.head(self.network, len(plan.axes))
@@ -57,6 +60,14 @@ class Model(nn.Module):
                 head, self.network, features, batch, self.layout
             )
         return logits
+
+
+def build_model(
+    plan: Plan, spec: NetworkSpec, step: StepPlan, options: Mapping[str, Any]
+) -> Model:
+    """Build the planned network with its heads."""
+    network = build(spec, step.recompute)
+    return Model(plan, network, Layout(step.windows, step.bag), options)
 
 
 class FineTuning(Method):

@@ -7,7 +7,8 @@ from math import ceil
 from sulcnet.networks import family
 from sulcnet.networks._base import NetworkOptions
 from sulcnet.records.experiment import Schedule
-from sulcnet.records.plan import NetworkPlan
+from sulcnet.records.network_spec import NetworkSpec
+from sulcnet.records.plan import StepPlan
 from sulcnet.training.schedule import ScheduleOptions
 
 EPOCH_PATCHES = 250
@@ -41,17 +42,15 @@ def schedule_of(
 
 
 def unplanned(
-    network_plan: NetworkPlan, options: NetworkOptions, views: int
-) -> NetworkPlan:
-    """Give the plan of a pre-training that was not planned.
+    spec: NetworkSpec, step: StepPlan, options: NetworkOptions, views: int
+) -> StepPlan:
+    """Give the plan of a pre-training that was not planned, from that of another step.
 
     Patch and views per step are the preset's, else the plan's.
     """
-    spec = network_plan.network
-    patch = network_plan.patch_size
-    images = network_plan.batch_size * network_plan.windows
+    patch, images = step.patch_size, step.batch_size * step.windows
     if options.patch:
         patch = family(spec.name).fitted(spec, (options.patch,) * spec.ndim)
         images = options.windows
     batch = max(1, images // views)
-    return network_plan.replace(patch_size=patch, batch_size=batch, accumulate=1)
+    return step.replace(patch_size=patch, batch_size=batch, accumulate=1)

@@ -1,6 +1,6 @@
 """Weights from one run into another: what is exported after pre-training, and what a network takes from a file.
 
-    write_export(run, method, name, preset, network_plan)       # export.pth and export.json, the last act of a run
+    write_export(run, method, name, preset, spec)       # export.pth and export.json, the last act of a run
     transfer = load_pretrained(model.network, path)             # any export, checkpoint or MONAI SwinUNETR state
     print("\\n".join(transfer.lines()))
 
@@ -25,7 +25,8 @@ from sulcnet.networks._network import Network
 from sulcnet.networks.adapters import Adapter
 from sulcnet.networks.film import FILM, attach_constants
 from sulcnet.pretraining._pretraining import Pretraining
-from sulcnet.records.plan import NetworkPlan, Plan
+from sulcnet.records.network_spec import NetworkSpec
+from sulcnet.records.plan import Plan
 from sulcnet.records.transfer import Count, StageTransfer, Transfer
 from sulcnet.records.workspace import ADAPTER, EXPORT, RunFolder
 from sulcnet.training import checkpoint
@@ -50,14 +51,14 @@ def write_export(
     method: Pretraining,
     name: str,
     preset: str,
-    network_plan: NetworkPlan,
+    network: NetworkSpec,
 ) -> Path:
     """Write the network that fine-tuning starts from, and beside it what it is: keys, hashes, method, folded time."""
     state = method.export()
     facts = {
         "method": name,
         "preset": preset,
-        "network": network_plan.network.to_json(),
+        "network": network.to_json(),
         "promised": list(method.exports),
         "keys": {key: key for key in state},
         "hashes": {key: digest(value) for key, value in state.items()},
@@ -109,16 +110,14 @@ def state_digest(network: Network) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def dry_load(method: Pretraining, plan: Plan, network_plan: NetworkPlan) -> Transfer:
+def dry_load(method: Pretraining, plan: Plan, network: NetworkSpec) -> Transfer:
     """Load what would be exported now into the network that fine-tuning builds.
 
     Raises:
         ModelError: it does not fit: better in the first minute than after the last epoch.
     """
     weights = Weights(method.export(), method.exports, type(method).__name__.lower())
-    return load_weights(
-        build(network_plan.network), weights, f"a dry run for {plan.dataset}"
-    )
+    return load_weights(build(network), weights, f"a dry run for {plan.dataset}")
 
 
 def load_pretrained(network: Network, path: Path) -> Transfer:

@@ -116,19 +116,20 @@ def sentence(plan: Plan, net: str, explain: bool = False) -> str:
     """Say what was planned: the network, then a line for each method and strategy."""
     network: NetworkPlan = plan.networks[net]
     grid = f"{_slices(plan)} at {'x'.join(f'{mm:g}' for mm in plan.spacing)} mm"
-    budget = _size(network.estimate.budget)
+    steps = _by_kind(network)
+    budget = _size(next(iter(steps.values())).estimate.budget)
     lines = [f"{net}{grid} for {budget}, counted on fake tensors:"]
-    for name, step in _by_kind(network).items():
+    for name, step in steps.items():
         lines.append(f"  {name:<12} {_line(step)}")
         if explain:
             lines += [
                 f"      {what}" for what in (_told(step.estimate), *step.alternatives)
             ]
     if network.prediction:
-        step = network.prediction
-        where = "on the GPU" if step.accumulate_on == "gpu" else "in main memory"
-        windows = f"{step.batch} windows at a time, added up {where}"
-        lines.append(f"  {'predict':<12} {windows}, {_size(step.estimate.bytes)}")
+        last = network.prediction
+        where = "on the GPU" if last.accumulate_on == "gpu" else "in main memory"
+        windows = f"{last.batch} windows at a time, added up {where}"
+        lines.append(f"  {'predict':<12} {windows}, {_size(last.estimate.bytes)}")
     return "\n".join(lines)
 
 
@@ -139,20 +140,17 @@ def _slices(plan: Plan) -> str:
     return f" on {SLICES[plan.slice_axis]} slices"
 
 
-def _by_kind(network: NetworkPlan) -> dict[str, StepPlan | NetworkPlan]:
-    """Order steps: methods, then strategies, each as they are listed elsewhere.
-
-    Without any step, the plan's own numbers stand for one.
-    """
+def _by_kind(network: NetworkPlan) -> dict[str, StepPlan]:
+    """Order steps: methods, then strategies, each as they are listed elsewhere."""
     names = (
         *plugins.names("pretraining", "METHOD"),
         *plugins.names("tuning", "TUNING"),
     )
-    steps = {name: network.steps[name] for name in names if name in network.steps}
-    return steps or {"full": network}
+    known = {name: network.step(name) for name in names if network.plans(name)}
+    return {**known, **network.steps}
 
 
-def _line(step: StepPlan | NetworkPlan) -> str:
+def _line(step: StepPlan) -> str:
     times = f" x {step.accumulate} times" if step.accumulate > 1 else ""
     windows = f" of {step.windows} windows" if step.windows > 1 else ""
     patch = f"patch {'x'.join(map(str, step.patch_size))} ({step.reason})"

@@ -1,6 +1,6 @@
 """Samples without labels: views of one case, clean and corrupted; a pure function of (seed, step, slot).
 
-    source = ImageSource([(folder, case), ...], plan, network_plan, 0, Views(AugmentOptions(), count=2))
+    source = ImageSource([(folder, case), ...], plan, step, 0, Views(AugmentOptions(), count=2))
     source.sample(step=17, slot=0, batch=4)
 
     volume  +-----------------------------+      views of one case share at least `overlap` of the patch along
@@ -28,7 +28,7 @@ from sulcnet.data.cut import CaseReader, flat, thick
 from sulcnet.data.patches import corner, in_rounds
 from sulcnet.errors import DataError
 from sulcnet.records.labels import UNKNOWN
-from sulcnet.records.plan import NetworkPlan, Plan
+from sulcnet.records.plan import Plan, StepPlan
 from sulcnet.records.prepared import PreparedCase
 
 SPATIAL = ("rotation_probability", "scale_probability", "elastic_probability")
@@ -77,7 +77,7 @@ class ImageSource:
         self,
         cases: Sequence[tuple[Path, PreparedCase]],
         plan: Plan,
-        network_plan: NetworkPlan,
+        step: StepPlan,
         seed: int,
         views: Views,
     ):
@@ -94,8 +94,8 @@ class ImageSource:
             plan.label_like,
             plan.ignored,
         )
-        self.patch = thick(network_plan.patch_size, plan.axes, 1)
-        seen = network_plan.patch_size, plan.label_like, plan.network_spacing
+        self.patch = thick(step.patch_size, plan.axes, 1)
+        seen = step.patch_size, plan.label_like, plan.network_spacing
         self.spatial_augmenter = Augmenter(spatial(views.augment), *seen)
         self.intensity_augmenter = None
         if views.corruption is not None:

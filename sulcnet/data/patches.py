@@ -1,6 +1,6 @@
 """Samples: a few windows of one case, cut from disk and augmented; a pure function of (seed, step, slot).
 
-    source = PatchSource(folder, cases, plan, network_plan, region, seed=0)
+    source = PatchSource(folder, cases, plan, step, region, seed=0)
     source.sample(step=17, slot=0, batch=4)     # the same today, tomorrow, and in whichever process
 
 The first `bag` windows of a case are the evidence for what is asked of an image. Where they lie does not depend on the
@@ -21,7 +21,7 @@ from sulcnet.data.augment import AugmentOptions, build_augmenter
 from sulcnet.data.cut import CaseReader, flat, thick
 from sulcnet.data.region import Region, smallest_structure
 from sulcnet.records.labels import UNKNOWN, key_of
-from sulcnet.records.plan import NetworkPlan, Plan
+from sulcnet.records.plan import Plan, StepPlan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.tasks import IMAGE
 
@@ -70,7 +70,7 @@ class PatchSource:
         folder: Path,
         cases: Sequence[PreparedCase],
         plan: Plan,
-        network: NetworkPlan,
+        step: StepPlan,
         region: Region | None,
         seed: int = 0,
         sampling: Sampling | None = None,
@@ -81,10 +81,10 @@ class PatchSource:
         self.region = region
         self.seed = seed
         self.views = sampling.views
-        self.axes, self.bag, self.windows = plan.axes, network.bag, network.windows
-        self.patch = thick(network.patch_size, plan.axes, 1)
+        self.axes, self.bag, self.windows = plan.axes, step.bag, step.windows
+        self.patch = thick(step.patch_size, plan.axes, 1)
         options = sampling.augment or AugmentOptions.off()
-        seen = network.patch_size, plan.label_like, plan.network_spacing
+        seen = step.patch_size, plan.label_like, plan.network_spacing
         self.augmenter = build_augmenter(options, *seen)
         self.tasks = plan.tasks
         self.of_images = any(task.per == IMAGE for task in plan.tasks.values())

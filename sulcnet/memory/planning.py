@@ -9,11 +9,11 @@ fake tensors where nobody asked yet: only then torch is imported, in worker proc
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 from sulcnet import plugins
 from sulcnet.errors import ModelError, SulcnetError
@@ -27,6 +27,7 @@ from sulcnet.planning.budget import (
     PlannedStep,
     Search,
     card_bytes,
+    estimate,
     question_of,
 )
 from sulcnet.planning.planner import PlanRequest, constraints_of, make_plan
@@ -35,7 +36,7 @@ from sulcnet.records.fingerprint import Fingerprint
 from sulcnet.records.memory import PREDICT, StepNeed, StepQuestion
 from sulcnet.records.network_spec import NetworkSpec
 from sulcnet.records.plan import (
-    MemoryEstimate,
+    REFERENCE,
     NetworkPlan,
     Plan,
     PredictionPlan,
@@ -47,18 +48,13 @@ from sulcnet.records.workspace import DATASET_JSON, DatasetFolders, make_writabl
 
 log = logging.getLogger("sulcnet")
 
-# What settles the network's shape, and gives the plan's own numbers: a strategy, or where nothing is labelled a method.
-REFERENCE, UNLABELLED = "full", "recon"
+# What settles the network's shape where nothing is labelled.
+UNLABELLED = "recon"
 MOST_WINDOWS = 8  # per forward pass of a prediction; more is not faster
 
 
-class Planned(NamedTuple):
-    """What was found for one step: its plan, or why there is none; and the rows that were traced for it."""
-
-    spec: NetworkSpec | None
-    plan: StepPlan | None
-    problem: SulcnetError | None
-    traced: dict[StepQuestion, StepNeed]
+# A plan, or why there is none.
+Planned = tuple[NetworkSpec, StepPlan] | SulcnetError
 
 
 def plan_dataset(
@@ -157,21 +153,21 @@ def plan_network(
     spec = _only_shape(net, constraints)
     if spec is None:
         alone = _search(net, constraints, None, [reference], oracle, workers)
-        spec = _settled(alone[reference]).spec
+        spec, _ = raised(alone[reference.name])
     planned = _search(net, constraints, spec, wanted, oracle, workers)
-    first = _settled(planned[reference]).plan
-    steps = {
-        step.name: result.plan for step, result in planned.items() if result.plan
-    }
-    for step, result in planned.items():
-        if result.problem:
-            log.info("%s is not planned: %s", step.name, result.problem.message)
+    raised(planned[reference.name])
+    steps = {}
+    for name, outcome in planned.items():
+        if isinstance(outcome, SulcnetError):
+            log.info("%s is not planned: %s", name, outcome.message)
+        else:
+            _, steps[name] = outcome
     prediction = None
     if constraints.tasks:
-        prediction = _search_prediction(constraints, spec, steps, oracle, workers)
-    return NetworkPlan(
-        network=spec, **vars(first), steps=steps, prediction=prediction
-    )
+        predict = partial(_plan_prediction, constraints, spec, steps)
+        outcomes = _plan_each(predict, [PREDICT], oracle, workers)
+        prediction = raised(outcomes[PREDICT])
+    return NetworkPlan(spec, steps, prediction)
 
 
 def _only_shape(net: str, constraints: Constraints) -> NetworkSpec | None:
@@ -181,12 +177,6 @@ def _only_shape(net: str, constraints: Constraints) -> NetworkSpec | None:
     for side in (16, 64, 256):
         shapes.add(family(net).topology(*same, (side,) * ndim, constraints.spacing))
     return shapes.pop() if len(shapes) == 1 else None
-
-
-def _settled(result: Planned) -> Planned:
-    if result.problem:
-        raise result.problem
-    return result
 
 
 def probe_plan(folders: DatasetFolders, plan: Plan, request: PlanRequest) -> Plan:
@@ -247,30 +237,12 @@ def _search(
     steps: Sequence[PlannedStep],
     oracle: MemoryOracle,
     workers: int,
-) -> dict[PlannedStep, Planned]:
-    """Plan steps from known rows; trace, several at a time, where rows are missing.
-
-    Steps that hold the same are planned once.
-    """
-    known = oracle.known()
-    planned, waiting = {}, []
-    for step in dict.fromkeys(step.asked_as for step in steps):
-        try:
-            planned[step] = _plan_step(net, constraints, spec, known, step)
-        except NotTraced:
-            waiting.append(step)
-    plan = partial(_plan_step, net, constraints, spec, oracle)
-    for step, result in map_cases(plan, waiting, workers, "trace"):
-        planned[step] = _planned(result)
-        oracle.learn(planned[step].traced)
-    return {step: planned[step.asked_as] for step in steps}
-
-
-def _planned(result: Any) -> Any:
-    """Give what a worker planned, or raise what kept it."""
-    if isinstance(result, Exception):
-        raise result
-    return result
+) -> dict[str, Planned]:
+    """Plan steps, by name; those that hold the same are planned once."""
+    plan = partial(_plan_step, net, constraints, spec)
+    asked = list(dict.fromkeys(step.asked_as for step in steps))
+    planned = _plan_each(plan, asked, oracle, workers)
+    return {step.name: outcome for step, outcome in planned.items()}
 
 
 def _plan_step(
@@ -279,45 +251,51 @@ def _plan_step(
     spec: NetworkSpec | None,
     oracle: MemoryOracle,
     step: PlannedStep,
-) -> Planned:
-    """Plan one step, often in a process of its own."""
-    oracle = replace(oracle, traced={})
-    try:
-        spec, plan = Search(family(net), constraints, step, oracle, spec).plan()
-    except SulcnetError as problem:
-        # Nothing to adapt, or nothing fits: the other steps can still be planned.
-        return Planned(None, None, problem, oracle.traced)
-    return Planned(spec, plan, None, oracle.traced)
+) -> tuple[NetworkSpec, StepPlan]:
+    return Search(family(net), constraints, step, oracle, spec).plan()
 
 
-def _search_prediction(
-    constraints: Constraints,
-    spec: NetworkSpec,
-    steps: dict[str, StepPlan],
+def _plan_each(
+    plan: Callable[[MemoryOracle, Any], Any],
+    items: Sequence[Any],
     oracle: MemoryOracle,
     workers: int,
-) -> PredictionPlan:
-    """Plan prediction from known rows; trace where rows are missing."""
-    try:
-        return _plan_prediction(constraints, spec, steps, oracle.known())
-    except NotTraced:
-        work = partial(_trace_prediction, constraints, spec, steps, oracle)
-    ((_, result),) = map_cases(work, [PREDICT], workers, "trace")
-    plan, traced = _planned(result)
-    oracle.learn(traced)
-    return plan
+) -> dict[Any, Any]:
+    """Plan from known rows; trace, several at a time, where rows are missing.
+
+    Gives by item its plan, or why there is none.
+    """
+    planned, waiting = {}, []
+    for item in items:
+        try:
+            planned[item], _ = _plan_one(plan, oracle.known(), item)
+        except NotTraced:
+            waiting.append(item)
+    one = partial(_plan_one, plan, oracle)
+    for item, result in map_cases(one, waiting, workers, "trace"):
+        planned[item], traced = raised(result)
+        oracle.learn(traced)
+    return {item: planned[item] for item in items}
 
 
-def _trace_prediction(
-    constraints: Constraints,
-    spec: NetworkSpec,
-    steps: dict[str, StepPlan],
-    oracle: MemoryOracle,
-    item: str,
-) -> tuple[PredictionPlan, dict[StepQuestion, StepNeed]]:
-    """Plan prediction, often in a process of its own; give the rows that were traced too."""
+def _plan_one(
+    plan: Callable[[MemoryOracle, Any], Any], oracle: MemoryOracle, item: Any
+) -> tuple[Any, dict[StepQuestion, StepNeed]]:
+    """Plan one item, often in a process of its own; give the rows that were traced for it too."""
     oracle = replace(oracle, traced={})
-    return _plan_prediction(constraints, spec, steps, oracle), oracle.traced
+    try:
+        outcome = plan(oracle, item)
+    except SulcnetError as problem:
+        # Nothing to adapt, or nothing fits: the others can still be planned.
+        outcome = problem
+    return outcome, oracle.traced
+
+
+def raised(outcome: Any) -> Any:
+    """Give what was planned, or raise why it was not."""
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def _plan_prediction(
@@ -325,6 +303,7 @@ def _plan_prediction(
     spec: NetworkSpec,
     steps: dict[str, StepPlan],
     oracle: MemoryOracle,
+    name: str,
 ) -> PredictionPlan:
     """Plan windows per pass for the largest patch that a strategy has; sums stay on the GPU if the largest case's fit.
 
@@ -334,14 +313,15 @@ def _plan_prediction(
     patches = [plan.patch_size for name, plan in steps.items() if name in tuning]
     patch = max(patches, key=prod)
     sums = _bytes_of_sums(constraints, patch)
-    asked = constraints, PlannedStep(PREDICT), Candidate(spec, patch, 1, 1)
+    asked = constraints, PlannedStep(name), Candidate(spec, patch, 1, 1)
     batch = MOST_WINDOWS
     while batch:
         need = oracle(question_of(*asked, batch, 1, "none"))
         for place, more in (("gpu", sums), ("cpu", 0)):
-            estimate = _estimate(constraints, spec, need, more)
-            plan = PredictionPlan(batch, place, estimate)
-            if estimate.bytes <= constraints.budget:
+            total = card_bytes(family(spec.name), need, "none", more)
+            memory = estimate(need, total, constraints.budget, more)
+            plan = PredictionPlan(batch, place, memory)
+            if total <= constraints.budget:
                 return plan
         batch //= 2
     return plan
@@ -353,18 +333,3 @@ def _bytes_of_sums(constraints: Constraints, patch: tuple[int, ...]) -> int:
     tasks = constraints.tasks.values()
     per_voxel = sum(task.outputs + 1 for task in tasks if task.per == VOXEL)
     return int(4 * per_voxel * (constraints.slices * prod(sides)))
-
-
-def _estimate(
-    constraints: Constraints, spec: NetworkSpec, need: StepNeed, more: int
-) -> MemoryEstimate:
-    """Say what the card must have for a forward pass, and for `more` bytes beside it."""
-    return MemoryEstimate(
-        "traced",
-        card_bytes(family(spec.name), need, "none", more),
-        constraints.budget,
-        need.live + more,
-        need.parts,
-        need.moment,
-        need.arithmetic,
-    )

@@ -8,11 +8,11 @@ The step is the loop's own, and the method is built as a run builds it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -30,11 +30,13 @@ from sulcnet.memory.live_bytes import (
     fake_modules,
     trace,
 )
+from sulcnet.networks import build
 from sulcnet.options import merged, named, resolve
 from sulcnet.pretraining._pretraining import Pretraining, build_method
 from sulcnet.records.memory import PREDICT, StepNeed, StepQuestion
-from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Normalisation, Plan
+from sulcnet.records.plan import Normalisation, Plan
 from sulcnet.records.workspace import RunFolder
+from sulcnet.tasks._task import Layout
 from sulcnet.training.device import autocast
 from sulcnet.training.loop import Loop
 from sulcnet.training.method import Method
@@ -135,7 +137,7 @@ def _built(question: StepQuestion) -> tuple[nn.Module, Method | None, list]:
     """Build what a run would build, and its micro-batches; there is no method where the step is a prediction."""
     plan = _plan(question)
     if question.step == PREDICT:
-        model = Model(plan, plan.network(None), {})
+        model = _model(question, plan, {})
         return model, None, [_windows(question, model)]
     method = _method(question, plan)
     batches = [_batch(question, method) for _ in range(question.accumulate)]
@@ -144,18 +146,7 @@ def _built(question: StepQuestion) -> tuple[nn.Module, Method | None, list]:
 
 def _plan(question: StepQuestion) -> Plan:
     """Make up a dataset that asks this."""
-    spec, ndim = question.network, question.network.ndim
-    network = NetworkPlan(
-        question.patch,
-        question.images,
-        question.bag,
-        question.windows,
-        MemoryEstimate("traced", 1, 1),
-        "traced",
-        recompute=question.recompute,
-        network=spec,
-    )
-    channels = []
+    ndim, channels = question.network.ndim, []
     for count in question.values:
         kind = "labels" if count else "zscore"
         channels.append(Normalisation(kind, values=tuple(range(count))))
@@ -171,19 +162,26 @@ def _plan(question: StepQuestion) -> Plan:
         (1.0,) * 3,
         question.patch,
         tuple(channels),
-        {spec.name: network},
+        {},
         slice_axis=0 if ndim == 2 else None,
     )
 
 
 def _method(question: StepQuestion, plan: Plan) -> Method:
-    network_plan, preset = plan.network(None), named(question.preset)
+    preset = named(question.preset)
     if question.step in plugins.names("pretraining", "METHOD"):
         family = plugins.find("pretraining", question.step, "METHOD")
-        return build_method(family, plan, network_plan, *resolve(preset, {}, family))
+        network = build(question.network, question.recompute)
+        return build_method(family, network, plan, *resolve(preset, {}, family))
     families = families_of(plan, question.step)
     own, *of_tasks = resolve(preset, {}, *families)
-    return FineTuning(Model(plan, network_plan, merged(of_tasks)), families[0], own)
+    model = _model(question, plan, merged(of_tasks))
+    return FineTuning(model, families[0], own)
+
+
+def _model(question: StepQuestion, plan: Plan, options: Mapping[str, Any]) -> Model:
+    network = build(question.network, question.recompute)
+    return Model(plan, network, Layout(question.windows, question.bag), options)
 
 
 def _batch(question: StepQuestion, method: Method) -> Batch | Images:

@@ -17,6 +17,8 @@ def family(name: str) -> NetworkFamily:
     return plugins.find("networks", name, "NETWORK")
 
 
-def build(spec: NetworkSpec) -> Network:
-    """Build the network that a plan describes (imports torch)."""
-    return family(spec.name).build(spec)
+def build(spec: NetworkSpec, recompute: str = "none") -> Network:
+    """Build the network that a plan describes (imports torch); its backward pass computes `recompute` again."""
+    network = family(spec.name).build(spec)
+    network.recompute = recompute
+    return network

@@ -23,7 +23,7 @@ from sulcnet.errors import ModelError
 from sulcnet.options import identity, resolve
 from sulcnet.records.memory import StepNeed, StepQuestion
 from sulcnet.records.network_spec import NetworkSpec
-from sulcnet.records.plan import MemoryEstimate, StepPlan
+from sulcnet.records.plan import SAME, MemoryEstimate, StepPlan
 from sulcnet.records.tasks import IMAGE, VOXEL, TaskSpec
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ SMALLER_BAGS = (2, 1)
 CONTEXT = 830_000_000
 LEAST_DEEP = 2  # voxels at the bottleneck: of one alone instance norm leaves nothing
 CHEAP = 0.05  # more arithmetic than this is not spent for a larger patch without being asked
-SAME = {"scratch": "full"}  # a random start holds what a pre-trained one does
 
 
 class PlannedStep(NamedTuple):
@@ -130,6 +129,14 @@ def card_bytes(
     return ceil(need.reserved * family.overhead(recompute)) + more + CONTEXT
 
 
+def estimate(
+    need: StepNeed, total: int, budget: int, more: int = 0
+) -> MemoryEstimate:
+    """Write down what a step needs, the bytes of the card for it (of which `more` lie beside it), and the budget."""
+    live, why = need.live + more, (need.parts, need.moment, need.arithmetic)
+    return MemoryEstimate("traced", total, budget, live, *why)
+
+
 @dataclass
 class Search:
     """Look for the plan of one step.
@@ -153,18 +160,18 @@ class Search:
         """
         place, recompute = self._place()
         candidate = self.candidates[place]
-        images, estimate = self._batch(candidate, recompute)
+        images, memory = self._batch(candidate, recompute)
         wanted = self._wanted(candidate)
         if recompute == "none" and images < wanted and self._cheap:
             more, other = self._batch(candidate, self._cheap)
             if more > images:
-                images, estimate, recompute = more, other, self._cheap
+                images, memory, recompute = more, other, self._cheap
         return candidate.spec, StepPlan(
             candidate.patch,
             images,
             candidate.bag,
             candidate.windows,
-            estimate,
+            memory,
             self._reason(candidate, place, recompute),
             (*self.tried, *self._offers(place, recompute)),
             accumulate=ceil(wanted / images),
@@ -343,15 +350,7 @@ class Search:
             need = self._need(candidate, images, recompute)
             total = self._total(need, recompute)
             if total <= self.constraints.budget or images == least:
-                return images, MemoryEstimate(
-                    "traced",
-                    total,
-                    self.constraints.budget,
-                    need.live,
-                    need.parts,
-                    need.moment,
-                    need.arithmetic,
-                )
+                return images, estimate(need, total, self.constraints.budget)
         raise AssertionError("the least number of samples divides what is wanted")
 
     def _need(self, candidate: Candidate, images: int, recompute: str) -> StepNeed:

@@ -8,13 +8,13 @@ from functools import partial
 
 import torch
 
-from sulcnet.assembly.finetuning import Model
+from sulcnet.assembly.finetuning import Model, build_model
 from sulcnet.assembly.transfer import restore_constants
 from sulcnet.data.region import Region
 from sulcnet.errors import ModelError
 from sulcnet.inference.predictor import Gather, Predictor, Windowing, Windows
 from sulcnet.records.experiment import Experiment
-from sulcnet.records.plan import NetworkPlan, Plan, load_plan
+from sulcnet.records.plan import Plan, PredictionPlan, StepPlan, load_plan
 from sulcnet.records.workspace import EXPERIMENT, REGION, RunFolder
 from sulcnet.tasks._task import Setting
 from sulcnet.training import checkpoint
@@ -30,7 +30,8 @@ class TrainedModel:
     folder: RunFolder
     experiment: Experiment
     plan: Plan
-    network_plan: NetworkPlan
+    step: StepPlan
+    planned: PredictionPlan | None
     region: Region | None
     model: Model
 
@@ -40,14 +41,13 @@ class TrainedModel:
         """Give the function from prepared images to what each task makes of them; it has weights of its own."""
         model = copy.deepcopy(self.model).to(device).eval()
         context = partial(autocast, device, choose_precision(precision, device))
-        planned = self.network_plan.prediction if device.type == "cuda" else None
+        planned = self.planned if device.type == "cuda" else None
         batch = planned.batch if planned else WINDOWS
         on_gpu = planned and planned.accumulate_on == "gpu"
         sums = device if on_gpu else torch.device("cpu")
         gather = partial(gathers, model, Setting(self.region, sums))
-        windowing = Windowing(
-            self.network_plan.patch_size, overlap, batch, self.plan.axes
-        )
+        patch = self.step.patch_size
+        windowing = Windowing(patch, overlap, batch, self.plan.axes)
         return Predictor(model.network, gather, windowing, device, context)
 
 
@@ -73,8 +73,9 @@ def load_model(folder: RunFolder, which: str = "final") -> TrainedModel:
         )
     experiment = Experiment.load(folder / EXPERIMENT)
     plan = load_plan(folder.plans(), experiment.configuration)
-    network_plan = plan.network(experiment.network)
-    model = Model(plan, network_plan, experiment.options)
+    network = plan.network(experiment.network)
+    step = network.step(experiment.tune)
+    model = build_model(plan, network.network, step, experiment.options)
     state = checkpoint.load(folder.checkpoint(which))["modules"]
     of_network = {
         name.removeprefix("network."): value for name, value in state.items()
@@ -93,4 +94,5 @@ def load_model(folder: RunFolder, which: str = "final") -> TrainedModel:
             "The folder was changed; train anew.",
         ) from None
     region = Region.load(folder / REGION) if (folder / REGION).exists() else None
-    return TrainedModel(folder, experiment, plan, network_plan, region, model)
+    planned = network.prediction
+    return TrainedModel(folder, experiment, plan, step, planned, region, model)

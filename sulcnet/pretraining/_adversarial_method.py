@@ -43,7 +43,7 @@ class Adversarial(Pretraining):
 
     def __init__(self, *parts):
         super().__init__(*parts)
-        own, ndim = self.options, self.network_plan.network.ndim
+        own, ndim = self.options, len(self.plan.axes)
         self.cycle = own.critic_every
         self.critic = Critic(
             ndim, len(self.plan.channels), own.critic_features, own.spectral

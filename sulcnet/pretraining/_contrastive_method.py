@@ -117,9 +117,7 @@ class Contrastive(Views):
             momentum=own.momentum,
             here=own.same_place,
         )
-        return ImageContrast(
-            self.network, self.network_plan.network.ndim, contrasting
-        )
+        return ImageContrast(self.network, len(self.plan.axes), contrasting)
 
     def assumptions(self) -> dict[str, str]:
         queue = (
@@ -142,7 +140,7 @@ class ContrastivePatch(Views):
     def make_contrast(self) -> nn.Module:
         return PatchContrast(
             self.network,
-            self.network_plan.network.ndim,
+            len(self.plan.axes),
             self.options.temperature,
             self.options.places,
         )

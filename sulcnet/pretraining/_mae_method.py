@@ -46,7 +46,7 @@ class Mae(Pretraining):
                 )
         channels, ndim = (
             self.network.decoder_channels[-1],
-            self.network_plan.network.ndim,
+            len(self.plan.axes),
         )
         return MaskedHead(channels, tables, ndim)
 

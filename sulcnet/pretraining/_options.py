@@ -1,7 +1,7 @@
 """What the file of a pre-training method says before torch is imported: its options, and how it is built.
 
 Example:
-    METHOD = MethodFamily(ReconOptions, build)      # build(network, plan, network_plan, options) imports the method
+    METHOD = MethodFamily(ReconOptions, build)      # build(network, plan, options) imports the method
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class MethodFamily(Family):
 
     Attributes:
         Options: its option dataclass.
-        make: `make(network, plan, network_plan, options)` gives the method; torch is imported inside.
+        make: `make(network, plan, options)` gives the method; torch is imported inside.
         views: views of one case per sample.
         reads_values: whether what a step holds depends on the values that label-like channels may have.
     """

@@ -5,7 +5,7 @@ Example:
         def steps(self, batch):
             yield Step("network", {"loss/ssim": Term(1.0, ssim_loss(...))})
 
-    method = build_method(plugins.find("pretraining", "recon", "METHOD"), plan, network_plan, options)
+    method = build_method(plugins.find("pretraining", "recon", "METHOD"), network, plan, options)
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from sulcnet.data.loader import Images
 from sulcnet.evaluation.reconstruction import score_reconstruction
 from sulcnet.losses import Ratio
 from sulcnet.losses.ssim import ms_ssim, ssim, to_unit
-from sulcnet.networks import build
 from sulcnet.networks._network import Network
 from sulcnet.networks.heads import ReconstructionHead
 from sulcnet.pretraining._options import MethodFamily, PretrainOptions
 from sulcnet.records.experiment import Schedule
-from sulcnet.records.plan import NetworkPlan, Plan
+from sulcnet.records.plan import Plan
 from sulcnet.training.method import Group, Method, Term
 
 
@@ -51,11 +50,9 @@ class Pretraining(Method):
         self,
         network: Network,
         plan: Plan,
-        network_plan: NetworkPlan,
         options: PretrainOptions,
     ):
-        self.network, self.plan, self.network_plan = network, plan, network_plan
-        self.options = options
+        self.network, self.plan, self.options = network, plan, options
         self.schedule: Schedule | None = None
         network.recompute = options.recompute or network.recompute
         self.head = self.make_head()
@@ -66,7 +63,7 @@ class Pretraining(Method):
         return ReconstructionHead(
             self.network.decoder_channels[-1],
             len(self.plan.channels),
-            self.network_plan.network.ndim,
+            len(self.plan.axes),
         )
 
     def begin(self, schedule: Schedule) -> None:
@@ -153,14 +150,12 @@ class Pretraining(Method):
 
 def build_method(
     family: MethodFamily,
+    network: Network,
     plan: Plan,
-    network_plan: NetworkPlan,
     options: PretrainOptions,
 ) -> Pretraining:
-    """Put a method on a planned network."""
-    network = build(network_plan.network)
-    network.recompute = network_plan.recompute
-    method = family.make(network, plan, network_plan, options)
+    """Put a method on a network."""
+    method = family.make(network, plan, options)
     method.views = family.views
     return method
 

@@ -24,6 +24,8 @@ from sulcnet.records.tasks import IMAGE, TaskSpec, tasks_of
 from sulcnet.records.workspace import ANY_DATASET
 
 PREPARATION = {"channels", "labels", "tasks", "spacing", "normalisation", "schema"}
+REFERENCE = "full"  # settles the network's shape, and stands for strategies that were not planned
+SAME = {"scratch": REFERENCE}  # a random start holds what a pre-trained one does
 BEFORE = "classification"  # what plans held in place of tasks, and hashes of what is prepared still do
 INHERITS = "inherits_from"  # of a configuration that a person wrote into plans.json: only what differs follows
 
@@ -136,32 +138,56 @@ class PredictionPlan(Record):
 
 
 @dataclass(frozen=True)
-class NetworkPlan(StepPlan):
-    """One network on this configuration.
+class NetworkPlan(Record):
+    """One network on this configuration: how each method and strategy trains it, and how it predicts."""
 
-    Its own numbers are those of `full`; `of` puts another step's in their place.
-    """
+    error = ModelError
 
-    network: NetworkSpec = field(kw_only=True)
-    steps: dict[str, StepPlan] = field(default_factory=dict, kw_only=True)
-    prediction: PredictionPlan | None = field(default=None, kw_only=True)
+    network: NetworkSpec
+    steps: dict[str, StepPlan]
+    prediction: PredictionPlan | None = None
 
-    def of(self, step: str) -> NetworkPlan:
-        """Give this plan with the numbers of one method or strategy; as it is where that was not planned."""
-        if step not in self.steps:
-            return self
-        plan = self.steps[step]
-        numbers = {item.name: getattr(plan, item.name) for item in fields(plan)}
-        return self.replace(steps={}, **numbers)
+    def step(self, name: str) -> StepPlan:
+        """Give the plan of a method or strategy; of one that was not planned that of `full`, or else the first."""
+        for known in (name, SAME.get(name), REFERENCE):
+            if known in self.steps:
+                return self.steps[known]
+        return next(iter(self.steps.values()))
+
+    def plans(self, name: str) -> bool:
+        """Tell whether a method or strategy was planned, itself or under the name of what holds the same."""
+        return not self.steps.keys().isdisjoint((name, SAME.get(name)))
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        yield from super().problems()
-        patches = {"patch_size": self.patch_size}
+        if not self.steps:
+            yield "steps", "expected at least one method or strategy, found none"
         for name, step in self.steps.items():
-            patches[f"steps.{name}.patch_size"] = step.patch_size
-        for where, patch in patches.items():
+            patch = step.patch_size
             if len(patch) != self.network.ndim:
+                where = f"steps.{name}.patch_size"
                 yield where, f"expected {self.network.ndim} numbers, found {patch}"
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], where: str = "") -> NetworkPlan:
+        """Build the plan of a network, also one of an earlier version."""
+        return super().from_json(_said_once(data), where)
+
+
+def _said_once(network: Any) -> Any:
+    """Take out what earlier plans of a network say twice: numbers beside `steps`, and steps that hold the same.
+
+    The copy in the folder of a run had these numbers alone.
+    """
+    if not isinstance(network, Mapping) or "patch_size" not in network:
+        return network
+    names = {item.name for item in fields(StepPlan)}
+    numbers = {name: network[name] for name in network if name in names}
+    rest = {name: network[name] for name in network if name not in names}
+    steps = {REFERENCE: numbers, **network.get("steps", {})}
+    for name, same in SAME.items():
+        if steps.get(name) == steps[same]:
+            steps.pop(name, None)
+    return {**rest, "steps": steps}
 
 
 @dataclass(frozen=True)
@@ -317,7 +343,9 @@ def _inherited(
             f"{path}: {name} inherits from {parent!r}, which is {what}.",
             f"Name another configuration of the file: {others}.",
         )
-    base = _inherited(plans, parent, path, (*seen, name))
+    base = dict(_inherited(plans, parent, path, (*seen, name)))
+    planned = base.get("networks", {})
+    base["networks"] = {net: _said_once(plan) for net, plan in planned.items()}
     changes = {key: value for key, value in own.items() if key != INHERITS}
     # Prepared cases are shared as long as nothing that they depend on is changed.
     shared = base.get("prepared_as") or base.get("configuration", parent)

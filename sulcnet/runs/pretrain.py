@@ -28,7 +28,7 @@ from sulcnet.options import Family, resolve
 from sulcnet.pretraining._options import MethodFamily, PretrainOptions
 from sulcnet.pretraining._pretraining import Pretraining, build_method
 from sulcnet.records.experiment import Experiment, Schedule
-from sulcnet.records.plan import NetworkPlan, Plan
+from sulcnet.records.plan import REFERENCE, NetworkPlan, Plan, StepPlan
 from sulcnet.records.run import RunSpec
 from sulcnet.records.workspace import EXPORT, PICTURES, PROGRESS, RunFolder, Workspace
 from sulcnet.runs._kind import Assembly, Job, RunKind, Stage
@@ -48,10 +48,12 @@ class Parts:
     """What is settled of a pre-training before its method is built.
 
     Attributes:
+        network_plan: of this method alone, whose plan is `step`.
         batch: samples per micro-batch; `accumulate` of them a step.
     """
 
     network_plan: NetworkPlan
+    step: StepPlan
     options: PretrainOptions
     pool: Pool
     method: Pretraining
@@ -83,7 +85,7 @@ class Pretrain(RunKind):
         parts.method.modules.to(job.device)
         schedule = job.before.schedule if job.before else _schedule(job, parts)
         parts.method.begin(schedule)
-        transfer = dry_load(parts.method, job.plan, parts.network_plan)
+        transfer = dry_load(parts.method, job.plan, parts.network_plan.network)
         fits = f"the export will load into the network that is fine-tuned: {len(transfer.loaded)} tensors"
         return Assembly(
             experiment=job.before or _experiment(job, parts, schedule),
@@ -97,7 +99,8 @@ class Pretrain(RunKind):
         spec = job.spec
         (family,) = self.families(spec, job.plan)
         own: PretrainOptions = job.options[0]
-        network_plan = _network_plan(job, family)
+        planned = job.plan.network(job.spec.network)
+        step = _step_plan(job, planned, family)
         first, *others = spec.datasets
         folders = [job.workspace.folders(first, spec.plans_name)]
         folders += [job.workspace.folders(name) for name in others]
@@ -105,22 +108,24 @@ class Pretrain(RunKind):
             folders, job.plan, own.use_validation, job.execution.workers, spec.fold
         )
         torch.manual_seed(spec.seed)
-        method = build_method(family, job.plan, network_plan, own)
-        batch, accumulate = network_plan.batch_size, network_plan.accumulate
+        network = networks.build(planned.network, step.recompute)
+        method = build_method(family, network, job.plan, own)
+        batch, accumulate = step.batch_size, step.accumulate
         if own.batch:
             batch, accumulate = own.batch, 1
-        return Parts(network_plan, own, pool, method, batch, accumulate)
+        alone = planned.replace(steps={spec.pretrain: step})
+        return Parts(alone, step, own, pool, method, batch, accumulate)
 
 
-def _network_plan(job: Job, family: MethodFamily) -> NetworkPlan:
+def _step_plan(job: Job, planned: NetworkPlan, family: MethodFamily) -> StepPlan:
     """Give the plan of this method; if not planned, or for another preset, with the preset's patch and views."""
-    planned = job.plan.network(job.spec.network)
+    own = planned.step(job.spec.pretrain)
     if job.before:
-        return planned  # the copy in the run's folder is of this method
+        return own  # the copy in the run's folder is of this method
     if job.spec.preset == job.plan.preset and job.spec.pretrain in planned.steps:
-        return planned.of(job.spec.pretrain)
+        return own
     (usual,) = resolve(job.spec.preset, (), networks.family(job.spec.network))
-    return unplanned(planned, usual, family.views)
+    return unplanned(planned.network, planned.step(REFERENCE), usual, family.views)
 
 
 def _schedule(job: Job, parts: Parts) -> Schedule:
@@ -170,7 +175,7 @@ def _source(
 ) -> ImageSource:
     method = parts.method
     views = Views(augment, method.corruption(), method.views, method.overlap)
-    return ImageSource(cases, job.plan, parts.network_plan, job.spec.seed, views)
+    return ImageSource(cases, job.plan, parts.step, job.spec.seed, views)
 
 
 @torch.no_grad()
@@ -194,9 +199,7 @@ def _finish(job: Job, parts: Parts) -> None:
     """Re-estimate what needs it on clean training patches, draw the last picture, export."""
     method, pool = parts.method, parts.pool
     views = Views(count=method.views, overlap=method.overlap)
-    clean = ImageSource(
-        pool.training, job.plan, parts.network_plan, job.spec.seed, views
-    )
+    clean = ImageSource(pool.training, job.plan, parts.step, job.spec.seed, views)
     drawn = image_batches(clean, parts.batch, 0, job.execution.workers, job.pin)
     with closing(drawn), autocast(job.device, job.precision):
         method.finish(batch.to(job.device) for batch in islice(drawn, CLEAN_BATCHES))
@@ -204,7 +207,7 @@ def _finish(job: Job, parts: Parts) -> None:
         source = _source(job, parts, pool.watched or pool.training)
         _draw(job, method, source, "final.png", last=True)
     names = job.spec.pretrain, job.spec.preset
-    export = write_export(job.folder, method, *names, parts.network_plan)
+    export = write_export(job.folder, method, *names, parts.network_plan.network)
     log.info("exported to %s", export)
 
 
@@ -218,7 +221,7 @@ def _experiment(job: Job, parts: Parts, schedule: Schedule) -> Experiment:
         **parts.options.to_json(),
         "samples_per_step": parts.batch * schedule.accumulate,
     }
-    assumptions = _assumptions(job, parts.network_plan, schedule)
+    assumptions = _assumptions(job, parts.step, schedule)
     return job.experiment(
         dataset="+".join(job.spec.datasets),
         tune="none",
@@ -233,12 +236,10 @@ def _experiment(job: Job, parts: Parts, schedule: Schedule) -> Experiment:
     )
 
 
-def _assumptions(
-    job: Job, network_plan: NetworkPlan, schedule: Schedule
-) -> dict[str, Any]:
+def _assumptions(job: Job, step: StepPlan, schedule: Schedule) -> dict[str, Any]:
     """Name what the sources do not say, of the run as a whole."""
     named = {
-        "patch": "x".join(map(str, network_plan.patch_size)),
+        "patch": "x".join(map(str, step.patch_size)),
         "windows": "uniform over the prepared volume, which is cropped to what is not zero",
         "validation": "fixed windows of the validation subjects; "
         "the Hausdorff distance is of one image per batch, at half the range",
@@ -255,7 +256,7 @@ def _assumptions(
 
 def _opening(job: Job, parts: Parts, schedule: Schedule) -> str:
     spec, pool = job.spec, parts.pool
-    patch = "x".join(map(str, parts.network_plan.patch_size))
+    patch = "x".join(map(str, parts.step.patch_size))
     times = f" x {schedule.accumulate}" if schedule.accumulate > 1 else ""
     masks = (
         sum(case.has_label for _, case in pool.training) * parts.method.reads_labels

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from sulcnet import plugins
-from sulcnet.assembly.finetuning import FineTuning, Model, families_of
+from sulcnet.assembly.finetuning import FineTuning, build_model, families_of
 from sulcnet.assembly.frozen import FeatureCache
 from sulcnet.assembly.schedules import schedule_of
 from sulcnet.assembly.transfer import load_pretrained, write_adapter
@@ -27,7 +27,7 @@ from sulcnet.log import counted
 from sulcnet.options import Family, merged
 from sulcnet.prediction.scoring import is_scored
 from sulcnet.records.experiment import Experiment, Schedule
-from sulcnet.records.plan import NetworkPlan, Plan
+from sulcnet.records.plan import Plan, StepPlan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.run import Execution, RunSpec
 from sulcnet.records.splits import Splits
@@ -108,25 +108,24 @@ class Train(RunKind):
         pretrain_first(made, spec, execution, run)
 
     def assemble(self, job: Job) -> Assembly:
-        network_plan = job.plan.network(job.spec.network).of(job.spec.tune)
+        planned = job.plan.network(job.spec.network)
+        step = planned.step(job.spec.tune)
         cases, start = read_fold(job), find_start(job.workspace, job.spec)
-        experiment = job.before or self._experiment(job, network_plan, cases, start)
+        experiment = job.before or self._experiment(job, step, cases, start)
         torch.manual_seed(experiment.seed)
-        model = Model(job.plan, network_plan, experiment.options)
+        model = build_model(job.plan, planned.network, step, experiment.options)
         transfer = load_pretrained(model.network, start.file) if start else None
         model.to(job.device)
         tuning = plugins.find("tuning", experiment.tune, "TUNING")
         method = FineTuning(model, tuning, job.options[0])
-        stage = partial(
-            self._stage, job, method, cases, network_plan, experiment.schedule
-        )
+        stage = partial(self._stage, job, method, cases, step, experiment.schedule)
         share = method.tuned.share()
         facts = {REGION: cases.region, TRANSFER: transfer}
         return Assembly(
             experiment=experiment.replace(learns=share._asdict()),
-            network_plan=network_plan,
+            network_plan=planned.replace(steps={job.spec.tune: step}),
             stages=[stage],
-            opening=_opening(job, method, experiment, cases, network_plan),
+            opening=_opening(job, method, experiment, cases, step),
             news="\n".join(transfer.lines()) if transfer else "",
             records={
                 name: record for name, record in facts.items() if record is not None
@@ -135,12 +134,12 @@ class Train(RunKind):
         )
 
     def _experiment(
-        self, job: Job, network_plan: NetworkPlan, cases: Cases, start: Start | None
+        self, job: Job, step: StepPlan, cases: Cases, start: Start | None
     ) -> Experiment:
         """Write down everything that decides the result."""
         spec = job.spec
-        patches = network_plan.batch_size * network_plan.windows
-        accumulate = spec.accumulate or network_plan.accumulate
+        patches = step.batch_size * step.windows
+        accumulate = spec.accumulate or step.accumulate
         counts = len(cases.training), patches, accumulate
         schedule = schedule_of(job.options[0], *counts, spec.minutes, spec.patience)
         part = cases.splits.part(spec.fold)
@@ -162,14 +161,14 @@ class Train(RunKind):
         job: Job,
         method: FineTuning,
         cases: Cases,
-        network_plan: NetworkPlan,
+        step: StepPlan,
         schedule: Schedule,
     ) -> Stage:
         own: TuningOptions = job.options[0]
         prepared = job.dataset.prepared(job.plan.folder)
-        images = network_plan.batch_size
+        images = step.batch_size
         seed = job.spec.seed
-        planned = job.plan, network_plan, cases.region, seed
+        planned = job.plan, step, cases.region, seed
         learning, watching = Sampling(own, views=own.views), Sampling(balanced=False)
         source = PatchSource(prepared, cases.training, *planned, learning)
         fixed = PatchSource(prepared, cases.watched, *planned, watching)
@@ -192,7 +191,7 @@ class Train(RunKind):
         return Stage(
             method,
             schedule,
-            lambda step: drawn(step * times),
+            lambda done: drawn(done * times),
             validate=Watch(method, fixed, collate, images, *where, seed),
             after_epoch=after_epoch,
         )
@@ -241,13 +240,13 @@ def _opening(
     method: FineTuning,
     experiment: Experiment,
     cases: Cases,
-    network: NetworkPlan,
+    step: StepPlan,
 ) -> str:
     """Say what is about to be trained, on what, for how long."""
     schedule = experiment.schedule
     tasks = " and ".join(task.name for task in method.model.tasks)
     parameters = sum(p.numel() for p in method.model.network.parameters())
-    patch = "x".join(map(str, network.patch_size))
+    patch = "x".join(map(str, step.patch_size))
     unknown = []
     for name in job.plan.tasks:
         count = sum(not _knows(case, name, job.plan) for case in cases.training)
@@ -256,17 +255,17 @@ def _opening(
         f"pretrain {experiment.pretrain}, tune {experiment.tune}; {tasks}\n"
         f"{method.tuned.share().sentence()}\n"
         f"{experiment.network} ({parameters / 1e6:.2f} M parameters), patch {patch}, "
-        f"{_drawn(network, schedule.accumulate)} per step, {experiment.precision} on {experiment.device}\n"
+        f"{_drawn(step, schedule.accumulate)} per step, {experiment.precision} on {experiment.device}\n"
         f"{len(cases.training)} training cases ({', '.join(unknown)}: left out of that loss), "
         f"{len(cases.watched)} validation cases\n"
         f"{schedule.length} of {schedule.steps_per_epoch} steps"
     )
 
 
-def _drawn(network: NetworkPlan, times: int) -> str:
-    windows = f" of {network.windows} windows" if network.windows > 1 else ""
+def _drawn(step: StepPlan, times: int) -> str:
+    windows = f" of {step.windows} windows" if step.windows > 1 else ""
     return (
-        counted(network.batch_size, "image")
+        counted(step.batch_size, "image")
         + windows
         + (f" x {times}" if times > 1 else "")
     )
