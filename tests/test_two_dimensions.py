@@ -171,7 +171,7 @@ def test_every_method_and_strategy_is_planned_for_slices(slices):
         *plugins.names("pretraining", "METHOD"),
         *plugins.names("tuning", "TUNING"),
     }
-    assert set(network.steps) == names - {"lora"}
+    assert set(network.steps) == names - {"lora", "scratch"}
     assert network.network.ndim == 2 and {
         len(step.patch_size) for step in network.steps.values()
     } == {2}
@@ -596,9 +596,8 @@ def test_the_commands_go_from_raw_images_to_scores(kind, root, monkeypatch, untr
     data, net = ["-d", "901", "--root", str(root)], ["--net", "resenc_unet"]
     assert PREPARE([*data, "-c", "2d", *net, "--features", "4", "-np", "1"]) == 0
     plan = load_plan(folders.plans, "2d")
-    assert plan.slice_axis == (2 if kind == "flat" else 0) and plan.network(
-        None
-    ).patch_size == (32, 32)
+    assert plan.slice_axis == (2 if kind == "flat" else 0)
+    assert step_of(plan).patch_size == (32, 32)
     short = [
         "--root",
         str(root),

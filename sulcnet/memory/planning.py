@@ -37,6 +37,7 @@ from sulcnet.records.memory import PREDICT, StepNeed, StepQuestion
 from sulcnet.records.network_spec import NetworkSpec
 from sulcnet.records.plan import (
     REFERENCE,
+    UNLABELLED,
     NetworkPlan,
     Plan,
     PredictionPlan,
@@ -48,8 +49,6 @@ from sulcnet.records.workspace import DATASET_JSON, DatasetFolders, make_writabl
 
 log = logging.getLogger("sulcnet")
 
-# What settles the network's shape where nothing is labelled.
-UNLABELLED = "recon"
 MOST_WINDOWS = 8  # per forward pass of a prediction; more is not faster
 
 

@@ -24,7 +24,8 @@ from sulcnet.records.tasks import IMAGE, TaskSpec, tasks_of
 from sulcnet.records.workspace import ANY_DATASET
 
 PREPARATION = {"channels", "labels", "tasks", "spacing", "normalisation", "schema"}
-REFERENCE = "full"  # settles the network's shape, and stands for strategies that were not planned
+# Settle the shape of a network, and stand for steps that were not planned; the second where nothing is labelled.
+REFERENCE, UNLABELLED = "full", "recon"
 SAME = {"scratch": REFERENCE}  # a random start holds what a pre-trained one does
 BEFORE = "classification"  # what plans held in place of tasks, and hashes of what is prepared still do
 INHERITS = "inherits_from"  # of a configuration that a person wrote into plans.json: only what differs follows
@@ -148,8 +149,8 @@ class NetworkPlan(Record):
     prediction: PredictionPlan | None = None
 
     def step(self, name: str) -> StepPlan:
-        """Give the plan of a method or strategy; of one that was not planned that of `full`, or else the first."""
-        for known in (name, SAME.get(name), REFERENCE):
+        """Give the plan of a method or strategy; of one that was not planned that of `full`, or else `recon`."""
+        for known in (name, SAME.get(name), REFERENCE, UNLABELLED):
             if known in self.steps:
                 return self.steps[known]
         return next(iter(self.steps.values()))
