@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT_NET = "swin_unetr_24"
 AUTO = "auto"
+LISTED = 10  # structures whose ceilings are printed, the lowest first
 SLICES = ("sagittal", "coronal", "axial")  # by the axis across them
 
 
@@ -76,6 +77,13 @@ def add_plan_request(parser: Parser) -> None:
         help="patch size instead of the planned one: X Y Z; with -c 2d two numbers, those of a slice",
     )
     group.add_argument(
+        "--spacing",
+        type=amount,
+        nargs=3,
+        metavar="MM",
+        help="spacing of the prepared cases instead of the planned one: three numbers in mm",
+    )
+    group.add_argument(
         "--slice-axis",
         type=int,
         choices=[0, 1, 2],
@@ -109,6 +117,7 @@ def request_of(args: Namespace) -> PlanRequest:
         args.batch,
         args.precision,
         args.slice_axis,
+        tuple(args.spacing) if args.spacing else None,
     )
 
 
@@ -117,7 +126,7 @@ def sentence(plan: Plan, net: str, explain: bool = False) -> str:
     network: NetworkPlan = plan.networks[net]
     grid = f"{_slices(plan)} at {'x'.join(f'{mm:g}' for mm in plan.spacing)} mm"
     budget = _size(network.estimate.budget)
-    lines = [f"{net}{grid} for {budget}, counted on fake tensors:"]
+    lines = [f"{net}{grid} for {budget}, counted on fake tensors:", *_grid(plan)]
     for name, step in _by_kind(network).items():
         lines.append(f"  {name:<12} {_line(step)}")
         if explain:
@@ -130,6 +139,24 @@ def sentence(plan: Plan, net: str, explain: bool = False) -> str:
         windows = f"{step.batch} windows at a time, added up {where}"
         lines.append(f"  {'predict':<12} {windows}, {_size(step.estimate.bytes)}")
     return "\n".join(lines)
+
+
+def _grid(plan: Plan) -> list[str]:
+    """Say why the grid is this one, and what it costs each structure."""
+    lines = []
+    if plan.spacing_reason:
+        lines.append(f"  {'spacing':<12} {plan.spacing_reason}")
+    worst = sorted(plan.ceilings.items(), key=lambda item: item[1])
+    listed = [f"{name} {dice:.2f}" for name, dice in worst[:LISTED]]
+    if worst[LISTED:]:
+        listed.append(
+            f"{len(worst) - LISTED} more at {worst[LISTED][1]:.2f} or above"
+        )
+    if listed:
+        way = "; what is thin is kept" if plan.sheets else ""
+        said = f"Dice of a network without a mistake: {', '.join(listed)}{way}"
+        lines.append(f"  {'ceiling':<12} {said}")
+    return lines
 
 
 def _slices(plan: Plan) -> str:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from sulcnet.errors import DataError
 from sulcnet.records._record import Record
 
+STRIPPED = 0.1  # share of exact zeros above which they are background, not tissue
+SHEET_GAIN = 0.02  # of Dice, from which a structure is resampled as a sheet
+
 
 @dataclass(frozen=True)
 class CaseFacts(Record):
@@ -27,7 +30,8 @@ class CaseFacts(Record):
 class ChannelFacts(Record):
     """One channel over all cases: foreground percentiles, moments, and how many distinct values (capped at 256).
 
-    `values` lists them, ascending, where they are few enough to be labels; it stays empty for intensities.
+    `values` lists them, ascending, where they are few enough to be labels; it stays empty for intensities. `stripped`
+    is the share of cases in which more than a tenth is exactly zero; None where it was not measured.
     """
 
     name: str
@@ -38,11 +42,40 @@ class ChannelFacts(Record):
     maximum: float
     distinct: int
     values: tuple[float, ...] = ()
+    stripped: float | None = None
+
+
+@dataclass(frozen=True)
+class Ceiling(Record):
+    """What labels keep on the way to a spacing [mm] and back: mean Dice by structure.
+
+    `plain` as labels are resampled otherwise, `sheets` where all that is thin is kept; on `cases` cases of another
+    grid, which stand for all of these.
+    """
+
+    spacing: tuple[float, ...]
+    cases: int
+    plain: dict[str, float]
+    sheets: dict[str, float]
+
+    @property
+    def thin(self) -> list[str]:
+        """The structures that gain by being resampled as sheets."""
+        gains = {name: self.sheets[name] - dice for name, dice in self.plain.items()}
+        return [name for name, gain in gains.items() if gain >= SHEET_GAIN]
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The Dice of each structure, resampled as suits it."""
+        return {**self.plain, **{name: self.sheets[name] for name in self.thin}}
 
 
 @dataclass(frozen=True)
 class Fingerprint(Record):
-    """Facts that the plan is made from. Cases of test subjects are not in it."""
+    """Facts that the plan is made from. Cases of test subjects are not in it.
+
+    `ceilings` are those that `sulcnet_plan` asked for so far.
+    """
 
     error = DataError
     written_by = "sulcnet_extract_fingerprint --overwrite"
@@ -51,6 +84,7 @@ class Fingerprint(Record):
     cases: dict[str, CaseFacts]
     channels: tuple[ChannelFacts, ...]
     classes: dict[str, int]
+    ceilings: tuple[Ceiling, ...] = ()
     schema: int = 1
 
     def problems(self) -> Iterator[tuple[str, str]]:
