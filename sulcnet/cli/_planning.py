@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT_NET = "swin_unetr_24"
 AUTO = "auto"
+WHOLE = 0.995  # is printed as 1.00
 LISTED = 10  # structures whose ceilings are printed, the lowest first
 SLICES = ("sagittal", "coronal", "axial")  # by the axis across them
 
@@ -148,7 +149,9 @@ def _grid(plan: Plan) -> list[str]:
         lines.append(f"  {'spacing':<12} {plan.spacing_reason}")
     worst = sorted(plan.ceilings.items(), key=lambda item: item[1])
     listed = [f"{name} {dice:.2f}" for name, dice in worst[:LISTED]]
-    if worst[LISTED:]:
+    if worst and worst[0][1] >= WHOLE:
+        listed = ["1.00 for every structure"]
+    elif worst[LISTED:]:
         listed.append(
             f"{len(worst) - LISTED} more at {worst[LISTED][1]:.2f} or above"
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sulcnet.geometry.canonical import target_shape
-from sulcnet.geometry.ceiling import kept
+from sulcnet.geometry.ceiling import dices
 from sulcnet.geometry.orient import nearest_ras, orient
 from sulcnet.geometry.resample import there_and_back
 from sulcnet.geometry.thin import thin
@@ -47,7 +47,7 @@ def measure_ceilings(
     """
     files = label_files(folder / LABELS, header.file_ending)
     samples = [_sample(fingerprint, header, mm, files) for mm in spacings]
-    wanted = sorted({case for sample in samples for case in sample})  # fmt: skip
+    wanted = sorted({case for sample in samples for case in sample})
     work = partial(_case, header, files, tuple(spacings))
     found: dict[str, list[Dices]] = {}
     for case, outcome in map_cases(work, wanted, workers, "ceilings"):
@@ -56,8 +56,8 @@ def measure_ceilings(
         found[case] = outcome
     ceilings = []
     for place, mm in enumerate(spacings):
-        dices = {case: found[case][place] for case in samples[place]}
-        ceilings.append(_ceiling(fingerprint, header, mm, dices))
+        kept = {case: found[case][place] for case in samples[place]}
+        ceilings.append(_ceiling(fingerprint, header, mm, kept))
     return tuple(ceilings)
 
 
@@ -101,23 +101,22 @@ def _case(
     label = orient(image.data, step)
     own = [image.spacing[axis] for axis in step.axes]
     every = header.label_values - {0, header.ignored}
-    dices = []
+    kept = []
     for mm in spacings:
         target = target_shape(label.shape, own, mm)
         ways = {}
         for way, sheets in zip(WAYS, (set(), every)):
             back = there_and_back(label, target, sheets)
-            found = kept(label, back, header.structures)
-            ways[way] = {name: here.dice for name, here in found.items()}
-        dices.append(ways)
-    return dices
+            ways[way] = dices(label, back, header.structures)
+        kept.append(ways)
+    return kept
 
 
 def _ceiling(
     fingerprint: Fingerprint,
     header: DatasetHeader,
     spacing: Spacing,
-    dices: Mapping[str, Dices],
+    kept: Mapping[str, Dices],
 ) -> Ceiling:
     """Average over all cases that have a structure, those on the grid with Dice 1."""
     means: Dices = {way: {} for way in WAYS}
@@ -125,10 +124,10 @@ def _ceiling(
         facts = fingerprint.cases.values()
         having = sum(case.volumes.get(name, 0) > 0 for case in facts)
         off = len(_with(fingerprint, name, spacing))
-        measured = [ways for ways in dices.values() if name in ways[WAYS[0]]]
+        measured = [ways for ways in kept.values() if name in ways[WAYS[0]]]
         if not having or (off and not measured):
             continue
         for way in WAYS:
             lost = 1 - np.mean([ways[way][name] for ways in measured]) if off else 0.0
             means[way][name] = round(float(1 - lost * off / having), 4)
-    return Ceiling(spacing=spacing, cases=len(dices), **means)
+    return Ceiling(spacing=spacing, cases=len(kept), **means)

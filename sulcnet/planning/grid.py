@@ -116,4 +116,4 @@ def _gain(here: Ceiling | None, there: Ceiling | None) -> tuple[float, str]:
 
 
 def _spaced(spacing: Sequence[float]) -> str:
-    return " ".join(f"{mm:g}" for mm in spacing)
+    return " ".join(f"{mm:.4g}" for mm in spacing)

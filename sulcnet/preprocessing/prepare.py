@@ -18,7 +18,7 @@ import numpy as np
 from sulcnet.errors import DataError, ModelError
 from sulcnet.files import locked, wait_for_writer, writing
 from sulcnet.geometry.canonical import to_plan
-from sulcnet.geometry.ceiling import kept
+from sulcnet.geometry.ceiling import dices
 from sulcnet.geometry.crop import crop, uncrop
 from sulcnet.geometry.orient import orient
 from sulcnet.geometry.resample import resample_label, resample_nearest
@@ -40,7 +40,7 @@ RANGE = (
     99.5,
 )  # percentiles of the foreground that SSIM takes as black and white
 LISTED = 3  # structures that a warning names
-LOST = 0.5  # share of a structure's voxels from which their loss is worth a warning
+LITTLE = 0.6  # Dice on the way there and back below which a structure's loss is worth a warning
 Voxel = tuple[int, ...]
 
 log = logging.getLogger(__name__)
@@ -128,19 +128,18 @@ def prepare_arrays(
 def _warn_of_losses(
     case: str, label: np.ndarray, prepared: np.ndarray, trace: Trace, plan: Plan
 ) -> None:
-    """Name the structures of a case of which most is lost: too thin for the grid, or outside the image's box."""
+    """Name the structures of a case that keep little: too thin for the grid, or outside the image's box."""
     back = uncrop(resample_label(prepared, trace.resample.shape), trace.crop)
-    found = kept(orient(label, trace.orient), back, plan.structures)
-    losses = {name: 1 - here.share for name, here in found.items()}
-    worst = sorted(losses, key=losses.get, reverse=True)
-    lost = [f"{losses[name]:.0%} of {name}" for name in worst if losses[name] > LOST]
+    found = dices(orient(label, trace.orient), back, plan.structures)
+    worst = sorted(found.items(), key=lambda item: item[1])
+    lost = [f"{name} {dice:.2f}" for name, dice in worst if dice < LITTLE]
     if lost:
         more = f" and {len(lost) - LISTED} more structures" * (len(lost) > LISTED)
         log.warning(
-            "%s: %s lost on the way to %s mm and back; sulcnet_plan --spacing plans finer",
+            "%s: on the way to %s mm and back little is left, in Dice: %s",
             case,
-            ", ".join(lost[:LISTED]) + more,
             "x".join(f"{mm:g}" for mm in plan.spacing),
+            ", ".join(lost[:LISTED]) + more,
         )
 
 
