@@ -17,7 +17,7 @@ from sulcnet.geometry.canonical import target_shape
 from sulcnet.geometry.ceiling import dices
 from sulcnet.geometry.orient import nearest_ras, orient
 from sulcnet.geometry.resample import there_and_back
-from sulcnet.geometry.thin import thin
+from sulcnet.geometry.thin import thin as evenly
 from sulcnet.io import read_label
 from sulcnet.parallel import map_cases
 from sulcnet.records.dataset import DatasetHeader, label_files
@@ -25,7 +25,8 @@ from sulcnet.records.fingerprint import CaseFacts, Ceiling, Fingerprint
 from sulcnet.records.workspace import LABELS
 
 SAMPLED = 6  # cases per structure that are not on the grid and stand for all of these
-WAYS = ("plain", "sheets")
+SHEET_GAIN = 0.02  # of Dice, over the cases of another grid, from which a structure is resampled as a sheet
+PLAIN, SHEETS = "plain", "sheets"
 Spacing = tuple[float, ...]
 Dices = dict[str, dict[str, float]]
 
@@ -76,7 +77,7 @@ def _sample(
     chosen: set[str] = set()
     for name in header.structures:
         cases = [case for case in _with(fingerprint, name, spacing) if case in files]
-        chosen.update(thin(np.array(cases), SAMPLED).tolist())
+        chosen.update(evenly(np.array(cases), SAMPLED).tolist())
     return chosen
 
 
@@ -105,7 +106,7 @@ def _case(
     for mm in spacings:
         target = target_shape(label.shape, own, mm)
         ways = {}
-        for way, sheets in zip(WAYS, (set(), every)):
+        for way, sheets in ((PLAIN, ()), (SHEETS, every)):
             back = there_and_back(label, target, sheets)
             ways[way] = dices(label, back, header.structures)
         kept.append(ways)
@@ -119,15 +120,21 @@ def _ceiling(
     kept: Mapping[str, Dices],
 ) -> Ceiling:
     """Average over all cases that have a structure, those on the grid with Dice 1."""
-    means: Dices = {way: {} for way in WAYS}
+    means: Dices = {PLAIN: {}, "best": {}}
+    thin = []
     for name in header.structures:
         facts = fingerprint.cases.values()
         having = sum(case.volumes.get(name, 0) > 0 for case in facts)
         off = len(_with(fingerprint, name, spacing))
-        measured = [ways for ways in kept.values() if name in ways[WAYS[0]]]
-        if not having or (off and not measured):
+        ways = [ways for ways in kept.values() if name in ways[PLAIN]]
+        if not having or (off and not ways):
             continue
-        for way in WAYS:
-            lost = 1 - np.mean([ways[way][name] for ways in measured]) if off else 0.0
-            means[way][name] = round(float(1 - lost * off / having), 4)
-    return Ceiling(spacing=spacing, cases=len(kept), **means)
+        plain = np.mean([way[PLAIN][name] for way in ways]) if off else 1.0
+        best = np.mean([way[SHEETS][name] for way in ways]) if off else 1.0
+        if best - plain >= SHEET_GAIN:
+            thin.append(name)
+        else:
+            best = plain
+        for way, dice in ((PLAIN, plain), ("best", best)):
+            means[way][name] = round(float(1 - (1 - dice) * off / having), 4)
+    return Ceiling(spacing=spacing, cases=len(kept), thin=tuple(thin), **means)

@@ -19,6 +19,7 @@ from sulcnet.records.fingerprint import Ceiling, Fingerprint
 ANISOTROPIC = 3.0
 FINER = 0.95  # of the usual spacing; headers are not exact
 GAIN = 0.05  # of a ceiling from which a finer grid is worth its voxels
+NOTABLE = 0.01  # from which it is at least offered
 SHARE = 0.25  # of the cases that must have the finer spacing: it is not invented
 Spacing = tuple[float, ...]
 
@@ -58,9 +59,11 @@ def choose_grids(
     finer = finer_spacing(fingerprint, usual)
     here, there = ceilings.get(usual), ceilings.get(finer)
     gain, price = _gain(here, there)
-    if gain < GAIN:
+    if gain < NOTABLE:
         return [Grid(usual, "the median of the cases", here)]
     offer = f"the median of the cases. --spacing {_spaced(finer)}: {price}, but "
+    if gain < GAIN:
+        return [Grid(usual, f"{offer}that gains less than {GAIN}", here)]
     share = _share(fingerprint, finer)
     if share < SHARE:
         few = f"only {share:.0%} of the cases are that fine"

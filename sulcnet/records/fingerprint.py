@@ -9,7 +9,6 @@ from sulcnet.errors import DataError
 from sulcnet.records._record import Record
 
 STRIPPED = 0.1  # share of exact zeros above which they are background, not tissue
-SHEET_GAIN = 0.02  # of Dice, from which a structure is resampled as a sheet
 
 
 @dataclass(frozen=True)
@@ -49,25 +48,15 @@ class ChannelFacts(Record):
 class Ceiling(Record):
     """What labels keep on the way to a spacing [mm] and back: mean Dice by structure.
 
-    `plain` as labels are resampled otherwise, `sheets` where all that is thin is kept; on `cases` cases of another
-    grid, which stand for all of these.
+    `plain` as labels are resampled otherwise, `best` where the structures `thin`, which gain by it, are resampled as
+    sheets. `cases` of another grid were measured and stand for all of these.
     """
 
     spacing: tuple[float, ...]
     cases: int
     plain: dict[str, float]
-    sheets: dict[str, float]
-
-    @property
-    def thin(self) -> list[str]:
-        """The structures that gain by being resampled as sheets."""
-        gains = {name: self.sheets[name] - dice for name, dice in self.plain.items()}
-        return [name for name, gain in gains.items() if gain >= SHEET_GAIN]
-
-    @property
-    def best(self) -> dict[str, float]:
-        """The Dice of each structure, resampled as suits it."""
-        return {**self.plain, **{name: self.sheets[name] for name in self.thin}}
+    best: dict[str, float]
+    thin: tuple[str, ...]
 
 
 @dataclass(frozen=True)
