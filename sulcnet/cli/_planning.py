@@ -70,6 +70,22 @@ def add_plan_request(parser: Parser) -> None:
         choices=presets(),
         help=f"patch, batch, losses and rates: {', '.join(presets())} (default: {DEFAULT_PRESET})",
     )
+    _add_geometry(group)
+    group.add_argument(
+        "--batch",
+        type=positive,
+        metavar="N",
+        help="images per step instead of the planned number",
+    )
+    group.add_argument(
+        "--explain",
+        action="store_true",
+        help="print every patch that was tried, with bytes and arithmetic, and what else would fit",
+    )
+
+
+def _add_geometry(group) -> None:
+    """Add what the planner otherwise chooses from the images."""
     group.add_argument(
         "--patch",
         type=positive,
@@ -90,17 +106,6 @@ def add_plan_request(parser: Parser) -> None:
         choices=[0, 1, 2],
         metavar="AXIS",
         help="with -c 2d: 0 sagittal, 1 coronal, 2 axial slices (default: the coarsest axis, else 0)",
-    )
-    group.add_argument(
-        "--batch",
-        type=positive,
-        metavar="N",
-        help="images per step instead of the planned number",
-    )
-    group.add_argument(
-        "--explain",
-        action="store_true",
-        help="print every patch that was tried, with bytes and arithmetic, and what else would fit",
     )
 
 

@@ -95,7 +95,8 @@ def resample_label(
         best[box] = np.maximum(best[box], share)
         result[box][wins] = value
     result[1 - total > best + TIE] = 0
-    lost = set(np.unique(label).tolist()) - {0, *sheets, *np.unique(result).tolist()}
+    present, left = (set(np.unique(one).tolist()) for one in (label, result))
+    lost = present - left - {0, *sheets}
     return resample_label(label, target, {*sheets, *lost}) if lost else result
 
 

@@ -48,7 +48,7 @@ def measure_ceilings(
     """
     files = label_files(folder / LABELS, header.file_ending)
     samples = [_sample(fingerprint, header, mm, files) for mm in spacings]
-    wanted = sorted({case for sample in samples for case in sample})
+    wanted = sorted(set().union(*samples))
     work = partial(_case, header, files, tuple(spacings))
     found: dict[str, list[Dices]] = {}
     for case, outcome in map_cases(work, wanted, workers, "ceilings"):
