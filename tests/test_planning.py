@@ -21,12 +21,12 @@ from sulcnet.memory.oracle import MemoryOracle, origin
 from sulcnet.memory.planning import plan_dataset, plan_network, probe_plan
 from sulcnet.memory.tracing import trace_step
 from sulcnet.planning.budget import Constraints
+from sulcnet.planning.grid import target_spacing
 from sulcnet.planning.normalisation import choose
 from sulcnet.planning.planner import (
     PlanRequest,
     make_plan,
     region_of_interest,
-    target_spacing,
 )
 from sulcnet.preprocessing.normalise import normalise
 from sulcnet.records._record import write_json

@@ -293,7 +293,7 @@ def test_a_plan_from_before_asks_the_same_and_names_the_same_preparation():
         for key in ("channels", "labels", "spacing", "normalisation", "schema")
     }
     parts["normalisation"] = [
-        {key: value for key, value in one.items() if key != "values"}
+        {k: value for k, value in one.items() if k not in ("values", "stripped")}
         for one in parts["normalisation"]
     ]
     whole = json.dumps({**parts, "classification": about}, sort_keys=True).encode()

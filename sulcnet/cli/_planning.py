@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 DEFAULT_NET = "swin_unetr_24"
 AUTO = "auto"
+WHOLE = 0.995  # is printed as 1.00
+LISTED = 10  # structures whose ceilings are printed, the lowest first
 SLICES = ("sagittal", "coronal", "axial")  # by the axis across them
 
 
@@ -68,20 +70,7 @@ def add_plan_request(parser: Parser) -> None:
         choices=presets(),
         help=f"patch, batch, losses and rates: {', '.join(presets())} (default: {DEFAULT_PRESET})",
     )
-    group.add_argument(
-        "--patch",
-        type=positive,
-        nargs="+",
-        metavar="N",
-        help="patch size instead of the planned one: X Y Z; with -c 2d two numbers, those of a slice",
-    )
-    group.add_argument(
-        "--slice-axis",
-        type=int,
-        choices=[0, 1, 2],
-        metavar="AXIS",
-        help="with -c 2d: 0 sagittal, 1 coronal, 2 axial slices (default: the coarsest axis, else 0)",
-    )
+    _add_geometry(group)
     group.add_argument(
         "--batch",
         type=positive,
@@ -92,6 +81,31 @@ def add_plan_request(parser: Parser) -> None:
         "--explain",
         action="store_true",
         help="print every patch that was tried, with bytes and arithmetic, and what else would fit",
+    )
+
+
+def _add_geometry(group) -> None:
+    """Add what the planner otherwise chooses from the images."""
+    group.add_argument(
+        "--patch",
+        type=positive,
+        nargs="+",
+        metavar="N",
+        help="patch size instead of the planned one: X Y Z; with -c 2d two numbers, those of a slice",
+    )
+    group.add_argument(
+        "--spacing",
+        type=amount,
+        nargs=3,
+        metavar="MM",
+        help="spacing of the prepared cases instead of the planned one: three numbers in mm",
+    )
+    group.add_argument(
+        "--slice-axis",
+        type=int,
+        choices=[0, 1, 2],
+        metavar="AXIS",
+        help="with -c 2d: 0 sagittal, 1 coronal, 2 axial slices (default: the coarsest axis, else 0)",
     )
 
 
@@ -109,6 +123,7 @@ def request_of(args: Namespace) -> PlanRequest:
         args.batch,
         args.precision,
         args.slice_axis,
+        tuple(args.spacing) if args.spacing else None,
     )
 
 
@@ -118,7 +133,7 @@ def sentence(plan: Plan, net: str, explain: bool = False) -> str:
     grid = f"{_slices(plan)} at {'x'.join(f'{mm:g}' for mm in plan.spacing)} mm"
     steps = _by_kind(network)
     budget = _size(next(iter(steps.values())).estimate.budget)
-    lines = [f"{net}{grid} for {budget}, counted on fake tensors:"]
+    lines = [f"{net}{grid} for {budget}, counted on fake tensors:", *_grid(plan)]
     for name, step in steps.items():
         lines.append(f"  {name:<12} {_line(step)}")
         if explain:
@@ -131,6 +146,26 @@ def sentence(plan: Plan, net: str, explain: bool = False) -> str:
         windows = f"{last.batch} windows at a time, added up {where}"
         lines.append(f"  {'predict':<12} {windows}, {_size(last.estimate.bytes)}")
     return "\n".join(lines)
+
+
+def _grid(plan: Plan) -> list[str]:
+    """Say why the grid is this one, and what it costs each structure."""
+    lines = []
+    if plan.spacing_reason:
+        lines.append(f"  {'spacing':<12} {plan.spacing_reason}")
+    worst = sorted(plan.ceilings.items(), key=lambda item: item[1])
+    listed = [f"{name} {dice:.2f}" for name, dice in worst[:LISTED]]
+    if worst and worst[0][1] >= WHOLE:
+        listed = ["1.00 for every structure"]
+    elif worst[LISTED:]:
+        listed.append(
+            f"{len(worst) - LISTED} more at {worst[LISTED][1]:.2f} or above"
+        )
+    if listed:
+        way = "; what is thin is kept" if plan.sheets else ""
+        said = f"Dice of a network without a mistake: {', '.join(listed)}{way}"
+        lines.append(f"  {'ceiling':<12} {said}")
+    return lines
 
 
 def _slices(plan: Plan) -> str:

@@ -19,8 +19,8 @@ import numpy as np
 
 from sulcnet.data.augment import AugmentOptions, build_augmenter
 from sulcnet.data.cut import CaseReader, flat, thick
-from sulcnet.data.region import Region, smallest_structure
-from sulcnet.records.labels import UNKNOWN, key_of
+from sulcnet.data.region import Region
+from sulcnet.records.labels import UNKNOWN, key_of, of_interest
 from sulcnet.records.plan import Plan, StepPlan
 from sulcnet.records.prepared import PreparedCase
 from sulcnet.records.tasks import IMAGE
@@ -31,7 +31,7 @@ IN_REGION = (
 AT_STRUCTURE = (
     1 / 2
 )  # share of other windows centred on a voxel of a structure of this case
-ON_SMALLEST = 1 / 2  # of these, the share that takes the smallest structure
+OF_INTEREST = 1 / 2  # of these, the share that takes a structure of interest
 
 
 class Sample(NamedTuple):
@@ -88,11 +88,10 @@ class PatchSource:
         self.augmenter = build_augmenter(options, *seen)
         self.tasks = plan.tasks
         self.of_images = any(task.per == IMAGE for task in plan.tasks.values())
-        smallest = smallest_structure(cases, plan.structures)
+        volumes = [case.volumes for case in cases]
+        names = of_interest(plan.structures_of_interest, plan.structures, volumes)
         self.values = [key_of(values) for values in plan.structures.values()]
-        self.smallest = (
-            None if smallest is None else key_of(plan.structures[smallest])
-        )
+        self.interest = [key_of(plan.structures[name]) for name in names]
         wanting = [name for name, task in plan.tasks.items() if task.balanced]
         self.groups = _groups(self.cases, wanting if sampling.balanced else ())
         self.reader = CaseReader()
@@ -179,10 +178,10 @@ class PatchSource:
         present = [value for value in self.values if case.centres.get(value)]
         if not present or kind >= AT_STRUCTURE:
             return anywhere
-        if self.smallest in present and rng.random() < ON_SMALLEST:
-            value = self.smallest
-        else:
-            value = present[rng.integers(len(present))]
+        interest = [value for value in self.interest if value in present]
+        if interest and rng.random() < OF_INTEREST:
+            present = interest
+        value = present[rng.integers(len(present))]  # of one, without a draw
         voxels = case.centres[value]
         return np.array(voxels[rng.integers(len(voxels))], dtype=float) + self._middle
 

@@ -1,21 +1,21 @@
-"""Where the structure of interest occurs, relative to the foreground box: learned from training subjects only."""
+"""Where the structures of interest occur, relative to the foreground box: learned from training subjects only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sulcnet.geometry.thin import thin
 from sulcnet.records._record import Record
-from sulcnet.records.labels import key_of
+from sulcnet.records.labels import key_of, of_interest
 from sulcnet.records.prepared import PreparedCase
 
 
 @dataclass(frozen=True)
 class Region(Record):
-    """Places of the smallest structure in the training cases, each axis from 0 to 1 over the prepared volume."""
+    """Places of structures in the training cases, each axis from 0 to 1 over the prepared volume."""
 
     structure: str
     places: tuple[tuple[float, ...], ...]
@@ -39,35 +39,21 @@ PLACES = 1024
 
 
 def learn_region(
-    cases: Sequence[PreparedCase], structures: Mapping[str, tuple[int, ...]]
+    cases: Sequence[PreparedCase],
+    structures: Mapping[str, tuple[int, ...]],
+    interest: Sequence[str] = (),
 ) -> Region | None:
-    """Collect the places of the smallest structure; None where no training case has one.
-
-    The smallest by mean volume over the cases that have it: the one the class is about in every dataset of this kind,
-    and the one that uniform patches miss.
-    """
-    name = smallest_structure(cases, structures)
-    if name is None:
-        return None
-    key = key_of(structures[name])
+    """Collect the places of the structures of interest, by default the smallest; None where no case has one."""
+    names = of_interest(interest, structures, [case.volumes for case in cases])
     places = []
-    for case in cases:
-        if case.centres.get(key):
-            last = np.maximum(np.array(case.shape) - 1, 1)
-            places.append(np.array(case.centres[key]) / last)
+    for name in names:
+        key = key_of(structures[name])
+        for case in cases:
+            if case.centres.get(key):
+                last = np.maximum(np.array(case.shape) - 1, 1)
+                places.append(np.array(case.centres[key]) / last)
+    if not places:
+        return None
     kept = thin(np.concatenate(places), PLACES)
-    return Region(name, tuple(map(tuple, np.round(kept, 4).tolist())))
-
-
-def smallest_structure(
-    cases: Sequence[PreparedCase], structures: Iterable[str]
-) -> str | None:
-    """Name the structure with the smallest mean volume over the cases that have it."""
-    means = {}
-    for name in structures:
-        volumes = [
-            case.volumes[name] for case in cases if case.volumes.get(name, 0) > 0
-        ]
-        if volumes:
-            means[name] = float(np.mean(volumes))
-    return min(means, key=means.get) if means else None
+    places = tuple(map(tuple, np.round(kept, 4).tolist()))
+    return Region(" and ".join(names), places)

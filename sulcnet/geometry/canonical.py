@@ -7,7 +7,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -32,6 +32,7 @@ def to_plan(
     label: np.ndarray | None = None,
     label_like: Sequence[bool] = (),
     box: str = "nonzero",
+    sheets: Collection[int] = (),
 ) -> tuple[np.ndarray, np.ndarray | None, Trace]:
     """Bring an image, and its label, onto the grid of a plan.
 
@@ -42,6 +43,7 @@ def to_plan(
         label: (X, Y, Z) integers on the same grid.
         label_like: per channel, True for codes (white/grey volumes, skeletons): nearest neighbour instead of cubic.
         box: "nonzero" crops to the voxels that are not zero in any channel, "whole" keeps everything.
+        sheets: values of the label that stay where they are thin.
 
     Returns:
         data (C, x, y, z) float32, label (x, y, z) or None, and the Trace that undoes it. Without any step to do the
@@ -56,7 +58,8 @@ def to_plan(
     prepared = _resampled(inside, trace, spacing, label_like)
     if label is not None:
         labelled = crop(orient(label, trace.orient), trace.crop)
-        label = np.ascontiguousarray(resample_label(labelled, trace.resample.target))
+        label = resample_label(labelled, trace.resample.target, sheets)
+        label = np.ascontiguousarray(label)
     return np.ascontiguousarray(prepared, dtype=np.float32), label, trace
 
 

@@ -7,12 +7,12 @@ Cells of both grids share the corners of the field of view, as in skimage.transf
 
 Interpolation is separable, so each axis is one small matrix (target, shape) and one matrix product. For splines the
 matrix is what scipy makes of unit vectors: the result is scipy's, several times faster, and the order may differ
-between axes. Nothing is smoothed before voxels become larger, as in nnU-Net.
+between axes. Nothing is smoothed before voxels become larger, as in nnU-Net; only sheets are (see `resample_label`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -25,6 +25,11 @@ COARSE = 3.0
 """An axis this many times coarser than the finest is interpolated linearly: a spline across thick slices overshoots."""
 TIE = 1e-6
 """Two classes closer than this are tied; float32 sums of weights are exact to about 1e-7."""
+
+REACH = 0.75
+"""Half the width of a sheet's kernel, in target voxels: none falls between two of them. At least a source voxel."""
+SHEET = 0.45
+"""Share, in voxels of the source, from which a target voxel belongs to a sheet (docs/benchmarks.md)."""
 
 
 def resample_image(
@@ -56,27 +61,50 @@ def resample_nearest(data: np.ndarray, target: Sequence[int]) -> np.ndarray:
     return data
 
 
-def resample_label(label: np.ndarray, target: Sequence[int]) -> np.ndarray:
+def resample_label(
+    label: np.ndarray, target: Sequence[int], sheets: Collection[int] = ()
+) -> np.ndarray:
     """Resample classes (X, Y, Z) to `target`: the class with the largest linearly interpolated share wins.
 
     A tie goes to the higher class and to background last, as in nnU-Net, so that a sheet of one voxel survives when
     voxels double. Each class is computed only in its own box.
+
+    Args:
+        sheets: values that are kept where they are thin: where voxels grow r times larger, one of them belongs to a
+            sheet from a share of `SHEET` / r, since a sheet of one voxel fills no more than 1 / r of it. A value that
+            would be lost altogether, as it lies between voxels, is taken for one.
     """
     if tuple(target) == label.shape:
         return label
+    steps = [size / new for size, new in zip(label.shape, target)]
+    least = SHEET / max(1, *steps)
     result = np.zeros(target, dtype=label.dtype)
     best = np.zeros(target, dtype=np.float32)
     total = np.zeros(target, dtype=np.float32)
     for value in np.unique(label):
         if value == 0:
             continue
-        box, share = _share(label == value, target)
+        sheet = value in sheets
+        box, share = _share(
+            label == value, target, sheet_weights if sheet else linear
+        )
         total[box] += share
+        if sheet:
+            share = share * ((1 - least) / least)
         wins = (share > 0) & (share >= best[box] - TIE)
         best[box] = np.maximum(best[box], share)
         result[box][wins] = value
     result[1 - total > best + TIE] = 0
-    return result
+    present, left = (set(np.unique(one).tolist()) for one in (label, result))
+    lost = present - left - {0, *sheets}
+    return resample_label(label, target, {*sheets, *lost}) if lost else result
+
+
+def there_and_back(
+    label: np.ndarray, target: Sequence[int], sheets: Collection[int] = ()
+) -> np.ndarray:
+    """Give what a network that makes no mistake on the grid `target` would return on the label's own, (X, Y, Z)."""
+    return resample_label(resample_label(label, target, sheets), label.shape)
 
 
 def resample_probabilities(
@@ -134,7 +162,8 @@ def _apply(matrix: np.ndarray, data: np.ndarray, axis: int) -> np.ndarray:
     if axis == data.ndim - 1:
         return data @ matrix.T
     before, behind = shape[:axis], shape[axis + 1 :]
-    rows = data.reshape(int(np.prod(before)), shape[axis], -1)
+    sizes = int(np.prod(before)), shape[axis], int(np.prod(behind))
+    rows = data.reshape(sizes)
     return np.matmul(matrix, rows).reshape(*before, len(matrix), *behind)
 
 
@@ -155,17 +184,38 @@ def weights(size: int, target: int, order: int) -> np.ndarray:
     return matrix
 
 
+def linear(size: int, target: int) -> np.ndarray:
+    """Give the matrix (target, size) of linear interpolation."""
+    return weights(size, target, 1)
+
+
+@lru_cache(maxsize=64)
+def sheet_weights(size: int, target: int) -> np.ndarray:
+    """Give the matrix (target, size) float32 of a triangle around each target voxel; read-only, since it is shared."""
+    step = size / target
+    middles = (np.arange(target) + 0.5) * step - 0.5
+    away = np.abs(np.arange(size) - middles[:, None])
+    matrix = np.maximum(0, 1 - away / max(1, REACH * step))
+    matrix = (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
+    matrix.flags.writeable = False
+    return matrix
+
+
 def _nearest(size: int, target: int) -> np.ndarray:
     """Give for each target cell the source cell that holds its centre."""
     return ((2 * np.arange(target) + 1) * size) // (2 * target)
 
 
-def _share(member: np.ndarray, target: Sequence[int]) -> tuple[Box, np.ndarray]:
+def _share(
+    member: np.ndarray,
+    target: Sequence[int],
+    matrix: Callable[[int, int], np.ndarray],
+) -> tuple[Box, np.ndarray]:
     """Interpolate one class inside its own box; give the box in the target and the shares there."""
     inside = nonzero_box(member[None])
     share, box = crop(member, inside)[None], []
     for axis, (size, new) in enumerate(zip(member.shape, target)):
-        used = weights(size, new, 1)[:, inside.low[axis] : inside.high[axis]]
+        used = matrix(size, new)[:, inside.low[axis] : inside.high[axis]]
         reached = np.flatnonzero(used.any(axis=1))
         if len(reached):
             box.append(slice(int(reached[0]), int(reached[-1]) + 1))

@@ -27,9 +27,12 @@ from sulcnet.planning.budget import (
     PlannedStep,
     Search,
     card_bytes,
+    covers,
     estimate,
     question_of,
 )
+from sulcnet.planning.ceilings import measure_ceilings
+from sulcnet.planning.grid import choose_grids, spacings_to_measure
 from sulcnet.planning.planner import PlanRequest, constraints_of, make_plan
 from sulcnet.records.dataset import DatasetHeader
 from sulcnet.records.fingerprint import Fingerprint
@@ -70,16 +73,35 @@ def plan_dataset(
             f"Measure it: sulcnet_extract_fingerprint -d {folders.name}",
         )
     make_writable(folders.preprocessed)
-    fingerprint = Fingerprint.load(folders.fingerprint)
-    plan = make_plan(
-        DatasetHeader.read(folders.raw / DATASET_JSON), fingerprint, request
-    )
-    _check_dimensions(request.net, len(plan.axes))
+    header = DatasetHeader.read(folders.raw / DATASET_JSON)
+    fingerprint = _measured(folders, header, request, workers)
+    features = family(request.net).features
     with MemoryOracle.kept() as oracle:
-        features = family(request.net).features
-        constraints = constraints_of(plan, fingerprint, request, features)
-        network = plan_network(request.net, constraints, oracle, workers)
+        for grid in choose_grids(fingerprint, request.spacing):
+            plan = make_plan(header, fingerprint, request, grid)
+            _check_dimensions(request.net, len(plan.axes))
+            constraints = constraints_of(plan, fingerprint, request, features)
+            network = plan_network(request.net, constraints, oracle, workers)
+            if not grid.finer or covers(
+                network.step(REFERENCE).patch_size, constraints.region
+            ):
+                break
     return _keep(folders, plan, request.net, network)
+
+
+def _measured(
+    folders: DatasetFolders, header: DatasetHeader, request: PlanRequest, workers: int
+) -> Fingerprint:
+    """Read the fingerprint, and measure and keep what it does not know of the spacings in question."""
+    fingerprint = Fingerprint.load(folders.fingerprint)
+    spacings = spacings_to_measure(fingerprint, request.spacing)
+    asked = folders.raw, header, fingerprint, spacings
+    ceilings = measure_ceilings(*asked, workers) if spacings else ()
+    if not any(ceiling.plain for ceiling in ceilings):
+        return fingerprint
+    fingerprint = fingerprint.replace(ceilings=(*fingerprint.ceilings, *ceilings))
+    fingerprint.save(folders.fingerprint)
+    return fingerprint
 
 
 def _keep(
@@ -128,11 +150,16 @@ def _networks_of(plan: Plan, plans: dict[str, Plan]) -> dict[str, NetworkPlan]:
         plan.slice_axis,
     ):
         return {}
-    return (
-        before.networks
-        if before.preparation_hash() == plan.preparation_hash()
-        else {}
-    )
+    if before.preparation_hash() == plan.preparation_hash():
+        return before.networks
+    if before.networks and before.spacing != plan.spacing:
+        log.warning(
+            "no longer in the plan, since %s has another spacing now: %s (--spacing %s keeps the one before)",
+            plan.configuration,
+            ", ".join(before.networks),
+            " ".join(f"{mm:g}" for mm in before.spacing),
+        )
+    return {}
 
 
 def plan_network(

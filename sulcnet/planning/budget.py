@@ -137,6 +137,11 @@ def estimate(
     return MemoryEstimate("traced", total, budget, live, *why)
 
 
+def covers(patch: Sequence[int], region: Sequence[float]) -> bool:
+    """Tell whether a patch holds a region along every axis, both in voxels."""
+    return all(size >= extent for size, extent in zip(patch, region))
+
+
 @dataclass
 class Search:
     """Look for the plan of one step.
@@ -409,9 +414,9 @@ class Search:
             rounded = candidate.patch != tuple(constraints.patch)
             return "as asked" + ", rounded up for the network" * rounded + also
         if place > 0:
-            covers = all(np.array(candidate.patch) >= constraints.region)
             region = ", and it covers the region of interest"
-            shown = region if covers and any(constraints.region) else ""
+            known = covers(candidate.patch, constraints.region)
+            shown = region if known and any(constraints.region) else ""
             return f"the largest that fits the budget{shown}{also}"
         if self.usual.patch:
             return f"the preset's, {constraints.preset}{also}"

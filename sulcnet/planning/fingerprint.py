@@ -18,7 +18,12 @@ from sulcnet.io import Image, non_finite, read_image, read_label
 from sulcnet.parallel import map_cases
 from sulcnet.planning.normalisation import FEW
 from sulcnet.records.dataset import Case, Dataset, DatasetHeader
-from sulcnet.records.fingerprint import CaseFacts, ChannelFacts, Fingerprint
+from sulcnet.records.fingerprint import (
+    STRIPPED,
+    CaseFacts,
+    ChannelFacts,
+    Fingerprint,
+)
 from sulcnet.records.splits import Splits
 from sulcnet.records.trace import Crop
 
@@ -28,11 +33,12 @@ MANY = 256  # distinct values are counted up to here
 
 @dataclass(frozen=True)
 class _Measured:
-    """What one case tells: its facts, and per channel sampled foreground values and distinct values."""
+    """What one case tells: its facts, and per channel sampled values, distinct values and whether zeros are many."""
 
     facts: CaseFacts
     samples: tuple[np.ndarray, ...]
     distinct: tuple[frozenset[float], ...]
+    stripped: tuple[bool, ...]
 
 
 def measure(dataset: Dataset, splits: Splits, workers: int = 1) -> Fingerprint:
@@ -96,7 +102,9 @@ def measure_case(header: DatasetHeader, case: Case) -> _Measured:
         extents=extents,
     )
     samples = tuple(_sample(channel[channel != 0]) for channel in inside)
-    return _Measured(facts, samples, tuple(_few(sample) for sample in samples))
+    distinct = tuple(_few(sample) for sample in samples)
+    stripped = tuple(bool(np.mean(channel == 0) > STRIPPED) for channel in inside)
+    return _Measured(facts, samples, distinct, stripped)
 
 
 def _volumes(header: DatasetHeader, label: Image) -> dict[str, float]:
@@ -159,6 +167,7 @@ def _channel(name: str, number: int, measured: Sequence[_Measured]) -> ChannelFa
         highest,
         len(distinct),
         tuple(few),
+        float(np.mean([case.stripped[number] for case in measured])),
     )
 
 

@@ -24,7 +24,9 @@ def choose(channel: ChannelFacts) -> Normalisation:
     if name == "ct":
         low, high = channel.percentile_005, channel.percentile_995
         return Normalisation("ct", low, high, channel.mean, max(channel.std, SMALL))
-    return Normalisation("none" if name in UNTOUCHED else "zscore")
+    if name in UNTOUCHED:
+        return Normalisation("none")
+    return Normalisation("zscore", stripped=channel.stripped)
 
 
 def _table(values: Sequence[float], maximum: float) -> tuple[float, ...]:

@@ -16,14 +16,14 @@ import numpy as np
 
 from sulcnet.errors import ModelError, UsageError
 from sulcnet.planning.budget import Constraints
+from sulcnet.planning.grid import Grid, choose_grids
 from sulcnet.planning.normalisation import choose
 from sulcnet.records.dataset import DatasetHeader
-from sulcnet.records.fingerprint import CaseFacts, Fingerprint
+from sulcnet.records.fingerprint import Fingerprint
+from sulcnet.records.labels import of_interest
 from sulcnet.records.plan import Plan
 from sulcnet.records.tasks import tasks_of, traced_as
 
-# Spacing ratio beyond which the coarse axis is resampled finer than its median.
-ANISOTROPIC = 3.0
 TWO_D = "2d"  # the configuration of slices
 
 
@@ -31,7 +31,7 @@ TWO_D = "2d"  # the configuration of slices
 class PlanRequest:
     """What the user asked of the plan.
 
-    `patch` has a number per axis that the network sees; `slice_axis` is for 2d alone.
+    `patch` has a number per axis that the network sees; `slice_axis` is for 2d alone; `spacing` in mm always has three.
 
     Raises:
         UsageError: numbers that do not fit the configuration.
@@ -46,6 +46,7 @@ class PlanRequest:
     batch: int | None = None
     precision: str = "bf16"
     slice_axis: int | None = None
+    spacing: tuple[float, ...] | None = None
 
     def __post_init__(self):
         axes = 2 if self.configuration == TWO_D else 3
@@ -62,14 +63,21 @@ class PlanRequest:
 
 
 def make_plan(
-    header: DatasetHeader, fingerprint: Fingerprint, request: PlanRequest
+    header: DatasetHeader,
+    fingerprint: Fingerprint,
+    request: PlanRequest,
+    grid: Grid | None = None,
 ) -> Plan:
     """Plan one configuration: everything that preparation depends on, and the axis of slices; networks follow.
+
+    Args:
+        grid: one of `choose_grids`, by default the first.
 
     Raises:
         ModelError: a 3-D plan of flat images.
     """
-    spacing = target_spacing(fingerprint)
+    grid = grid or choose_grids(fingerprint, request.spacing)[0]
+    spacing = grid.spacing
     flat = _flat_axis(fingerprint)
     if flat is not None and request.configuration != TWO_D:
         raise ModelError(
@@ -95,6 +103,10 @@ def make_plan(
         networks={},
         regions_class_order=header.regions_class_order,
         slice_axis=across,
+        spacing_reason=grid.reason,
+        sheets=grid.sheets(header.structures),
+        ceilings=grid.ceiling.best if grid.ceiling else {},
+        structures_of_interest=header.structures_of_interest,
     )
 
 
@@ -141,17 +153,6 @@ def constraints_of(
     )
 
 
-def target_spacing(fingerprint: Fingerprint) -> tuple[float, ...]:
-    """Take the median spacing; on a much coarser axis the finest tenth, so that thin structures survive."""
-    spacings = np.array([case.spacing for case in fingerprint.cases.values()])
-    target = np.median(spacings, axis=0)
-    coarse = int(target.argmax())
-    if target[coarse] > ANISOTROPIC * np.delete(target, coarse).max():
-        finest_tenth = np.percentile(spacings[:, coarse], 10)
-        target[coarse] = max(finest_tenth, np.delete(target, coarse).max())
-    return tuple(round(float(mm), 6) for mm in target)
-
-
 def resampled_shapes(
     fingerprint: Fingerprint, spacing: Sequence[float]
 ) -> np.ndarray:
@@ -162,18 +163,16 @@ def resampled_shapes(
 
 
 def region_of_interest(fingerprint: Fingerprint, plan: Plan) -> tuple[float, ...]:
-    """Give the extent in which the smallest structure lies in all cases, along each axis that the network sees.
+    """Give the extent in which the structures of interest lie in all cases, along each axis that the network sees.
 
     In voxels of the median case; zeros where unknown.
     """
     cases = list(fingerprint.cases.values())
-    means = {}
-    for name in plan.structures:
-        volumes = _volumes(cases, name)
-        if volumes:
-            means[name] = np.mean(volumes)
-    smallest = min(means, key=means.get) if means else None
-    boxes = [case.extents[smallest] for case in cases if smallest in case.extents]
+    volumes = [case.volumes for case in cases]
+    names = of_interest(plan.structures_of_interest, plan.structures, volumes)
+    boxes = []
+    for name in names:
+        boxes += [case.extents[name] for case in cases if name in case.extents]
     if not boxes:
         return (0.0,) * len(plan.axes)
     ends = np.array(boxes)  # (cases, axes, 2), from 0 to 1 over the foreground box
@@ -181,7 +180,3 @@ def region_of_interest(fingerprint: Fingerprint, plan: Plan) -> tuple[float, ...
     high = np.percentile(ends[..., 1], 99, axis=0)
     extent = ((high - low) * np.array(plan.median_shape)).round(1)
     return tuple(extent[list(plan.axes)].tolist())
-
-
-def _volumes(cases: Sequence[CaseFacts], name: str) -> list[float]:
-    return [case.volumes[name] for case in cases if case.volumes.get(name, 0) > 0]

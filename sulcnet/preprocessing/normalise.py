@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from sulcnet.records.fingerprint import STRIPPED
 from sulcnet.records.plan import Normalisation
 
 SMALL = 1e-8
-STRIPPED = 0.1  # share of exact zeros above which they are background, not tissue
 
 
 def normalise(
@@ -17,6 +17,7 @@ def normalise(
 
     z-score takes its moments from `inside`, the voxels that were not zero when stored, where the image is
     skull-stripped: the share of background would otherwise shift every case differently. Background then becomes 0.
+    Whether it is, most training cases decide for all, else a case near the limit would be scaled unlike its neighbours.
     """
     if how.kind == "labels":
         return (channel / how.maximum).astype(np.float32)
@@ -25,11 +26,15 @@ def normalise(
         return ((clipped - how.mean) / how.std).astype(np.float32)
     if how.kind == "none":
         return channel.astype(np.float32)
-    return _zscore(channel, inside)
+    return _zscore(channel, inside, how.stripped)
 
 
-def _zscore(channel: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    stripped = inside.any() and np.count_nonzero(~inside) > STRIPPED * inside.size
+def _zscore(
+    channel: np.ndarray, inside: np.ndarray, share: float | None
+) -> np.ndarray:
+    if share is None:  # a plan from before this was measured: the case decides
+        share = np.count_nonzero(~inside) > STRIPPED * inside.size
+    stripped = share > 0.5 and inside.any()
     values = channel[inside] if stripped else channel
     mean = values.mean(dtype=np.float64)
     std = values.std(dtype=np.float64)

@@ -8,6 +8,7 @@ Example:
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ import numpy as np
 from sulcnet.errors import DataError, ModelError
 from sulcnet.files import locked, wait_for_writer, writing
 from sulcnet.geometry.canonical import to_plan
-from sulcnet.geometry.crop import crop
+from sulcnet.geometry.ceiling import dices
+from sulcnet.geometry.crop import crop, uncrop
 from sulcnet.geometry.orient import orient
-from sulcnet.geometry.resample import resample_nearest
+from sulcnet.geometry.resample import resample_label, resample_nearest
 from sulcnet.geometry.thin import thin
 from sulcnet.io import Image, non_finite, read_image, read_label
 from sulcnet.io.store import write_array
@@ -37,7 +39,11 @@ RANGE = (
     0.5,
     99.5,
 )  # percentiles of the foreground that SSIM takes as black and white
+LISTED = 3  # structures that a warning names
+LITTLE = 0.6  # Dice on the way there and back below which a structure's loss is worth a warning
 Voxel = tuple[int, ...]
+
+log = logging.getLogger(__name__)
 
 
 def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
@@ -57,6 +63,8 @@ def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
     data, prepared_label, trace = prepare_arrays(
         [read_image(path) for path in case.images], plan, label
     )
+    if prepared_label is not None:
+        _warn_of_losses(case.id, label.data, prepared_label, trace, plan)
     prepared = PreparedCase(
         id=case.id,
         subject=case.subject,
@@ -101,7 +109,12 @@ def prepare_arrays(
     stored = np.stack([image.data for image in images])
     labels = None if label is None else label.data
     data, labels, trace = to_plan(
-        stored, images[0].affine, plan.spacing, labels, plan.label_like
+        stored,
+        images[0].affine,
+        plan.spacing,
+        labels,
+        plan.label_like,
+        sheets=plan.sheets,
     )
     # Taken before resampling: a spline rings around tissue, and what was exactly zero no longer is.
     tissue = crop(orient(stored != 0, trace.orient), trace.crop)
@@ -110,6 +123,24 @@ def prepare_arrays(
         [normalise(*channel) for channel in zip(data, inside, plan.normalisation)]
     )
     return data, None if labels is None else labels.astype(np.int16), trace
+
+
+def _warn_of_losses(
+    case: str, label: np.ndarray, prepared: np.ndarray, trace: Trace, plan: Plan
+) -> None:
+    """Name the structures of a case that keep little: too thin for the grid, or outside the image's box."""
+    back = uncrop(resample_label(prepared, trace.resample.shape), trace.crop)
+    found = dices(orient(label, trace.orient), back, plan.structures)
+    worst = sorted(found.items(), key=lambda item: item[1])
+    lost = [f"{name} {dice:.2f}" for name, dice in worst if dice < LITTLE]
+    if lost:
+        more = f" and {len(lost) - LISTED} more structures" * (len(lost) > LISTED)
+        log.warning(
+            "%s: on the way to %s mm and back little is left, in Dice: %s",
+            case,
+            "x".join(f"{mm:g}" for mm in plan.spacing),
+            ", ".join(lost[:LISTED]) + more,
+        )
 
 
 def foreground_range(channel: np.ndarray, how: Normalisation) -> tuple[float, float]:

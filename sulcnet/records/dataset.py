@@ -58,8 +58,9 @@ class Participants(Record):
 class DatasetHeader(Labelled, Record):
     """What dataset.json says.
 
-    `labels` maps structure names to values; background is 0. `others` holds the keys that nothing here knows: those of
-    nnU-Net and of people, and what tasks of one's own read.
+    `labels` maps structure names to values; background is 0. Patches are drawn where `structures_of_interest` lie;
+    empty is the smallest. `others` holds the keys that nothing here knows: those of nnU-Net and of people, and what
+    tasks of one's own read.
     """
 
     channel_names: tuple[str, ...]
@@ -70,12 +71,19 @@ class DatasetHeader(Labelled, Record):
     num_training: int | None = None
     name: str = ""
     regions_class_order: tuple[int, ...] = ()
+    structures_of_interest: tuple[str, ...] = ()
     others: dict[str, Any] = field(default_factory=dict)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if not self.channel_names:
             yield "channel_names", "expected at least one channel"
         yield from label_problems(self)
+        strange = set(self.structures_of_interest) - set(self.structures)
+        if strange:
+            yield (
+                "structures_of_interest",
+                f"expected names of labels, found {', '.join(sorted(strange))}",
+            )
 
     @classmethod
     def read(cls, path: Path) -> DatasetHeader:
@@ -105,6 +113,7 @@ class DatasetHeader(Labelled, Record):
             "channel_names": _channels(data["channel_names"], where),
             "labels": labels,
             "regions_class_order": order or (),
+            "structures_of_interest": data.get("structures_of_interest", ()),
             "file_ending": data.get("file_ending", ".nii.gz"),
             "classification": data.get("classification"),
             "participants": data.get("participants"),

@@ -6,7 +6,8 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from statistics import fmean
 
 IGNORE = "ignore"
 UNKNOWN = -1  # the label, class or case that is not known
@@ -97,3 +98,26 @@ def _region_problems(labels: Labelled) -> Iterator[tuple[str, str]]:
 def key_of(values: tuple[int, ...]) -> str:
     """Name a structure by its values, as prepared cases do."""
     return ",".join(map(str, values))
+
+
+def of_interest(
+    named: Sequence[str],
+    structures: Iterable[str],
+    volumes: Sequence[Mapping[str, float]],
+) -> list[str]:
+    """Name the structures where patches are drawn: those that dataset.json names, else the smallest.
+
+    The smallest by mean volume over the cases that have it: the one the class is about in every dataset of this kind,
+    and the one that uniform patches miss.
+
+    Args:
+        volumes: of each case by structure; a structure that no case has is left out.
+    """
+    means = {}
+    for name in named or structures:
+        found = [case[name] for case in volumes if case.get(name, 0) > 0]
+        if found:
+            means[name] = fmean(found)
+    if named or not means:
+        return list(means)
+    return [min(means, key=means.get)]

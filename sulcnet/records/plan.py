@@ -23,7 +23,15 @@ from sulcnet.records.network_spec import NetworkSpec
 from sulcnet.records.tasks import IMAGE, TaskSpec, tasks_of
 from sulcnet.records.workspace import ANY_DATASET
 
-PREPARATION = {"channels", "labels", "tasks", "spacing", "normalisation", "schema"}
+PREPARATION = {
+    "channels",
+    "labels",
+    "tasks",
+    "spacing",
+    "normalisation",
+    "sheets",
+    "schema",
+}
 # Settle the shape of a network, and stand for steps that were not planned; the second where nothing is labelled.
 REFERENCE, UNLABELLED = "full", "recon"
 SAME = {"scratch": REFERENCE}  # a random start holds what a pre-trained one does
@@ -37,7 +45,8 @@ class Normalisation(Record):
 
     `kind` is zscore (per case), ct (clipped to dataset percentiles, dataset moments), labels (value / maximum) or none.
     `values` lists what a label-like channel holds after that, ascending, background 0 included: masked reconstruction
-    classifies voxels into them. It stays empty for intensities.
+    classifies voxels into them. It stays empty for intensities. `stripped` is the share of training cases whose
+    background is exactly 0: above a half, z-scores leave it out in every case; None lets each case decide.
     """
 
     kind: str
@@ -47,6 +56,7 @@ class Normalisation(Record):
     std: float = 1.0
     maximum: float = 1.0
     values: tuple[float, ...] = ()
+    stripped: float | None = None
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if list(self.values) != sorted(set(self.values)):
@@ -198,7 +208,11 @@ class Plan(Labelled, Record):
     `labels` and `regions_class_order` are those of dataset.json, `tasks` is what is asked, by the name of the task.
     `prepared_as` names the configuration whose prepared cases this one reads; empty is its own. `slice_axis` is the
     axis of a prepared volume (0 right, 1 anterior, 2 superior) along which a 2-D network sees one slice at a time; None
-    is 3-D. Shapes and spacings are always those of volumes, three numbers.
+    is 3-D. Shapes and spacings are always those of volumes, three numbers; `spacing_reason` says why these.
+
+    `sheets` are the label values that are resampled so that they stay where they are thin (empty in older plans: none).
+    `ceilings` is the Dice that a network without a mistake would have on the images' own grid, by structure. Patches
+    are drawn where `structures_of_interest` lie; empty is the smallest.
     """
 
     error = ModelError
@@ -218,6 +232,10 @@ class Plan(Labelled, Record):
     prepared_as: str = ""
     slice_axis: int | None = None
     regions_class_order: tuple[int, ...] = ()
+    spacing_reason: str = ""
+    sheets: tuple[int, ...] = ()
+    ceilings: dict[str, float] = field(default_factory=dict)
+    structures_of_interest: tuple[str, ...] = ()
     schema: int = 1
 
     def problems(self) -> Iterator[tuple[str, str]]:
@@ -280,6 +298,8 @@ class Plan(Labelled, Record):
         parts = {
             key: value for key, value in self.to_json().items() if key in PREPARATION
         }
+        if not self.sheets:
+            del parts["sheets"]  # as hashed before there were any
         # Of tasks only numbers per case are prepared.
         tasks = parts.pop("tasks")
         parts[BEFORE] = None
@@ -288,6 +308,8 @@ class Plan(Labelled, Record):
                 parts[name] = spec["own"]
         for channel in parts["normalisation"]:
             del channel["values"]  # what occurs is not what is done
+            if channel["stripped"] in (None, 0, 1):
+                del channel["stripped"]  # cases that agree decide alike
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[
             :16
         ]

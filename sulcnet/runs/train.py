@@ -217,9 +217,12 @@ def read_fold(job: Job) -> Cases:
             f"No training case of {job.dataset.name} has a label or a class.",
             "Fine-tuning needs some; pre-training does not.",
         )
-    return Cases(
-        training, watched, learn_region(training, job.plan.structures), splits
-    )
+    interest = job.plan.structures_of_interest
+    region = learn_region(training, job.plan.structures, interest)
+    if region is not None:
+        chosen = "structures_of_interest" if interest else "the smallest structure"
+        log.info("region of interest: where %s lies (%s)", region.structure, chosen)
+    return Cases(training, watched, region, splits)
 
 
 def _labelled_cases(
