@@ -309,7 +309,7 @@ def test_micro_batches_descend_as_the_whole_batch_does(task, preset, tmp_path):
     found, watched = gradients(method, tmp_path, parts)
     assert watched == pytest.approx(losses, rel=1e-5)
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-6)
 
 
 def test_a_first_pass_leaves_the_statistics_of_batches_alone(tmp_path):

@@ -274,7 +274,8 @@ class Standardise(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("variance", torch.ones(width))
         self.register_buffer("steps", torch.zeros(()))
-        self.follow()
+        self.resting = False
+        self.gathered: list[Tensor] = []
 
     def forward(self, pooled: Tensor) -> Tensor:
         if self.training and self.resting:
@@ -285,8 +286,7 @@ class Standardise(nn.Module):
 
     def gather(self) -> None:
         """Keep what comes for `rest`; the moments stay."""
-        self.resting = True
-        self.gathered = []
+        self.resting, self.gathered = True, []
 
     def rest(self) -> None:
         """Move the moments by what was gathered, and no further."""
@@ -296,8 +296,7 @@ class Standardise(nn.Module):
 
     def follow(self) -> None:
         """Move the moments by whatever comes."""
-        self.resting = False
-        self.gathered: list[Tensor] = []
+        self.resting, self.gathered = False, []
 
     @torch.no_grad()
     def _move(self, pooled: Tensor) -> None:
