@@ -1,5 +1,7 @@
 """Every network with every tuning strategy and preset: it starts, learns, steps what it says, runs on fake tensors."""
 
+import copy
+
 import pytest
 import torch
 from cohort import (
@@ -19,7 +21,13 @@ from sulcnet.data.patches import PatchSource, Sampling
 from sulcnet.data.region import learn_region
 from sulcnet.memory.live_bytes import fake_modules
 from sulcnet.options import merged, resolve
+from sulcnet.records.dataset import DatasetHeader
+from sulcnet.records.experiment import Schedule
 from sulcnet.records.plan import Plan
+from sulcnet.records.workspace import RunFolder
+from sulcnet.tasks._family import family_of
+from sulcnet.training.loop import Loop
+from sulcnet.training.stage import Stage
 
 NETWORKS, TUNINGS = (
     plugins.names("networks", "NETWORK"),
@@ -208,3 +216,115 @@ def test_the_class_sees_only_the_bag():
     one, two = method.logits(batch), method.logits(batch._replace(image=changed))
     assert torch.equal(one["classification"], two["classification"])
     assert not torch.equal(one["segmentation"], two["segmentation"])
+
+
+def gradients(method, tmp_path, batches) -> tuple[dict, dict]:
+    """What one step descends along, and what it counts."""
+    found = {}
+
+    class Watched(Loop):
+        def _descend(self, part):
+            for name, parameter in self.method.modules.named_parameters():
+                if parameter.grad is not None:
+                    found[name] = parameter.grad.clone()
+
+    schedule = Schedule(
+        1,
+        1,
+        {"network": 1e-3, "heads": 1e-3},
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        accumulate=len(batches),
+    )
+    loop = Watched(
+        Stage(method, schedule, batches=iter),
+        RunFolder(tmp_path),
+        torch.device("cpu"),
+        "fp32",
+    )
+    loop.step(batches)
+    return found, {
+        name: float(above / below) for name, (above, below) in loop.sums.items()
+    }
+
+
+@pytest.mark.parametrize("preset", ["sulcnet", "paper"])
+@pytest.mark.parametrize("task", ["classes", "regions", "classification"])
+def test_micro_batches_descend_as_the_whole_batch_does(task, preset, tmp_path):
+    """Items without the structure, without a mask and without a class included: Dice is no mean over items."""
+    plan = plan_of("resenc_unet")
+    asked = dict(plan.tasks)
+    if task == "regions":
+        header = {
+            "channel_names": {"0": "T1w"},
+            "labels": {"background": 0, "skeleton": [1, 2], "PCS": [2]},
+            "regions_class_order": [1, 2],
+        }
+        asked["segmentation"] = family_of("segmentation").asks(
+            DatasetHeader.parse(header, "here")
+        )
+    del asked["segmentation" if task == "classification" else "classification"]
+    plan = plan.replace(tasks=asked)
+    method, one = method_of(plan, "resenc_unet", "scratch", preset), None
+    torch.manual_seed(0)
+    one, parts = batch_of(plan, "resenc_unet"), []
+    for number in range(4):
+        targets, known = dict(one.targets), dict(one.known)
+        if (
+            "segmentation" in asked
+        ):  # the last two lack the structures, the last one a mask
+            target = torch.randint(0, 3, one.targets["segmentation"].shape)
+            targets["segmentation"] = target * (number < 2)
+            known["segmentation"] = torch.full_like(
+                known["segmentation"], number != 3
+            )
+        else:  # the second one lacks a class
+            targets["classification"] = torch.tensor(
+                [-1 if number == 1 else number % 3]
+            )
+            known["classification"] = torch.full_like(
+                known["classification"], number != 1
+            )
+        # Levels that differ: what the class head divides by is then far from rounding.
+        image = (1 + number) * torch.randn_like(one.image) + number
+        parts.append(one._replace(image=image, targets=targets, known=known))
+    if task == "classification":
+        method.model.heads[task].dropout = 0.0  # draws are of a micro-batch
+
+    def joined(*of):
+        return {name: torch.cat([values[name] for values in of]) for name in of[0]}
+
+    whole = one._replace(
+        image=torch.cat([part.image for part in parts]),
+        place=torch.cat([part.place for part in parts]),
+        targets=joined(*(part.targets for part in parts)),
+        known=joined(*(part.known for part in parts)),
+    )
+    initial = copy.deepcopy(method.modules.state_dict())
+    expected, losses = gradients(method, tmp_path, [whole])
+    method.modules.load_state_dict(initial)
+    method.modules.zero_grad()
+    found, watched = gradients(method, tmp_path, parts)
+    assert watched == pytest.approx(losses, rel=1e-5)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_a_first_pass_leaves_the_statistics_of_batches_alone(tmp_path):
+    """unet_bn remembers each micro-batch once, the class head all of them at once."""
+    plan = plan_of("unet_bn")
+    batches = [batch_of(plan, "unet_bn")] * 2
+    method, twin = (
+        method_of(plan, "unet_bn", "scratch", "sulcnet") for _ in range(2)
+    )
+    gradients(method, tmp_path, batches)
+    twin.train()
+    for batch in batches:
+        list(twin.steps(batch))
+    others = dict(twin.modules.named_buffers())
+    for name, buffer in method.modules.named_buffers():
+        if "standardise" not in name:
+            torch.testing.assert_close(buffer, others[name])
+    assert method.model.heads["classification"].standardise.steps == 1

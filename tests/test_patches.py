@@ -5,13 +5,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from cohort import (
     prepared_cohort,
     step_of,
 )
 
 from sulcnet.data._workers import tensors
-from sulcnet.data.augment import AugmentOptions
+from sulcnet.data.augment import Augmenter, AugmentOptions
 from sulcnet.data.loader import batches, collate
 from sulcnet.data.patches import PatchSource, Sampling, window_place
 from sulcnet.data.region import learn_region
@@ -19,6 +20,7 @@ from sulcnet.io.store import open_array, read_array, write_array
 from sulcnet.records.plan import load_plan
 from sulcnet.records.splits import Splits
 from sulcnet.runs.folders import read_cases
+from sulcnet.tasks._image_task import coordinates
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +78,9 @@ def test_windows_stay_inside_and_label_follows_image(prepared):
         image = read_array(folder / f"{case.id}.b2nd")
         label = read_array(folder / f"{case.id}_seg.b2nd")
         for window in range(len(sample.image)):
-            low = np.round(
-                (sample.place[window, :, 0] + 1) / 2 * (np.array(case.shape) - 1)
-            ).astype(int)
+            place, last = sample.place[window], np.array(case.shape) - 1
+            first = place[:, 0] - np.diag(place[:, 1:])
+            low = np.round((first + 1) / 2 * last).astype(int)
             box = tuple(slice(a, a + b) for a, b in zip(low, drawn.patch))
             np.testing.assert_array_equal(
                 sample.image[window], image[(slice(None), *box)]
@@ -132,9 +134,59 @@ def test_region_comes_from_the_given_cases_alone(prepared):
 
 
 def test_place_runs_from_minus_one_to_one_over_the_volume():
-    np.testing.assert_allclose(
-        window_place((0, 0), (11, 5), (11, 9)), [[-1, 1], [-1, 0]]
+    place = window_place((0, 0), (11, 5), (11, 9))
+    np.testing.assert_allclose(place, [[0, 1, 0], [-0.5, 0, 0.5]])
+    grid = coordinates(torch.from_numpy(place)[None], (11, 5))[0]
+    assert grid[0, 0, 0].item() == pytest.approx(-10 / 11)
+    assert grid[1, 0, :].tolist() == pytest.approx([-0.9, -0.7, -0.5, -0.3, -0.1])
+
+
+def test_places_of_turned_windows_are_where_their_voxels_come_from():
+    """An image of its own coordinates, moved by the augmenter, must show the coordinates that the class head reads."""
+    patch = 9, 11, 7
+    options = AugmentOptions.off().replace(
+        rotation_probability=1.0, scale_probability=1.0, mirror_axes=(0,)
     )
+    augmenter = Augmenter(options, patch, (False,) * 3)
+    for seed in range(4):
+        draw = augmenter.draw(np.random.default_rng(seed))
+        margin = np.array(augmenter.margin(draw))
+        low, shape = np.array((20, 30, 25)), np.array((60, 80, 70))
+        axes = [
+            np.arange(start, start + size)
+            for start, size in zip(low - margin // 2, patch + margin)
+        ]
+        own = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
+        own = 2 * own / (shape - 1)[:, None, None, None] - 1
+        moved, _ = augmenter.apply(own, None, draw)
+        place = window_place(low, patch, shape, augmenter.matrix(draw))
+        found = coordinates(torch.from_numpy(place)[None], patch)[0].numpy()
+        ones = slice(None), None, None, None
+        middle = place[:, 0][ones]
+        lines = [
+            (2 * np.arange(size) + 1 - size) / max(size - 1, 1) for size in patch
+        ]
+        offsets = np.stack(np.meshgrid(*lines, indexing="ij"))
+        exact = middle + np.einsum("ab,b...->a...", place[:, 1:], offsets)
+        np.testing.assert_allclose(exact, moved, atol=1e-4)
+        # What is read for a cell is at its middle; a voxel is 0.034, and a crop's place is up to 0.2 off.
+        assert np.abs(found - moved).max() < 0.04
+
+
+def test_cases_without_a_class_come_as_often_as_they_are(prepared):
+    """Else a single one among many would be a quarter of all draws, beside three classes."""
+    drawn = source(prepared)
+    known = [case for case in drawn.cases if case.targets]
+    unknown = known[0].replace(id="unknown", targets={})
+    cases = [
+        case.replace(id=f"{case.id} {copy}") for copy in range(9) for case in known
+    ]
+    drawn = source((prepared[0], [*cases, unknown], prepared[2]))
+    count = len(drawn.cases)
+    met = [drawn.cases[drawn._case(position)] for position in range(3 * count)]
+    assert sum(case.id == "unknown" for case in met) == 3
+    classes = Counter(case.targets["classification"] for case in met if case.targets)
+    assert max(classes.values()) - min(classes.values()) <= 1
 
 
 def test_a_stored_array_is_read_in_parts(tmp_path):

@@ -24,6 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sulcnet import options, plugins
 from sulcnet.assembly.schedules import schedule_of, unplanned
+from sulcnet.assembly.transfer import read_weights
 from sulcnet.cli.pretrain import COMMAND as PRETRAIN
 from sulcnet.data.loader import Images
 from sulcnet.errors import DataError, ModelError, UsageError
@@ -311,6 +312,25 @@ def test_unlabelled_cases_are_used(root, monkeypatch):
     preprocess_dataset(folders, "3d", workers=1, overwrite=False)
     run = pretrain(workspace, [folders], "recon", epochs=1)
     assert chosen in Experiment.load(run / EXPERIMENT).train
+
+
+def test_after_patience_the_best_epoch_is_exported(fresh, monkeypatch):
+    """Not the last one, which is worse: the file to start from holds the weights of checkpoint_final."""
+    scores = iter([0.1, 0.5, 0.4, 0.3])
+    monkeypatch.setattr(
+        "sulcnet.pretraining._pretraining.Pretraining.watched",
+        lambda self, sums: {"score": next(scores)},
+    )
+    run = run_of(fresh, patience=2, epochs=9)
+    assert len(rows_of(run)) == 4
+    final, exported = weights(run), read_weights(run / EXPORT).state
+    assert same(final, weights(run, "best")) and not same(final, weights(run, "last"))
+    of_network = {
+        name.removeprefix("network."): value
+        for name, value in final.items()
+        if name.startswith("network.")
+    }
+    assert same(of_network, exported)
 
 
 def test_validation_subjects_can_be_learned_from_and_then_nothing_is_picked(fresh):

@@ -32,7 +32,7 @@ from sulcnet.evaluation.segmentation import score_masks
 from sulcnet.evaluation.tables import read_results
 from sulcnet.geometry.canonical import to_input_grid, to_plan
 from sulcnet.io.store import read_array
-from sulcnet.losses.segmentation import dice, dice_ce, region_dice, region_dice_ce
+from sulcnet.losses.segmentation import dice, dice_ce, loss_of, region_sums
 from sulcnet.networks import family
 from sulcnet.networks.heads import SegmentationHead
 from sulcnet.prediction.evaluate import table_paths
@@ -339,10 +339,8 @@ def drawn(
     )
 
 
-@pytest.mark.parametrize(
-    "compare, alone", [(region_dice, dice), (region_dice_ce, dice_ce)]
-)
-def test_regions_are_problems_of_their_own(compare, alone):
+@pytest.mark.parametrize("entropy, alone", [(False, dice), (True, dice_ce)])
+def test_regions_are_problems_of_their_own(entropy, alone):
     """A sigmoid is a softmax against a background of zero."""
     logits, target, labelled = drawn()
     target[0, 0] = UNKNOWN
@@ -356,7 +354,8 @@ def test_regions_are_problems_of_their_own(compare, alone):
             torch.isin(target, torch.tensor(values)).long(),
         )
         expected.append(alone(pair, here, labelled).value())
-    found = compare(logits, target, labelled, regions)
+    sums = region_sums(logits, target, labelled, regions)
+    found = loss_of(sums, entropy=entropy)
     assert found.denominator == 2 and found.value().item() == pytest.approx(
         torch.stack(expected).mean().item(), rel=1e-6
     )

@@ -36,6 +36,7 @@ from sulcnet.errors import ModelError, UsageError
 from sulcnet.networks import build, family
 from sulcnet.networks._unet_bn_network import ResidualBlock
 from sulcnet.networks.adapters import Adapter, LowRank, convolutions, linears
+from sulcnet.options import resolve
 from sulcnet.prediction.model import load_model
 from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.plan import load_plan
@@ -187,7 +188,56 @@ def test_top_is_the_longest_suffix_of_a_tenth_and_never_less_than_the_last_stage
     assert share.elements == sum(sizes[-learning:]) and share.total == sum(sizes)
     assert learning == 1 or share.elements <= 0.1 * share.total
     assert sum(sizes[-learning - 1 :]) > 0.1 * share.total
-    assert share.tensors == len(method.tuned.groups(nn.Module())[0].parameters)
+    groups = method.tuned.groups(nn.Module())
+    assert share.tensors == sum(len(group.parameters) for group in groups)
+
+
+@pytest.mark.parametrize(
+    "net, tune", [("resenc_unet", "convlora"), ("swin_unetr_12", "lora")]
+)
+def test_adapters_learn_as_fast_as_heads_and_do_not_decay(net, tune):
+    """methods.md section 3: heads and adapters at 1e-3."""
+    method, _ = make(net, tune)
+    kind = plugins.find("tuning", tune, "TUNING")
+    rates = kind.Options().rates()
+    assert rates["network"] == rates["heads"] == 1e-3
+    assert resolve("paper", {}, kind)[0].rate == 5e-3
+    (groups,) = method.parts().values()
+    adapter = {id(p) for p in method.tuned.adapter.parameters()}
+    for group in _optimiser(groups, SCHEDULE).param_groups:
+        members = {id(p) for p in group["params"]}
+        assert not members & adapter or (
+            members <= adapter and group["weight_decay"] == 0
+        )
+
+
+@pytest.mark.parametrize("kind", ["scratch", "recon"])
+def test_position_tables_do_not_decay(kind):
+    """They are matrices, but no weights: a table of zeros is a choice like any other."""
+    if kind == "scratch":
+        method, _ = make("swin_unetr_12", "scratch")
+        network, (groups,) = method.model.network, method.parts().values()
+    else:
+        plan, family = (
+            plan_of("swin_unetr_12"),
+            plugins.find("pretraining", kind, "METHOD"),
+        )
+        method = pretraining_of(family, plan, family.Options())
+        network, (groups,) = method.network, method.parts().values()
+    tables = {
+        id(p)
+        for name, p in network.named_parameters()
+        if "position_bias_table" in name
+    }
+    decays = {}
+    for group in _optimiser(groups, SCHEDULE).param_groups:
+        decays.update({id(p): group["weight_decay"] for p in group["params"]})
+    assert tables and {decays[table] for table in tables} == {0.0}
+    assert len(decays) == sum(len(group.parameters) for group in groups)
+    kernels = [
+        p for name, p in network.named_parameters() if name.endswith("qkv.weight")
+    ]
+    assert {decays[id(kernel)] for kernel in kernels} == {1e-2}
 
 
 def test_top_of_swin_unetr_24_is_eight_per_cent():

@@ -346,13 +346,12 @@ def test_a_sample_is_of_the_slices_of_the_prepared_volume(axis):
         assert sample.image.shape == (3, 1, *PATCH) and sample.place.shape == (
             3,
             2,
-            2,
+            3,
         )
         for window in range(3):
             shape = np.array(image.shape[1:])
-            low = np.round((sample.place[window, :, 0] + 1) / 2 * (shape - 1)).astype(
-                int
-            )
+            first = sample.place[window, :, 0] - np.diag(sample.place[window, :, 1:])
+            low = np.round((first + 1) / 2 * (shape - 1)).astype(int)
             box = (
                 slice(None),
                 *(slice(max(a, 0), a + b) for a, b in zip(low, PATCH)),

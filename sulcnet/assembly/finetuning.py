@@ -92,6 +92,7 @@ class FineTuning(Method):
         # A dataset that asks one question gives it the whole weight, so that rates mean the same everywhere.
         whole = sum(weights.values())
         self.weights = {name: weight / whole for name, weight in weights.items()}
+        self.couples = any(task.couples for task in model.tasks)
         self.headlines = tuple(family_of(name).headline[:2] for name in weights)
 
     def parts(self) -> dict[str, list[Group]]:
@@ -106,19 +107,23 @@ class FineTuning(Method):
         return self.model.answer(self.tuned(batch.image), batch)
 
     def steps(self, batch: Batch) -> Iterator[Step]:
-        logits = (
-            self._pooled_logits(batch) if self.options.views else self.logits(batch)
-        )
-        losses = {
-            task.name: task.loss(logits[task.name], batch)
-            for task in self.model.tasks
-        }
-        terms = {}
-        for name, loss in losses.items():
-            terms[f"loss/{name}"] = Term(self.weights[name], loss)
+        logits, terms = self._training_logits(batch), {}
+        whole = self.whole or {}
+        for task in self.model.tasks:
+            more = [whole[task.name]] if whole.get(task.name) else []
+            loss = task.loss(logits[task.name], batch, *more)
+            terms[f"loss/{task.name}"] = Term(self.weights[task.name], loss)
         yield Step("network", terms)
 
-    def _pooled_logits(self, batch: Batch) -> dict[str, Tensor]:
+    def sums(self, batch: Batch) -> dict[str, tuple[Tensor, ...]]:
+        """Give those of each task whose loss couples items."""
+        logits = self._training_logits(batch)
+        tasks = [task for task in self.model.tasks if task.couples]
+        return {task.name: task.sums(logits[task.name], batch) for task in tasks}
+
+    def _training_logits(self, batch: Batch) -> dict[str, Tensor]:
+        if not self.options.views:
+            return self.logits(batch)
         return self.model.answer(self._pooled(batch), batch)
 
     def _pooled(self, batch: Batch) -> Features:
@@ -167,6 +172,19 @@ class FineTuning(Method):
         for name, value in self.model.heads.state_dict().items():
             modules[f"heads.{name}"] = value
         return {"modules": modules, "adapter": adapter.state_dict()}
+
+    def take_kept(self, weights: Mapping[str, Any]) -> None:
+        adapter = self.tuned.adapter
+        if adapter is None:
+            super().take_kept(weights)
+            return
+        # The network itself stays what the adapter was added to.
+        adapter.load_state_dict(weights["adapter"])
+        heads = {}
+        for name, value in weights["modules"].items():
+            if name.startswith("heads."):
+                heads[name.removeprefix("heads.")] = value
+        self.model.heads.load_state_dict(heads)
 
 
 def families_of(plan: Plan, tune: str) -> list[Family]:

@@ -88,6 +88,10 @@ class NnunetAugmenter:
         margin = 2 * np.ceil((seen - patch) / 2 - 1e-6)
         return tuple(margin.astype(int).tolist())
 
+    def matrix(self, draw: int) -> np.ndarray:
+        """Give the matrix from patch to source: what these classes turn and scale by they do not tell, so none."""
+        return np.eye(len(self.patch_size))
+
     def apply(
         self, image: np.ndarray, label: np.ndarray | None, draw: int
     ) -> tuple[np.ndarray, np.ndarray | None]:

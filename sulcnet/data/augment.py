@@ -130,6 +130,10 @@ class Augmenter:
         changes = tuple(self._draw_channel(rng, flag) for flag in self.label_like)
         return Draw(space.matrix, space.elastic, changes)
 
+    def matrix(self, draw: Draw) -> np.ndarray:
+        """Give the (ndim, ndim) matrix from patch to source, voxels counted from the middle."""
+        return np.array(draw.matrix)
+
     def apply(
         self, image: np.ndarray, label: np.ndarray | None, draw: Draw
     ) -> tuple[np.ndarray, np.ndarray | None]:

@@ -93,7 +93,9 @@ class PatchSource:
         self.values = [key_of(values) for values in plan.structures.values()]
         self.interest = [key_of(plan.structures[name]) for name in names]
         wanting = [name for name, task in plan.tasks.items() if task.balanced]
-        self.groups = _groups(self.cases, wanting if sampling.balanced else ())
+        self.groups, self.unknown = _groups(
+            self.cases, wanting if sampling.balanced else ()
+        )
         self.reader = CaseReader()
 
     def sample(self, step: int, slot: int, batch: int) -> Sample:
@@ -140,8 +142,15 @@ class PatchSource:
         return Sample(image, place, targets, known)
 
     def _case(self, position: int) -> int:
-        """Walk through the groups in turn, and through each group in shuffled rounds."""
-        turn, number = divmod(position, len(self.groups))
+        """Walk through the groups in turn, and through each group in shuffled rounds.
+
+        Cases without an answer come in between, as often as one of them is met among all.
+        """
+        of_unknown = len(self.unknown) * position // len(self.cases)
+        if len(self.unknown) * (position + 1) // len(self.cases) > of_unknown:
+            key = self.seed, 3, len(self.groups)
+            return self.unknown[in_rounds(len(self.unknown), of_unknown, key)]
+        turn, number = divmod(position - of_unknown, len(self.groups))
         group = self.groups[number]
         return group[in_rounds(len(group), turn, (self.seed, 3, number))]
 
@@ -160,11 +169,10 @@ class PatchSource:
             label = np.zeros(image.shape[1:], np.int16)
         image, label = flat(image, self.axes), flat(label, self.axes)
         image, label = self.augmenter.apply(image, label, draw)
-        return (
-            image,
-            label,
-            window_place(low, self.patch, case.shape)[list(self.axes)],
-        )
+        axes, matrix = list(self.axes), self.augmenter.matrix(draw)
+        shape = np.array(case.shape)[axes]
+        place = window_place(low[axes], self.patch[axes], shape, matrix)
+        return image, label, place
 
     def _centre(
         self, case: PreparedCase, rng: np.random.Generator, in_bag: bool
@@ -208,21 +216,37 @@ def in_rounds(count: int, position: int, key: tuple[int, ...]) -> int:
 
 
 def window_place(
-    low: Sequence[int], patch: Sequence[int], shape: Sequence[int]
+    low: Sequence[int],
+    patch: Sequence[int],
+    shape: Sequence[int],
+    matrix: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Give per axis where a window's first and last voxel lie in the volume, -1 to 1; (ndim, 2) float32."""
-    first, last = np.array(low), np.array(shape) - 1
-    ends = np.stack((first, first + np.array(patch) - 1), axis=1)
-    return (2 * ends / np.maximum(last, 1)[:, None] - 1).astype(np.float32)
+    """Say where a window lies in its volume, which goes from -1 to 1 along each axis.
+
+    Args:
+        low: the window's corner, before it was moved.
+        matrix: (ndim, ndim) from the window's voxels, counted from its middle, to the volume's; None of a crop.
+
+    Returns:
+        (ndim, 1 + ndim) float32: the middle, and for each axis of the window the way from there to its last voxel.
+    """
+    half, last = (np.array(patch) - 1) / 2, np.maximum(np.array(shape) - 1, 1)
+    turned = np.eye(len(half)) if matrix is None else matrix
+    middle = 2 * (np.array(low) + half) / last - 1
+    ways = 2 * turned * half / last[:, None]
+    return np.column_stack((middle, ways)).astype(np.float32)
 
 
 def _groups(
     cases: Sequence[PreparedCase], balanced: Sequence[str]
-) -> list[list[int]]:
-    """Group case indices by their answers to these tasks, unknown ones last."""
+) -> tuple[list[list[int]], list[int]]:
+    """Group case indices by their answers to these tasks; those that lack one are apart."""
     groups: dict[tuple, list[int]] = {}
+    unknown = []
     for index, case in enumerate(cases):
-        known = case.targets
-        answers = tuple((name not in known, known.get(name, 0)) for name in balanced)
-        groups.setdefault(answers, []).append(index)
-    return [groups[answers] for answers in sorted(groups)]
+        if all(name in case.targets for name in balanced):
+            answers = tuple(case.targets[name] for name in balanced)
+            groups.setdefault(answers, []).append(index)
+        else:
+            unknown.append(index)
+    return [groups[answers] for answers in sorted(groups)], unknown

@@ -209,7 +209,7 @@ def _windows(question: StepQuestion, model: Model) -> Batch:
     for task in model.tasks:
         targets[task.name], known[task.name] = task.blank(images, windows, patch)
     image = torch.zeros(images * windows, len(question.values), *patch)
-    place = torch.zeros(images * windows, len(patch), 2)
+    place = torch.zeros(images * windows, len(patch), 1 + len(patch))
     return Batch(image, place, targets, known)
 
 

@@ -54,6 +54,7 @@ class Network(nn.Module):
         encoder_reductions: input voxels per voxel of the stage, per axis.
         decoder_channels: channels per decoder stage, coarse to fine; the last is at full resolution.
         decoder_reductions: as for the encoder.
+        steady: ends of names of parameters that do not decay, though they are matrices.
     """
 
     encoder_channels: tuple[int, ...]
@@ -61,6 +62,7 @@ class Network(nn.Module):
     decoder_channels: tuple[int, ...]
     decoder_reductions: tuple[tuple[int, ...], ...]
     frozen = 0
+    steady: tuple[str, ...] = ()
     recompute: str = "none"
 
     def encode_stage(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,6 +41,7 @@ class SwinUNETR(Network):
         ("layers4", "encoder10"),
     )
     DECODER = ("decoder5", "decoder4", "decoder3", "decoder2", "decoder1")
+    steady = ("relative_position_bias_table",)
 
     def __init__(self, spec: NetworkSpec, halvings: int):
         super().__init__()

@@ -82,7 +82,7 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, channels: int, hidden: int = 512, out: int = 128):
         super().__init__()
-        self.standardise = _Standardise(channels)
+        self.standardise = Standardise(channels)
         first, last = nn.Linear(channels, hidden), nn.Linear(hidden, out)
         self.project = nn.Sequential(first, nn.GELU(), last)
 
@@ -156,7 +156,7 @@ class ClassHead(nn.Module):
                 f"pooling: expected 'attention' or 'mean', found {pooling!r}"
             )
         self.pooling, self.positions, self.dropout = pooling, positions, dropout
-        self.standardise = _Standardise(len(channels) * width)
+        self.standardise = Standardise(len(channels) * width)
         places = ndim * positions
         self.readers = nn.ModuleList(
             _Reader(inputs + places, width) for inputs in channels
@@ -257,11 +257,14 @@ class _Reader(nn.Module):
         return (self.attention(vectors).softmax(dim=1) * vectors).sum(dim=1)
 
 
-class _Standardise(nn.Module):
+class Standardise(nn.Module):
     """Centre and scale each value by its running mean and deviation over windows, (W, C) -> (W, C).
 
     A mean over thousands of positions is nearly the same for every image: what tells images apart is a per cent of it,
     and dropout of the rest would drown it. Running moments, in training too, because a step may see one image.
+
+    Where a step has several micro-batches they follow all of them at once, so that each is seen as in one large batch:
+    a first pass `gather`s, `rest` ends it, and `follow` is the usual way again.
     """
 
     PACE, SMALLEST = 0.05, 1e-4
@@ -271,14 +274,32 @@ class _Standardise(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("variance", torch.ones(width))
         self.register_buffer("steps", torch.zeros(()))
+        self.resting = False
+        self.gathered: list[Tensor] = []
 
     def forward(self, pooled: Tensor) -> Tensor:
-        if self.training:
-            self._follow(pooled.detach())
+        if self.training and self.resting:
+            self.gathered.append(pooled.detach())
+        elif self.training:
+            self._move(pooled.detach())
         return (pooled - self.mean) / (self.variance.sqrt() + self.SMALLEST)
 
+    def gather(self) -> None:
+        """Keep what comes for `rest`; the moments stay."""
+        self.resting, self.gathered = True, []
+
+    def rest(self) -> None:
+        """Move the moments by what was gathered, and no further."""
+        if self.gathered:
+            self._move(torch.cat(self.gathered))
+        self.gathered = []
+
+    def follow(self) -> None:
+        """Move the moments by whatever comes."""
+        self.resting, self.gathered = False, []
+
     @torch.no_grad()
-    def _follow(self, pooled: Tensor) -> None:
+    def _move(self, pooled: Tensor) -> None:
         """Move the moments towards this batch's: averages at first, an exponential average later."""
         self.steps += 1
         pace = (1 / self.steps).clamp_min(self.PACE)

@@ -28,7 +28,7 @@ from sulcnet.networks.heads import ReconstructionHead
 from sulcnet.pretraining._options import MethodFamily, PretrainOptions
 from sulcnet.records.experiment import Schedule
 from sulcnet.records.plan import Plan
-from sulcnet.training.method import Group, Method, Term
+from sulcnet.training.method import Group, Method, Term, groups_of
 
 
 class Pretraining(Method):
@@ -79,9 +79,9 @@ class Pretraining(Method):
         return None
 
     def parts(self) -> dict[str, list[Group]]:
-        network = Group("network", list(self.network.parameters()))
+        network = groups_of("network", self.network, self.network.steady)
         heads = Group("heads", list(self.head.parameters()))
-        return {"network": [network, heads]}
+        return {"network": [*network, heads]}
 
     def reconstruct(self, image: Tensor) -> Tensor:
         """Give the image (B, C, X, Y, Z) that network and head make of an input, in network units."""

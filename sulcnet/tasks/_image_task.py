@@ -23,6 +23,11 @@ from sulcnet.tasks._task import Layout, Setting, Task
 class ImageTask(Task):
     """Gated attention over the positions of windows, and over the windows of an image."""
 
+    couples = True
+
+    def sums(self, logits: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        return ()  # only the running moments of the head are those of the whole batch
+
     def head(self, network: Network, ndim: int) -> nn.Module:
         return ClassHead(
             class_channels(network), self.spec.outputs, ndim, positions=True
@@ -73,9 +78,13 @@ class Bag:
         windows, places = self.windows, []
         for index in kept:
             low = np.array(corners[index]) - windows.before
-            places.append(window_place(low, windows.window, windows.size))
+            axes = list(windows.axes)
+            window, size = (
+                np.array(of)[axes] for of in (windows.window, windows.size)
+            )
+            places.append(window_place(low[axes], window, size))
         maps = [part[kept] for part in class_maps(self.network, features)]
-        place = torch.from_numpy(np.stack(places)[:, list(windows.axes)])
+        place = torch.from_numpy(np.stack(places))
         grid = coordinates(place.to(maps[0].device), maps[0].shape[2:])
         self.evidence.append(self.head.evidence(maps, grid))
 
@@ -112,12 +121,12 @@ def in_bag(part: Tensor, layout: Layout) -> Tensor:
 
 
 def coordinates(place: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Spread the ends of each axis (B, ndim, 2) over a grid: (B, ndim, *shape), -1 to 1 over the image's box."""
-    axes = []
+    """Spread places (B, ndim, 1 + ndim) of windows over a grid: (B, ndim, *shape), -1 to 1 over the image's box."""
+    ndim = len(shape)
+    ones = (1,) * ndim
+    found = place[..., 0].view(-1, ndim, *ones).expand(-1, -1, *shape)
     for axis, size in enumerate(shape):
-        along = (torch.arange(size, device=place.device) + 0.5) / size
-        first, last = place[:, axis, :1], place[:, axis, 1:]
-        line = first + along * (last - first)  # (B, size)
-        view = [size if other == axis else 1 for other in range(len(shape))]
-        axes.append(line.view(-1, *view).expand(-1, *shape))
-    return torch.stack(axes, dim=1)
+        along = (2 * torch.arange(size, device=place.device) + 1) / size - 1
+        line = along.view([size if other == axis else 1 for other in range(ndim)])
+        found = found + place[..., 1 + axis].view(-1, ndim, *ones) * line
+    return found

@@ -14,11 +14,11 @@ from sulcnet.geometry.canonical import to_input_grid
 from sulcnet.io import write_map, write_mask
 from sulcnet.losses import Ratio
 from sulcnet.losses.segmentation import (
-    dice,
-    dice_ce,
+    Sums,
+    class_sums,
     has_value,
-    region_dice,
-    region_dice_ce,
+    loss_of,
+    region_sums,
     valid_voxels,
 )
 from sulcnet.networks._network import Network
@@ -39,6 +39,7 @@ class Segmentation(VoxelTask):
     """
 
     options: SegmentationOptions
+    couples = True
 
     @property
     def structures(self) -> dict[str, list[int]]:
@@ -58,14 +59,15 @@ class Segmentation(VoxelTask):
         channels, classes = network.decoder_channels[-1], self.spec.outputs
         return SegmentationHead(channels, classes, ndim, background=not self.order)
 
-    def loss(self, logits: Tensor, batch: Batch) -> Ratio:
-        target, labelled = self._target(batch), batch.known[self.name]
-        alone = self.options.segmentation_loss == "dice"
+    def sums(self, logits: Tensor, batch: Batch) -> Sums:
+        labels = self._target(batch), batch.known[self.name]
         if not self.order:
-            compare = dice if alone else dice_ce
-            return compare(logits, target, labelled)
-        of_regions = region_dice if alone else region_dice_ce
-        return of_regions(logits, target, labelled, list(self.structures.values()))
+            return class_sums(logits, *labels)
+        return region_sums(logits, *labels, list(self.structures.values()))
+
+    def loss(self, logits: Tensor, batch: Batch, whole: Sums | None = None) -> Ratio:
+        entropy = self.options.segmentation_loss != "dice"
+        return loss_of(self.sums(logits, batch), whole, entropy)
 
     def counts(self, logits: Tensor, batch: Batch, layout: Layout) -> np.ndarray:
         """Count per structure (both, predicted, referred) voxels over labelled items, (K, 3)."""

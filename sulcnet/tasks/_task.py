@@ -67,10 +67,13 @@ class Task:
     Attributes:
         name: of the task's file.
         columns: of predictions.tsv.
+        couples: whether the loss of a batch is more than a mean over its items. `sums` then says what it is made of,
+            and `loss` takes those of all micro-batches of a step as a third argument.
     """
 
     name: str
     columns: tuple[str, ...] = ()
+    couples = False
 
     def __init__(self, options: Options, spec: TaskSpec):
         self.options, self.spec = options, spec
@@ -97,6 +100,10 @@ class Task:
 
     def loss(self, logits: Tensor, batch: Batch) -> Ratio:
         """Give the loss; a missing label counts for nothing."""
+        raise NotImplementedError
+
+    def sums(self, logits: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """Give a named tuple of what the loss is made of, to be added up over micro-batches; or an empty one."""
         raise NotImplementedError
 
     def total(self, batch: Batch) -> Tensor:

@@ -27,6 +27,7 @@ from sulcnet.records.workspace import METRICS, RunFolder
 from sulcnet.training import checkpoint
 from sulcnet.training.device import autocast, memory_errors
 from sulcnet.training.method import Group, Step
+from sulcnet.training.moments import first_pass, follow
 from sulcnet.training.schedule import Progress, rate_factor
 from sulcnet.training.signals import Stopped, StopRequest, stop_request
 from sulcnet.training.stage import Stage
@@ -181,6 +182,18 @@ class Loop:
         self.method.train()
         self._set_rates()
         totals = _summed([self.method.totals(batch) for batch in micro_batches])
+        self.method.whole = self._whole(micro_batches)
+        parts = self._add_gradients(micro_batches, totals)
+        follow(self.method.modules)
+        if len(micro_batches) > 1:
+            for part in parts:
+                self._descend(part)
+        self.progress.step += 1
+
+    def _add_gradients(
+        self, micro_batches: Sequence[Any], totals: dict[str, Tensor]
+    ) -> list[str]:
+        """Go through the micro-batches; a part of the only one descends at once. Give the parts."""
         parts: list[str] = []
         for number, batch in enumerate(micro_batches):
             seed_draws(self.seed, self.progress.step, number)
@@ -194,10 +207,26 @@ class Loop:
                     self._descend(step.part)
                 with autocast(self.device, self.precision):
                     step = next(steps, None)
-        if len(micro_batches) > 1:
-            for part in parts:
-                self._descend(part)
-        self.progress.step += 1
+        return parts
+
+    @torch.no_grad()
+    def _whole(
+        self, micro_batches: Sequence[Any]
+    ) -> dict[str, tuple[Tensor, ...]] | None:
+        """Sum over all micro-batches what couples their items, by a first pass with the draws of the second."""
+        if len(micro_batches) == 1 or not self.method.couples:
+            return None
+        found = []
+        with first_pass(self.method.modules):
+            for number, batch in enumerate(micro_batches):
+                seed_draws(self.seed, self.progress.step, number)
+                with autocast(self.device, self.precision):
+                    found.append(self.method.sums(batch))
+        whole = {}
+        for name, first in found[0].items():
+            columns = zip(*(sums[name] for sums in found))
+            whole[name] = type(first)(*map(sum, columns)) if first else ()
+        return whole
 
     def _backward(
         self, step: Step, totals: dict[str, Tensor], micro_batches: int
@@ -350,6 +379,7 @@ class Loop:
             return
         best = self.folder.checkpoint("best")
         weights, facts = checkpoint.read(best)
+        self.method.take_kept(weights)
         checkpoint.save(
             self.folder.checkpoint("final"), weights, {**facts, "which": "final"}
         )
@@ -361,9 +391,9 @@ class Loop:
 def _optimiser(groups: Sequence[Group], schedule: Schedule) -> torch.optim.Optimizer:
     """Build a part's optimiser; norms and biases do not decay, since shrinking them shrinks nothing that overfits."""
     kinds = []
-    for rate, parameters in groups:
+    for rate, parameters, decaying in groups:
         for decays in (True, False):
-            chosen = [p for p in parameters if (p.ndim > 1) == decays]
+            chosen = [p for p in parameters if (decaying and p.ndim > 1) == decays]
             decay = schedule.weight_decay if decays else 0.0
             if chosen:
                 kinds.append({"params": chosen, "rate": rate, "weight_decay": decay})

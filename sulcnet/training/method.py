@@ -9,7 +9,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
@@ -36,10 +36,28 @@ class Step(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Parameters that share a peak learning rate, by the name of the rate in the schedule."""
+    """Parameters that share a peak learning rate, by the name of the rate in the schedule.
+
+    Attributes:
+        decays: whether matrices among them are drawn to zero; norms and biases never are.
+    """
 
     rate: str
     parameters: list[nn.Parameter]
+    decays: bool = True
+
+
+def groups_of(
+    rate: str, module: nn.Module, steady: Sequence[str] = ()
+) -> list[Group]:
+    """Group what learns of a module; parameters whose name ends in one of `steady` do not decay."""
+    decaying: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            (others if name.endswith(tuple(steady)) else decaying).append(parameter)
+    groups = [Group(rate, decaying), Group(rate, others, decays=False)]
+    return [group for group in groups if group.parameters]
 
 
 class Method:
@@ -53,6 +71,8 @@ class Method:
         headlines: the keys of scores that a line of the log shows, each with words for it.
         modules: every module whose state belongs to the run.
         progress: how far the run is; the loop sets it, and it is None outside of one.
+        couples: whether the loss of a batch is more than a mean over its items, so that `sums` are needed.
+        whole: the sums of all micro-batches of a step; the loop sets them, None where there is one micro-batch.
     """
 
     cycle = 1
@@ -60,6 +80,8 @@ class Method:
     options: Any
     modules: nn.ModuleDict
     progress: Progress | None = None
+    couples = False
+    whole: Mapping[str, Any] | None = None
 
     def parts(self) -> dict[str, list[Group]]:
         """Name the parts and their parameter groups; each part has an optimiser of its own."""
@@ -76,6 +98,10 @@ class Method:
         unequally many labels weigh as they would in one large batch.
         """
         return {}
+
+    def sums(self, batch: Any) -> dict[str, tuple[Tensor, ...]]:
+        """Give, by name, named tuples of what losses that couple items are made of; called without gradient."""
+        raise NotImplementedError
 
     def after_step(self, part: str) -> None:
         """Do once-per-step work (a moving average, a queue); not called for a skipped step."""
@@ -98,6 +124,10 @@ class Method:
     def weights_to_keep(self) -> dict[str, Any]:
         """Give what the best and the final checkpoint hold: enough to predict."""
         return {"modules": self.modules.state_dict()}
+
+    def take_kept(self, weights: Mapping[str, Any]) -> None:
+        """Take back what `weights_to_keep` gave: what follows the run is then of these weights."""
+        self.modules.load_state_dict(weights["modules"])
 
     def extra_state(self) -> dict[str, Any]:
         """Give state beyond modules and optimisers that a resumed run needs."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from sulcnet.networks._network import Features, Network
-from sulcnet.training.method import Group
+from sulcnet.training.method import Group, groups_of
 from sulcnet.tuning._tuning import Tuning, TuningOptions
 
 
@@ -55,10 +55,17 @@ class TunedNetwork:
         )
 
     def groups(self, heads: nn.Module) -> list[Group]:
-        """Give what learns by rate: the network's share, and the heads."""
-        module = self.network if self.adapter is None else self.adapter
-        learned = [p for p in module.parameters() if p.requires_grad]
-        return [Group("network", learned), Group("heads", list(heads.parameters()))]
+        """Give what learns by rate: the network's share, and the heads.
+
+        The factors of an adapter do not decay: their product begins at zero as it is.
+        """
+        if self.adapter is None:
+            learned = groups_of("network", self.network, self.network.steady)
+        else:
+            learned = [
+                Group("network", list(self.adapter.parameters()), decays=False)
+            ]
+        return [*learned, Group("heads", list(heads.parameters()))]
 
     def train(self) -> None:
         """Enter training mode; frozen stages stay in eval mode, so that their statistics and dropouts rest."""
@@ -78,7 +85,8 @@ class TunedNetwork:
     def share(self) -> Share:
         """Count what learns."""
         stages = tuple(stage.name for stage in self.learning)
-        learning = self.groups(nn.Module())[0].parameters
+        module = self.network if self.adapter is None else self.adapter
+        learning = [p for p in module.parameters() if p.requires_grad]
         elements = sum(p.numel() for p in learning)
         total = sum(p.numel() for p in self.network.parameters())
         return Share(stages, len(learning), elements, total)

@@ -60,6 +60,15 @@ class FrozenOptions(TuningOptions):
             yield "cache_gb", f"expected views above 0 with it, found {values}"
 
 
+@dataclass(frozen=True)
+class AdapterOptions(TuningOptions):
+    """Options of strategies that add an adapter: it begins at nothing, and learns as fast as the heads do."""
+
+    rate: float = option(
+        1e-3, "peak learning rate of the adapter", paper=5e-3, above=0, below=1
+    )
+
+
 class Tuning(Family):
     """Decide what learns. Heads always learn, at their own rate, whatever the strategy."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sulcnet.errors import ModelError
 from sulcnet.options import option
-from sulcnet.tuning._tuning import Tuning, TuningOptions
+from sulcnet.tuning._tuning import AdapterOptions, Tuning
 
 if TYPE_CHECKING:
     from sulcnet.networks._network import Network
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LoraOptions(TuningOptions):
+class LoraOptions(AdapterOptions):
     """Rank and scale of the updates."""
 
     rank: int = option(8, "rank of the updates", paper=4, at_least=1)
