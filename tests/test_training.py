@@ -62,9 +62,10 @@ def test_training_falls_and_explains_itself(fresh, monkeypatch):
     run = train(*fresh, epochs=3)
     rows = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
     assert rows[-1]["loss"] < rows[0]["loss"]
+    assert "Dice where present, mean " in (run / "log.txt").read_text()
     assert {
-        "val/dice",
-        "val/dice/PCS",
+        "val/dice_where_present",
+        "val/dice_where_present/PCS",
         "val/balanced_accuracy",
         "seconds",
         "rate",

@@ -15,6 +15,7 @@ from sulcnet.cli._command import (
     add_root,
     add_workers,
 )
+from sulcnet.evaluation import EXTRA_METRICS
 
 if TYPE_CHECKING:
     from sulcnet.evaluation.tables import TablePaths
@@ -61,7 +62,15 @@ def arguments(parser: Parser) -> None:
         type=_millimetres,
         default=1.0,
         metavar="MM",
-        help="of the surface Dice (default: 1)",
+        help="of the surface Dice, and in its column's name (default: 1)",
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=EXTRA_METRICS,
+        default=(),
+        metavar="NAME",
+        help=f"scores besides the usual ones: {', '.join(EXTRA_METRICS)}, the centre-line Dice, for tubes",
     )
     add_workers(parser)
     add_root(parser)
@@ -89,7 +98,8 @@ def run(args: Namespace) -> str:
         references, _dataset_json(args), predictions
     )
     out = Path(args.output)
-    evaluated = Evaluated(predictions, masks, header, about, args.tolerance)
+    asked = args.tolerance, tuple(args.metrics)
+    evaluated = Evaluated(predictions, masks, header, about, *asked)
     summary = evaluate_folder(evaluated, out, args.workers, args.allow_missing)
     if args.json:
         print(json.dumps(summary, indent=1))
