@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from sulcnet.evaluation.tables import TablePaths
 
 HELP = """Score a folder of predicted masks, and the classes in its predictions.tsv, against references: overlaps and
-surface distances in mm, class scores, and a bootstrap interval over subjects for each. Writes a row per case and
-structure (cases.tsv), a row per case (classes.tsv) and summary.json."""
+surface distances in mm where a structure is present, its presence, class scores, and a bootstrap interval over
+subjects for each. Writes a row per case and structure (cases.tsv), a row per case (classes.tsv) and summary.json."""
 EXAMPLES = """
 sulcnet_evaluate -p predictions -r sulcnet_data/raw/Dataset001_PCS/labelsTs -d 1 -o scores
 sulcnet_evaluate -p predictions -r labelsTr --dataset-json dataset.json -o scores --json

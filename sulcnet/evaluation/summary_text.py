@@ -69,8 +69,8 @@ def _present(summary: dict) -> str:
         for key in ("assd_mm", "hd95"):
             cells.append(_value(block[key]["median" + WHERE_PRESENT], 2))
         rows.append((name, str(dice["n"]), _interval(dice), *cells))
-    if len(structures) > 1:
-        mean = summary["dice" + WHERE_PRESENT]
+    mean = summary["dice" + WHERE_PRESENT]
+    if len(mean["over"]) > 1:
         others = [""] * (len(overlaps) + 2)
         rows.append(("mean", str(mean["n"]), _interval(mean), *others))
     return _aligned(rows, right=(1, *range(3, len(rows[0]))))
@@ -105,7 +105,7 @@ def _notes(summary: dict) -> str:
     lines = [
         "where present: cases whose reference has the structure; ASSD, HD95: medians"
     ]
-    if len(summary["structures"]) > 1:
+    if len(mean["over"]) > 1:
         lines.append(f"mean: of the rows of {listed(mean['over'])}")
     lines += [
         "sensitivity, specificity: of presence, by a mask of any voxel",
