@@ -57,7 +57,8 @@ def same(one: dict, two: dict) -> bool:
     )
 
 
-def test_training_falls_and_explains_itself(fresh, monkeypatch):
+def test_training_falls_and_explains_itself(fresh, monkeypatch, caplog):
+    caplog.set_level("INFO", "sulcnet")
     short(monkeypatch, 24)
     run = train(*fresh, epochs=3)
     rows = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]

@@ -3,7 +3,7 @@
 Example:
     sheet_dice(prediction, reference)     # Boolean masks, (X, Y) or (X, Y, Z), neither empty
 
-Both are the harmonic mean of two shares, one per mask, and neither sees how thick a mask is: Dice and distances do.
+Both are the harmonic mean of two shares, one per mask, and hardly see how thick a mask is: Dice and distances do.
 """
 
 import numpy as np
