@@ -104,7 +104,8 @@ setup(
         "filelock>=3.30",  # the first with lock_descriptor
         "SimpleITK",
         "nibabel",
-        "batchgenerators",  # brings pandas and scikit-image, which it imports
+        "scikit-image",
+        "batchgenerators",  # brings pandas, which it imports
         "acvl-utils",
         "blosc2",
         "tqdm",

@@ -29,6 +29,7 @@ DATASET = "Dataset906_FewLabels"
 KEPT = 10
 EPOCHS = 15
 SCRATCH = "scratch"
+SULCUS = "PCS"
 
 
 def prepare(root: Path) -> None:
@@ -125,17 +126,23 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def read_scores(run: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read per test phantom: mean Dice, truth, predicted."""
+    """Read per test phantom: Dice of the sulcus, NaN where there is none; truth, predicted."""
     classes = read_table(run / "test" / "classes.tsv")
     dice = {}
     for row in read_table(run / "test" / "cases.tsv"):
-        if row["dice"] not in ("", "nan"):
-            dice.setdefault(row["case_id"], []).append(float(row["dice"]))
+        present = row["status"] in ("both", "prediction_empty")
+        if row["structure"] == SULCUS and present:
+            dice[row["case_id"]] = float(row["dice"])
     return (
-        np.array([np.mean(dice[row["case_id"]]) for row in classes]),
+        np.array([dice.get(row["case_id"], np.nan) for row in classes]),
         np.array([row["truth"] for row in classes]),
         np.array([row["predicted"] for row in classes]),
     )
+
+
+def where_present(one: tuple[np.ndarray, ...]) -> float:
+    """Average the Dice of the sulcus over the phantoms that have one."""
+    return float(np.nanmean(one[0]))
 
 
 def report(root: Path, methods: list[str], seeds: int) -> None:
@@ -145,7 +152,7 @@ def report(root: Path, methods: list[str], seeds: int) -> None:
         for arm in (SCRATCH, *methods)
     }
     for name, measure in (
-        ("Dice", lambda one: float(one[0].mean())),
+        ("sulcus Dice where present", where_present),
         ("balanced accuracy", balanced),
     ):
         print(

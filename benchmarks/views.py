@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from _paired import balanced, compare, study
-from labels import read_scores
+from labels import read_scores, where_present
 from probe import DATASET, prepare
 
 from sulcnet.records.run import Execution, RunSpec
@@ -79,7 +79,7 @@ def report(root: Path, arms: list[str], seeds: int) -> None:
     }
     found = {arm: [read_scores(run) for run in own] for arm, own in runs.items()}
     for name, measure in (
-        ("Dice", lambda one: float(one[0].mean())),
+        ("sulcus Dice where present", where_present),
         ("balanced accuracy", balanced),
     ):
         intervals = "95 % over phantoms | 95 % over seeds"

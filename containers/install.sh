@@ -12,7 +12,7 @@ site=$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 stdlib=$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')
 
 # Other packages ask for these, but what sulcnet uses of them works without. `every_import` below fails the build when
-# that is no longer so. pandas and scikit-image stay: the classes of batchgenerators import them.
+# that is no longer so. pandas stays: the classes of batchgenerators import it, and scikit-image.
 UNUSED="scikit-learn joblib narwhals ImageIO tifffile connected-components-3d
         unittest2 traceback2 linecache2 argparse future tzdata"
 
@@ -49,7 +49,7 @@ finish() {
 every_import() {
     python - <<'END'
 import importlib, pkgutil
-import SimpleITK, acvl_utils, batchgenerators, matplotlib.backends.backend_agg, nibabel, pynvml, tqdm
+import SimpleITK, acvl_utils, batchgenerators, matplotlib.backends.backend_agg, nibabel, pynvml, skimage.morphology, tqdm
 import sulcnet
 
 for module in pkgutil.walk_packages(sulcnet.__path__, "sulcnet."):

@@ -130,10 +130,76 @@ def test_the_tolerance_reaches_the_surface_dice(place):
     strict = summary_of(place)
     assert (
         strict["tolerance_mm"] == 0
-        and strict["structures"]["PCS"]["surface_dice"]["mean"] < 1
+        and strict["structures"]["PCS"]["surface_dice_0mm"]["mean"] < 1
     )
     COMMAND([*ARGUMENTS, "--tolerance", "1"])
-    assert summary_of(place)["structures"]["PCS"]["surface_dice"]["mean"] == 1
+    assert summary_of(place)["structures"]["PCS"]["surface_dice_1mm"]["mean"] == 1
+
+
+def test_a_structure_that_is_never_found_has_no_third_of_a_dice(place, capsys):
+    """A third of the cases lacks it, and nothing is predicted: 0.33 over all cases, and 0 where there is one."""
+    for case in "abc":
+        mask(place / f"predictions/{case}.nii.gz", value=0)
+    mask(place / "sulcnet_data/raw/Dataset001_Tiny/labelsTs/c.nii.gz", value=0)
+    assert COMMAND(ARGUMENTS) == 0
+    summary = summary_of(place)
+    assert summary["mean_dice"]["mean"] == pytest.approx(1 / 3)
+    assert summary["dice_where_present"]["mean"] == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "PCS" in line][
+        :1
+    ]
+    assert row.split()[:3] == ["PCS", "2", "0.000"]
+    assert summary["structures"]["PCS"]["presence_sensitivity"]["mean"] == 0
+    assert summary["structures"]["PCS"]["presence_specificity"]["mean"] == 1
+    assert summary["structures"]["PCS"]["surface_dice_1mm_where_present"]["mean"] == 0
+
+
+def test_one_false_voxel_costs_the_specificity(place):
+    mask(place / "sulcnet_data/raw/Dataset001_Tiny/labelsTs/c.nii.gz", value=0)
+    empty = nib.load(place / "sulcnet_data/raw/Dataset001_Tiny/labelsTs/c.nii.gz")
+    data = np.zeros(SHAPE, np.uint8)
+    data[0, 0, 0] = 1
+    nib.save(nib.Nifti1Image(data, empty.affine), place / "predictions/c.nii.gz")
+    assert COMMAND(ARGUMENTS) == 0
+    block = summary_of(place)["structures"]["PCS"]
+    assert block["presence_specificity"]["mean"] == 0
+    assert block["presence_sensitivity"]["mean"] == 1
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "name", "forgives"),
+    [("1", "surface_dice_1mm", True), ("0.5", "surface_dice_0.5mm", False)],
+)
+def test_the_surface_dice_is_called_by_its_tolerance(
+    place, capsys, tolerance, name, forgives
+):
+    COMMAND([*ARGUMENTS, "--tolerance", tolerance])
+    columns = (place / "scores/cases.tsv").read_text().splitlines()[0].split("\t")
+    assert [column for column in columns if "surface" in column] == [name]
+    assert {"sheet_dice", "assd_mm", "hd95"} < set(
+        columns
+    ) and "cldice" not in columns
+    out = capsys.readouterr().out
+    assert ("one voxel off still counts" in out) == forgives
+    assert "ASSD mm" in out and "HD95 mm" in out
+
+
+def test_the_centre_line_dice_is_a_column_where_it_is_asked_for(place, capsys):
+    assert COMMAND([*ARGUMENTS, "--metrics", "cldice"]) == 0
+    results, _ = read_results(table_paths(place / "scores"))
+    # the line of a cube is three voxels along x, of which the shift leaves two inside
+    line = [r.structures["PCS"]["cldice"] for r in results]
+    assert line == pytest.approx([1, 2 / 3, 1])
+    assert "clDice" in capsys.readouterr().out
+
+
+def test_tables_of_an_older_version_are_refused(place):
+    COMMAND(ARGUMENTS)
+    table = place / "scores/cases.tsv"
+    table.write_text(table.read_text().replace("assd_mm", "assd"))
+    with pytest.raises(DataError, match="lacks the columns assd_mm") as caught:
+        read_results(table_paths(place / "scores"))
+    assert "Run sulcnet_evaluate again" in caught.value.hint
 
 
 def test_json_is_the_summary_and_nothing_else(place, capsys):
@@ -309,6 +375,7 @@ def test_an_empty_reference_folder(place, capsys):
         ([*ARGUMENTS, "--dataset-json", "x"], 2, "x does not exist"),
         ([*ARGUMENTS, "--tolerance", "-1"], 2, "millimetres"),
         ([*ARGUMENTS, "--tolerance", "nan"], 2, "millimetres"),
+        ([*ARGUMENTS, "--metrics", "cdice"], 2, "cdice"),
         ([*ARGUMENTS, "--allow-mising"], 2, "did you mean --allow-missing"),
         (ARGUMENTS[2:], 2, "-p"),
     ],

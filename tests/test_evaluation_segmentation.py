@@ -9,7 +9,13 @@ import pytest
 from scipy import ndimage
 
 from sulcnet.errors import DataError
-from sulcnet.evaluation.segmentation import DISTANCES, METRICS, OVERLAPS, score_masks
+from sulcnet.evaluation.segmentation import (
+    DISTANCES,
+    METRICS,
+    OVERLAPS,
+    VOLUMES,
+    score_masks,
+)
 from sulcnet.evaluation.surface import surface_voxels
 
 LABELS = {"background": 0, "PCS": 1}
@@ -60,15 +66,46 @@ def slow_scores(prediction, reference, spacing, tolerance):
     return {
         "dice": 2 * len(p & r) / (len(p) + len(r)),
         "iou": len(p & r) / len(p | r),
-        "surface_dice": sum(d <= tolerance for d in there + back) / len(there + back),
+        "surface_dice_0.9mm": sum(d <= tolerance for d in there + back)
+        / len(there + back),
         "hausdorff": max(there + back),
         "hd95": max(slow_percentile(there, 95), slow_percentile(back, 95)),
-        "assd": sum(there + back) / len(there + back),
+        "assd_mm": sum(there + back) / len(there + back),
         "volume_error_mm3": abs(len(p) - len(r)) * unit,
         "volume_error_relative": abs(len(p) - len(r)) / len(r),
         "volume_prediction_mm3": len(p) * unit,
         "volume_reference_mm3": len(r) * unit,
+        "sheet_dice": slow_sheet_dice(p, r),
+        "voxel_mm": min(spacing),
     }
+
+
+def slow_sheet_dice(prediction, reference):
+    """Peel each set of voxels face by face: what has no neighbour that is peeled later is its medial surface."""
+    shares = []
+    for one, other in ((prediction, reference), (reference, prediction)):
+        left, peel = set(one), {}
+        while left:
+            outer = {voxel for voxel in left if not set(faces(voxel)) <= left}
+            peel |= dict.fromkeys(outer, len(left))
+            left -= outer
+        medial = [
+            v
+            for v in one
+            if all(peel.get(n, math.inf) >= peel[v] or n not in one for n in faces(v))
+        ]
+        near = [v for v in medial if v in other or other.intersection(faces(v))]
+        shares.append(len(near) / len(medial))
+    return 2 * math.prod(shares) / sum(shares) if sum(shares) else 0.0
+
+
+def faces(voxel):
+    """List the neighbours of a voxel."""
+    moves = itertools.product(range(len(voxel)), (-1, 1))
+    return [
+        tuple(v + step * (axis == moved) for axis, v in enumerate(voxel))
+        for moved, step in moves
+    ]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -94,7 +131,7 @@ def test_scores_equal_the_slow_twin(spacing, seed):
     assert score == pytest.approx(
         slow_scores(prediction, reference, spacing, 0.9), rel=1e-12
     )
-    assert score.keys() == set(METRICS)
+    assert score.keys() == {*METRICS, "surface_dice_0.9mm"}
 
 
 @pytest.mark.parametrize(("axis", "voxels"), [(0, 1), (1, 2), (2, 3)])
@@ -119,10 +156,10 @@ def test_masks_far_apart_know_their_distance():
     score = score_masks(*masks, (1, 1, 1), PCS)["PCS"]
     assert (
         score["hausdorff"]
-        == score["assd"]
+        == score["assd_mm"]
         == pytest.approx(math.dist((1, 2, 3), (81, 152, 133)))
     )
-    assert score["dice"] == score["surface_dice"] == 0
+    assert score["dice"] == score["surface_dice_1mm"] == score["sheet_dice"] == 0
 
 
 def test_a_mask_against_itself_is_perfect():
@@ -155,7 +192,7 @@ def test_empty_masks_count_and_never_drop_out(shape):
     agreed = score_masks(empty, empty, spacing, LABELS)["PCS"]
     assert agreed["status"] == "both_empty"
     assert all(agreed[key] == 1 for key in OVERLAPS)
-    assert all(agreed[key] == 0 for key in METRICS if key not in OVERLAPS)
+    assert all(agreed[key] == 0 for key in (*DISTANCES, *VOLUMES))
 
     for status, pair in {
         "prediction_empty": (empty, full),
@@ -164,7 +201,7 @@ def test_empty_masks_count_and_never_drop_out(shape):
         score = score_masks(*pair, spacing, LABELS)["PCS"]
         assert score["status"] == status
         assert all(score[key] == 0 for key in OVERLAPS)
-        assert all(score[key] == math.inf for key in ("hausdorff", "hd95", "assd"))
+        assert all(score[key] == math.inf for key in ("hausdorff", "hd95", "assd_mm"))
         assert score["volume_error_mm3"] == full.sum() * 2.0 ** len(shape)
     assert score["volume_error_relative"] == math.inf  # a volume where there is none
     assert (
@@ -178,6 +215,65 @@ def test_the_surface_is_the_mask_minus_its_erosion():
         assert np.array_equal(
             surface_voxels(mask), mask & ~ndimage.binary_erosion(mask)
         )
+
+
+def sheet(start=10, first=4, last=20, thickness=1):
+    """Draw a sheet that stands across the second axis, 16 x 12 voxels; `first` and `last` cut it along the first."""
+    mask = np.zeros((24, 24, 20), np.uint8)
+    mask[first:last, start : start + thickness, 4:16] = 1
+    return mask
+
+
+def holed():
+    """Take 4 x 4 voxels from its middle: the four in their middle are two voxels away from what is left."""
+    mask = sheet()
+    mask[10:14, 10, 8:12] = 0
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "expected"),
+    [
+        (sheet(), sheet(), 1),
+        (sheet(11), sheet(), 1),
+        (sheet(12), sheet(), 0),
+        (sheet(9, thickness=3), sheet(), 1),
+        (sheet(9, thickness=2), sheet(10, thickness=2), 1),
+        # all of the half is right; of 16 rows 8 are there and one more is near
+        (sheet(last=12), sheet(), 2 * (9 / 16) / (1 + 9 / 16)),
+        (sheet(first=12), sheet(), 2 * (9 / 16) / (1 + 9 / 16)),
+        (holed(), sheet(), 2 * (188 / 192) / (1 + 188 / 192)),
+        (sheet(), holed(), 2 * (188 / 192) / (1 + 188 / 192)),
+        (0 * sheet(), 0 * sheet(), 1),
+        (0 * sheet(), sheet(), 0),
+        (sheet(), 0 * sheet(), 0),
+    ],
+)
+@pytest.mark.parametrize("axis", [0, 2])
+def test_known_sheets(prediction, reference, expected, axis):
+    pair = prediction.swapaxes(1, axis), reference.swapaxes(1, axis)
+    score = score_masks(*pair, (0.7, 0.7, 2.0), PCS)["PCS"]
+    assert score.get("sheet_dice") == pytest.approx(expected)
+
+
+def test_the_centre_line_is_compared_only_where_it_is_asked_for():
+    tube, moved = np.zeros((2, 20, 11, 11), np.uint8)
+    tube[2:18, 3:8, 3:8] = 1
+    moved[2:18, 5:10, 3:8] = 1
+    asked = score_masks(moved, tube, (1, 1, 1), PCS, extra=("cldice",))["PCS"]
+    assert asked["cldice"] == 1  # each line is still inside of the other tube
+    assert "cldice" not in score_masks(moved, tube, (1, 1, 1), PCS)["PCS"]
+    far = score_masks(np.roll(moved, 3, 2), tube, (1, 1, 1), PCS, extra=("cldice",))
+    assert far["PCS"]["cldice"] == 0
+
+
+@pytest.mark.parametrize("shape", [(16, 1, 8), (2, 2, 2), (1, 1, 1)])
+def test_a_mask_without_a_skeleton_is_its_own(shape):
+    mask = np.ones(shape, np.uint8)
+    assert (
+        score_masks(mask, mask, (1, 1, 1), PCS, extra=("cldice",))["PCS"]["cldice"]
+        == 1
+    )
 
 
 def test_the_inputs_are_left_alone():
@@ -255,10 +351,10 @@ def test_monai_agrees(spacing):
             "hd95": metrics.compute_hausdorff_distance(
                 *pair, include_background=True, percentile=95, spacing=spacing
             ),
-            "assd": metrics.compute_average_surface_distance(
+            "assd_mm": metrics.compute_average_surface_distance(
                 *pair, include_background=True, symmetric=True, spacing=spacing
             ),
-            "surface_dice": metrics.compute_surface_dice(
+            "surface_dice_1mm": metrics.compute_surface_dice(
                 *pair, [1.0], include_background=True, spacing=spacing
             ),
         }
@@ -295,6 +391,6 @@ def test_a_sheet_one_voxel_thick_in_a_volume_is_all_surface():
     holed = sheet.copy()
     holed[4:8, 4:8, 1] = 0
     found = score_masks(holed, sheet, (1, 1, 1), PCS)["PCS"]
-    assert found["hausdorff"] == 2 and found["surface_dice"] == pytest.approx(
+    assert found["hausdorff"] == 2 and found["surface_dice_1mm"] == pytest.approx(
         (48 + 48 + 12) / (64 + 48)
     )

@@ -193,6 +193,32 @@ def test_mcnemar_equals_the_binomial_sum(only_first, only_second):
     assert mcnemar(first, second) == pytest.approx(min(1.0, 2 * tail))
 
 
+def test_mcnemar_takes_the_hemispheres_of_a_brain_for_one_observation():
+    """Seven of eight people speak for the first; counted per hemisphere that would be 14 of 16."""
+    first, second = [True] * 7 + [False], [False] * 7 + [True]
+    sides = np.repeat(first, 2), np.repeat(second, 2)
+    people = np.repeat([f"s{i}" for i in range(8)], 2)
+    assert mcnemar(*sides, people) == pytest.approx(mcnemar(first, second)) == 9 / 128
+    assert mcnemar(*sides) < 0.005
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mcnemar_over_subjects_equals_the_enumeration_of_all_signs(seed):
+    random = np.random.default_rng(seed)
+    people = random.integers(0, 9, size=24)
+    first, second = random.random((2, 24)) < [[0.8], [0.4]]
+    favour = [
+        int(first[people == one].sum() - second[people == one].sum())
+        for one in set(people)
+    ]
+    sums = [
+        abs(np.dot(signs, favour))
+        for signs in itertools.product((-1, 1), repeat=len(favour))
+    ]
+    expected = np.mean([total >= abs(sum(favour)) for total in sums])
+    assert mcnemar(first, second, people) == pytest.approx(expected)
+
+
 def test_holm_known_answer():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == pytest.approx([1, 1])

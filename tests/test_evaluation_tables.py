@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sulcnet.errors import DataError
-from sulcnet.evaluation.segmentation import METRICS, score_masks
+from sulcnet.evaluation.segmentation import METRICS, OVERLAPS, score_masks
 from sulcnet.evaluation.tables import (
     CaseResult,
     TablePaths,
@@ -99,12 +99,32 @@ def test_the_mean_dice_is_that_of_the_cells(results):
     )  # the skeleton is in every reference
 
 
+def test_a_mean_over_structures_is_that_of_their_means_and_says_over_which(results):
+    """A skeleton that everybody has must not outweigh a sulcus that is never found."""
+    found = [
+        replace(r, structures=scores(0, bool(i), False))
+        for i, r in enumerate(results[:3])
+    ]
+    summary = summarise(found)
+    assert summary["structures"]["skeleton"]["dice_where_present"]["mean"] == 1
+    present = summary["dice_where_present"]
+    assert (present["mean"], present.get("over")) == (0.5, ["skeleton", "PCS"])
+    specificity = summary["presence_specificity"]
+    assert (specificity["mean"], specificity["n"], specificity["over"]) == (
+        1,
+        1,
+        ["PCS"],
+    )
+    assert "mean: of the rows of skeleton, PCS" in format_summary(summary)
+
+
 def test_an_infinite_median_is_the_word_inf(results):
     missed = [
         replace(r, structures=scores(prediction_has=False)) for r in results[:4]
     ]
     block = summarise(missed)["structures"]["PCS"]
     assert block["hd95"] == {
+        "median_where_present": "inf",
         "median": "inf",
         "n": 4,
         "mean": None,
@@ -170,7 +190,8 @@ def test_the_tables_have_a_row_per_case_and_structure_and_the_words_of_pandas(
         "domain",
         "structure",
         "status",
-        *METRICS,
+        *("dice", "iou", "sheet_dice", "surface_dice_1mm"),
+        *(name for name in METRICS if name not in OVERLAPS),
     ]
     assert len(cases) == 5 * 2 + 2 and set(cases.case_id) == {
         r.case_id for r in results
@@ -215,12 +236,8 @@ def test_the_printed_table(results):
         "Fewer than 10 subjects: the intervals are not reliable"
     )
     assert "1 prediction missing" in lines[2] and "e_L" in lines[2]
-    assert [line.split()[0] for line in lines[4:8]] == [
-        "structure",
-        "skeleton",
-        "PCS",
-        "mean",
-    ]
+    words = [line.split()[0] for line in lines[4:12] if line]
+    assert words == ["where", "skeleton", "PCS", "mean", "all", "skeleton", "PCS"]
     assert "within 1 mm" in text and "kappa" in text and "truth \\ predicted" in text
     assert all(line == line.rstrip() and len(line) <= 110 for line in lines)
 

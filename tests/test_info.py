@@ -1,6 +1,7 @@
 """sulcnet_info: machine, rule, datasets, plans and runs; broken files are notes."""
 
 import json
+import re
 import subprocess
 import sys
 import types
@@ -174,7 +175,10 @@ def test_runs_say_how_far_and_how_good_they_are(place, capsys):
         ("metrics.jsonl", "{}\n" * 20),
         ("checkpoint_best.json", '{"score": 0.75}'),
         ("checkpoint_final.pth", ""),
-        ("test/summary.json", '{"mean_dice": {"mean": 0.5}, "classification": null}'),
+        (
+            "test/summary.json",
+            '{"mean_dice": {"mean": 0.8}, "dice_where_present": {"mean": 0.5}, "presence_specificity": {"mean": 0.25}}',
+        ),
     )
     add_run(place, 1, ("metrics.jsonl", "{}\n" * 3), minutes=5.0)
     (item,) = describe_workspace(Workspace.find())
@@ -183,7 +187,7 @@ def test_runs_say_how_far_and_how_good_they_are(place, capsys):
         done.epochs_done,
         done.epochs,
         done.best_score,
-        done.test_scores["dice"],
+        done.test_scores["dice_where_present"],
         done.state,
     ) == (20, 20, 0.75, 0.5, "finished")
     assert (going.epochs_done, going.epochs, going.best_score, going.state) == (
@@ -195,7 +199,9 @@ def test_runs_say_how_far_and_how_good_they_are(place, capsys):
     assert "1 of 2" in output(capsys)
     text = output(capsys, "-d", "Dataset001_Tiny")
     assert (
-        "20 of 20       0.750      0.500" in text
+        "  test dice where present  test presence sensitivity  test presence specificity  "
+        in text
+        and re.search(r"20 of 20 +0\.750 +0\.500 +- +0\.250 +- +finished", text)
         and "unfinished" in text
         and done.path in text
     )

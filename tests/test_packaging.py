@@ -19,6 +19,7 @@ ADDED = {"setup.py", "pyproject.toml", "README.md", "MANIFEST.in"}  # by setupto
 DISTRIBUTIONS = {
     "acvl_utils": "acvl-utils",
     "pynvml": "nvidia-ml-py",
+    "skimage": "scikit-image",
     "sklearn": "scikit-learn",
 }
 

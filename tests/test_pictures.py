@@ -47,6 +47,9 @@ def case(seed=0, empty=False):
     return image, label, np.roll(label, 1, axis=1)
 
 
+DICE = "val/dice_where_present"
+
+
 def rows(count):
     for epoch in range(count):
         yield {
@@ -56,8 +59,8 @@ def rows(count):
             "loss/segmentation": 0.8 / (epoch + 1),
             "loss/class": 0.3,
             "val/loss": 1.2 / (epoch + 1),
-            "val/dice": 0.5,
-            "val/dice/PCS": 0.4,
+            DICE: 0.5,
+            f"{DICE}/PCS": 0.4,
             "val/balanced_accuracy": 0.6,
             "rate": 1e-3,
             "seconds": 12.3,
@@ -78,9 +81,9 @@ class TestTrainingCurves:
 
     @pytest.mark.parametrize("metrics", [
         [], [{}], list(rows(1)), [{"loss": 1.0}], [{"epoch": 0, "loss": float("nan")}], [{"epoch": 3, "rate": 0.0}],
-        [{"epoch": 0, "loss": None, "val/dice": "n/a"}, {"epoch": 1, "val/dice": float("nan")},
+        [{"epoch": 0, "loss": None, DICE: "n/a"}, {"epoch": 1, DICE: float("nan")},
          {"epoch": 2, "loss": float("inf"), "seconds": 2}],
-        [{"epoch": 0, "loss": 2.0}, {"epoch": 0, "val/loss": 2.1, "val/dice": 0.0}, {"epoch": None, "loss": 1.0}],
+        [{"epoch": 0, "loss": 2.0}, {"epoch": 0, "val/loss": 2.1, DICE: 0.0}, {"epoch": None, "loss": 1.0}],
     ])  # fmt: skip
     @pytest.mark.filterwarnings("error")
     def test_missing_single_and_bad_values(self, tmp_path, metrics):

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -488,6 +489,73 @@ def test_an_ignored_voxel_counts_for_nothing(block, loss):
         np.testing.assert_array_equal(
             counted, task.counts(few.detach(), alone, Layout(1, 1))
         )
+
+
+# ---- how well a structure is found, while a network learns ----
+
+
+def watched(
+    predicted, target, known=(1, 1, 1), windows=1, **labels
+) -> dict[str, float]:
+    """Score an epoch by masks of (windows, X)."""
+    task = task_of(labels={"background": 0, "PCS": 1, **labels})
+    masks = [torch.tensor(mask)[:, None, None, :] for mask in (predicted, target)]
+    logits = torch.nn.functional.one_hot(masks[0], task.spec.outputs).movedim(-1, 1)
+    batch = batch_of(masks[1], torch.tensor(known, dtype=torch.float))
+    counts = task.counts(logits.float(), batch, Layout(windows, windows))
+    model = SimpleNamespace(tasks=(task,))
+    method = SimpleNamespace(model=model, weights={"segmentation": 1.0})
+    sums = {"loss/segmentation": (0.0, 1.0), "counts/segmentation": counts}
+    return FineTuning.watched(method, sums)
+
+
+HAVING = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]  # a third of the images lacks it
+
+
+def test_an_epoch_that_marks_nothing_is_worth_nothing():
+    found = watched([[0] * 4] * 3, HAVING)
+    assert found["score"] == 0 and found.get("dice_where_present") == 0
+    assert (found["presence_sensitivity"], found["presence_specificity"]) == (0, 1)
+
+
+def test_a_mask_where_there_is_none_costs_the_epoch():
+    perfect = watched(HAVING, HAVING)
+    assert perfect["score"] == 1
+    false = watched([*HAVING[:2], [1, 1, 0, 0]], HAVING)
+    # of six marked voxels four lie where there is one
+    assert false.get("dice_where_present") == 1 and false["score"] == pytest.approx(
+        4 / 6
+    )
+    assert (false["presence_sensitivity"], false["presence_specificity"]) == (1, 0)
+
+
+def test_an_epoch_is_scored_by_image_and_only_where_the_truth_is_known():
+    # Dice of 1 and 2/3, not that of all voxels, 0.8
+    target = [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]]
+    found = watched([[1, 0, 0, 0], [1, 0, 0, 0], [0] * 4], target, known=(1, 1, 0))
+    assert found.get("dice_where_present") == pytest.approx((1 + 2 / 3) / 2)
+    assert "presence_specificity" not in found
+    # two windows of one image, one of which sees nothing: one image that has it
+    found = watched([[1, 1, 0, 0], [0] * 4], HAVING[1:], known=(1, 1), windows=2)
+    assert found["dice_where_present"] == 1 and "presence_specificity" not in found
+
+
+def test_a_mean_of_an_epoch_is_over_structures_that_occur_and_shows_each():
+    target = [[1, 1, 2, 2], [1, 1, 0, 0], [1, 1, 0, 0]]
+    names = {"other": 2, "nobody's": 3}
+    found = watched([[1, 1, 0, 0]] * 3, target, **names)
+    assert found.get("dice_where_present") == pytest.approx((1 + 0) / 2)
+    assert "dice_where_present/nobody's" not in found
+    task = task_of(labels={"background": 0, "PCS": 1, **names})
+    lines = task.lines(family_of("segmentation").headline)
+    assert ("dice_where_present/other", "other") in lines
+
+
+def test_where_nobody_has_the_structure_the_specificity_decides():
+    found = watched([[0] * 4, [0] * 4, [1] * 4], [[0] * 4] * 3)
+    assert (
+        found["score"] == pytest.approx(2 / 3) and "dice_where_present" not in found
+    )
 
 
 def test_what_is_ignored_is_no_class_no_structure_and_no_place_to_look_at():

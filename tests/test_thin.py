@@ -259,7 +259,11 @@ def test_the_region_of_interest_may_be_several_structures(
     one = found.replace(structures_of_interest=())
     assert max(region_of_interest(facts, one)) < SIDE / 2
     drawn = PatchSource(
-        folders.prepared("3d"), cases.training, found, found.network(None), None
+        folders.prepared("3d"),
+        cases.training,
+        found,
+        found.network(None).step("full"),
+        None,
     )
     wanted = {key_of(found.structures[name]) for name in ("left", "right")}
     assert set(drawn.interest) == wanted

@@ -57,14 +57,16 @@ def same(one: dict, two: dict) -> bool:
     )
 
 
-def test_training_falls_and_explains_itself(fresh, monkeypatch):
+def test_training_falls_and_explains_itself(fresh, monkeypatch, caplog):
+    caplog.set_level("INFO", "sulcnet")
     short(monkeypatch, 24)
     run = train(*fresh, epochs=3)
     rows = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
     assert rows[-1]["loss"] < rows[0]["loss"]
+    assert "Dice where present, mean " in (run / "log.txt").read_text()
     assert {
-        "val/dice",
-        "val/dice/PCS",
+        "val/dice_where_present",
+        "val/dice_where_present/PCS",
         "val/balanced_accuracy",
         "seconds",
         "rate",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -93,7 +94,8 @@ class FineTuning(Method):
         whole = sum(weights.values())
         self.weights = {name: weight / whole for name, weight in weights.items()}
         self.couples = any(task.couples for task in model.tasks)
-        self.headlines = tuple(family_of(name).headline[:2] for name in weights)
+        lines = (task.lines(family_of(task.name).headline) for task in model.tasks)
+        self.headlines = tuple(chain.from_iterable(lines))
 
     def parts(self) -> dict[str, list[Group]]:
         return {"network": self.tuned.groups(self.model.heads)}
@@ -149,15 +151,17 @@ class FineTuning(Method):
         return sums
 
     def watched(self, sums: Mapping[str, Any]) -> dict[str, float]:
-        """Give loss and scores; `score` weighs the tasks' headlines as the loss weighs the tasks."""
+        """Give loss and scores; `score` weighs what chooses the tasks' best epoch as the loss weighs the tasks."""
         scores, score, loss = {}, 0.0, 0.0
         for task in self.model.tasks:
             above, below = sums.get(f"loss/{task.name}", (0.0, 0.0))
             if below == 0:
                 continue  # no validation case has this kind of label
             own = task.scores(sums[f"counts/{task.name}"])
+            chosen = "score" if "score" in own else family_of(task.name).headline.key
+            score += self.weights[task.name] * own[chosen]
+            own.pop("score", None)
             scores.update(own)
-            score += self.weights[task.name] * own[family_of(task.name).headline.key]
             loss += self.weights[task.name] * above / below
         return {"score": score, "loss": loss, **scores} if scores else {}
 

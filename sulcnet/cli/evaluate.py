@@ -15,13 +15,14 @@ from sulcnet.cli._command import (
     add_root,
     add_workers,
 )
+from sulcnet.evaluation import EXTRA_METRICS
 
 if TYPE_CHECKING:
     from sulcnet.evaluation.tables import TablePaths
 
 HELP = """Score a folder of predicted masks, and the classes in its predictions.tsv, against references: overlaps and
-surface distances in mm, class scores, and a bootstrap interval over subjects for each. Writes a row per case and
-structure (cases.tsv), a row per case (classes.tsv) and summary.json."""
+surface distances in mm where a structure is present, its presence, class scores, and a bootstrap interval over
+subjects for each. Writes a row per case and structure (cases.tsv), a row per case (classes.tsv) and summary.json."""
 EXAMPLES = """
 sulcnet_evaluate -p predictions -r sulcnet_data/raw/Dataset001_PCS/labelsTs -d 1 -o scores
 sulcnet_evaluate -p predictions -r labelsTr --dataset-json dataset.json -o scores --json
@@ -61,7 +62,15 @@ def arguments(parser: Parser) -> None:
         type=_millimetres,
         default=1.0,
         metavar="MM",
-        help="of the surface Dice (default: 1)",
+        help="of the surface Dice, and in its column's name (default: 1)",
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=EXTRA_METRICS,
+        default=(),
+        metavar="NAME",
+        help=f"scores besides the usual ones: {', '.join(EXTRA_METRICS)}, the centre-line Dice, for tubes",
     )
     add_workers(parser)
     add_root(parser)
@@ -89,7 +98,8 @@ def run(args: Namespace) -> str:
         references, _dataset_json(args), predictions
     )
     out = Path(args.output)
-    evaluated = Evaluated(predictions, masks, header, about, args.tolerance)
+    asked = args.tolerance, tuple(args.metrics)
+    evaluated = Evaluated(predictions, masks, header, about, *asked)
     summary = evaluate_folder(evaluated, out, args.workers, args.allow_missing)
     if args.json:
         print(json.dumps(summary, indent=1))

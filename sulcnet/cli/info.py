@@ -224,7 +224,7 @@ def _dataset(item: DatasetOverview) -> str:
         plan = f"{', '.join(networks)}; {_cases_prepared(item, name)}"
         facts.append((f"plan {name}", plan))
     facts += [("note", note) for note in item.notes]
-    return f"{_aligned(facts)}\n\n{_runs(item.runs)}"
+    return f"{_aligned(facts)}\n\n{_runs(item.runs, item.structures)}"
 
 
 def _cases_prepared(item: DatasetOverview, name: str) -> str:
@@ -234,7 +234,7 @@ def _cases_prepared(item: DatasetOverview, name: str) -> str:
     return f"{_of_all(count, item)} cases prepared"
 
 
-def _runs(runs: Sequence[RunOverview]) -> str:
+def _runs(runs: Sequence[RunOverview], structures: Sequence[str]) -> str:
     if not runs:
         return "No runs yet."
     first = (
@@ -250,7 +250,10 @@ def _runs(runs: Sequence[RunOverview]) -> str:
     rows = [(*first, *_headlines(runs), "state"), *(_run(run) for run in runs)]
     table = _aligned(rows, right=range(5, len(rows[0]) - 1))
     paths = "\n".join(run.path for run in runs)
-    return f"{table}\n\nbest score: validation\n{paths}"
+    notes = "best score: validation; presence: by a mask of any voxel"
+    if len(structures) > 1:
+        notes += f"\nDice and presence: means over those of {', '.join(structures)} that the test cases have, or lack"
+    return f"{table}\n\n{notes}\n{paths}"
 
 
 def _headlines(runs: Sequence[RunOverview]) -> list[str]:

@@ -5,25 +5,40 @@ Example:
     scores["PCS"]["dice"], scores["PCS"]["hd95"], scores["PCS"]["status"]
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from scipy import ndimage
 
 from sulcnet.errors import DataError
+from sulcnet.evaluation import EXTRA_METRICS
 from sulcnet.evaluation.surface import surface_distances
+from sulcnet.evaluation.thin import centre_line_dice, sheet_dice
 
-# Best 1. Defined for every case.
-OVERLAPS = ("dice", "iou", "surface_dice")
+# Best 1. Defined for every case. The surface Dice has its tolerance in its name, see `surface_dice_name`.
+OVERLAPS = ("dice", "iou", "sheet_dice")
+SURFACE_DICE = "surface_dice_"
 # Best 0. Infinite where just one of the two masks is empty.
-DISTANCES = ("hausdorff", "hd95", "assd", "volume_error_relative")
+DISTANCES = ("hausdorff", "hd95", "assd_mm", "volume_error_relative")
 # mm3. Finite for every case.
 VOLUMES = ("volume_error_mm3", "volume_prediction_mm3", "volume_reference_mm3")
-METRICS = OVERLAPS + DISTANCES + VOLUMES
+VOXEL = "voxel_mm"  # the shortest edge of a voxel: what "one voxel off" is at least
+METRICS = (*OVERLAPS, *DISTANCES, *VOLUMES, VOXEL)  # those with a name of their own
 STATUSES = ("both", "both_empty", "prediction_empty", "reference_empty")
 
 Score = dict[str, float | str]
 Box = tuple[slice, ...]
+
+
+def surface_dice_name(tolerance_mm: float) -> str:
+    """Name the surface Dice at a tolerance: surface_dice_1mm."""
+    return f"{SURFACE_DICE}{tolerance_mm:.12g}mm"
+
+
+def overlaps_of(names: Iterable[str]) -> list[str]:
+    """Choose from the names of scores those that are 1 at best and defined for every case, the Dice first."""
+    kept = OVERLAPS + EXTRA_METRICS
+    return [name for name in names if name in kept or name.startswith(SURFACE_DICE)]
 
 
 def score_masks(
@@ -33,6 +48,7 @@ def score_masks(
     labels: Mapping[str, int | Sequence[int]],
     tolerance_mm: float = 1.0,
     ignored: int | None = None,
+    extra: Sequence[str] = (),
 ) -> dict[str, Score]:
     """Score every structure of a label map.
 
@@ -47,11 +63,13 @@ def score_masks(
         labels: Label value per name, or all values of a region; the value 0, background, is not scored.
         tolerance_mm: Distance [mm] within which two surfaces count as the same in the surface Dice.
         ignored: Value of reference voxels that count for nothing: both masks are taken to be background there.
+        extra: Of `EXTRA_METRICS`, what is scored besides.
 
     Returns:
-        Per structure: dice, iou, surface_dice (shares); hausdorff, hd95, assd [mm] between surface voxels
-        (`surface.surface_voxels`); volume_error_mm3 = |prediction - reference|, volume_error_relative = that over the
-        reference's volume; volume_prediction_mm3, volume_reference_mm3; status.
+        Per structure: dice, iou, surface_dice_1mm (or another tolerance), sheet_dice (`thin.sheet_dice`), cldice where
+        it is asked for (shares); hausdorff, hd95, assd_mm [mm] between surface voxels (`surface.surface_voxels`);
+        volume_error_mm3 = |prediction - reference|, volume_error_relative = that over the reference's volume;
+        volume_prediction_mm3, volume_reference_mm3; voxel_mm, the shortest edge of a voxel; status.
 
     Raises:
         DataError: The arrays, the spacing or the label values do not fit each other.
@@ -80,7 +98,7 @@ def score_masks(
         predicted = np.isin(prediction[box], values)
         expected = np.isin(reference[box], values)
         scores[name] = score_pair(
-            predicted, expected, spacing, tolerance_mm, thickness
+            predicted, expected, spacing, tolerance_mm, thickness, extra
         )
     return scores
 
@@ -91,37 +109,42 @@ def score_pair(
     spacing: np.ndarray,
     tolerance_mm: float,
     thickness: float = 1.0,
+    extra: Sequence[str] = (),
 ) -> Score:
     """Score one structure from two Boolean masks of the same shape; see `score_masks`.
 
     Args:
         thickness: of a plane [mm], for its volume.
+        extra: of `EXTRA_METRICS`.
     """
     voxels = np.count_nonzero(prediction), np.count_nonzero(reference)
     shared = np.count_nonzero(prediction & reference)
     status = _status(*voxels)
     if status == "both":
+        distances = surface_distances(prediction, reference, spacing)
         scores = {
             "dice": 2 * shared / sum(voxels),
             "iou": shared / (sum(voxels) - shared),
+            surface_dice_name(tolerance_mm): distances.within(tolerance_mm),
+            "sheet_dice": sheet_dice(prediction, reference),
         }
-        scores |= _surface_scores(prediction, reference, spacing, tolerance_mm)
+        if "cldice" in extra:
+            scores["cldice"] = centre_line_dice(prediction, reference)
+        scores |= {
+            "hausdorff": distances.hausdorff(),
+            "hd95": distances.percentile(95),
+            "assd_mm": distances.average(),
+        }
     else:
-        agree = status == "both_empty"
-        scores = dict.fromkeys(OVERLAPS, float(agree))
-        scores |= dict.fromkeys(DISTANCES, 0.0 if agree else np.inf)
+        scores = _scores_of_empty(status == "both_empty", tolerance_mm, extra)
     scores |= _volume_scores(*voxels, float(np.prod(spacing)) * thickness)
-    return scores | {"status": status}
+    return scores | {VOXEL: float(spacing.min()), "status": status}
 
 
-def _surface_scores(prediction, reference, spacing, tolerance_mm) -> Score:
-    distances = surface_distances(prediction, reference, spacing)
-    return {
-        "surface_dice": distances.within(tolerance_mm),
-        "hausdorff": distances.hausdorff(),
-        "hd95": distances.percentile(95),
-        "assd": distances.average(),
-    }
+def _scores_of_empty(agree: bool, tolerance_mm: float, extra: Sequence[str]) -> Score:
+    overlaps = ("dice", "iou", surface_dice_name(tolerance_mm), "sheet_dice", *extra)
+    distances = dict.fromkeys(DISTANCES, 0.0 if agree else np.inf)
+    return dict.fromkeys(overlaps, float(agree)) | distances
 
 
 def _volume_scores(predicted: int, referred: int, voxel_mm3: float) -> Score:

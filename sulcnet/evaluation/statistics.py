@@ -5,6 +5,7 @@ Example:
     bootstrap_interval((probabilities, truth), subjects, balanced_accuracy_of)      # any statistic of several arrays
     paired_difference(dice_top, dice_scratch, subjects)
     holm([signed_rank(a, b, subjects) for a, b in family])
+    mcnemar(right_top, right_scratch, subjects)
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -139,17 +140,28 @@ def signed_rank(first, second, subjects: Sequence | None = None) -> float:
     return float(wilcoxon(first - second).pvalue) if first.size else 1.0
 
 
-def mcnemar(first_correct, second_correct) -> float:
-    """Return the two-sided p of McNemar's exact test: binomial, on the cases that just one of the two got right."""
-    from scipy.stats import binomtest
+def mcnemar(first_correct, second_correct, subjects: Sequence | None = None) -> float:
+    """Return the two-sided p of McNemar's exact test on who got more cases right; nothing in favour of either gives 1.
 
+    With `subjects` the cases of a subject are one observation: how many more of them the first got right. Under the
+    null hypothesis each of these differences may as well have the other sign, and p is the share of all signs whose
+    sum is as far from 0. With one case per subject it is the binomial test on discordant cases.
+    """
     first = np.asarray(first_correct, dtype=bool)
     second = np.asarray(second_correct, dtype=bool)
-    _check((first, second), first)
-    only_first = int((first & ~second).sum())
-    only_second = int((second & ~first).sum())
-    discordant = only_first + only_second
-    return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+    subjects = np.arange(len(first)) if subjects is None else np.asarray(subjects)
+    _check((first, second), subjects)
+    _, codes = np.unique(subjects, return_inverse=True)
+    favour = np.bincount(codes, first.astype(int) - second.astype(int)).astype(int)
+    # chances of the sums -n..n of all signs: a difference of d moves each of them by d or by -d
+    chances = np.ones(1)
+    for size in np.abs(favour[favour != 0]):
+        step = np.zeros(2 * size + 1)
+        step[[0, -1]] = 0.5
+        chances = np.convolve(chances, step)
+    sums = np.arange(len(chances)) - len(chances) // 2
+    as_far = np.abs(sums) >= abs(favour.sum())
+    return float(min(1.0, chances[as_far].sum()))
 
 
 def holm(pvalues: Sequence[float]) -> np.ndarray:
@@ -163,7 +175,7 @@ def holm(pvalues: Sequence[float]) -> np.ndarray:
 
 
 def smallest_p(n: int) -> float:
-    """Return the smallest two-sided p that n pairs can reach in the signed-rank and McNemar's exact test: 2 / 2^n."""
+    """Return the smallest two-sided p that n subjects can reach in the signed-rank and McNemar's test: 2 / 2^n."""
     return min(1.0, 2.0 ** (1 - n))
 
 

@@ -7,19 +7,28 @@ from itertools import chain
 import numpy as np
 
 from sulcnet.errors import DataError
+from sulcnet.evaluation import CLEAR, FOUND
 from sulcnet.evaluation.cases import CaseResult
 from sulcnet.evaluation.classification import (
     HEADLINES,
     headline_scores,
     score_classes,
 )
-from sulcnet.evaluation.segmentation import DISTANCES, OVERLAPS, STATUSES, VOLUMES
+from sulcnet.evaluation.segmentation import (
+    DISTANCES,
+    STATUSES,
+    VOLUMES,
+    VOXEL,
+    overlaps_of,
+)
 from sulcnet.evaluation.statistics import DRAWS, LEVEL, Interval, bootstrap_interval
 from sulcnet.records.labels import UNKNOWN
 
 SCHEMA = 1
+WHERE_PRESENT = "_where_present"
 
 Rows = Sequence[tuple[str, dict]]  # subject, scores
+Cases = Sequence[tuple[str, dict[str, dict]]]  # subject, scores by structure
 
 
 def summarise(
@@ -31,8 +40,12 @@ def summarise(
 ) -> dict:
     """Summarise an evaluation as a dict that JSON can hold: an infinite value is "inf", an undefined one None.
 
-    Overlaps and volumes are averaged over all cases. A distance is infinite where one mask is empty, so it has a
-    median over all cases and a mean over the `n_both` cases with both masks. Every mean has a bootstrap interval.
+    First comes what is scored where the reference has the structure: where a third of the cases lacks it, predicting
+    nothing has a Dice of 0.33 over all cases. Beside it stand sensitivity and specificity of presence, by whether a
+    mask has any voxel. A mean over structures is that of the structures' means, and names them in `over`.
+
+    Overlaps and volumes are averaged over all cases too. A distance is infinite where one mask is empty, so it has
+    medians, and a mean over the `n_both` cases with both masks. Every mean has a bootstrap interval.
 
     Args:
         results: One per case.
@@ -96,36 +109,53 @@ def _names(tables: Iterable[Mapping[str, object]]) -> list[str]:
 
 
 def _segmentation(results: Sequence[CaseResult], seed: int) -> dict:
-    """Return the block of every structure, and the two means over structures."""
-    scored = [r for r in results if r.structures]
+    """Return the means over structures, those where they are present first, and the block of every structure."""
+    cases = [(r.subject, _with_presence(r)) for r in results if r.structures]
+    present = {"counts": _is_present, "seed": seed}
     structures = {}
-    for name in _names(r.structures for r in scored):
-        having = [r for r in scored if name in r.structures]
-        structures[name] = _structure(having, name, seed)
+    for name in _names(scores for _, scores in cases):
+        rows = [(one, scores[name]) for one, scores in cases if name in scores]
+        structures[name] = _structure(rows, seed)
     return {
+        "dice_where_present": _over_structures(cases, "dice", **present),
+        FOUND: _over_structures(cases, FOUND, **present),
+        CLEAR: _over_structures(cases, CLEAR, counts=_is_absent, seed=seed),
+        "mean_dice": _over_structures(cases, "dice", counts=bool, seed=seed),
         "structures": structures,
-        "mean_dice": _mean_dice(scored, seed, lambda score: True),
-        "dice_where_present": _mean_dice(scored, seed, _is_present),
     }
 
 
-def _structure(results: Sequence[CaseResult], name: str, seed: int) -> dict:
-    rows = [(r.subject, r.structures[name]) for r in results]
+def _with_presence(result: CaseResult) -> dict[str, dict]:
+    """Add to each structure's scores what its mask says of its presence: any voxel."""
+    structures = {}
+    for name, score in result.structures.items():
+        marked = score["status"] in ("both", "reference_empty")
+        presence = {FOUND: float(marked), CLEAR: float(not marked)}
+        structures[name] = score | presence
+    return structures
+
+
+def _structure(rows: Rows, seed: int) -> dict:
+    overlaps = overlaps_of(rows[0][1])
     counts = Counter(score["status"] for _, score in rows)
+    present = [row for row in rows if _is_present(row[1])]
+    absent = [row for row in rows if _is_absent(row[1])]
+    both = [row for row in rows if row[1]["status"] == "both"]
     block = {"status": {status: counts[status] for status in STATUSES}}
-    for key, mean in _means(rows, OVERLAPS + VOLUMES, seed).items():
+    for key, mean in _means(present, overlaps, seed).items():
+        block[key + WHERE_PRESENT] = mean
+    block |= _means(present, (FOUND,), seed) | _means(absent, (CLEAR,), seed)
+    for key, mean in _means(rows, (*overlaps, *VOLUMES), seed).items():
         block[key] = mean | {"median": _median(rows, key)}
-    where_both = [
-        (subject, score) for subject, score in rows if score["status"] == "both"
-    ]
-    for key, mean in _means(where_both, DISTANCES, seed).items():
+    for key, mean in _means(both, DISTANCES, seed).items():
+        medians = {
+            "median" + WHERE_PRESENT: _median(present, key),
+            "median": _median(rows, key),
+            "n": len(rows),
+        }
         n_both = mean.pop("n")
-        block[key] = (
-            {"median": _median(rows, key), "n": len(rows)} | mean | {"n_both": n_both}
-        )
-    present = [(subject, score) for subject, score in rows if _is_present(score)]
-    block["dice_where_present"] = _means(present, ("dice",), seed)["dice"]
-    return block
+        block[key] = medians | mean | {"n_both": n_both}
+    return block | {VOXEL: min(score[VOXEL] for _, score in rows)}
 
 
 def _means(rows: Rows, keys: Sequence[str], seed: int) -> dict[str, dict]:
@@ -151,26 +181,47 @@ def _columns(interval: Interval, count: int) -> list[np.ndarray]:
 
 
 def _median(rows: Rows, key: str) -> float:
-    # Never NaN: the two middle values of an even count may both be infinite, but their signs agree.
-    return float(np.median([score[key] for _, score in rows]))
+    # The two middle values of an even count may both be infinite, but their signs agree. Without a case it is NaN.
+    values = [score[key] for _, score in rows]
+    return float(np.median(values)) if values else np.nan
 
 
-def _mean_dice(
-    results: Sequence[CaseResult], seed: int, counts: Callable[[dict], bool]
+def _over_structures(
+    cases: Cases, key: str, counts: Callable[[dict], bool], seed: int
 ) -> dict:
-    """Average the Dice over the structures that count within a case, then over the cases that have one."""
-    rows = []
-    for result in results:
-        dice = [
-            score["dice"] for score in result.structures.values() if counts(score)
-        ]
-        if dice:
-            rows.append((result.subject, {"dice": np.mean(dice)}))
-    return _means(rows, ("dice",), seed)["dice"]
+    """Average a score over the cases that count, for each structure, then over the structures that have such a case.
+
+    Not within a case first: a structure that everybody has would then outweigh one that is never found.
+    """
+    chosen = []
+    for subject, scores in cases:
+        kept = {name: score for name, score in scores.items() if counts(score)}
+        if kept:
+            chosen.append((subject, kept))
+    over = _names(kept for _, kept in chosen)
+    values, weights = np.zeros((2, len(chosen), len(over)))
+    for place, (_, kept) in enumerate(chosen):
+        for name, score in kept.items():
+            values[place, over.index(name)] = score[key]
+            weights[place, over.index(name)] = 1
+    subjects = [subject for subject, _ in chosen]
+    interval = bootstrap_interval((values, weights), subjects, _mean, seed=seed)
+    ((mean,), (low,), (high,)) = _columns(interval, 1)
+    return {"mean": mean, "low": low, "high": high, "n": interval.n, "over": over}
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> float:
+    """Average each column by its weights, then the columns; NaN where a column has no weight."""
+    with np.errstate(invalid="ignore"):
+        return (values.sum(axis=0) / weights.sum(axis=0)).mean()
 
 
 def _is_present(score: dict) -> bool:
     return score["status"] in ("both", "prediction_empty")
+
+
+def _is_absent(score: dict) -> bool:
+    return not _is_present(score)
 
 
 def _classification(

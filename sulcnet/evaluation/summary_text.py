@@ -2,7 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
-from sulcnet.log import counted
+from sulcnet.evaluation import CLEAR, FOUND
+from sulcnet.evaluation.segmentation import VOXEL, overlaps_of
+from sulcnet.evaluation.summary import WHERE_PRESENT
+from sulcnet.log import counted, listed
 
 MARGIN = "  "
 UNDEFINED = "-"
@@ -19,14 +22,14 @@ CLASS_LINES = (
 
 
 def format_summary(summary: dict) -> str:
-    """Return the table of a summary: a row per structure, then the class scores, then what the columns mean.
+    """Return the tables of a summary: structures where they are present, then all cases, notes, then the class scores.
 
     Args:
         summary: What `summarise` returned or `read_summary` read.
     """
     blocks = [_headline(summary)]
     if summary["structures"]:
-        blocks += [_structures(summary), _notes(summary)]
+        blocks += [_present(summary), _everywhere(summary), _notes(summary)]
     if summary["classification"]:
         block = summary["classification"]
         blocks += [_class_scores(block), _confusion(block)]
@@ -53,43 +56,75 @@ def _headline(summary: dict) -> str:
     return text
 
 
-def _structures(summary: dict) -> str:
-    everywhere = ("Dice", "surface Dice", "HD95 mm", "n")
-    where_both = ("HD95 both", "n")
-    where_present = ("Dice where present", "n")
-    rows = [("structure", *everywhere, *where_both, *where_present)]
-    rows += [_structure(name, block) for name, block in summary["structures"].items()]
-    if len(rows) > 2:
-        mean, present = summary["mean_dice"], summary["dice_where_present"]
-        everywhere = (_interval(mean), "", "", str(mean["n"]))
-        where_present = (_interval(present), str(present["n"]))
-        rows.append(("mean", *everywhere, "", "", *where_present))
-    return _aligned(rows, right=(2, 3, 4, 5, 6, 8))
+def _present(summary: dict) -> str:
+    """Return what is scored where the reference has the structure."""
+    structures = summary["structures"]
+    overlaps = _other_overlaps(next(iter(structures.values())))
+    titles = [_title(name) for name in overlaps]
+    rows = [("where present", "n", "Dice", *titles, "ASSD mm", "HD95 mm")]
+    for name, block in structures.items():
+        dice = block["dice" + WHERE_PRESENT]
+        values = [block[key + WHERE_PRESENT]["mean"] for key in overlaps]
+        cells = [_value(value, 3) for value in values]
+        for key in ("assd_mm", "hd95"):
+            cells.append(_value(block[key]["median" + WHERE_PRESENT], 2))
+        rows.append((name, str(dice["n"]), _interval(dice), *cells))
+    mean = summary["dice" + WHERE_PRESENT]
+    if len(mean["over"]) > 1:
+        others = [""] * (len(overlaps) + 2)
+        rows.append(("mean", str(mean["n"]), _interval(mean), *others))
+    return _aligned(rows, right=(1, *range(3, len(rows[0]))))
 
 
-def _structure(name: str, block: dict) -> tuple[str, ...]:
-    dice, hd95, present = block["dice"], block["hd95"], block["dice_where_present"]
-    everywhere = (
-        _interval(dice),
-        _value(block["surface_dice"]["mean"], 3),
-        _value(hd95["median"], 2),
-        str(dice["n"]),
-    )
-    where_both = (_value(hd95["mean"], 2), str(hd95["n_both"]))
-    where_present = (_interval(present), str(present["n"]))
-    return (name, *everywhere, *where_both, *where_present)
+def _everywhere(summary: dict) -> str:
+    """Return what masks say of presence, and the scores to which a structure that nobody has contributes too."""
+    rows = [("all cases", "sensitivity", "n", "specificity", "n", "Dice", "n")]
+    for name, block in summary["structures"].items():
+        row = [name]
+        for key in (FOUND, CLEAR, "dice"):
+            row += [_interval(block[key]), str(block[key]["n"])]
+        rows.append(tuple(row))
+    return _aligned(rows, right=(2, 4, 6))
+
+
+def _other_overlaps(block: dict) -> list[str]:
+    names = overlaps_of(block)
+    return [
+        name
+        for name in names
+        if name not in ("dice", "iou") and not name.endswith(WHERE_PRESENT)
+    ]
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").replace("dice", "Dice")
 
 
 def _notes(summary: dict) -> str:
-    tolerance = summary["tolerance_mm"]
-    lines = []
-    if tolerance is not None:
-        lines.append(f"surface Dice: share of the surfaces within {tolerance:g} mm")
-    lines += [
-        "HD95: median over all cases, infinite where just one mask is empty, 0 where both are",
-        "HD95 both: mean over the cases with both masks; present: the reference has the structure",
+    mean, tolerance = summary["dice" + WHERE_PRESENT], summary["tolerance_mm"]
+    lines = [
+        "where present: cases whose reference has the structure; ASSD, HD95: medians"
     ]
+    if len(mean["over"]) > 1:
+        lines.append(f"mean: of the rows of {listed(mean['over'])}")
+    lines += [
+        "sensitivity, specificity: of presence, by a mask of any voxel",
+        "Dice of all cases: 1 for no mask where there is none, so no measure of how well it is found",
+    ]
+    if tolerance is not None:
+        lines += _about_tolerance(summary, tolerance)
     return "\n".join(lines)
+
+
+def _about_tolerance(summary: dict, tolerance: float) -> list[str]:
+    """Say what the surface Dice counts, and where its tolerance forgives a voxel."""
+    lines = [f"surface Dice: share of the surfaces within {tolerance:g} mm"]
+    voxel = min(block[VOXEL] for block in summary["structures"].values())
+    if tolerance >= voxel:
+        lines.append(
+            f"  a voxel's shortest edge is {voxel:g} mm: one voxel off still counts as right; see ASSD and HD95"
+        )
+    return lines
 
 
 def _class_scores(block: dict) -> str:

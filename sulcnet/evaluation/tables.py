@@ -19,7 +19,7 @@ from pathlib import Path
 from sulcnet.errors import DataError
 from sulcnet.evaluation.cases import CaseResult
 from sulcnet.evaluation.predicted import PROBABILITY, prefix_of
-from sulcnet.evaluation.segmentation import METRICS
+from sulcnet.evaluation.segmentation import METRICS, overlaps_of
 from sulcnet.evaluation.summary import summarise
 from sulcnet.evaluation.summary_text import format_summary
 from sulcnet.files import replacing
@@ -37,7 +37,7 @@ __all__ = [
 
 UNKNOWN_TEXT = "n/a"
 MISSING = "missing_prediction"
-CASE_COLUMNS = ("case_id", "subject", "domain", "structure", "status", *METRICS)
+CASE_COLUMNS = ("case_id", "subject", "domain", "structure", "status")
 CLASS_COLUMNS = ("case_id", "subject", "domain", "truth", "predicted", "correct")
 NUMBER_COLUMNS = ("case_id", "subject", "domain")
 
@@ -71,7 +71,8 @@ def write_tables(
         raise DataError(
             f"The summary is not JSON: {error}", "Pass what summarise returned."
         ) from error
-    _write(paths.cases, CASE_COLUMNS, _case_rows(results))
+    metrics = _metrics(results)
+    _write(paths.cases, CASE_COLUMNS + metrics, _case_rows(results, metrics))
     if classes:
         columns = CLASS_COLUMNS + tuple(PROBABILITY + name for name in classes)
         _write(
@@ -127,13 +128,25 @@ def read_summary(paths: TablePaths) -> dict:
         ) from error
 
 
-def _case_rows(results: Iterable[CaseResult]) -> Iterable[dict]:
+def _metrics(results: Iterable[CaseResult]) -> tuple[str, ...]:
+    """List what masks were scored by: overlaps first, with their tolerance and what was asked for besides."""
+    scored: dict[str, object] = dict.fromkeys(METRICS)
+    for result in results:
+        for scores in (result.structures or {}).values():
+            scored |= scores
+    overlaps = overlaps_of(scored)
+    return (*overlaps, *(name for name in METRICS if name not in overlaps))
+
+
+def _case_rows(
+    results: Iterable[CaseResult], metrics: Sequence[str]
+) -> Iterable[dict]:
     """Yield a row per structure; a case without a mask to compare has one row, so that no case vanishes."""
     for result in results:
         case = _case_columns(result)
         for name, scores in (result.structures or {}).items():
             status = {"structure": name, "status": scores["status"]}
-            yield case | status | {key: scores[key] for key in METRICS}
+            yield case | status | {key: scores[key] for key in metrics}
         if not result.structures:
             yield case | {"status": MISSING if result.missing else None}
 
@@ -201,12 +214,14 @@ def _read(path: Path, expected: Sequence[str]) -> tuple[list[str], list[Row]]:
 def _read_cases(path: Path) -> dict[str, CaseResult]:
     """Return the result of every case by its id, as far as the case table knows it."""
     results: dict[str, CaseResult] = {}
-    for row in _read(path, CASE_COLUMNS)[1]:
+    columns, rows = _read(path, CASE_COLUMNS + METRICS)
+    metrics = [name for name in columns if name not in CASE_COLUMNS]
+    for row in rows:
         result = results.setdefault(row["case_id"], _empty_result(row))
         if row["status"] == MISSING:
             results[result.case_id] = replace(result, missing=True)
         elif row["structure"] != UNKNOWN_TEXT:
-            scores = {metric: _number(row[metric], path, row) for metric in METRICS}
+            scores = {metric: _number(row[metric], path, row) for metric in metrics}
             scores["status"] = row["status"]
             structures = (result.structures or {}) | {row["structure"]: scores}
             results[result.case_id] = replace(result, structures=structures)

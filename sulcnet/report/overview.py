@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from sulcnet.errors import SulcnetError
@@ -38,7 +39,7 @@ FINISHED, NOT_SCORED, UNFINISHED = "finished", "not scored", "unfinished"
 class RunOverview:
     """One run: which, how far, how good. `epochs` is None where the clock decides; scores are None where unknown.
 
-    `test_scores` are the headlines of all tasks that there are.
+    `test_scores` are the headlines of all tasks that there are, with what stands beside them.
     """
 
     path: str
@@ -127,6 +128,7 @@ def describe_run(run: RunFolder) -> RunOverview:
     experiment = Experiment.load(run / EXPERIMENT)
     best = _json(run.checkpoint("best").with_suffix(".json"))
     summary = _json(run / TEST / SUMMARY)
+    columns = chain.from_iterable((line, *line.beside) for line in headlines())
     return RunOverview(
         path=str(run.path),
         pretrain=experiment.pretrain,
@@ -138,7 +140,7 @@ def describe_run(run: RunFolder) -> RunOverview:
         epochs_done=_lines(run / METRICS),
         epochs=None if experiment.schedule.minutes else experiment.schedule.epochs,
         best_score=_number(best, "score"),
-        test_scores={line.key: _number(summary, *line.place) for line in headlines()},
+        test_scores={line.key: _number(summary, *line.place) for line in columns},
         state=_state(run, experiment),
     )
 

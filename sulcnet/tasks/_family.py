@@ -2,7 +2,8 @@
 
 Example:
     class Segmentation(TaskFamily):
-        Options, headline = SegmentationOptions, Headline("dice", "Dice", ("mean_dice", "mean"))
+        Options = SegmentationOptions
+        headline = Headline("dice_where_present", "Dice where present", ("dice_where_present", "mean"))
         ...
 
     TASK = Segmentation()
@@ -39,11 +40,13 @@ class Headline(NamedTuple):
         key: its name among the scores of validation.
         words: for people.
         place: keys that lead to it in the summary of an evaluation.
+        beside: scores without which this one says too little; wherever it stands they follow.
     """
 
     key: str
     words: str
     place: tuple[str, ...]
+    beside: tuple[Headline, ...] = ()
 
 
 class Evaluated(NamedTuple):
@@ -55,6 +58,7 @@ class Evaluated(NamedTuple):
         header: names the structures, the classes and the files' ending.
         about: case id -> subject, domain and true class. A case that is not in it is a subject of its own.
         tolerance: of the surface Dice [mm].
+        metrics: of `evaluation.EXTRA_METRICS`, what masks are scored by besides.
     """
 
     predictions: Path
@@ -62,6 +66,7 @@ class Evaluated(NamedTuple):
     header: DatasetHeader
     about: Mapping[str, Case]
     tolerance: float = 1.0
+    metrics: tuple[str, ...] = ()
 
 
 class Scorer:

@@ -44,9 +44,8 @@ class SegmentationScorer(Scorer):
 
     def scores(self, workers: int) -> dict[str, dict[str, Any]]:
         structures, ignored = self.spec.own["structures"], self.spec.own["ignored"]
-        score = partial(
-            score_pair_of_files, structures, ignored, self.evaluated.tolerance
-        )
+        asked = self.evaluated.tolerance, self.evaluated.metrics
+        score = partial(score_pair_of_files, structures, ignored, *asked)
         by_case = _each(score, self.pairs, workers)
         return {case: {"structures": scores} for case, scores in by_case.items()}
 
@@ -55,6 +54,7 @@ def score_pair_of_files(
     structures: Mapping[str, Sequence[int]],
     ignored: int | None,
     tolerance: float,
+    metrics: Sequence[str],
     pair: Pair,
 ) -> dict[str, Score]:
     """Score one predicted mask; runs in a worker process.
@@ -78,6 +78,7 @@ def score_pair_of_files(
             structures,
             tolerance,
             ignored,
+            metrics,
         )
     except DataError as error:
         raise DataError(

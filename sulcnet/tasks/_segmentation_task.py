@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sulcnet.data.loader import Batch
+from sulcnet.evaluation import CLEAR, FOUND
 from sulcnet.geometry.canonical import to_input_grid
 from sulcnet.io import write_map, write_mask
 from sulcnet.losses import Ratio
@@ -24,11 +25,14 @@ from sulcnet.losses.segmentation import (
 from sulcnet.networks._network import Network
 from sulcnet.networks.heads import SegmentationHead
 from sulcnet.records.labels import UNKNOWN
+from sulcnet.tasks._family import Headline
 from sulcnet.tasks._task import Layout, Output
 from sulcnet.tasks._voxel_task import VoxelTask
 
 if TYPE_CHECKING:
     from sulcnet.tasks.segmentation import SegmentationOptions
+
+SHOWN = 4  # structures of which a line of the log shows each
 
 
 class Segmentation(VoxelTask):
@@ -70,23 +74,58 @@ class Segmentation(VoxelTask):
         return loss_of(self.sums(logits, batch), whole, entropy)
 
     def counts(self, logits: Tensor, batch: Batch, layout: Layout) -> np.ndarray:
-        """Count per structure (both, predicted, referred) voxels over labelled items, (K, 3)."""
+        """Sum over the labelled images of a batch what `scores` needs of each structure, (K, 7).
+
+        The windows of an image count together: what is seen of it has the structure, or has not.
+        """
         target, predicted = self._target(batch), self._mask(logits)
         here = valid_voxels(target, batch.known[self.name])
-        rows = []
+        sums = []
         for values in self.structures.values():
             ours = has_value(predicted, values) & here
             true = has_value(target, values) & here
-            sums = (ours & true).sum(), ours.sum(), true.sum()
-            rows.append([count.item() for count in sums])
-        return np.array(rows, dtype=np.int64)
+            three = torch.stack([ours & true, ours, true])
+            sums.append(three.flatten(2).sum(dim=2).cpu())
+        windows = torch.stack(sums, dim=1).numpy()
+        images = windows.reshape(*windows.shape[:2], -1, layout.windows).sum(axis=3)
+        known = batch.known[self.name].cpu().numpy().reshape(-1, layout.windows)
+        return _tally(*images[..., known.any(axis=1)])
 
     def scores(self, counts: np.ndarray) -> dict[str, float]:
-        dices = [_dice(*row) for row in counts.tolist()]
-        scores = {"dice": float(np.mean(dices))}
-        for name, value in zip(self.structures, dices):
-            scores[f"dice/{name}"] = value
-        return scores
+        """Give Dice where present, and sensitivity and specificity of presence, by whether any voxel is marked.
+
+        A mean over structures is that of those that occur. The best epoch has the largest Dice where present, times the
+        share of marked voxels that lie in images that have the structure: masks where there is none cost, and a network
+        that marks nothing has 0. Where no image has a structure, the specificity decides.
+        """
+        dice, present, found, absent, clear, inside, outside = counts.T
+        scores = self._means("dice_where_present", dice, present)
+        scores |= self._means(FOUND, found, present)
+        scores |= self._means(CLEAR, clear, absent)
+        right = inside / np.maximum(inside + outside, 1)
+        chosen = self._means("score", dice * right, present)
+        return {**scores, "score": chosen.get("score", scores.get(CLEAR, 0.0))}
+
+    def _means(
+        self, key: str, sums: np.ndarray, images: np.ndarray
+    ) -> dict[str, float]:
+        """Give the mean over images, of all structures that have any, and of each."""
+        own = {}
+        for name, total, count in zip(self.structures, sums, images):
+            if count:
+                own[f"{key}/{name}"] = float(total / count)
+        return {key: float(np.mean(list(own.values()))), **own} if own else {}
+
+    def lines(self, headline: Headline) -> list[tuple[str, str]]:
+        """Show what a mean over structures is made of, as far as a line holds it."""
+        first, *others = super().lines(headline)
+        count = len(self.structures)
+        if count == 1:
+            return [first, *others]
+        if count > SHOWN:
+            return [(first[0], f"{first[1]}, mean of {count} structures"), *others]
+        own = [(f"{first[0]}/{name}", name) for name in self.structures]
+        return [(first[0], f"{first[1]}, mean"), *own, *others]
 
     def maps(self, logits: Tensor) -> Tensor:
         return logits.sigmoid() if self.order else logits.softmax(dim=1)
@@ -137,5 +176,20 @@ def _volume(structure: str) -> str:
     return f"volume_{structure}_mm3"
 
 
-def _dice(both: int, predicted: int, true: int) -> float:
-    return 2 * both / (predicted + true) if predicted + true else 1.0
+def _tally(both: np.ndarray, marked: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Sum over images, from voxels of (K, images): Dice, number and found ones of those that have the structure.
+
+    Then number and unmarked ones of those that have not, and the marked voxels in the former and in the latter.
+    """
+    present, absent = true > 0, true == 0
+    dice = 2 * both / np.maximum(marked + true, 1)
+    columns = (
+        dice * present,
+        present,
+        present & (marked > 0),
+        absent,
+        absent & (marked == 0),
+        marked * present,
+        marked * absent,
+    )
+    return np.stack([column.sum(axis=1) for column in columns], axis=1)

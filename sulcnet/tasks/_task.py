@@ -22,6 +22,7 @@ from sulcnet.networks._network import Features, Network
 from sulcnet.options import Options
 from sulcnet.records.tasks import TaskSpec
 from sulcnet.records.trace import Trace
+from sulcnet.tasks._family import Headline
 
 
 class Layout(NamedTuple):
@@ -115,8 +116,15 @@ class Task:
         raise NotImplementedError
 
     def scores(self, counts: np.ndarray) -> dict[str, float]:
-        """Turn summed counts into named scores, higher is better; the first one is the task's headline."""
+        """Turn summed counts into named scores, higher is better.
+
+        The best epoch is that of the highest `score`; where there is none, of the highest headline.
+        """
         raise NotImplementedError
+
+    def lines(self, headline: Headline) -> list[tuple[str, str]]:
+        """Give what a line of the log shows: names of scores, each with words for it."""
+        return [line[:2] for line in (headline, *headline.beside)]
 
     def gather(
         self, head: nn.Module, network: Network, windows: Windows, setting: Setting

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sulcnet.evaluation import CLEAR, FOUND
 from sulcnet.options import Options, option
 from sulcnet.records.dataset import DatasetHeader
 from sulcnet.records.tasks import VOXEL, TaskSpec
@@ -28,7 +29,15 @@ class Segmentation(TaskFamily):
 
     Options = SegmentationOptions
     rank = 0
-    headline = Headline("dice", "Dice", ("mean_dice", "mean"))
+    headline = Headline(
+        "dice_where_present",
+        "Dice where present",
+        ("dice_where_present", "mean"),
+        (
+            Headline(FOUND, "presence sensitivity", (FOUND, "mean")),
+            Headline(CLEAR, "presence specificity", (CLEAR, "mean")),
+        ),
+    )
 
     def asks(self, header: DatasetHeader) -> TaskSpec | None:
         """Ask for the structures; with background as a class of its own where they exclude each other."""

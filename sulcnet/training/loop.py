@@ -429,7 +429,7 @@ def _sentence(
 ) -> str:
     labels = {"loss": "loss"}
     for key, words in headlines:
-        labels[f"val/{key}"] = words.lower()
+        labels[f"val/{key}"] = words
     labels["val/score"] = "score"
     scores = [
         f"{label} {row[key]:.3f}"
