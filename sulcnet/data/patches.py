@@ -230,7 +230,8 @@ def window_place(
     Returns:
         (ndim, 1 + ndim) float32: the middle, and for each axis of the window the way from there to its last voxel.
     """
-    half, last = (np.array(patch) - 1) / 2, np.maximum(np.array(shape) - 1, 1)
+    half = (np.array(patch) - 1) / 2
+    last = np.maximum(np.array(shape) - 1, 1)
     turned = np.eye(len(half)) if matrix is None else matrix
     middle = 2 * (np.array(low) + half) / last - 1
     ways = 2 * turned * half / last[:, None]

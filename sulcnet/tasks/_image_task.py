@@ -127,6 +127,6 @@ def coordinates(place: Tensor, shape: tuple[int, ...]) -> Tensor:
     found = place[..., 0].view(-1, ndim, *ones).expand(-1, -1, *shape)
     for axis, size in enumerate(shape):
         along = (2 * torch.arange(size, device=place.device) + 1) / size - 1
-        line = along.view([size if other == axis else 1 for other in range(ndim)])
+        line = along.view(size, *(1,) * (ndim - axis - 1))
         found = found + place[..., 1 + axis].view(-1, ndim, *ones) * line
     return found
