@@ -18,9 +18,12 @@ class Reader:
     `read(path)` gives the voxels (X, Y, Z) with the file's scaling applied and otherwise in the stored type, their grid
     and header; `write(path, data, like)` writes `data` in its own type on the grid of `like`, under a name that nobody
     reads yet: `files` renames it.
-    Each wraps the errors of its library in DataError.
+    Each wraps the errors of its library in DataError. `partners(path)` names the other files of an image whose ending is
+    in `several`.
     """
 
     endings: tuple[str, ...]
     read: Callable[[Path], tuple[np.ndarray, Grid, Header]]
     write: Callable[[Path, np.ndarray, Image], None]
+    several: tuple[str, ...] = ()
+    partners: Callable[[Path], tuple[Path, ...]] = lambda path: ()

@@ -29,6 +29,7 @@ below 0.01 in real files, and less than a tenth of a voxel moves no voxel onto i
 SPACING_NOISE = 1e-3
 """Relative difference of voxel sizes that is called rounding; only decides how a difference of grids is described."""
 NO_UNIT = ("mm", "unknown")
+LONGEST = 5000.0  # mm that an image may measure: twice the longest scan of a whole body
 LISTED = 8  # label values that a message lists
 
 
@@ -55,7 +56,7 @@ def check_case(header: DatasetHeader, case: Case) -> CaseCheck:
         image = _read_channel(case, path, found)
         if image is None:
             continue
-        found += _image_problems(case, path, image)
+        found += image_problems(case, path, image)
         if first is None:
             first = image
             facts = {"orientation": orientation(image), "digest": _digest(image)}
@@ -103,7 +104,8 @@ def _unreadable(case: Case, path: Path, error: DataError) -> Problem:
     )
 
 
-def _image_problems(case: Case, path: Path, image: Image) -> Iterator[Problem]:
+def image_problems(case: Case, path: Path, image: Image) -> Iterator[Problem]:
+    """Say what is wrong with one channel, whatever it is for: voxels, then header."""
     bad = non_finite(image)
     if bad:
         share = f"{bad} of {image.data.size} in {path.name}"
@@ -127,6 +129,10 @@ def _header_problems(case: Case, path: Path, image: Image) -> Iterator[Problem]:
         yield problem(
             "sform differs from qform", case.id, apart, f"at most {allowed:.2f} mm"
         )
+    longest = max(np.multiply(image.shape, image.spacing))
+    if longest > LONGEST:
+        long = f"{longest:g} mm in {path.name} (unit: {header.unit})"
+        yield problem("size of no body", case.id, long, f"at most {LONGEST:g} mm")
     if header.unit not in NO_UNIT:
         yield problem(
             "unit is not mm", case.id, f"{header.unit} in {path.name}", "mm"

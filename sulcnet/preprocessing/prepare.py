@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from sulcnet.geometry.crop import crop
 from sulcnet.geometry.orient import orient
 from sulcnet.geometry.resample import resample_nearest
 from sulcnet.geometry.thin import thin
-from sulcnet.io import Image, non_finite, read_image, read_label
+from sulcnet.io import Image, files_of, non_finite, read_image, read_label
 from sulcnet.io.store import write_array
 from sulcnet.preprocessing.case_checks import compare_grids
 from sulcnet.preprocessing.normalise import SMALL, normalise
@@ -183,7 +184,9 @@ def _check_label(image: Image, label: Image, plan: Plan) -> None:
 
 def _sources(case: Case, plan: Plan) -> dict[str, str]:
     paths = [path for path in (*case.images, case.label) if path is not None]
-    files = {path.name: _digest(path) for path in paths}
+    files = {}
+    for path in chain(*map(files_of, paths)):
+        files[path.name] = _digest(path)
     targets = targets_of(plan.tasks, case).values() or [None]
     facts = "/".join([case.subject, case.domain, *map(str, targets)])
     return {**files, "plan": plan.preparation_hash(), "facts": facts}

@@ -10,10 +10,18 @@ from itertools import chain
 from pathlib import Path
 
 from sulcnet.errors import DataError, UsageError
-from sulcnet.records._record import Record
-from sulcnet.records.dataset import Case
+from sulcnet.records._record import Record, read_json
+from sulcnet.records.dataset import UNKNOWN_WORDS, Case
+from sulcnet.records.workspace import NNUNET_SPLITS, SPLITS
 
 HOLDOUT = "holdout"  # the part that is no fold
+COLUMN = "split"  # of the table, where somebody split by hand
+TRAINING = "train"
+WORDS = {
+    TRAINING: ("train", "training", "tr"),
+    "validation": ("validation", "val", "valid", "validate", "dev"),
+    "test": ("test", "testing", "ts"),
+}
 FOLDS = 5
 
 Groups = dict[str, list[str]]  # class -> subjects
@@ -82,6 +90,17 @@ class Splits(Record):
             cases |= {*part.train, *part.validation}
         return cases
 
+    def agrees(self, other: Splits) -> bool:
+        """Tell whether two splits put every case that both know into the same part; folds only where all are known."""
+        both = self.subjects.keys() & other.subjects.keys()
+        if self.subjects.keys() == other.subjects.keys() and self.folds != other.folds:
+            return False
+        mine, theirs = (
+            [both.intersection(ids) for ids in (one.test, *one.holdout.to_json().values())]
+            for one in (self, other)
+        )
+        return mine == theirs
+
     def _parts(self) -> Iterator[tuple[str, Part]]:
         yield HOLDOUT, self.holdout
         for number, fold in enumerate(self.folds):
@@ -96,10 +115,7 @@ def split(
     Cases that have neither label nor class are for pre-training only. Those of test subjects are never read, those
     of unknown subjects join the training part, as nothing is ever measured on them.
     """
-    useful = [
-        case for case in cases if case.label is not None or case.target is not None
-    ]
-    useful = useful or list(cases)
+    useful = _useful(cases) or list(cases)
     groups = _dealt(useful, seed)
     train, rest = _cut(groups, shares[0])
     validation, test = _cut(rest, shares[1] / max(1.0 - shares[0], 1e-9))
@@ -117,6 +133,97 @@ def split(
         holdout=Part(_ids(cases, training), _ids(useful, validating)),
         folds=tuple(folds),
         subjects={case.id: case.subject for case in cases},
+    )
+
+
+def own_split(places: Sequence[Path], cases: Sequence[Case]) -> tuple[str, Splits] | None:
+    """Read the split that somebody made, and say where: splits.json of the first place, nnU-Net's file of any, a column.
+
+    Args:
+        places: The dataset's raw folder, and others where nnU-Net may have left its file.
+
+    Raises:
+        DataError: it names a case that is not there, puts a subject into two parts, or is a pickle.
+    """
+    ours = places[0] / SPLITS
+    if ours.exists():
+        return str(ours), read_splits(ours, cases)
+    for path in (place / name for place in places for name in NNUNET_SPLITS):
+        if path.exists():
+            return str(path), _nnunet_split(path, cases)
+    if any(case.row.get(COLUMN) for case in cases):
+        return f"column '{COLUMN}' of the table", _split_of_column(cases)
+    return None
+
+
+def _nnunet_split(path: Path, cases: Sequence[Case]) -> Splits:
+    """Read nnU-Net's list of folds; the first is the holdout too, and what is in none of them is test."""
+    if path.suffix != ".json":
+        raise DataError(
+            f"{path} is a pickle, which may run code when it is read.",
+            f"Write it as {NNUNET_SPLITS[0]}, a list of train and val, or as {SPLITS}, or move it away.",
+        )
+    folds = read_json(path)
+    try:
+        parts = [Part(tuple(fold["train"]), tuple(fold["val"])) for fold in folds]
+    except (KeyError, TypeError):
+        parts = []
+    if not parts:
+        raise DataError(
+            f"{path}: expected a list of folds with case ids under train and val.",
+            "Correct the file, or move it away and let sulcnet split by subject.",
+        )
+    listed = set(chain(*(chain(part.train, part.validation) for part in parts)))
+    rest = tuple(sorted(case.id for case in cases if case.id not in listed))
+    return _checked(path, parts[0], parts, rest, cases)
+
+
+def _checked(
+    where: Path | str,
+    holdout: Part,
+    folds: Sequence[Part],
+    test: tuple[str, ...],
+    cases: Sequence[Case],
+) -> Splits:
+    """Put a split together, or say what is wrong with it: unknown cases, or a subject in two parts."""
+    facts = {
+        "seed": 0,
+        "test": test,
+        "holdout": holdout.to_json(),
+        "folds": [fold.to_json() for fold in folds],
+        "subjects": {case.id: case.subject for case in cases},
+    }
+    return Splits.from_json(facts, str(where))
+
+
+def _split_of_column(cases: Sequence[Case]) -> Splits:
+    """Take each case's part from the table; five folds are dealt from those that are not test."""
+    by_part: dict[str, set[str]] = {part: set() for part in WORDS}
+    for case in cases:
+        by_part[_part_of(case)].add(case.subject)
+    training, validating, tested = by_part.values()
+    where = f"column '{COLUMN}' of the table"
+    useful = _useful(cases)
+    dealt = [case for case in useful if case.subject in training | validating]
+    folds = []
+    for fold in _deal_folds(_dealt(dealt, seed=0)):
+        others = (training | validating) - fold
+        folds.append(Part(_ids(cases, others), _ids(useful, fold)))
+    holdout = Part(_ids(cases, training), _ids(useful, validating))
+    return _checked(where, holdout, folds, _ids(cases, tested), cases)
+
+
+def _part_of(case: Case) -> str:
+    """Read a case's part; a case that has neither label nor class may go without, and is then learned from."""
+    word = case.row.get(COLUMN, "").lower()
+    for part, words in WORDS.items():
+        if word in words:
+            return part
+    if word in UNKNOWN_WORDS and not _useful([case]):
+        return TRAINING
+    raise DataError(
+        f"The table's column '{COLUMN}' holds '{word}' for {case.id}, expected train, validation or test.",
+        "Correct it, or give the column another name and let sulcnet split by subject.",
     )
 
 
@@ -140,6 +247,13 @@ def read_splits(path: Path, cases: Sequence[Case]) -> Splits:
             "Restore the cases, or delete the file and train anew.",
         )
     return splits
+
+
+def _useful(cases: Sequence[Case]) -> list[Case]:
+    """Keep the cases that have a label or a class."""
+    return [
+        case for case in cases if case.label is not None or case.target is not None
+    ]
 
 
 def _some(cases: Sequence[str]) -> str:
