@@ -20,7 +20,7 @@ from sulcnet.inference.windows import blending_weights, window_corners
 from sulcnet.networks._network import Features
 from sulcnet.prediction.inputs import find_inputs
 from sulcnet.prediction.model import gathers, load_model
-from sulcnet.prediction.predict import check_out
+from sulcnet.prediction.predict import Destination, check_out
 from sulcnet.records.dataset import Case
 from sulcnet.records.plan import load_plan
 from sulcnet.records.workspace import RunFolder
@@ -303,12 +303,11 @@ def test_an_output_that_clashes_with_the_input_is_a_wrong_flag(tmp_path):
     image = tmp_path / "a.nii.gz"
     image.touch()
     with pytest.raises(UsageError, match="is the folder of the images"):
-        check_out(tmp_path, [Case("a", (image,))], ".nii.gz", overwrite=True)
+        check_out(Destination(tmp_path), [Case("a", (image,))], overwrite=True)
     with pytest.raises(UsageError, match="a.nii.gz exists"):
         check_out(
-            tmp_path,
+            Destination(tmp_path),
             [Case("a", (tmp_path / "b.nii.gz",))],
-            ".nii.gz",
             overwrite=False,
         )
 

@@ -385,7 +385,7 @@ def test_no_orientation_in_the_header(raw):
 
 
 def test_unit(raw):
-    microns = np.diag([1000, 1000, 1500, 1])
+    microns = np.diag([1000, 1000, 1000, 1]) @ AFFINE
     raw.image("c1_0000", unit="micron", affine=microns)
     assert raw.only("unit is not mm").found.startswith("micron")
 

@@ -113,8 +113,8 @@ def run(args: Namespace) -> str:
     ending = mask_ending(trained.plan.file_ending)
     use_threads(None)
     cases = find_inputs(source, trained.plan)
-    check_out(out, cases, ending, args.overwrite)
     to = Destination(out, ending, args.save_probabilities)
+    check_out(to, cases, args.overwrite)
     predict_cases(trained, cases, to, device, args.precision, args.overlap)
     flags = (
         "-p",

@@ -24,6 +24,7 @@ from sulcnet.evaluation.summary import summarise
 from sulcnet.evaluation.summary_text import format_summary
 from sulcnet.files import replacing
 from sulcnet.records._record import write_text
+from sulcnet.records.table import read_table
 
 __all__ = [
     "CaseResult",

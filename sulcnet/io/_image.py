@@ -14,7 +14,15 @@ from sulcnet.errors import DataError
 UNITS = {
     1e3: ("m", "meter", "metre", "meters", "metres"),
     1e1: ("cm", "centimeter", "centimeters"),
-    1e-3: ("um", "\u00b5m", "\u03bcm", "micron", "microns", "micrometer", "micrometers"),
+    1e-3: (
+        "um",
+        "\u00b5m",
+        "\u03bcm",
+        "micron",
+        "microns",
+        "micrometer",
+        "micrometers",
+    ),
 }
 """How files name units of length, by how many millimetres they are."""
 

@@ -18,8 +18,8 @@ class Reader:
     `read(path)` gives the voxels (X, Y, Z) with the file's scaling applied and otherwise in the stored type, their grid
     and header; `write(path, data, like)` writes `data` in its own type on the grid of `like`, under a name that nobody
     reads yet: `files` renames it.
-    Each wraps the errors of its library in DataError. `partners(path)` names the other files of an image whose ending is
-    in `several`.
+    Each wraps the errors of its library in DataError. An image whose ending is in `several` has more than one file:
+    `partners(path)` names the others.
     """
 
     endings: tuple[str, ...]

@@ -102,7 +102,9 @@ def other_endings(folder: Path, ending: str) -> dict[str, Path]:
     if not folder.is_dir():
         return {}
     files = [path for path in sorted(folder.iterdir()) if path.name[0] != "."]
-    right = {path.name[: -len(ending)] for path in files if path.name.endswith(ending)}
+    right = {
+        path.name[: -len(ending)] for path in files if path.name.endswith(ending)
+    }
     others = {}
     for path in files:
         own = ending_of(path)

@@ -71,7 +71,9 @@ def _partners(path: Path) -> tuple[Path, ...]:
     fields = dict(lines)
     named = next((fields[key] for key in DATA_FILES if key in fields), "LOCAL")
     if named.startswith("LIST"):
-        last = max(number for number, line in enumerate(lines) if line[0] in DATA_FILES)
+        last = max(
+            number for number, line in enumerate(lines) if line[0] in DATA_FILES
+        )
         names = [name for name, value in lines[last + 1 :] if not value]
     else:
         names = [] if named.upper() == "LOCAL" else [named]
@@ -87,7 +89,7 @@ def _stated_unit(path: Path) -> str:
 
 
 def _header_lines(path: Path) -> list[tuple[str, str]]:
-    """Read the header's lines, `key = value` or `key: value`; keys in lower case and without spaces, if any is there."""
+    """Read the header's lines, `key = value` or `key: value`, as pairs; keys in lower case, without spaces."""
     with open(path, "rb") as file:
         head = file.read(LONGEST_HEADER)
     lines = []

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sulcnet.errors import DataError
-from sulcnet.geometry.orient import nearest_ras
+from sulcnet.geometry.orient import axis_codes
 from sulcnet.io import (
     Grid,
     Image,
@@ -28,8 +28,11 @@ NOISE = 0.1
 below 0.01 in real files, and less than a tenth of a voxel moves no voxel onto its neighbour."""
 SPACING_NOISE = 1e-3
 """Relative difference of voxel sizes that is called rounding; only decides how a difference of grids is described."""
+CONSTANT = "constant image"
 NO_UNIT = ("mm", "unknown")
-LONGEST = 5000.0  # mm that an image may measure: twice the longest scan of a whole body
+LONGEST = (
+    5000.0  # mm that an image may measure: twice the longest scan of a whole body
+)
 LISTED = 8  # label values that a message lists
 
 
@@ -70,14 +73,7 @@ def check_case(header: DatasetHeader, case: Case) -> CaseCheck:
 
 def orientation(image: Image) -> str:
     """Name the direction of each stored axis, like "LAS"; "" where the file states none."""
-    if not image.header.oriented:
-        return ""
-    cube = (2, 2, 2)  # a 2-D image has its true directions too
-    step = nearest_ras(image.affine, cube)
-    letters = {}
-    for axis, flip, pair in zip(step.axes, step.flips, ("RL", "AP", "SI")):
-        letters[axis] = pair[flip]
-    return "".join(letters[axis] for axis in range(3))
+    return axis_codes(image.affine) if image.header.oriented else ""
 
 
 def _read_channel(case: Case, path: Path, found: list[Problem]) -> Image | None:
@@ -112,7 +108,7 @@ def image_problems(case: Case, path: Path, image: Image) -> Iterator[Problem]:
         yield problem("NaN or infinite voxels", case.id, share, "finite numbers")
     elif image.data.min() == image.data.max():
         everywhere = f"{image.data.flat[0]:g} in every voxel of {path.name}"
-        yield problem("constant image", case.id, everywhere, "varying values")
+        yield problem(CONSTANT, case.id, everywhere, "varying values")
     yield from _header_problems(case, path, image)
 
 

@@ -153,6 +153,11 @@ class Problem(Record):
     found: str
     expected: str
 
+    @property
+    def sentence(self) -> str:
+        """Say it in one line, without the case."""
+        return sentence(self.what, self.found, self.expected)
+
     def problems(self) -> Iterator[tuple[str, str]]:
         if self.level not in (ERROR, WARNING):
             yield "level", f"expected {ERROR} or {WARNING}, found '{self.level}'"
@@ -222,6 +227,11 @@ def refuse_other_endings(folder: Path, ending: str) -> None:
 def problem(what: str, case: str, found: str, expected: str) -> Problem:
     """Make the record of a broken rule; `RULES` knows how bad it is."""
     return Problem(RULES[what][0], case, what, found, expected)
+
+
+def sentence(what: str, found: str, expected: str) -> str:
+    """Say in one line what is wrong."""
+    return f"{what}: found {found}, expected {expected}"
 
 
 def worst_first(problems: list[Problem]) -> tuple[Problem, ...]:

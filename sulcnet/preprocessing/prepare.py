@@ -8,6 +8,7 @@ Example:
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -29,10 +30,15 @@ from sulcnet.preprocessing.normalise import SMALL, normalise
 from sulcnet.records.dataset import Case
 from sulcnet.records.labels import key_of
 from sulcnet.records.plan import Normalisation, Plan
-from sulcnet.records.prepared import PreparedCase
+from sulcnet.records.prepared import MASK, PreparedCase, PreparedFiles
 from sulcnet.records.tasks import targets_of
 from sulcnet.records.trace import Trace
 
+log = logging.getLogger("sulcnet")
+
+LOSS = (
+    0.25  # share of a structure's volume that may get lost on the way without a word
+)
 CENTRES = 512  # voxels of a structure that are kept to centre patches at
 RANGE = (
     0.5,
@@ -44,7 +50,9 @@ Voxel = tuple[int, ...]
 def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
     """Prepare one case; give False where it was finished before and nothing it depends on has changed."""
     sources = _sources(case, plan)
-    facts = folder / f"{case.id}.json"
+    files = PreparedFiles.of(folder, case.id)
+    facts = files.facts
+    _forget_shared(folder / f"{case.id}{MASK}.json", facts)
     if not overwrite and _finished(facts, sources):
         return False
     with locked(facts), writing(facts):
@@ -67,13 +75,15 @@ def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
         shape=tuple(data.shape[1:]),
         trace=trace,
         centres=_centres(plan, prepared_label),
-        volumes=_volumes(plan, prepared_label, trace),
+        volumes=_volumes(plan, prepared_label, trace.prepared_spacing),
         sources=sources,
         ranges=tuple(
             foreground_range(channel, how)
             for channel, how in zip(data, plan.normalisation)
         ),
     )
+    if label is not None:
+        _warn_of_losses(case.id, _volumes(plan, label.data, label.spacing), prepared)
     with locked(facts):
         if not overwrite and _finished(
             facts, sources
@@ -83,9 +93,9 @@ def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
             facts.unlink(
                 missing_ok=True
             )  # killed from here on, the case is not finished
-        write_array(folder / f"{case.id}.b2nd", data)
+        write_array(files.image, data)
         if prepared_label is not None:
-            write_array(folder / f"{case.id}_seg.b2nd", prepared_label)
+            write_array(files.label, prepared_label)
         prepared.save(facts)
     return True
 
@@ -134,7 +144,7 @@ def read_prepared(folder: Path, case: str, plan: Plan) -> PreparedCase:
     Raises:
         ModelError: it is not prepared, or by another version.
     """
-    path = folder / f"{case}.json"
+    path = PreparedFiles.of(folder, case).facts
     if not path.exists():
         wait_for_writer(path)  # another process may be preparing it anew
     if not path.exists():
@@ -234,10 +244,32 @@ def _centres(plan: Plan, label: np.ndarray | None) -> dict[str, tuple[Voxel, ...
     return centres
 
 
-def _volumes(plan: Plan, label: np.ndarray | None, trace: Trace) -> dict[str, float]:
+def _warn_of_losses(case: str, before: dict[str, float], after: PreparedCase) -> None:
+    """Say which structures the plan's grid is too coarse for, or the box of the image too small."""
+    for name, volume in before.items():
+        lost = 1 - after.volumes[name] / volume if volume else 0
+        if lost >= LOSS:
+            grid = " x ".join(f"{mm:.3g}" for mm in after.trace.prepared_spacing)
+            losing = (
+                f"{case}: '{name}' loses {100 * lost:.0f} % of its {volume:.4g} mm3"
+            )
+            log.warning("%s at %s mm, the plan's spacing", losing, grid)
+
+
+def _forget_shared(other: Path, facts: Path) -> None:
+    """Prepare a case anew whose mask an older version wrote into the file of another's image, that of CASE_seg."""
+    if other.exists():
+        with locked(facts), writing(other):
+            facts.unlink(missing_ok=True)
+            other.unlink(missing_ok=True)
+
+
+def _volumes(
+    plan: Plan, label: np.ndarray | None, spacing: Sequence[float]
+) -> dict[str, float]:
     if label is None:
         return {}
-    voxel = float(np.prod(trace.prepared_spacing))
+    voxel = float(np.prod(spacing))
     volumes = {}
     for name, values in plan.structures.items():
         volumes[name] = float(np.isin(label, values).sum()) * voxel

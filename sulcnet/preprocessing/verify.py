@@ -252,7 +252,12 @@ def _folder_problems(dataset: Dataset, tests: Sequence[Case]) -> Iterator[Proble
         yield from _lonely_labels(labels, images, header, {case.id for case in cases})
         for name, path in other_endings(labels, header.file_ending).items():
             found = f"{labels.name}/{path.name}"
-            yield problem("label with another ending", name, found, f"{name}{header.file_ending}")
+            yield problem(
+                "label with another ending",
+                name,
+                found,
+                f"{name}{header.file_ending}",
+            )
     if header.num_training is not None and header.num_training != len(dataset.cases):
         present = f"{counted(len(dataset.cases), 'case')} in {names.IMAGES}"
         yield problem("numTraining", "", present, str(header.num_training))

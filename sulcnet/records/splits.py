@@ -93,10 +93,16 @@ class Splits(Record):
     def agrees(self, other: Splits) -> bool:
         """Tell whether two splits put every case that both know into the same part; folds only where all are known."""
         both = self.subjects.keys() & other.subjects.keys()
-        if self.subjects.keys() == other.subjects.keys() and self.folds != other.folds:
+        if (
+            self.subjects.keys() == other.subjects.keys()
+            and self.folds != other.folds
+        ):
             return False
         mine, theirs = (
-            [both.intersection(ids) for ids in (one.test, *one.holdout.to_json().values())]
+            [
+                both.intersection(ids)
+                for ids in (one.test, *one.holdout.to_json().values())
+            ]
             for one in (self, other)
         )
         return mine == theirs
@@ -136,11 +142,13 @@ def split(
     )
 
 
-def own_split(places: Sequence[Path], cases: Sequence[Case]) -> tuple[str, Splits] | None:
-    """Read the split that somebody made, and say where: splits.json of the first place, nnU-Net's file of any, a column.
+def own_split(
+    places: Sequence[Path], cases: Sequence[Case]
+) -> tuple[str, Splits] | None:
+    """Read the split that somebody made, and say where: splits.json, nnU-Net's file, or a column of the table.
 
     Args:
-        places: The dataset's raw folder, and others where nnU-Net may have left its file.
+        places: The dataset's raw folder, where splits.json may be, and others where nnU-Net's file may be too.
 
     Raises:
         DataError: it names a case that is not there, puts a subject into two parts, or is a pickle.

@@ -18,7 +18,8 @@ Row = dict[str, str]
 def read_table(path: Path) -> tuple[list[str], list[tuple[int, Row]]]:
     """Give the columns, and each row with its line; rows of nothing but tabs and spaces are passed over.
 
-    Cells are stripped, and a row that is too short ends in empty ones. A quote that never ends would swallow rows unseen.
+    Cells are stripped; a row that is too short ends in empty ones. A quote that never ends, which would swallow rows
+    unseen, is an error.
 
     Raises:
         DataError: not UTF-8, or not a table.

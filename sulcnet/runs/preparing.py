@@ -57,14 +57,15 @@ def settle_splits(folders: DatasetFolders, dataset: Dataset) -> Splits:
             if (
                 not folders.splits.exists()
             ):  # another process may just have settled it
-                where, splits = own or ("sulcnet", split(dataset.cases))
-                log.info("split by %s", where)
+                splits = own[1] if own else split(dataset.cases)
+                if own:
+                    log.info("the split is that of %s", own[0])
                 splits.save(folders.splits)
     splits = read_splits(folders.splits, dataset.cases)
     if own and not splits.agrees(own[1]):
         raise DataError(
             f"{folders.splits} holds another split than {own[0]}.",
-            "Keep one: remove the first and run this again, or move the other away. Trained runs keep a copy of theirs.",
+            "Keep one: remove the first and run this again, or move the other away. Trained runs have copies.",
         )
     late = [case.id for case in dataset.cases if case.id not in splits.subjects]
     if late:
