@@ -39,10 +39,11 @@ class Field(Record):
             axes: those along which the network sees it.
         """
         size, spacing = _measured(trace)
-        for name, found, seen in (
+        about = (
             ("size", size, self.size),
             ("spacing", spacing, self.spacing),
-        ):
+        )
+        for name, found, seen in about:
             if any(_outside(found[axis], *seen[axis]) for axis in axes):
                 ranges = " x ".join(_range(*ends) for ends in seen)
                 yield (
@@ -73,12 +74,12 @@ def _measured(trace: Trace) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ends(values: Sequence[np.ndarray]) -> tuple[tuple[float, float], ...]:
-    least, most = np.min(values, axis=0).round(4), np.max(values, axis=0).round(4)
-    return tuple(zip(least.tolist(), most.tolist()))
+    least, most = np.min(values, axis=0), np.max(values, axis=0)
+    return tuple(zip(least.round(4).tolist(), most.round(4).tolist()))
 
 
 def _outside(value: float, least: float, most: float) -> bool:
-    return not least * (1 - MARGIN) <= value <= most * (1 + MARGIN)
+    return value < least * (1 - MARGIN) or value > most * (1 + MARGIN)
 
 
 def _range(least: float, most: float) -> str:

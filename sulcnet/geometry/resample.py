@@ -134,7 +134,10 @@ def _apply(matrix: np.ndarray, data: np.ndarray, axis: int) -> np.ndarray:
     if axis == data.ndim - 1:
         return data @ matrix.T
     before, behind = shape[:axis], shape[axis + 1 :]
-    rows = data.reshape(int(np.prod(before)), shape[axis], int(np.prod(behind)))
+    columns = int(
+        np.prod(behind)
+    )  # where a class fell between voxels there is nothing to tell -1 from
+    rows = data.reshape(int(np.prod(before)), shape[axis], columns)
     return np.matmul(matrix, rows).reshape(*before, len(matrix), *behind)
 
 

@@ -6,7 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 from sulcnet.errors import DataError, UsageError
@@ -16,9 +16,8 @@ from sulcnet.records.workspace import NNUNET_SPLITS, SPLITS
 
 HOLDOUT = "holdout"  # the part that is no fold
 COLUMN = "split"  # of the table, where somebody split by hand
-TRAINING = "train"
 WORDS = {
-    TRAINING: ("train", "training", "tr"),
+    "train": ("train", "training", "tr"),
     "validation": ("validation", "val", "valid", "validate", "dev"),
     "test": ("test", "testing", "ts"),
 }
@@ -129,15 +128,12 @@ def split(
     validating = set(chain(*validation.values()))
     extra = {case.subject for case in cases} - {case.subject for case in useful}
     training = set(chain(*train.values())) | extra
-    folds = []
-    for fold in _deal_folds(_join(train, validation)):
-        others = (training | validating) - fold
-        folds.append(Part(_ids(cases, others), _ids(useful, fold)))
+    folds = _folds(_join(train, validation), cases, training | validating)
     return Splits(
         seed=seed,
         test=_ids(cases, tested),
         holdout=Part(_ids(cases, training), _ids(useful, validating)),
-        folds=tuple(folds),
+        folds=folds,
         subjects={case.id: case.subject for case in cases},
     )
 
@@ -156,16 +152,20 @@ def own_split(
     ours = places[0] / SPLITS
     if ours.exists():
         return str(ours), read_splits(ours, cases)
-    for path in (place / name for place in places for name in NNUNET_SPLITS):
-        if path.exists():
-            return str(path), _nnunet_split(path, cases)
-    if any(case.row.get(COLUMN) for case in cases):
-        return f"column '{COLUMN}' of the table", _split_of_column(cases)
+    for place, name in product(places, NNUNET_SPLITS):
+        if (place / name).exists():
+            return str(place / name), _nnunet_split(place / name, cases)
+    if any(_word(case) not in UNKNOWN_WORDS for case in cases):
+        where = f"column '{COLUMN}' of the table"
+        return where, _split_of_column(where, cases)
     return None
 
 
 def _nnunet_split(path: Path, cases: Sequence[Case]) -> Splits:
-    """Read nnU-Net's list of folds; the first is the holdout too, and what is in none of them is test."""
+    """Read nnU-Net's list of folds; the first is the holdout too, and subjects that are in none of them are test.
+
+    As in `split`, what has neither label nor class is for pre-training.
+    """
     if path.suffix != ".json":
         raise DataError(
             f"{path} is a pickle, which may run code when it is read.",
@@ -181,58 +181,62 @@ def _nnunet_split(path: Path, cases: Sequence[Case]) -> Splits:
             f"{path}: expected a list of folds with case ids under train and val.",
             "Correct the file, or move it away and let sulcnet split by subject.",
         )
-    listed = set(chain(*(chain(part.train, part.validation) for part in parts)))
-    rest = tuple(sorted(case.id for case in cases if case.id not in listed))
-    return _checked(path, parts[0], parts, rest, cases)
-
-
-def _checked(
-    where: Path | str,
-    holdout: Part,
-    folds: Sequence[Part],
-    test: tuple[str, ...],
-    cases: Sequence[Case],
-) -> Splits:
-    """Put a split together, or say what is wrong with it: unknown cases, or a subject in two parts."""
+    owner = {case.id: case.subject for case in cases}
+    listed = {*chain(*(part.train + part.validation for part in parts))}
+    known = {owner.get(case, case) for case in listed}
+    tested = {case.subject for case in _useful(cases)} - known
+    spare = [case for case in cases if case.id not in listed and not _useful([case])]
+    learned = []
+    for part in parts:
+        others = tested | {owner.get(case, case) for case in part.validation}
+        more = [case.id for case in spare if case.subject not in others]
+        learned.append(part.replace(train=(*part.train, *more)))
     facts = {
         "seed": 0,
-        "test": test,
-        "holdout": holdout.to_json(),
-        "folds": [fold.to_json() for fold in folds],
-        "subjects": {case.id: case.subject for case in cases},
+        "test": _ids(cases, tested),
+        "holdout": learned[0].to_json(),
+        "folds": [part.to_json() for part in learned],
+        "subjects": owner,
     }
-    return Splits.from_json(facts, str(where))
+    return Splits.from_json(facts, str(path))
 
 
-def _split_of_column(cases: Sequence[Case]) -> Splits:
+def _split_of_column(where: str, cases: Sequence[Case]) -> Splits:
     """Take each case's part from the table; five folds are dealt from those that are not test."""
     by_part: dict[str, set[str]] = {part: set() for part in WORDS}
     for case in cases:
-        by_part[_part_of(case)].add(case.subject)
+        if _word(case) not in UNKNOWN_WORDS or _useful([case]):
+            by_part[_part_of(case)].add(case.subject)
     training, validating, tested = by_part.values()
-    where = f"column '{COLUMN}' of the table"
     useful = _useful(cases)
-    dealt = [case for case in useful if case.subject in training | validating]
-    folds = []
-    for fold in _deal_folds(_dealt(dealt, seed=0)):
-        others = (training | validating) - fold
-        folds.append(Part(_ids(cases, others), _ids(useful, fold)))
+    training |= {case.subject for case in cases} - set.union(*by_part.values())
+    groups = _dealt([case for case in useful if case.subject not in tested], seed=0)
     holdout = Part(_ids(cases, training), _ids(useful, validating))
-    return _checked(where, holdout, folds, _ids(cases, tested), cases)
+    facts = {
+        "seed": 0,
+        "test": _ids(cases, tested),
+        "holdout": holdout.to_json(),
+        "folds": [
+            fold.to_json() for fold in _folds(groups, cases, training | validating)
+        ],
+        "subjects": {case.id: case.subject for case in cases},
+    }
+    return Splits.from_json(facts, where)
 
 
 def _part_of(case: Case) -> str:
-    """Read a case's part; a case that has neither label nor class may go without, and is then learned from."""
-    word = case.row.get(COLUMN, "").lower()
     for part, words in WORDS.items():
-        if word in words:
+        if _word(case) in words:
             return part
-    if word in UNKNOWN_WORDS and not _useful([case]):
-        return TRAINING
     raise DataError(
-        f"The table's column '{COLUMN}' holds '{word}' for {case.id}, expected train, validation or test.",
+        f"The table's column '{COLUMN}' holds '{_word(case)}' for {case.id}, expected train, validation or test.",
         "Correct it, or give the column another name and let sulcnet split by subject.",
     )
+
+
+def _word(case: Case) -> str:
+    """Give what the table says of a case's part."""
+    return case.row.get(COLUMN, "").lower()
 
 
 def read_splits(path: Path, cases: Sequence[Case]) -> Splits:
@@ -303,6 +307,17 @@ def _join(one: Groups, two: Groups) -> Groups:
     for key in sorted({*one, *two}):
         joined[key] = one.get(key, []) + two.get(key, [])
     return joined
+
+
+def _folds(
+    groups: Groups, cases: Sequence[Case], learned: set[str]
+) -> tuple[Part, ...]:
+    """Validate on each fold of the groups' subjects, and train on all others that are learned from."""
+    useful = _useful(cases) or cases
+    folds = []
+    for fold in _deal_folds(groups):
+        folds.append(Part(_ids(cases, learned - fold), _ids(useful, fold)))
+    return tuple(folds)
 
 
 def _deal_folds(groups: Groups) -> list[set[str]]:
