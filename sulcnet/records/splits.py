@@ -82,6 +82,14 @@ class Splits(Record):
             f"Folds: holdout, 0 to {len(self.folds) - 1}.",
         )
 
+    def empty(self) -> list[str]:
+        """Name the parts that no case is in."""
+        parts = {"test": self.test}
+        for name, part in self._parts():
+            parts[f"training of {name}"] = part.train
+            parts[f"validation of {name}"] = part.validation
+        return [name for name, cases in parts.items() if not cases]
+
     def listed(self) -> set[str]:
         """Give every case that is in any part."""
         cases = set(self.test)

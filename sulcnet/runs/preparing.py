@@ -61,6 +61,7 @@ def settle_splits(folders: DatasetFolders, dataset: Dataset) -> Splits:
                 if own:
                     log.info("the split is that of %s", own[0])
                 splits.save(folders.splits)
+                _say_what_is_empty(splits)
     splits = read_splits(folders.splits, dataset.cases)
     if own and not splits.agrees(own[1]):
         raise DataError(
@@ -76,6 +77,13 @@ def settle_splits(folders: DatasetFolders, dataset: Dataset) -> Splits:
             ", ".join(late[:3]),
         )
     return splits
+
+
+def _say_what_is_empty(splits: Splits) -> None:
+    if splits.empty():
+        people = counted(len(set(splits.subjects.values())), "subject")
+        parts = ", ".join(splits.empty())
+        log.warning("the split of %s has no case for: %s", people, parts)
 
 
 def fingerprint_dataset(

@@ -217,6 +217,12 @@ def read_fold(job: Job) -> Cases:
     part, prepared = splits.part(job.spec.fold), job.dataset.prepared(job.plan.folder)
     training = _labelled_cases(prepared, part.train, job.plan)
     watched = _labelled_cases(prepared, part.validation, job.plan)
+    if not part.train:
+        people = counted(len(set(splits.subjects.values())), "subject")
+        raise DataError(
+            f"The split of {job.dataset.name} ({people}) has no training case in part {job.spec.fold}.",
+            "Add cases, or train on another part: the holdout, if no fold is named, is filled first.",
+        )
     if not training:
         raise DataError(
             f"No training case of {job.dataset.name} has a label or a class.",
