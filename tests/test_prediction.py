@@ -225,9 +225,10 @@ def predicted(run, images, out, *flags) -> tuple[int, dict[str, dict[str, str]]]
     """Predict a folder; give the exit code and the rows of the table by case."""
     command = ["-i", str(images), "-o", str(out), "-m", str(run.path)]
     code = PREDICT([*command, "--device", "cpu", *flags])
-    with (out / "predictions.tsv").open() as table:
-        rows = csv.DictReader(table, delimiter="\t")
-        return code, {row["case_id"]: row for row in rows}
+    table = out / "predictions.tsv"
+    lines = table.read_text().splitlines() if table.exists() else []
+    rows = csv.DictReader(lines, delimiter="\t")
+    return code, {row["case_id"]: row for row in rows}
 
 
 def stored(path, data, affine, unit="mm", qform=None, code=1):

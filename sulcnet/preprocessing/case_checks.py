@@ -30,9 +30,8 @@ SPACING_NOISE = 1e-3
 """Relative difference of voxel sizes that is called rounding; only decides how a difference of grids is described."""
 CONSTANT = "constant image"
 NO_UNIT = ("mm", "unknown")
-LONGEST = (
-    5000.0  # mm that an image may measure: twice the longest scan of a whole body
-)
+LONGEST = 5000.0
+"""How much an image may measure [mm]: twice the longest scan of a whole body."""
 LISTED = 8  # label values that a message lists
 
 
