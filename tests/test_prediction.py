@@ -1,6 +1,7 @@
 """Windows, whole-volume prediction, and the files that come out."""
 
 import csv
+import json
 import shutil
 from functools import partial
 from itertools import product
@@ -20,18 +21,21 @@ from cohort import (
 from sulcnet.cli.predict import COMMAND as PREDICT
 from sulcnet.data.region import Region
 from sulcnet.errors import ModelError, UsageError
+from sulcnet.geometry.canonical import to_plan
 from sulcnet.inference.predictor import Predictor, Windowing, Windows
 from sulcnet.inference.windows import blending_weights, window_corners
+from sulcnet.io import Header, Image
 from sulcnet.networks._network import Features
+from sulcnet.prediction.evaluate import of_predictions
 from sulcnet.prediction.inputs import find_inputs
 from sulcnet.prediction.model import gathers, load_model
-from sulcnet.prediction.predict import check_out
-from sulcnet.records.dataset import Case
+from sulcnet.prediction.predict import Destination, check_out
+from sulcnet.records.dataset import Case, DatasetHeader
 from sulcnet.records.plan import load_plan
-from sulcnet.records.workspace import RunFolder
+from sulcnet.records.workspace import RunFolder, Workspace
 from sulcnet.tasks._family import family_of
 from sulcnet.tasks._image_task import heard
-from sulcnet.tasks._task import Setting
+from sulcnet.tasks._task import Output, Setting
 from sulcnet.training.device import autocast
 
 CPU = torch.device("cpu")
@@ -222,6 +226,209 @@ def test_prediction_has_the_grid_of_its_input_and_a_broken_image_stops_nothing(
         )
 
 
+def predicted(run, images, out, *flags) -> tuple[int, dict[str, dict[str, str]]]:
+    """Predict a folder; give the exit code and the rows of the table by case."""
+    command = ["-i", str(images), "-o", str(out), "-m", str(run.path)]
+    code = PREDICT([*command, "--device", "cpu", *flags])
+    table = out / "predictions.tsv"
+    lines = table.read_text().splitlines() if table.exists() else []
+    rows = csv.DictReader(lines, delimiter="\t")
+    return code, {row["case_id"]: row for row in rows}
+
+
+def stored(path, data, affine, unit="mm", qform=None, code=1):
+    """Write an image whose sform and qform agree, unless another qform is given."""
+    image = nib.Nifti1Image(data, affine)
+    image.set_sform(affine, code)
+    image.set_qform(affine if qform is None else qform, code)
+    image.header.set_xyzt_units(unit)
+    nib.save(image, path)
+
+
+def test_the_checks_of_verify_are_made_of_what_is_predicted(
+    trained, tmp_path, caplog
+):
+    _, folders, run = trained
+    image = nib.load(sorted((folders.raw / "imagesTr").iterdir())[0])
+    data, affine = np.asarray(image.dataobj), image.affine
+    images = tmp_path / "in"
+    images.mkdir()
+    stored(images / "mm.nii.gz", data, affine)
+    for unit, times in (("meter", 1e-3), ("micron", 1e3)):
+        scaled = np.diag([times, times, times, 1]) @ affine
+        stored(images / f"{unit}.nii.gz", data, scaled, unit)
+    stored(images / "liar.nii.gz", data, affine, "meter")
+    stored(
+        images / "forms.nii.gz", data, affine, qform=affine @ np.diag([0.5, 1, 1, 1])
+    )
+    stored(images / "guess.nii.gz", data, affine, code=0)
+    stored(images / "zeros.nii.gz", data * 0, affine)
+    stored(images / "sevens.nii.gz", data * 0 + 7, affine)
+    code, rows = predicted(run, images, tmp_path / "out")
+    assert code == 7
+    ours = {"case_id", "qc_reason"}
+    plain = {key: cell for key, cell in rows["mm"].items() if key not in ours}
+    assert rows["mm"]["qc_reason"] == "" and plain["qc_flag"] == "ok"
+    for unit in ("meter", "micron"):
+        row = rows[unit]
+        assert {key: cell for key, cell in row.items() if key not in ours} == plain
+        said = f"unit is not mm: found {unit} in {unit}.nii.gz, expected mm"
+        assert row["qc_reason"] == said and f"{unit}: {said}" in caplog.text
+    assert rows["forms"]["qc_reason"].startswith("sform differs from qform: found ")
+    assert rows["guess"]["qc_reason"].startswith("left and right are a guess")
+    for case, what in (
+        ("liar", "size of no body"),
+        ("zeros", "constant"),
+        ("sevens", "constant"),
+    ):
+        assert rows[case]["qc_flag"] == "failed" and rows[case]["class"] == "n/a", (
+            case
+        )
+        assert rows[case]["qc_reason"].startswith(what), rows[case]
+
+
+def test_another_field_of_view_than_in_training_is_flagged(trained, tmp_path):
+    _, folders, run = trained
+    image = nib.load(sorted((folders.raw / "imagesTr").iterdir())[0])
+    data, affine = np.asarray(image.dataobj), image.affine
+    whole = np.pad(data, 4)  # of nothing: the box is the same
+    shifted = affine.copy()
+    shifted[:3, 3] -= affine[:3, :3] @ [4, 4, 4]
+    images = tmp_path / "in"
+    images.mkdir()
+    stored(images / "same.nii.gz", whole, shifted)
+    stored(images / "crop.nii.gz", data[:, :17], affine)
+    stored(images / "head.nii.gz", np.tile(data, (2, 1, 1)), affine)
+    stored(
+        images / "coarse.nii.gz", data[::2, ::2, ::2], affine @ np.diag([2, 2, 2, 1])
+    )
+    turned = image.as_reoriented(np.array([[0, -1], [1, 1], [2, 1]]))
+    nib.save(turned, images / "turned.nii.gz")
+    code, rows = predicted(run, images, tmp_path / "out")
+    reasons = {case: row["qc_reason"] for case, row in rows.items()}
+    assert code == 0 and reasons["same"] == ""
+    for case in ("crop", "head"):
+        assert reasons[case].startswith("another size than in training: found "), case
+        assert ";" not in reasons[case]
+    assert (
+        "another spacing than in training: found 4.8 x 4.8 x 4.8 mm"
+        in reasons["coarse"]
+    )
+    assert reasons["turned"].startswith("another orientation than in training")
+    shutil.copytree(run.path, tmp_path / "old")
+    (tmp_path / "old/field.json").unlink()
+    old, crop = RunFolder(tmp_path / "old"), images / "crop.nii.gz"
+    code, rows = predicted(old, crop, tmp_path / "older")
+    assert code == 0 and {row["qc_reason"] for row in rows.values()} == {""}
+
+
+def test_images_are_found_whatever_their_names_and_links_lead_to(
+    trained, tmp_path, capsys
+):
+    _, folders, run = trained
+    source = sorted((folders.raw / "imagesTr").iterdir())[0]
+    for name in ("b_0000.NII.GZ", "c.Nii.gz", "bids/sub-01/anat/sub-01_T1w.NII.gz"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, tmp_path / "in" / name)
+    (tmp_path / "in/a_0000.nii.gz").symlink_to("../.git/annex/objects/none")
+    image = nib.load(source)
+    pair = nib.Nifti1Pair(np.asarray(image.dataobj), image.affine, image.header)
+    nib.save(pair, tmp_path / "in/d_0000.hdr")
+    for folder in ("", "bids/sub-01/anat/"):
+        twin = tmp_path / "in" / folder / "._sub-01_T1w.nii.gz"
+        twin.write_bytes(b"\0\5\26\7" + bytes(60))
+    code, rows = predicted(run, tmp_path / "in", tmp_path / "out")
+    assert {case: row["qc_flag"] for case, row in rows.items()} == {
+        "a": "failed",
+        "b": "ok",
+        "c": "ok",
+        "d": "ok",
+    }
+    assert code == 7 and "which does not exist" in rows["a"]["qc_reason"]
+    plan = load_plan(run.plans(), "3d")
+    assert [case.id for case in find_inputs(tmp_path / "in/bids", plan)] == [
+        "sub-01_T1w"
+    ]
+    capsys.readouterr()
+    link = ["-i", str(tmp_path / "in/a_0000.nii.gz"), "-o", str(tmp_path / "o")]
+    assert PREDICT([*link, "-m", str(run.path), "--device", "cpu"]) == 2
+    assert "is a link to ../.git/annex/objects/none" in capsys.readouterr().err
+
+
+def test_masks_for_images_of_two_files_are_one_file(trained, tmp_path):
+    _, folders, run = trained
+    shutil.copytree(run.path, tmp_path / "run")
+    plans = tmp_path / "run/plans.json"
+    plans.write_text(
+        plans.read_text().replace('"file_ending": ".nii.gz"', '"file_ending": ".hdr"')
+    )
+    images = tmp_path / "in"
+    images.mkdir()
+    image = nib.load(sorted((folders.raw / "imagesTr").iterdir())[0])
+    pair = nib.Nifti1Pair(np.asarray(image.dataobj), image.affine, image.header)
+    nib.save(pair, images / "d_0000.hdr")
+    assert predicted(RunFolder(tmp_path / "run"), images, tmp_path / "out")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "d.nii.gz",
+        "predictions.tsv",
+    ]
+
+
+def test_scores_of_images_of_two_files_find_the_masks(tmp_path):
+    header = DatasetHeader(("T1w",), {"background": 0, "PCS": 1}, ".hdr")
+    stored(tmp_path / "a.nii.gz", np.zeros((2, 2, 2), np.uint8), np.eye(4))
+    assert of_predictions(header, tmp_path).file_ending == ".nii.gz"
+    assert (
+        of_predictions(header.replace(file_ending=".nii"), tmp_path).file_ending
+        == ".nii"
+    )
+    (tmp_path / "a.hdr").touch()  # somebody else's masks
+    assert of_predictions(header, tmp_path).file_ending == ".hdr"
+
+
+def test_a_slash_in_a_structure_s_name_makes_no_folder(tmp_path):
+    names = {"background": 0, "NCR/NET": 1, "NCR%2FNET": 2}
+    spec = asked_tasks(classes=0, labels=names)["segmentation"]
+    task = family_of("segmentation").build({}, spec)
+    image = np.ones((1, 4, 4, 4), np.float32)
+    _, _, trace = to_plan(image, np.eye(4), (1, 1, 1))
+    like = Image(image[0], np.eye(4), Header("", (4, 4, 4), None))
+    shares = np.full((3, 4, 4, 4), 1 / 3, np.float32)
+    task.write(shares, Output("a", like, trace, tmp_path, ".nii.gz", True))
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["a.nii.gz", "a_p_NCR%252FNET.nii.gz", "a_p_NCR%2FNET.nii.gz"]
+
+
+def test_a_map_is_not_written_over_another_case_s_mask(tmp_path):
+    cases = [
+        Case(name, (tmp_path / f"in/{name}.nii.gz",)) for name in ("a", "a_p_PCS")
+    ]
+    with pytest.raises(UsageError, match="A map of a and the mask of a_p_PCS"):
+        check_out(Destination(tmp_path, maps=True), cases, overwrite=True)
+    check_out(Destination(tmp_path), cases, overwrite=True)
+
+
+def test_a_head_that_saw_no_answer_says_nothing(
+    trained, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 4)
+    workspace, folders, _ = trained
+    shutil.copytree(workspace.raw.parent, tmp_path / "study")
+    workspace = Workspace.find(tmp_path / "study")
+    folders = workspace.folders(folders.name)
+    for path in folders.prepared("3d").glob("*.json"):
+        facts = json.loads(path.read_text())
+        path.write_text(json.dumps({**facts, "targets": {}}))
+    run = train(workspace, folders, epochs=1, seed=1)
+    assert "no training case has a classification" in caplog.text
+    images = folders.raw / "imagesTr"
+    first = sorted(images.iterdir())[0]
+    code, rows = predicted(run, first, tmp_path / "out")
+    (row,) = rows.values()
+    assert code == 0 and not {"class", "p_absent"} & row.keys()
+    assert float(row["volume_PCS_mm3"]) >= 0
+
+
 def test_a_turned_input_gets_the_same_mask(trained, tmp_path):
     """The input's storage order must not change what is found."""
     _, folders, run = trained
@@ -308,12 +515,11 @@ def test_an_output_that_clashes_with_the_input_is_a_wrong_flag(tmp_path):
     image = tmp_path / "a.nii.gz"
     image.touch()
     with pytest.raises(UsageError, match="is the folder of the images"):
-        check_out(tmp_path, [Case("a", (image,))], ".nii.gz", overwrite=True)
+        check_out(Destination(tmp_path), [Case("a", (image,))], overwrite=True)
     with pytest.raises(UsageError, match="a.nii.gz exists"):
         check_out(
-            tmp_path,
+            Destination(tmp_path),
             [Case("a", (tmp_path / "b.nii.gz",))],
-            ".nii.gz",
             overwrite=False,
         )
 

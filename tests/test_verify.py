@@ -304,7 +304,7 @@ def test_a_splits_file_that_leaks_is_an_error_that_names_the_subject(raw):
     (raw.folder / "splits.json").write_text(json.dumps(splits(["c0", "c2"], ["c1"])))
     raw.rows[1]["pcs"] = raw.rows[0]["pcs"] = "n/a"
     raw.header["classification"] = None
-    problem = raw.only("splits.json cannot be used")
+    problem = raw.only("your own split cannot be used")
     assert (
         problem.level == "error"
         and "subject 's0' is in train and in test" in problem.found
@@ -313,7 +313,7 @@ def test_a_splits_file_that_leaks_is_an_error_that_names_the_subject(raw):
 
 def test_a_splits_file_with_unknown_cases_is_an_error(raw):
     (raw.folder / "splits.json").write_text(json.dumps(splits(["c0", "x9"], ["c2"])))
-    assert "x9" in raw.only("splits.json cannot be used").found
+    assert "x9" in raw.only("your own split cannot be used").found
 
 
 # ---- what cannot be opened is a report, too ------------------------------------------------------------------------
@@ -385,7 +385,8 @@ def test_no_orientation_in_the_header(raw):
 
 
 def test_unit(raw):
-    raw.image("c1_0000", unit="micron")
+    microns = np.diag([1000, 1000, 1000, 1]) @ AFFINE
+    raw.image("c1_0000", unit="micron", affine=microns)
     assert raw.only("unit is not mm").found.startswith("micron")
 
 

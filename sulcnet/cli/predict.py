@@ -102,6 +102,7 @@ def run(args: Namespace) -> str:
         folder = Workspace.find(args.root).only_run(args.dataset)
 
     with loading("torch"):
+        from sulcnet.io import mask_ending
         from sulcnet.prediction.inputs import find_inputs
         from sulcnet.prediction.model import load_model
         from sulcnet.prediction.predict import Destination, check_out, predict_cases
@@ -109,11 +110,11 @@ def run(args: Namespace) -> str:
 
     device, out = choose_device(args.device), Path(args.output)
     trained = load_model(folder, args.checkpoint)
-    ending = trained.plan.file_ending
+    ending = mask_ending(trained.plan.file_ending)
     use_threads(None)
     cases = find_inputs(source, trained.plan)
-    check_out(out, cases, ending, args.overwrite)
     to = Destination(out, ending, args.save_probabilities)
+    check_out(to, cases, args.overwrite)
     predict_cases(trained, cases, to, device, args.precision, args.overlap)
     flags = (
         "-p",

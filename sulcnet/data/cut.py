@@ -16,7 +16,7 @@ import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 
 from sulcnet.io.store import open_array
-from sulcnet.records.prepared import PreparedCase
+from sulcnet.records.prepared import PreparedCase, PreparedFiles
 
 NDIM = 3  # of a volume, whatever a network sees of it
 
@@ -56,12 +56,8 @@ class CaseReader:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Give the image (C, X, Y, Z) in a box, and the label (X, Y, Z); None where the case has none."""
         if (folder, case.id) not in self._arrays:
-            label = (
-                open_array(folder / f"{case.id}_seg.b2nd") if case.has_label else None
-            )
-            self._arrays[folder, case.id] = (
-                open_array(folder / f"{case.id}.b2nd"),
-                label,
-            )
+            files = PreparedFiles.of(folder, case.id)
+            label = open_array(files.label) if case.has_label else None
+            self._arrays[folder, case.id] = open_array(files.image), label
         image, label = self._arrays[folder, case.id]
         return cut(image, low, high), None if label is None else cut(label, low, high)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sulcnet.errors import DataError
 from sulcnet.records.dataset import UNKNOWN_WORDS
+from sulcnet.records.table import read_table
 
 Probabilities = dict[str, tuple[float, ...]]
 Rows = dict[str, tuple[int, dict[str, str]]]  # case -> line of the file, its cells
@@ -29,12 +29,9 @@ def read_rows(path: Path) -> tuple[list[str], Rows]:
     """Give the columns, and the rows by case with the numbers of their lines.
 
     Raises:
-        DataError: The first column is not case_id, or a case is there twice.
+        DataError: Not a table, the first column is not case_id, or a case is there twice.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, delimiter="\t")
-        lines = list(reader)
-        columns = list(reader.fieldnames or ())
+    columns, lines = read_table(path)
     first = columns[0] if columns else ""
     if first != CASE_COLUMN:
         raise DataError(
@@ -42,7 +39,7 @@ def read_rows(path: Path) -> tuple[list[str], Rows]:
             f"Predict again with sulcnet_predict, or name the column {CASE_COLUMN}.",
         )
     rows: Rows = {}
-    for number, row in enumerate(lines, start=2):
+    for number, row in lines:
         case = row[CASE_COLUMN]
         if case in rows:
             raise DataError(
@@ -87,7 +84,7 @@ def read_predictions_table(
 def _probabilities(path: Path, rows: Rows, columns: Sequence[str]) -> Probabilities:
     found: Probabilities = {}
     for case, (number, row) in rows.items():
-        values = [(row[column] or "").strip() for column in columns]
+        values = [row[column] for column in columns]
         if not any(value.lower() in UNKNOWN_WORDS for value in values):
             found[case] = tuple(_number(value, path, number) for value in values)
     return found

@@ -24,6 +24,7 @@ from sulcnet.evaluation.summary import summarise
 from sulcnet.evaluation.summary_text import format_summary
 from sulcnet.files import replacing
 from sulcnet.records._record import write_text
+from sulcnet.records.table import read_table
 
 __all__ = [
     "CaseResult",
@@ -194,10 +195,7 @@ def _text(value) -> str:
 def _read(path: Path, expected: Sequence[str]) -> tuple[list[str], list[Row]]:
     """Return the columns and the rows of a table that has at least the expected columns."""
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream, delimiter="\t")
-            rows = list(reader)
-            columns = list(reader.fieldnames or ())
+        columns, rows = read_table(path)
     except OSError as error:
         raise DataError(
             f"Cannot read {path}: {error}", "Run sulcnet_evaluate again."
@@ -208,7 +206,7 @@ def _read(path: Path, expected: Sequence[str]) -> tuple[list[str], list[Row]]:
             f"{path} lacks the columns {', '.join(absent)}",
             "Run sulcnet_evaluate again.",
         )
-    return columns, rows
+    return columns, [row for _, row in rows]
 
 
 def _read_cases(path: Path) -> dict[str, CaseResult]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from itertools import permutations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sulcnet.records.trace import Orient
 
@@ -34,6 +35,15 @@ def nearest_ras(affine: np.ndarray, shape: tuple[int, ...]) -> Orient:
     if shape[2] == 1 and max(shape) > 1:
         axes = (*[axis for axis in axes if axis != 2], 2)
     return Orient(tuple(axes), tuple(flips[axis] for axis in axes))
+
+
+def axis_codes(affine: ArrayLike) -> str:
+    """Name the direction of each stored axis, like "LAS", for an affine (4, 4); a flat image has its true ones too."""
+    step = nearest_ras(np.asarray(affine), (2, 2, 2))
+    letters = {}
+    for axis, flip, pair in zip(step.axes, step.flips, ("RL", "AP", "SI")):
+        letters[axis] = pair[flip]
+    return "".join(letters[axis] for axis in range(3))
 
 
 def orient(data: np.ndarray, step: Orient) -> np.ndarray:

@@ -9,8 +9,12 @@ A new format is one file that exports READER.
 
 from sulcnet.io._image import Grid, Header, Image, farthest_corner_mm
 from sulcnet.io.files import (
+    ending_of,
     endings,
+    files_of,
+    mask_ending,
     non_finite,
+    other_endings,
     read_image,
     read_label,
     write_map,
@@ -21,9 +25,13 @@ __all__ = [
     "Grid",
     "Header",
     "Image",
+    "ending_of",
     "endings",
     "farthest_corner_mm",
+    "files_of",
+    "mask_ending",
     "non_finite",
+    "other_endings",
     "read_image",
     "read_label",
     "write_map",

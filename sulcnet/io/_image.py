@@ -11,6 +11,21 @@ import numpy as np
 
 from sulcnet.errors import DataError
 
+UNITS = {
+    1e3: ("m", "meter", "metre", "meters", "metres"),
+    1e1: ("cm", "centimeter", "centimeters"),
+    1e-3: (
+        "um",
+        "\u00b5m",
+        "\u03bcm",
+        "micron",
+        "microns",
+        "micrometer",
+        "micrometers",
+    ),
+}
+"""How files name units of length, by how many millimetres they are."""
+
 
 @dataclass(frozen=True, eq=False)
 class Grid:
@@ -41,7 +56,7 @@ class Header:
     sform_qform_disagree_mm: float = 0.0
     """How far the two transforms of a NIfTI file put the farthest corner apart; 0 where only one is set."""
     unit: str = "mm"
-    """The stated unit of length. Like every common tool, nothing here converts it; verify may warn."""
+    """The stated unit of length, from which `affine` was converted to mm; most tools ignore it, so verify warns."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +90,14 @@ def farthest_corner_mm(
     ends = [(0, size - 1) for size in shape]
     corners = np.array([(*corner, 1) for corner in itertools.product(*ends)], float)
     return float(np.linalg.norm(corners @ (one - other).T, axis=1).max())
+
+
+def millimetres(unit: str) -> float:
+    """Say how long a stated unit is [mm]; 1 where none is stated, or one that nobody knows."""
+    for length, names in UNITS.items():
+        if unit.lower() in names:
+            return length
+    return 1.0
 
 
 def one_volume(path: Path, stored: tuple[int, ...]) -> tuple[int, int, int]:

@@ -81,6 +81,44 @@ def endings() -> tuple[str, ...]:
     return tuple(sorted(known, key=lambda ending: (-len(ending), ending)))
 
 
+def ending_of(path: Path) -> str:
+    """Give the ending of an image's name as it stands there, whatever its case; "" of what is none."""
+    name = path.name
+    fits = (len(ending) for ending in endings() if name.lower().endswith(ending))
+    return name[len(name) - next(fits, 0) :]
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """Name all files that hold an image: itself, and what its header points to."""
+    several = ending_of(path).lower() in _reader(path).several
+    return (path, *_reader(path).partners(path)) if several else (path,)
+
+
+def other_endings(folder: Path, ending: str) -> dict[str, Path]:
+    """Find images of another ending, by name without it, where no file of that name has the right one.
+
+    Partners of an image, and files that begin with a dot, are none of their own.
+    """
+    if not folder.is_dir():
+        return {}
+    files = [path for path in sorted(folder.iterdir()) if path.name[0] != "."]
+    right = {
+        path.name[: -len(ending)] for path in files if path.name.endswith(ending)
+    }
+    others = {}
+    for path in files:
+        own = ending_of(path)
+        if own and own != ending:
+            others[path.name[: -len(own)]] = path
+    return {name: path for name, path in others.items() if name not in right}
+
+
+def mask_ending(ending: str) -> str:
+    """Give the ending of masks for images of this one: their own, but for formats of several files."""
+    several = ending.lower() in _reader(Path(f"case{ending}")).several
+    return ".nii.gz" if several else ending
+
+
 def _reader(path: Path) -> Reader:
     reader = _reader_for("".join(path.suffixes[-2:]).lower())
     if reader is None:

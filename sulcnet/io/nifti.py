@@ -17,6 +17,7 @@ from sulcnet.io._image import (
     Header,
     Image,
     farthest_corner_mm,
+    millimetres,
     one_volume,
     times,
     usable_affine,
@@ -24,6 +25,7 @@ from sulcnet.io._image import (
 from sulcnet.io._reader import Reader
 
 KIND = "nifti"
+PAIR = (".hdr", ".img")
 # Not in the logging tree: repairs would print a line for each file.
 SILENT = logging.Logger("nibabel repairs")
 SILENT.addHandler(logging.NullHandler())
@@ -36,13 +38,13 @@ def _read(path: Path) -> tuple[np.ndarray, Grid, Header]:
     nifti = _parsed(path, raw)
     grid, header = _described(path, nifti)
     if nifti["magic"] != nifti.single_magic:
-        raw = content(path.with_suffix(".img"))
+        raw = content(_partner(_header_file(path)))
     return _voxels(path, nifti, grid, raw), grid, header
 
 
 def _write(path: Path, data: np.ndarray, like: Image) -> None:
     """Write a single file: header, four zero bytes (no extension), voxels with x fastest."""
-    if path.name.lower().endswith((".hdr", ".img")):
+    if path.name.lower().endswith(PAIR):
         raise DataError(
             f"Cannot write {path} as a .hdr/.img pair.",
             "Use the ending .nii.gz for outputs.",
@@ -65,7 +67,17 @@ def _write(path: Path, data: np.ndarray, like: Image) -> None:
 
 
 def _header_file(path: Path) -> Path:
-    return path.with_suffix(".hdr") if path.suffix.lower() == ".img" else path
+    return _partner(path) if path.suffix.lower() == ".img" else path
+
+
+def _partner(path: Path) -> Path:
+    """Give the other file of a pair, in capitals where this one is."""
+    other = ".hdr" if path.suffix.lower() == ".img" else ".img"
+    return path.with_suffix(other.upper() if path.suffix.isupper() else other)
+
+
+def _partners(path: Path) -> tuple[Path, ...]:
+    return (_partner(path),) if path.suffix.lower() in PAIR else ()
 
 
 def _parsed(path: Path, first: bytes) -> Any:
@@ -100,16 +112,17 @@ def _described(path: Path, nifti: Any) -> tuple[Grid, Header]:
     try:
         stored = tuple(int(size) for size in nifti.get_data_shape())
         shape = one_volume(path, stored)
-        affine = usable_affine(path, nifti.get_best_affine())
-        sform, qform = nifti.get_sform(coded=True)[0], nifti.get_qform(coded=True)[0]
         unit = nifti.get_xyzt_units()[0]
+        to_mm = np.diag([millimetres(unit)] * 3 + [1.0])
+        affine = usable_affine(path, to_mm @ nifti.get_best_affine())
+        sform, qform = nifti.get_sform(coded=True)[0], nifti.get_qform(coded=True)[0]
         nifti.get_slope_inter()  # a slope without an intercept is an error
     except (HeaderDataError, KeyError) as problem:
         raise _damaged(path, problem) from problem
     apart = (
         0.0
         if sform is None or qform is None
-        else farthest_corner_mm(shape, sform, qform)
+        else farthest_corner_mm(shape, to_mm @ sform, to_mm @ qform)
     )
     oriented = sform is not None or qform is not None
     version = 1 if int(nifti["sizeof_hdr"]) == 348 else 2
@@ -171,4 +184,4 @@ def _damaged(path: Path, problem: object) -> DataError:
     )
 
 
-READER = Reader((".nii.gz", ".nii", ".hdr", ".img"), _read, _write)
+READER = Reader((".nii.gz", ".nii", *PAIR), _read, _write, PAIR, _partners)

@@ -14,11 +14,21 @@ import numpy as np
 
 from sulcnet.errors import DataError
 from sulcnet.io._content import check_present
-from sulcnet.io._image import Grid, Header, Image, one_volume, usable_affine
+from sulcnet.io._image import (
+    Grid,
+    Header,
+    Image,
+    millimetres,
+    one_volume,
+    usable_affine,
+)
 from sulcnet.io._reader import Reader
 
 KIND = "simpleitk"
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+DATA_FILES = "elementdatafile", "datafile"
+UNITS = "distanceunits", "spaceunits"
+LONGEST_HEADER = 1 << 16  # bytes
 
 
 def _read(path: Path) -> tuple[np.ndarray, Grid, Header]:
@@ -29,7 +39,7 @@ def _read(path: Path) -> tuple[np.ndarray, Grid, Header]:
         image = sitk.ReadImage(str(path))
     except RuntimeError as problem:
         raise _damaged(path, problem) from problem
-    grid, header = _described(path, image)
+    grid, header = _described(path, image, _stated_unit(path))
     voxels = sitk.GetArrayFromImage(image).T  # ITK arrays are (Z, Y, X)
     return voxels.reshape(grid.shape), grid, header
 
@@ -53,7 +63,46 @@ def _write(path: Path, data: np.ndarray, like: Image) -> None:
         ) from problem
 
 
-def _described(path: Path, image: Any) -> tuple[Grid, Header]:
+def _partners(path: Path) -> tuple[Path, ...]:
+    """Name the files with the voxels of a header that stands alone."""
+    if not path.is_file():
+        return ()
+    lines = _header_lines(path)
+    fields = dict(lines)
+    named = next((fields[key] for key in DATA_FILES if key in fields), "LOCAL")
+    if named.startswith("LIST"):
+        last = max(
+            number for number, line in enumerate(lines) if line[0] in DATA_FILES
+        )
+        names = [name for name, value in lines[last + 1 :] if not value]
+    else:
+        names = [] if named.upper() == "LOCAL" else [named]
+    files = [path.parent / name for name in names]
+    return tuple(file for file in files if file.is_file())
+
+
+def _stated_unit(path: Path) -> str:
+    """Read the unit of length, which ITK passes over in silence; where axes differ in it, all of them."""
+    fields = dict(_header_lines(path))
+    stated = next((fields[key] for key in UNITS if key in fields), "mm")
+    return " ".join(dict.fromkeys(stated.replace('"', "").split()))
+
+
+def _header_lines(path: Path) -> list[tuple[str, str]]:
+    """Read the header's lines, `key = value` or `key: value`, as pairs; keys in lower case, without spaces."""
+    with open(path, "rb") as file:
+        head = file.read(LONGEST_HEADER)
+    lines = []
+    for line in head.decode("latin-1").split("\n\n")[0].splitlines():
+        key, sign, value = line.partition("=" if "=" in line.split(":")[0] else ":")
+        name = key.replace(" ", "").lower() if sign else line.strip()
+        lines.append((name, value.strip()))
+        if name == DATA_FILES[0] and value.strip() == "LOCAL":
+            break
+    return lines
+
+
+def _described(path: Path, image: Any, unit: str) -> tuple[Grid, Header]:
     """Give grid and header of ITK's image."""
     components = image.GetNumberOfComponentsPerPixel()
     if components != 1:
@@ -62,10 +111,12 @@ def _described(path: Path, image: Any) -> tuple[Grid, Header]:
             "Write one file per channel.",
         )
     stored = tuple(int(size) for size in image.GetSize())
-    numbers = image.GetSpacing(), image.GetOrigin(), image.GetDirection()
-    opaque = tuple(tuple(part) for part in numbers)
+    length = millimetres(unit)
+    lengths = image.GetSpacing(), image.GetOrigin()
+    spacing, origin = (tuple(length * one for one in part) for part in lengths)
+    opaque = spacing, origin, tuple(image.GetDirection())
     grid = Grid(one_volume(path, stored), usable_affine(path, _affine(*opaque)))
-    return grid, Header(KIND, stored, opaque)
+    return grid, Header(KIND, stored, opaque, unit=unit)
 
 
 def _affine(
@@ -102,4 +153,5 @@ def _last_line(problem: RuntimeError) -> str:
     return str(problem).strip().splitlines()[-1].strip()
 
 
-READER = Reader((".mha", ".mhd", ".nrrd", ".nhdr"), _read, _write)
+SEVERAL = ".mhd", ".nhdr"
+READER = Reader((".mha", ".nrrd", *SEVERAL), _read, _write, SEVERAL, _partners)

@@ -14,7 +14,9 @@ from typing import Any
 
 from sulcnet.errors import DataError, UsageError
 from sulcnet.evaluation.tables import CaseResult, TablePaths, summarise, write_tables
+from sulcnet.io import mask_ending
 from sulcnet.log import counted, listed
+from sulcnet.preprocessing.integrity import refuse_other_endings
 from sulcnet.records.dataset import (
     Case,
     DatasetHeader,
@@ -84,6 +86,8 @@ def read_references(
     header = DatasetHeader.read(dataset_json)
     rows = read_participants(dataset_json.parent, header)
     references = label_files(folder, header.file_ending) if folder else {}
+    if folder:
+        refuse_other_endings(folder, header.file_ending)
     if folder and not references:
         raise DataError(
             f"{folder} holds no mask named CASE{header.file_ending}.",
@@ -102,7 +106,14 @@ def read_references(
     for key, row in rows.items():
         if key in wanted:
             about[key] = describe_case(dataset_json.parent, header, key, row)
-    return header, references, about
+    return of_predictions(header, predictions), references, about
+
+
+def of_predictions(header: DatasetHeader, folder: Path) -> DatasetHeader:
+    """Describe the dataset with the ending that a folder's masks have: the images', or the one that is written."""
+    if label_files(folder, header.file_ending):
+        return header
+    return header.replace(file_ending=mask_ending(header.file_ending))
 
 
 def table_paths(folder: Path) -> TablePaths:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sulcnet.errors import DataError
-from sulcnet.io import endings
+from sulcnet.io import ending_of, endings, files_of
 from sulcnet.records.dataset import Case
 from sulcnet.records.plan import Plan
 from sulcnet.records.workspace import require_path
@@ -46,16 +46,21 @@ def find_inputs(path: Path, plan: Plan) -> list[Case]:
 
 def _images(folder: Path) -> list[Path]:
     """List images: those of a BIDS root's anat folders, else those lying in the folder itself."""
-    bids = sorted(folder.glob("sub-*/**/anat/*_T1w.nii*"))
-    if bids:
-        return bids
-    files = [file for file in folder.iterdir() if file.is_file() and _ending(file)]
-    return sorted(file for file in files if not file.name.startswith("."))
+    bids = sorted(filter(_is_image, folder.glob("sub-*/**/anat/*_T1w.*")))
+    files = bids or sorted(filter(_is_image, folder.iterdir()))
+    images: list[Path] = []
+    partners: set[Path] = set()
+    for file in files:
+        if file not in partners:  # of an image that came before
+            images.append(file)
+            partners.update(files_of(file))
+    return images
 
 
-def _ending(file: Path) -> str:
-    fits = [ending for ending in endings() if file.name.endswith(ending)]
-    return max(fits, key=len) if fits else ""
+def _is_image(path: Path) -> bool:
+    """Tell by the name; a link to data that were not fetched is an image, the `._` twins of macOS are none."""
+    named = not path.name.startswith(".") and bool(ending_of(path))
+    return named and (path.is_file() or path.is_symlink())
 
 
 def _parse(file: Path, channels: int) -> tuple[str, int]:
@@ -63,7 +68,7 @@ def _parse(file: Path, channels: int) -> tuple[str, int]:
 
     With one channel only _0000 is a channel: OAS1_0001 and OAS1_0002 are two people.
     """
-    name = file.name[: len(file.name) - len(_ending(file))]
+    name = file.name[: len(file.name) - len(ending_of(file))]
     case, _, number = name.rpartition("_")
     if case and len(number) == 4 and number.isdecimal() and int(number) < channels:
         return case, int(number)

@@ -10,13 +10,14 @@ import torch
 
 from sulcnet.assembly.finetuning import Model, build_model
 from sulcnet.assembly.transfer import restore_constants
+from sulcnet.data.field import Field
 from sulcnet.data.region import Region
 from sulcnet.errors import ModelError
 from sulcnet.inference.predictor import Gather, Predictor, Windowing, Windows
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import Plan, PredictionPlan, StepPlan, load_plan
-from sulcnet.records.workspace import EXPERIMENT, REGION, RunFolder
-from sulcnet.tasks._task import Setting
+from sulcnet.records.workspace import EXPERIMENT, FIELD, REGION, RunFolder
+from sulcnet.tasks._task import Setting, Task
 from sulcnet.training import checkpoint
 from sulcnet.training.device import autocast, choose_precision
 
@@ -34,6 +35,13 @@ class TrainedModel:
     planned: PredictionPlan | None
     region: Region | None
     model: Model
+    field: Field | None = None
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks that say something: those that the run has seen an answer to."""
+        untaught = self.experiment.untaught
+        return [task for task in self.model.tasks if task.name not in untaught]
 
     def predictor(
         self, device: torch.device, precision: str = "auto", overlap: float = 0.5
@@ -94,5 +102,6 @@ def load_model(folder: RunFolder, which: str = "final") -> TrainedModel:
             "The folder was changed; train anew.",
         ) from None
     region = Region.load(folder / REGION) if (folder / REGION).exists() else None
-    planned = network.prediction
-    return TrainedModel(folder, experiment, plan, step, planned, region, model)
+    field = Field.load(folder / FIELD) if (folder / FIELD).exists() else None
+    known = step, network.prediction, region
+    return TrainedModel(folder, experiment, plan, *known, model, field)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,17 +15,25 @@ from typing import Any, NamedTuple
 import torch
 
 from sulcnet import __version__
-from sulcnet.errors import EnvironmentFault, PartlyDone, SulcnetError, UsageError
+from sulcnet.errors import (
+    DataError,
+    EnvironmentFault,
+    PartlyDone,
+    SulcnetError,
+    UsageError,
+)
 from sulcnet.files import replacing
 from sulcnet.inference.predictor import Predictor
-from sulcnet.io import read_image
+from sulcnet.io import Image, read_image
 from sulcnet.log import counted, progress
 from sulcnet.prediction.model import TrainedModel
+from sulcnet.preprocessing.case_checks import CONSTANT, image_problems
+from sulcnet.preprocessing.integrity import ERROR, Problem, sentence
 from sulcnet.preprocessing.prepare import prepare_arrays
 from sulcnet.records.dataset import Case
 from sulcnet.records.tasks import IMAGE
 from sulcnet.records.workspace import PREDICTIONS, make_writable
-from sulcnet.tasks._task import Output
+from sulcnet.tasks._task import MAP, Output
 
 log = logging.getLogger("sulcnet")
 
@@ -74,36 +82,77 @@ def predict_cases(
 def _attempt(
     predictor: Predictor, trained: TrainedModel, case: Case, to: Destination
 ) -> dict[str, Any]:
-    """Predict one case and give its row; of one that failed, with the reason.
+    """Predict one case and give its row with all that is strange about its images, and where it failed the reason.
 
     Raises:
         EnvironmentFault: the machine's, not this case's: the next one would meet it too.
     """
+    found: list[str] = []
+    flag, cells = "ok", {}
     try:
-        cells = predict_case(predictor, trained, case, to)
+        cells = predict_case(predictor, trained, case, to, found.append)
     except EnvironmentFault:
         raise
     except (SulcnetError, RuntimeError, MemoryError, OSError) as problem:
         # torch's out-of-memory is a RuntimeError: one image too large is no reason to lose the others.
         first_line = f"{type(problem).__name__}: {problem}".split("\n")[0]
         reason = getattr(problem, "message", "") or first_line
+        flag, found = "failed", [reason, *found]
+    reasons = [" ".join(reason.replace(";", ",").split()) for reason in found]
+    for reason in reasons:
         log.warning("%s: %s", case.id, reason)
-        return _row(trained, case, "failed", " ".join(reason.split()))
-    return {**_row(trained, case, "ok", ""), **cells}
+    return {**_row(trained, case, flag, "; ".join(reasons)), **cells}
 
 
 def predict_case(
-    predictor: Predictor, trained: TrainedModel, case: Case, to: Destination
+    predictor: Predictor,
+    trained: TrainedModel,
+    case: Case,
+    to: Destination,
+    report: Callable[[str], None],
 ) -> dict[str, str]:
-    """Predict one case from its files; each task writes its own. Give the cells of the table."""
+    """Predict one case from its files; each task writes its own. Give the cells of the table.
+
+    Args:
+        report: Is told of everything that is strange about the images.
+
+    Raises:
+        DataError: they cannot be read, hold nothing, or have an error of those that `sulcnet_verify` finds.
+    """
     images = [read_image(path) for path in case.images]
+    check_images(case, images, report)
     data, _, trace = prepare_arrays(images, trained.plan)
+    if trained.field:
+        for strange in trained.field.strange(trace, trained.plan.axes):
+            report(sentence(*strange))
     results = predictor(data)
     output = Output(case.id, images[0], trace, *to)
     cells: dict[str, str] = {}
-    for task in trained.model.tasks:
+    for task in trained.tasks:
         cells.update(task.write(results[task.name], output))
     return cells
+
+
+def check_images(
+    case: Case, images: Sequence[Image], report: Callable[[str], None]
+) -> None:
+    """Check the channels of a case as `sulcnet_verify` does.
+
+    Raises:
+        DataError: an error, or no channel that is not constant.
+    """
+    problems: list[Problem] = []
+    for path, image in zip(case.images, images):
+        problems += image_problems(case, path, image)
+    constant = [problem for problem in problems if problem.what == CONSTANT]
+    refused = [problem for problem in problems if problem.level == ERROR]
+    if len(constant) == len(images):
+        refused += constant
+    for problem in problems:
+        if problem not in refused:
+            report(problem.sentence)
+    if refused:
+        raise DataError("; ".join(problem.sentence for problem in refused), "")
 
 
 def write_table(
@@ -122,7 +171,7 @@ def write_table(
 
 def columns(trained: TrainedModel) -> list[str]:
     """List the columns: what is said of the image, then of its parts."""
-    tasks = sorted(trained.model.tasks, key=lambda task: task.spec.per != IMAGE)
+    tasks = sorted(trained.tasks, key=lambda task: task.spec.per != IMAGE)
     of_tasks = chain(*(task.columns for task in tasks))
     return ["case_id", *of_tasks, "qc_flag", "qc_reason", "model", "version"]
 
@@ -139,8 +188,17 @@ def _row(trained: TrainedModel, case: Case, flag: str, reason: str) -> dict[str,
     }
 
 
-def check_out(out: Path, cases: Sequence[Case], ending: str, overwrite: bool) -> None:
-    """Refuse to write over images, or over masks that may be somebody's references."""
+def check_out(to: Destination, cases: Sequence[Case], overwrite: bool) -> None:
+    """Refuse to write over images, over masks that may be somebody's references, or a map over another case's mask."""
+    out, ending = to.folder, to.ending
+    ids = [case.id for case in cases]
+    for long in ids if to.maps else ():
+        for short in ids:
+            if long.startswith(f"{short}{MAP}"):
+                raise UsageError(
+                    f"A map of {short} and the mask of {long} may be one file, {long}{ending}.",
+                    "Rename one of the two, or leave out --save-probabilities.",
+                )
     written = {(out / f"{case.id}{ending}").resolve() for case in cases}
     images = {path.resolve() for path in chain(*(case.images for case in cases))}
     if written & images:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from sulcnet.errors import PartlyDone
 from sulcnet.files import claimed
-from sulcnet.prediction.evaluate import evaluate_folder
+from sulcnet.io import mask_ending
+from sulcnet.prediction.evaluate import evaluate_folder, of_predictions
 from sulcnet.prediction.model import load_model
 from sulcnet.prediction.predict import Destination, predict_cases
 from sulcnet.records.dataset import Case, Dataset
@@ -55,7 +56,8 @@ def _score(
         if not cases:
             continue
         try:
-            to = Destination(run / part, dataset.header.file_ending)
+            ending = mask_ending(dataset.header.file_ending)
+            to = Destination(run / part, ending)
             predict_cases(trained, cases, to, choose_device(device), precision)
         except PartlyDone as problem:
             lost.append(problem)
@@ -69,7 +71,8 @@ def _evaluate(cases: list[Case], dataset: Dataset, out: Path) -> dict:
     """Score predicted cases against what is known of them."""
     references = {case.id: case.label for case in cases if case.label is not None}
     about = {case.id: case for case in cases}
-    evaluated = Evaluated(out, references, dataset.header, about)
+    header = of_predictions(dataset.header, out)
+    evaluated = Evaluated(out, references, header, about)
     return evaluate_folder(evaluated, out, allow_missing=True)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sulcnet.errors import DataError
-from sulcnet.geometry.orient import nearest_ras
+from sulcnet.geometry.orient import axis_codes
 from sulcnet.io import (
     Grid,
     Image,
@@ -28,7 +28,10 @@ NOISE = 0.1
 below 0.01 in real files, and less than a tenth of a voxel moves no voxel onto its neighbour."""
 SPACING_NOISE = 1e-3
 """Relative difference of voxel sizes that is called rounding; only decides how a difference of grids is described."""
+CONSTANT = "constant image"
 NO_UNIT = ("mm", "unknown")
+LONGEST = 5000.0
+"""How much an image may measure [mm]: twice the longest scan of a whole body."""
 LISTED = 8  # label values that a message lists
 
 
@@ -55,7 +58,7 @@ def check_case(header: DatasetHeader, case: Case) -> CaseCheck:
         image = _read_channel(case, path, found)
         if image is None:
             continue
-        found += _image_problems(case, path, image)
+        found += image_problems(case, path, image)
         if first is None:
             first = image
             facts = {"orientation": orientation(image), "digest": _digest(image)}
@@ -69,14 +72,7 @@ def check_case(header: DatasetHeader, case: Case) -> CaseCheck:
 
 def orientation(image: Image) -> str:
     """Name the direction of each stored axis, like "LAS"; "" where the file states none."""
-    if not image.header.oriented:
-        return ""
-    cube = (2, 2, 2)  # a 2-D image has its true directions too
-    step = nearest_ras(image.affine, cube)
-    letters = {}
-    for axis, flip, pair in zip(step.axes, step.flips, ("RL", "AP", "SI")):
-        letters[axis] = pair[flip]
-    return "".join(letters[axis] for axis in range(3))
+    return axis_codes(image.affine) if image.header.oriented else ""
 
 
 def _read_channel(case: Case, path: Path, found: list[Problem]) -> Image | None:
@@ -103,14 +99,15 @@ def _unreadable(case: Case, path: Path, error: DataError) -> Problem:
     )
 
 
-def _image_problems(case: Case, path: Path, image: Image) -> Iterator[Problem]:
+def image_problems(case: Case, path: Path, image: Image) -> Iterator[Problem]:
+    """Say what is wrong with one channel, whatever it is for: voxels, then header."""
     bad = non_finite(image)
     if bad:
         share = f"{bad} of {image.data.size} in {path.name}"
         yield problem("NaN or infinite voxels", case.id, share, "finite numbers")
     elif image.data.min() == image.data.max():
         everywhere = f"{image.data.flat[0]:g} in every voxel of {path.name}"
-        yield problem("constant image", case.id, everywhere, "varying values")
+        yield problem(CONSTANT, case.id, everywhere, "varying values")
     yield from _header_problems(case, path, image)
 
 
@@ -127,6 +124,10 @@ def _header_problems(case: Case, path: Path, image: Image) -> Iterator[Problem]:
         yield problem(
             "sform differs from qform", case.id, apart, f"at most {allowed:.2f} mm"
         )
+    longest = max(np.multiply(image.shape, image.spacing))
+    if longest > LONGEST:
+        long = f"{longest:g} mm in {path.name} (unit: {header.unit})"
+        yield problem("size of no body", case.id, long, f"at most {LONGEST:g} mm")
     if header.unit not in NO_UNIT:
         yield problem(
             "unit is not mm", case.id, f"{header.unit} in {path.name}", "mm"

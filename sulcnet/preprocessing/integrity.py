@@ -13,9 +13,11 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 from sulcnet.errors import DataError
-from sulcnet.log import counted
+from sulcnet.io import other_endings
+from sulcnet.log import counted, listed
 from sulcnet.records._record import Record
 
 ERROR, WARNING = "error", "warning"
@@ -31,6 +33,10 @@ RULES = {
     "missing channel": (
         ERROR,
         "Add the file, or remove the case, or correct channel_names in dataset.json.",
+    ),
+    "label with another ending": (
+        ERROR,
+        "Convert it to file_ending of dataset.json (of a name in capitals, rename it), or move it away.",
     ),
     "label without images": (
         ERROR,
@@ -60,14 +66,18 @@ RULES = {
         ERROR,
         "Correct the label, or name the value under labels in dataset.json.",
     ),
+    "size of no body": (
+        ERROR,
+        "Correct the unit or the voxel size in the header.",
+    ),
     "duplicate case": (ERROR, "Keep the case in one folder."),
     "subject in train and test": (
         ERROR,
         "Move all cases of a subject to one side; a test on known people says nothing.",
     ),
-    "splits.json cannot be used": (
+    "your own split cannot be used": (
         ERROR,
-        "Correct the file, or remove it and let sulcnet split by subject.",
+        "Correct it, or remove it and let sulcnet split by subject.",
     ),
     "case could not be checked": (
         ERROR,
@@ -87,7 +97,7 @@ RULES = {
     ),
     "unit is not mm": (
         WARNING,
-        "Lengths are read as mm. Correct the header's unit, or its voxel size.",
+        "Lengths are converted from the stated unit, which most tools ignore: make sure that it is the true one.",
     ),
     "identical images": (
         WARNING,
@@ -143,6 +153,11 @@ class Problem(Record):
     found: str
     expected: str
 
+    @property
+    def sentence(self) -> str:
+        """Say it in one line, without the case."""
+        return sentence(self.what, self.found, self.expected)
+
     def problems(self) -> Iterator[tuple[str, str]]:
         if self.level not in (ERROR, WARNING):
             yield "level", f"expected {ERROR} or {WARNING}, found '{self.level}'"
@@ -195,9 +210,28 @@ class Report(Record):
         )
 
 
+def refuse_other_endings(folder: Path, ending: str) -> None:
+    """Refuse a folder of masks of which some have another ending and would be dropped.
+
+    Raises:
+        DataError: there are any; they are named.
+    """
+    others = [path.name for path in other_endings(folder, ending).values()]
+    if others:
+        raise DataError(
+            f"{folder} holds {counted(len(others), 'mask')} that do not end in {ending}: {listed(others)}.",
+            RULES["label with another ending"][1],
+        )
+
+
 def problem(what: str, case: str, found: str, expected: str) -> Problem:
     """Make the record of a broken rule; `RULES` knows how bad it is."""
     return Problem(RULES[what][0], case, what, found, expected)
+
+
+def sentence(what: str, found: str, expected: str) -> str:
+    """Say in one line what is wrong."""
+    return f"{what}: found {found}, expected {expected}"
 
 
 def worst_first(problems: list[Problem]) -> tuple[Problem, ...]:

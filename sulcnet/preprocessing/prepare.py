@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,18 @@ from sulcnet.geometry.crop import crop, uncrop
 from sulcnet.geometry.orient import orient
 from sulcnet.geometry.resample import resample_label, resample_nearest
 from sulcnet.geometry.thin import thin
-from sulcnet.io import Image, non_finite, read_image, read_label
+from sulcnet.io import Image, files_of, non_finite, read_image, read_label
 from sulcnet.io.store import write_array
 from sulcnet.preprocessing.case_checks import compare_grids
 from sulcnet.preprocessing.normalise import SMALL, normalise
 from sulcnet.records.dataset import Case
 from sulcnet.records.labels import key_of
 from sulcnet.records.plan import Normalisation, Plan
-from sulcnet.records.prepared import PreparedCase
+from sulcnet.records.prepared import MASK, PreparedCase, PreparedFiles
 from sulcnet.records.tasks import targets_of
 from sulcnet.records.trace import Trace
+
+log = logging.getLogger("sulcnet")
 
 CENTRES = 512  # voxels of a structure that are kept to centre patches at
 RANGE = (
@@ -49,7 +52,9 @@ log = logging.getLogger(__name__)
 def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
     """Prepare one case; give False where it was finished before and nothing it depends on has changed."""
     sources = _sources(case, plan)
-    facts = folder / f"{case.id}.json"
+    files = PreparedFiles.of(folder, case.id)
+    facts = files.facts
+    _forget_shared(folder / f"{case.id}{MASK}.json", facts)
     if not overwrite and _finished(facts, sources):
         return False
     with locked(facts), writing(facts):
@@ -74,7 +79,7 @@ def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
         shape=tuple(data.shape[1:]),
         trace=trace,
         centres=_centres(plan, prepared_label),
-        volumes=_volumes(plan, prepared_label, trace),
+        volumes=_volumes(plan, prepared_label, trace.prepared_spacing),
         sources=sources,
         ranges=tuple(
             foreground_range(channel, how)
@@ -90,9 +95,9 @@ def prepare_case(plan: Plan, folder: Path, overwrite: bool, case: Case) -> bool:
             facts.unlink(
                 missing_ok=True
             )  # killed from here on, the case is not finished
-        write_array(folder / f"{case.id}.b2nd", data)
+        write_array(files.image, data)
         if prepared_label is not None:
-            write_array(folder / f"{case.id}_seg.b2nd", prepared_label)
+            write_array(files.label, prepared_label)
         prepared.save(facts)
     return True
 
@@ -164,7 +169,7 @@ def read_prepared(folder: Path, case: str, plan: Plan) -> PreparedCase:
     Raises:
         ModelError: it is not prepared, or by another version.
     """
-    path = folder / f"{case}.json"
+    path = PreparedFiles.of(folder, case).facts
     if not path.exists():
         wait_for_writer(path)  # another process may be preparing it anew
     if not path.exists():
@@ -214,7 +219,9 @@ def _check_label(image: Image, label: Image, plan: Plan) -> None:
 
 def _sources(case: Case, plan: Plan) -> dict[str, str]:
     paths = [path for path in (*case.images, case.label) if path is not None]
-    files = {path.name: _digest(path) for path in paths}
+    files = {}
+    for path in chain(*map(files_of, paths)):
+        files[path.name] = _digest(path)
     targets = targets_of(plan.tasks, case).values() or [None]
     facts = "/".join([case.subject, case.domain, *map(str, targets)])
     return {**files, "plan": plan.preparation_hash(), "facts": facts}
@@ -262,10 +269,20 @@ def _centres(plan: Plan, label: np.ndarray | None) -> dict[str, tuple[Voxel, ...
     return centres
 
 
-def _volumes(plan: Plan, label: np.ndarray | None, trace: Trace) -> dict[str, float]:
+def _forget_shared(other: Path, facts: Path) -> None:
+    """Prepare a case anew whose mask an older version wrote into the file of another's image, that of CASE_seg."""
+    if other.exists():
+        with locked(facts), writing(other):
+            facts.unlink(missing_ok=True)
+            other.unlink(missing_ok=True)
+
+
+def _volumes(
+    plan: Plan, label: np.ndarray | None, spacing: Sequence[float]
+) -> dict[str, float]:
     if label is None:
         return {}
-    voxel = float(np.prod(trace.prepared_spacing))
+    voxel = float(np.prod(spacing))
     volumes = {}
     for name, values in plan.structures.items():
         volumes[name] = float(np.isin(label, values).sum()) * voxel

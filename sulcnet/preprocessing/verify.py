@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from sulcnet.errors import DataError
+from sulcnet.io import files_of, other_endings
 from sulcnet.log import counted
 from sulcnet.parallel import map_cases
 from sulcnet.preprocessing.case_checks import CaseCheck, check_case
@@ -36,7 +37,7 @@ from sulcnet.records.dataset import (
     read_participants,
 )
 from sulcnet.records.labels import key_of
-from sulcnet.records.splits import FOLDS, read_splits
+from sulcnet.records.splits import FOLDS, own_split
 from sulcnet.records.workspace import DatasetFolders, make_writable
 
 __all__ = ["Problem", "Report", "format_report", "verify", "verify_dataset"]
@@ -190,15 +191,12 @@ def _split_problems(dataset: Dataset, tests: Sequence[Case]) -> Iterator[Problem
 
 
 def _given_split(dataset: Dataset) -> Iterator[Problem]:
-    path = dataset.folder / names.SPLITS
-    if not path.exists():
-        return
     try:
-        read_splits(path, dataset.cases)
+        own_split([dataset.folder], dataset.cases)
     except DataError as error:
         reason = error.message.rstrip(".")
         expected = "known cases, every subject in one part"
-        yield problem("splits.json cannot be used", "", reason, expected)
+        yield problem("your own split cannot be used", "", reason, expected)
 
 
 def _table_problems(
@@ -252,6 +250,14 @@ def _folder_problems(dataset: Dataset, tests: Sequence[Case]) -> Iterator[Proble
     ):
         yield from _unread(images, cases)
         yield from _lonely_labels(labels, images, header, {case.id for case in cases})
+        for name, path in other_endings(labels, header.file_ending).items():
+            found = f"{labels.name}/{path.name}"
+            yield problem(
+                "label with another ending",
+                name,
+                found,
+                f"{name}{header.file_ending}",
+            )
     if header.num_training is not None and header.num_training != len(dataset.cases):
         present = f"{counted(len(dataset.cases), 'case')} in {names.IMAGES}"
         yield problem("numTraining", "", present, str(header.num_training))
@@ -260,7 +266,8 @@ def _folder_problems(dataset: Dataset, tests: Sequence[Case]) -> Iterator[Proble
 def _unread(folder: Path, cases: Sequence[Case]) -> Iterator[Problem]:
     known: set[str] = set()
     for case in cases:
-        known.update(path.name for path in case.images)
+        for path in case.images:
+            known.update(file.name for file in files_of(path))
     for name in _visible(folder):
         if name not in known:
             expected = "images of known channels only"

@@ -8,7 +8,6 @@ Example:
 
 from __future__ import annotations
 
-import csv
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from sulcnet.errors import DataError
+from sulcnet.log import counted
 from sulcnet.records import workspace as names
 from sulcnet.records._record import Record, read_json
 from sulcnet.records.labels import Labelled, Labels, label_problems
+from sulcnet.records.table import read_table
 
 UNKNOWN_WORDS = ("", "n/a", "na", "nan", "unknown")
 
@@ -159,6 +160,7 @@ class Dataset:
         rows = read_participants(folder, header)
         ids = case_ids(folder / names.IMAGES, header.file_ending)
         _require_first_channel(folder / names.IMAGES, header)
+        _require_rows(folder, header, rows, ids)
         cases = [describe_case(folder, header, key, rows.get(key, {})) for key in ids]
         return cls(folder.name, folder, header, tuple(cases))
 
@@ -210,25 +212,32 @@ def _require_first_channel(folder: Path, header: DatasetHeader) -> None:
         )
 
 
+def _require_rows(
+    folder: Path, header: DatasetHeader, rows: Mapping[str, Any], ids: list[str]
+) -> None:
+    """Refuse a table that dataset.json asks for and that fits no case, or lost the zeros that ids begin with."""
+    lost = [case for case in ids if case not in rows]
+    # Not an id as it stands, but it is one with zeros before it.
+    shortened = [case for case in lost if case.lstrip("0") in rows]
+    asked = header.participants or header.classification
+    if not rows or not asked or not (shortened or len(lost) == len(ids)):
+        return
+    table = folder / (header.participants or Participants()).file
+    case, row = (shortened or lost)[0], next(iter(rows))
+    row = case.lstrip("0") if shortened else row
+    count = counted(len(lost), "case")
+    raise DataError(
+        f"{table}: no row fits {count}; a case is '{case}', a row '{row}'.",
+        "Write the case ids into the first column as they stand in the file names; spreadsheets drop leading zeros.",
+    )
+
+
 def channel_files(folder: Path, case: str, header: DatasetHeader) -> tuple[Path, ...]:
     """Name the image file of each channel of a case."""
     numbers = range(len(header.channel_names))
     return tuple(
         folder / f"{case}_{number:04d}{header.file_ending}" for number in numbers
     )
-
-
-def _table(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Read the rows of a table with the numbers of their lines; a quote that never ends would swallow cases unseen."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, delimiter="\t", strict=True)
-            return [(reader.line_num, row) for row in reader]
-    except (csv.Error, UnicodeDecodeError) as problem:
-        raise DataError(
-            f"{path} is not a tab-separated table: {problem}.",
-            "Save it as UTF-8 text with tabs.",
-        ) from None
 
 
 def describe_case(
@@ -293,21 +302,17 @@ def read_participants(
             f"{path} does not exist, but dataset.json refers to it.",
             "Add the table, a row per case.",
         )
-    lines = _table(path)
+    columns, lines = read_table(path)
     if not lines:
         return {}
-    columns = list(lines[0][1])
     missing = [column for column in _wanted(header) if column not in columns]
     wrong = [f"column '{column}' is missing" for column in missing]
     rows: dict[str, dict[str, str]] = {}
-    for number, line in lines:
-        row = {
-            key: (value or "").strip()
-            for key, value in line.items()
-            if key is not None
-        }
+    for number, row in lines:
         case = row[columns[0]]
-        if case in rows:
+        if not case:
+            wrong.append(f"line {number}: no {columns[0]}")
+        elif case in rows:
             wrong.append(f"line {number}: case '{case}' appears twice")
         wrong += [
             f"line {number}: {problem}" for problem in _unknown_class(row, header)

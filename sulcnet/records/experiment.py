@@ -66,6 +66,7 @@ class Experiment(Record):
     `assumptions` holds the values chosen where the source papers are silent; `precision` and `threads` are recorded
     because bit-identical repetition is claimed only for equal ones. `learns` counts what of the network is not frozen.
     `start` says which file the weights came from, and how many of the cases that are scored it had learned from;
+    `untaught` names tasks whose answer no training case knew: prediction says nothing of them.
     `labels` are the cases whose masks a pre-training read; `run` is what was asked for (None: written before runs were
     records).
     """
@@ -97,5 +98,6 @@ class Experiment(Record):
     learns: dict[str, Any] = field(default_factory=dict)
     start: dict[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    untaught: tuple[str, ...] = ()
     run: RunSpec | None = None
     schema: int = 1

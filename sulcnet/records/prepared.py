@@ -4,16 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from sulcnet.errors import ModelError
 from sulcnet.records._record import Record
 from sulcnet.records.trace import Trace
 
+MASK = "_seg"
+
+
+class PreparedFiles(NamedTuple):
+    """The files of one prepared case: CASE.json, CASE.b2nd and CASE_seg.b2nd."""
+
+    facts: Path
+    image: Path
+    label: Path
+
+    @classmethod
+    def of(cls, folder: Path, case: str) -> PreparedFiles:
+        """Name them; a case whose id ends like a mask's file gets a longer name, so that no two cases share one."""
+        stem = f"{case}_" if case.rstrip("_").endswith(MASK) else case
+        names = f"{stem}.json", f"{stem}.b2nd", f"{stem}{MASK}.b2nd"
+        return cls(*(folder / name for name in names))
+
 
 @dataclass(frozen=True)
 class PreparedCase(Record):
-    """Facts of one prepared case; its arrays lie beside it as CASE.b2nd and CASE_seg.b2nd.
+    """Facts of one prepared case; its arrays lie beside it, see `PreparedFiles`.
 
     `shape` is that of the prepared grid. `targets` are the answers to what is asked of an image, as far as they are
     known, by task. `centres` maps a structure's values (`labels.key_of`) to some of its voxels, at which patches are

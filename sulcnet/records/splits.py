@@ -6,14 +6,21 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 from sulcnet.errors import DataError, UsageError
-from sulcnet.records._record import Record
-from sulcnet.records.dataset import Case
+from sulcnet.records._record import Record, read_json
+from sulcnet.records.dataset import UNKNOWN_WORDS, Case
+from sulcnet.records.workspace import NNUNET_SPLITS, SPLITS
 
 HOLDOUT = "holdout"  # the part that is no fold
+COLUMN = "split"  # of the table, where somebody split by hand
+WORDS = {
+    "train": ("train", "training", "tr"),
+    "validation": ("validation", "val", "valid", "validate", "dev"),
+    "test": ("test", "testing", "ts"),
+}
 FOLDS = 5
 
 Groups = dict[str, list[str]]  # class -> subjects
@@ -75,12 +82,37 @@ class Splits(Record):
             f"Folds: holdout, 0 to {len(self.folds) - 1}.",
         )
 
+    def empty(self) -> list[str]:
+        """Name the parts that no case is in."""
+        parts = {"test": self.test}
+        for name, part in self._parts():
+            parts[f"training of {name}"] = part.train
+            parts[f"validation of {name}"] = part.validation
+        return [name for name, cases in parts.items() if not cases]
+
     def listed(self) -> set[str]:
         """Give every case that is in any part."""
         cases = set(self.test)
         for _, part in self._parts():
             cases |= {*part.train, *part.validation}
         return cases
+
+    def agrees(self, other: Splits) -> bool:
+        """Tell whether two splits put every case that both know into the same part; folds only where all are known."""
+        both = self.subjects.keys() & other.subjects.keys()
+        if (
+            self.subjects.keys() == other.subjects.keys()
+            and self.folds != other.folds
+        ):
+            return False
+        mine, theirs = (
+            [
+                both.intersection(ids)
+                for ids in (one.test, *one.holdout.to_json().values())
+            ]
+            for one in (self, other)
+        )
+        return mine == theirs
 
     def _parts(self) -> Iterator[tuple[str, Part]]:
         yield HOLDOUT, self.holdout
@@ -96,10 +128,7 @@ def split(
     Cases that have neither label nor class are for pre-training only. Those of test subjects are never read, those
     of unknown subjects join the training part, as nothing is ever measured on them.
     """
-    useful = [
-        case for case in cases if case.label is not None or case.target is not None
-    ]
-    useful = useful or list(cases)
+    useful = _useful(cases) or list(cases)
     groups = _dealt(useful, seed)
     train, rest = _cut(groups, shares[0])
     validation, test = _cut(rest, shares[1] / max(1.0 - shares[0], 1e-9))
@@ -107,17 +136,115 @@ def split(
     validating = set(chain(*validation.values()))
     extra = {case.subject for case in cases} - {case.subject for case in useful}
     training = set(chain(*train.values())) | extra
-    folds = []
-    for fold in _deal_folds(_join(train, validation)):
-        others = (training | validating) - fold
-        folds.append(Part(_ids(cases, others), _ids(useful, fold)))
+    folds = _folds(_join(train, validation), cases, training | validating)
     return Splits(
         seed=seed,
         test=_ids(cases, tested),
         holdout=Part(_ids(cases, training), _ids(useful, validating)),
-        folds=tuple(folds),
+        folds=folds,
         subjects={case.id: case.subject for case in cases},
     )
+
+
+def own_split(
+    places: Sequence[Path], cases: Sequence[Case]
+) -> tuple[str, Splits] | None:
+    """Read the split that somebody made, and say where: splits.json, nnU-Net's file, or a column of the table.
+
+    Args:
+        places: The dataset's raw folder, where splits.json may be, and others where nnU-Net's file may be too.
+
+    Raises:
+        DataError: it names a case that is not there, puts a subject into two parts, or is a pickle.
+    """
+    ours = places[0] / SPLITS
+    if ours.exists():
+        return str(ours), read_splits(ours, cases)
+    for place, name in product(places, NNUNET_SPLITS):
+        if (place / name).exists():
+            return str(place / name), _nnunet_split(place / name, cases)
+    if any(_word(case) not in UNKNOWN_WORDS for case in cases):
+        where = f"column '{COLUMN}' of the table"
+        return where, _split_of_column(where, cases)
+    return None
+
+
+def _nnunet_split(path: Path, cases: Sequence[Case]) -> Splits:
+    """Read nnU-Net's list of folds; the first is the holdout too, and subjects that are in none of them are test.
+
+    As in `split`, what has neither label nor class is for pre-training.
+    """
+    if path.suffix != ".json":
+        raise DataError(
+            f"{path} is a pickle, which may run code when it is read.",
+            f"Write it as {NNUNET_SPLITS[0]}, a list of train and val, or as {SPLITS}, or move it away.",
+        )
+    folds = read_json(path)
+    try:
+        parts = [Part(tuple(fold["train"]), tuple(fold["val"])) for fold in folds]
+    except (KeyError, TypeError):
+        parts = []
+    if not parts:
+        raise DataError(
+            f"{path}: expected a list of folds with case ids under train and val.",
+            "Correct the file, or move it away and let sulcnet split by subject.",
+        )
+    owner = {case.id: case.subject for case in cases}
+    listed = {*chain(*(part.train + part.validation for part in parts))}
+    known = {owner.get(case, case) for case in listed}
+    tested = {case.subject for case in _useful(cases)} - known
+    spare = [case for case in cases if case.id not in listed and not _useful([case])]
+    learned = []
+    for part in parts:
+        others = tested | {owner.get(case, case) for case in part.validation}
+        more = [case.id for case in spare if case.subject not in others]
+        learned.append(part.replace(train=(*part.train, *more)))
+    facts = {
+        "seed": 0,
+        "test": _ids(cases, tested),
+        "holdout": learned[0].to_json(),
+        "folds": [part.to_json() for part in learned],
+        "subjects": owner,
+    }
+    return Splits.from_json(facts, str(path))
+
+
+def _split_of_column(where: str, cases: Sequence[Case]) -> Splits:
+    """Take each case's part from the table; five folds are dealt from those that are not test."""
+    by_part: dict[str, set[str]] = {part: set() for part in WORDS}
+    for case in cases:
+        if _word(case) not in UNKNOWN_WORDS or _useful([case]):
+            by_part[_part_of(case)].add(case.subject)
+    training, validating, tested = by_part.values()
+    useful = _useful(cases)
+    training |= {case.subject for case in cases} - set.union(*by_part.values())
+    groups = _dealt([case for case in useful if case.subject not in tested], seed=0)
+    holdout = Part(_ids(cases, training), _ids(useful, validating))
+    facts = {
+        "seed": 0,
+        "test": _ids(cases, tested),
+        "holdout": holdout.to_json(),
+        "folds": [
+            fold.to_json() for fold in _folds(groups, cases, training | validating)
+        ],
+        "subjects": {case.id: case.subject for case in cases},
+    }
+    return Splits.from_json(facts, where)
+
+
+def _part_of(case: Case) -> str:
+    for part, words in WORDS.items():
+        if _word(case) in words:
+            return part
+    raise DataError(
+        f"The table's column '{COLUMN}' holds '{_word(case)}' for {case.id}, expected train, validation or test.",
+        "Correct it, or give the column another name and let sulcnet split by subject.",
+    )
+
+
+def _word(case: Case) -> str:
+    """Give what the table says of a case's part."""
+    return case.row.get(COLUMN, "").lower()
 
 
 def read_splits(path: Path, cases: Sequence[Case]) -> Splits:
@@ -140,6 +267,13 @@ def read_splits(path: Path, cases: Sequence[Case]) -> Splits:
             "Restore the cases, or delete the file and train anew.",
         )
     return splits
+
+
+def _useful(cases: Sequence[Case]) -> list[Case]:
+    """Keep the cases that have a label or a class."""
+    return [
+        case for case in cases if case.label is not None or case.target is not None
+    ]
 
 
 def _some(cases: Sequence[str]) -> str:
@@ -181,6 +315,17 @@ def _join(one: Groups, two: Groups) -> Groups:
     for key in sorted({*one, *two}):
         joined[key] = one.get(key, []) + two.get(key, [])
     return joined
+
+
+def _folds(
+    groups: Groups, cases: Sequence[Case], learned: set[str]
+) -> tuple[Part, ...]:
+    """Validate on each fold of the groups' subjects, and train on all others that are learned from."""
+    useful = _useful(cases) or cases
+    folds = []
+    for fold in _deal_folds(groups):
+        folds.append(Part(_ids(cases, learned - fold), _ids(useful, fold)))
+    return tuple(folds)
 
 
 def _deal_folds(groups: Groups) -> list[set[str]]:

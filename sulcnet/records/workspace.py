@@ -22,6 +22,7 @@ DATASET_JSON = "dataset.json"
 FINGERPRINT = "fingerprint.json"
 PLANS = "plans.json"
 SPLITS = "splits.json"
+NNUNET_SPLITS = "splits_final.json", "splits_final.pkl"
 INTEGRITY = "integrity.json"
 MEMORY = "memory.json"
 IMAGES = "imagesTr"
@@ -35,6 +36,7 @@ CLASSES_TABLE = "classes.tsv"
 NUMBERS_TABLE = "numbers.tsv"
 SUMMARY = "summary.json"
 REGION = "region.json"
+FIELD = "field.json"
 EXPERIMENT = "experiment.json"
 METRICS = "metrics.jsonl"
 RESOURCES = "resources.json"
@@ -276,6 +278,11 @@ def memory_tables() -> tuple[Path, Path]:
 
 def require_path(path: Path, flag: str) -> Path:
     """Give the file or folder back, or say which flag named something that is not there, and what is."""
+    if path.is_symlink() and not path.exists():
+        raise UsageError(
+            f"{flag}: {path} is a link to {os.readlink(path)}, which does not exist.",
+            f"Fetch the data first, for example `datalad get {path.name}`.",
+        )
     if not path.exists():
         raise UsageError(f"{flag}: {path} does not exist.", _nearest(path.absolute()))
     return path

@@ -7,19 +7,20 @@ from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 
-from sulcnet.errors import EnvironmentFault, ModelError, PartlyDone
+from sulcnet.errors import DataError, EnvironmentFault, ModelError, PartlyDone
 from sulcnet.files import copy, locked
 from sulcnet.log import counted
 from sulcnet.parallel import map_cases
 from sulcnet.planning.fingerprint import measure
+from sulcnet.preprocessing.integrity import refuse_other_endings
 from sulcnet.preprocessing.prepare import prepare_case
 from sulcnet.records.dataset import Case, Dataset
 from sulcnet.records.fingerprint import Fingerprint
 from sulcnet.records.plan import Plan, load_plan, load_plans
-from sulcnet.records.splits import Splits, read_splits, split
+from sulcnet.records.splits import Splits, own_split, read_splits, split
 from sulcnet.records.workspace import (
     DATASET_JSON,
-    SPLITS,
+    LABELS,
     DatasetFolders,
     make_folder,
     make_writable,
@@ -30,22 +31,43 @@ log = logging.getLogger("sulcnet")
 Outcome = tuple[Case, bool | Exception]
 
 
+def open_raw(folders: DatasetFolders) -> Dataset:
+    """Open the raw dataset.
+
+    Raises:
+        DataError: as `Dataset.open`, or labels of another ending, which would be dropped.
+    """
+    dataset = Dataset.open(folders.raw)
+    refuse_other_endings(folders.raw / LABELS, dataset.header.file_ending)
+    return dataset
+
+
 def settle_splits(folders: DatasetFolders, dataset: Dataset) -> Splits:
-    """Give the dataset's split: the one written before, the raw dataset's own, or a new one, written now.
+    """Give the dataset's split: the one written before, somebody's own (`own_split`), or a new one, written now.
 
     Nothing is learned from the data before this file exists.
+
+    Raises:
+        DataError: somebody's own cannot be used, or is another one than was written before.
     """
-    own = folders.raw / SPLITS
+    own = own_split((folders.raw, folders.preprocessed), dataset.cases)
     if not folders.splits.exists():
         make_writable(folders.preprocessed)
         with locked(folders.splits):
             if (
                 not folders.splits.exists()
             ):  # another process may just have settled it
-                cases = dataset.cases
-                splits = read_splits(own, cases) if own.exists() else split(cases)
+                splits = own[1] if own else split(dataset.cases)
+                if own:
+                    log.info("the split is that of %s", own[0])
                 splits.save(folders.splits)
+                _say_what_is_empty(splits)
     splits = read_splits(folders.splits, dataset.cases)
+    if own and not splits.agrees(own[1]):
+        raise DataError(
+            f"{folders.splits} holds another split than {own[0]}.",
+            "Keep one: remove the first and run this again, or move the other away. Trained runs have copies.",
+        )
     late = [case.id for case in dataset.cases if case.id not in splits.subjects]
     if late:
         log.warning(
@@ -57,13 +79,20 @@ def settle_splits(folders: DatasetFolders, dataset: Dataset) -> Splits:
     return splits
 
 
+def _say_what_is_empty(splits: Splits) -> None:
+    if splits.empty():
+        people = counted(len(set(splits.subjects.values())), "subject")
+        parts = ", ".join(splits.empty())
+        log.warning("the split of %s has no case for: %s", people, parts)
+
+
 def fingerprint_dataset(
     folders: DatasetFolders, workers: int, overwrite: bool
 ) -> Fingerprint:
     """Measure the dataset, or read what was measured before."""
     if folders.fingerprint.exists() and not overwrite:
         return Fingerprint.load(folders.fingerprint)
-    dataset = Dataset.open(folders.raw)
+    dataset = open_raw(folders)
     make_writable(folders.preprocessed)
     fingerprint = measure(dataset, settle_splits(folders, dataset), workers)
     fingerprint.save(folders.fingerprint)
@@ -107,7 +136,7 @@ def preprocess_dataset(
     """
     plan = load_plan(folders.plans, configuration)
     _check_owner(folders, plan)
-    dataset = Dataset.open(folders.raw)
+    dataset = open_raw(folders)
     splits = settle_splits(folders, dataset)
     cases = cases_to_prepare(dataset, splits)
     work = partial(

@@ -19,6 +19,7 @@ from sulcnet.assembly.finetuning import FineTuning, build_model, families_of
 from sulcnet.assembly.frozen import FeatureCache
 from sulcnet.assembly.schedules import schedule_of
 from sulcnet.assembly.transfer import load_pretrained, write_adapter
+from sulcnet.data.field import learn_field
 from sulcnet.data.loader import Batch, batches, collate
 from sulcnet.data.patches import PatchSource, Sampling
 from sulcnet.data.region import Region, learn_region
@@ -34,6 +35,7 @@ from sulcnet.records.splits import Splits
 from sulcnet.records.tasks import VOXEL
 from sulcnet.records.workspace import (
     EXPORT,
+    FIELD,
     PROGRESS,
     REGION,
     SPLITS,
@@ -120,7 +122,8 @@ class Train(RunKind):
         method = FineTuning(model, tuning, job.options[0])
         stage = partial(self._stage, job, method, cases, step, experiment.schedule)
         share = method.tuned.share()
-        facts = {REGION: cases.region, TRANSFER: transfer}
+        field = learn_field(cases.training)
+        facts = {REGION: cases.region, TRANSFER: transfer, FIELD: field}
         return Assembly(
             experiment=experiment.replace(learns=share._asdict()),
             network_plan=planned.replace(steps={job.spec.tune: step}),
@@ -153,6 +156,7 @@ class Train(RunKind):
             train=tuple(case.id for case in cases.training),
             validation=part.validation,
             test=cases.splits.test,
+            untaught=_untaught(job.plan, cases.training),
             start=start.facts if start else {},
         )
 
@@ -212,6 +216,12 @@ def read_fold(job: Job) -> Cases:
     part, prepared = splits.part(job.spec.fold), job.dataset.prepared(job.plan.folder)
     training = _labelled_cases(prepared, part.train, job.plan)
     watched = _labelled_cases(prepared, part.validation, job.plan)
+    if not part.train:
+        people = counted(len(set(splits.subjects.values())), "subject")
+        raise DataError(
+            f"The split of {job.dataset.name} ({people}) has no training case in part {job.spec.fold}.",
+            "Add cases, or train on another part: the holdout, if no fold is named, is filled first.",
+        )
     if not training:
         raise DataError(
             f"No training case of {job.dataset.name} has a label or a class.",
@@ -236,6 +246,16 @@ def _labelled_cases(
 
 def _knows(case: PreparedCase, task: str, plan: Plan) -> bool:
     return case.has_label if plan.tasks[task].per == VOXEL else task in case.targets
+
+
+def _untaught(plan: Plan, training: Sequence[PreparedCase]) -> tuple[str, ...]:
+    """Name the tasks that no training case has an answer to."""
+    untaught = []
+    for name in plan.tasks:
+        if not any(_knows(case, name, plan) for case in training):
+            untaught.append(name)
+            log.warning("no training case has a %s: the run will predict none", name)
+    return tuple(untaught)
 
 
 def _opening(

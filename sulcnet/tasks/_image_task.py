@@ -128,5 +128,6 @@ def coordinates(place: Tensor, shape: tuple[int, ...]) -> Tensor:
     for axis, size in enumerate(shape):
         along = (2 * torch.arange(size, device=place.device) + 1) / size - 1
         line = along.view(size, *(1,) * (ndim - axis - 1))
-        found = found + place[..., 1 + axis].view(-1, ndim, *ones) * line
+        way = place[..., 1 + axis].view(-1, ndim, *ones)
+        found = found + way * line
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,13 +27,16 @@ from sulcnet.networks._network import Network
 from sulcnet.networks.heads import SegmentationHead
 from sulcnet.records.labels import UNKNOWN
 from sulcnet.tasks._family import Headline
-from sulcnet.tasks._task import Layout, Output
+from sulcnet.tasks._task import MAP, Layout, Output
 from sulcnet.tasks._voxel_task import VoxelTask
 
 if TYPE_CHECKING:
     from sulcnet.tasks.segmentation import SegmentationOptions
 
 SHOWN = 4  # structures of which a line of the log shows each
+
+
+NO_NAMES = re.compile(r'[%/\\:*?"<>|\x00-\x1f]')
 
 
 class Segmentation(VoxelTask):
@@ -136,9 +140,8 @@ class Segmentation(VoxelTask):
         write_mask(output.folder / f"{case}{ending}", mask, image)
         if maps is not None:
             for name, channel in zip(self.structures, self._channels()):
-                write_map(
-                    output.folder / f"{case}_p_{name}{ending}", maps[channel], image
-                )
+                file = f"{case}{MAP}{_file_name(name)}{ending}"
+                write_map(output.folder / file, maps[channel], image)
         voxel = float(np.prod(image.spacing))
         volumes = {}
         for name, values in self.structures.items():
@@ -170,6 +173,11 @@ class Segmentation(VoxelTask):
         for region, value in zip(logits.unbind(dim=1), self.order):
             mask = torch.where(region > 0, value, mask)  # a probability above a half
         return mask
+
+
+def _file_name(structure: str) -> str:
+    """Write a structure's name without what folders and systems read into it: NCR/NET is NCR%2FNET."""
+    return NO_NAMES.sub(lambda found: f"%{ord(found[0]):02X}", structure)
 
 
 def _volume(structure: str) -> str:

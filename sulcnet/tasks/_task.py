@@ -44,6 +44,9 @@ class Setting(NamedTuple):
     sums: torch.device
 
 
+MAP = "_p_"  # between the names of case and structure, of a map of probabilities
+
+
 class Output(NamedTuple):
     """Where the prediction of a case goes.
 
