@@ -126,7 +126,8 @@ def coordinates(place: Tensor, shape: tuple[int, ...]) -> Tensor:
     ones = (1,) * ndim
     found = place[..., 0].view(-1, ndim, *ones).expand(-1, -1, *shape)
     for axis, size in enumerate(shape):
-        along = (2 * torch.arange(size, device=place.device) + 1) / size - 1
+        cells = torch.arange(size, device=place.device)
+        along = (2 * cells + 1) / size - 1
         line = along.view(size, *(1,) * (ndim - axis - 1))
         way = place[..., 1 + axis].view(-1, ndim, *ones)
         found = found + way * line
