@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,15 @@ V2 = "cgroup2"  # its type in the table of mounts; that of version 1 is `cgroup`
 def machine_cores() -> int:
     """Count the machine's cores, whoever may use them."""
     return os.cpu_count() or 1
+
+
+def processor() -> str:
+    """Name the machine's processor, as far as the system tells."""
+    for line in _lines(ROOT / "proc/cpuinfo"):
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def cores() -> int:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from sulcnet.files import writing
 
@@ -108,7 +108,7 @@ def progress(
     items: Iterable[T], total: int | None = None, label: str = ""
 ) -> Iterable[T]:
     """Show a progress bar while iterating; none without a terminal or when quiet."""
-    if _terminal.level >= logging.WARNING or not sys.stderr.isatty():
+    if not _shows_bars():
         return items
     from tqdm import tqdm
 
@@ -118,6 +118,46 @@ def progress(
 def counted(number: int, noun: str) -> str:
     """Say how many: `1 case`, `2 cases`."""
     return f"{number} {noun}" + "s" * (number != 1)
+
+
+class Bar(Protocol):
+    """What shows progress that is not of a loop over items."""
+
+    def update(self) -> object:
+        """Count one more."""
+
+    def close(self) -> None:
+        """Take the bar away."""
+
+
+class _NoBar:
+    def update(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def step_bar(total: int, done: int, label: str) -> Bar:
+    """Show a progress bar that is moved by hand; none without a terminal or when quiet."""
+    if not _shows_bars():
+        return _NoBar()
+    from tqdm import tqdm
+
+    how = {"leave": False, "dynamic_ncols": True, "unit": "step"}
+    return tqdm(total=total, initial=done, desc=label, **how)
+
+
+def _shows_bars() -> bool:
+    return _terminal.level < logging.WARNING and sys.stderr.isatty()
+
+
+def duration(seconds: float) -> str:
+    """Say how long, to two digits: `0.4 s`, `12 min`, `1.3 h`, `11 days`."""
+    for size, name in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.2g} {name}"
+    return f"{seconds:.2g} s"
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:

@@ -24,6 +24,7 @@ PLANS = "plans.json"
 SPLITS = "splits.json"
 NNUNET_SPLITS = "splits_final.json", "splits_final.pkl"
 INTEGRITY = "integrity.json"
+SPEEDS = "speed.json"
 MEMORY = "memory.json"
 IMAGES = "imagesTr"
 LABELS = "labelsTr"
@@ -274,6 +275,11 @@ def settle_user() -> None:
 def memory_tables() -> tuple[Path, Path]:
     """The rows of memory that came with the package, and those that were traced here."""
     return Path(__file__).parents[1] / "memory" / MEMORY, cache_folder() / MEMORY
+
+
+def speed_table() -> Path:
+    """What steps took on the machines that share this cache."""
+    return cache_folder() / SPEEDS
 
 
 def require_path(path: Path, flag: str) -> Path:

@@ -12,15 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from sulcnet.options import Family, Options, merged, resolve
 from sulcnet.records._record import Record
-from sulcnet.records.experiment import Experiment
-from sulcnet.records.plan import NetworkPlan, Plan
+from sulcnet.records.experiment import Experiment, Schedule
+from sulcnet.records.plan import NetworkPlan, Plan, StepPlan
 from sulcnet.records.run import Execution, RunSpec
 from sulcnet.records.workspace import DatasetFolders, RunFolder, Workspace
 from sulcnet.runs.folders import versions
@@ -93,6 +93,16 @@ class Job:
         return self.device.type == "cuda"
 
 
+class Load(NamedTuple):
+    """What the first stage has to do: a step as it is planned, samples per step, and samples that are watched."""
+
+    name: str
+    step: StepPlan
+    schedule: Schedule
+    images: int
+    watched: int
+
+
 @dataclass(frozen=True)
 class Assembly:
     """Everything that is decided before the first step, and what comes after the last.
@@ -101,6 +111,7 @@ class Assembly:
         network_plan: the one network whose plan is copied into the folder.
         stages: makers of stages; each is called when the stage before it has ended.
         opening: what the log begins with.
+        load: what the first stage has to do, so that it can be said how long that takes.
         news: what the log of a new run says next.
         records: further files of the folder.
         finish: called after the last stage.
@@ -110,6 +121,7 @@ class Assembly:
     network_plan: NetworkPlan
     stages: Sequence[Callable[[], Stage]]
     opening: str
+    load: Load | None = None
     news: str = ""
     records: Mapping[str, Record] = field(default_factory=dict)
     finish: Callable[[], None] = lambda: None

@@ -10,6 +10,7 @@ Example:
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from sulcnet import plugins
 from sulcnet.files import claimed, copy
@@ -30,6 +31,7 @@ from sulcnet.records.workspace import (
 )
 from sulcnet.runs._kind import Assembly, Drawing, Job, RunKind
 from sulcnet.runs.folders import check_claim, find_folder, recorded, take
+from sulcnet.runs.pace import Pace
 from sulcnet.training.device import choose_device, choose_precision, use_threads
 from sulcnet.training.loop import Loop
 from sulcnet.training.resources import GpuWatch, costs
@@ -113,8 +115,11 @@ def _run(job: Job, assembly: Assembly) -> None:
         log.info(assembly.opening)
         if not job.before and assembly.news:
             log.info(assembly.news)
-        for make in assembly.stages:
-            _run_stage(job, make())
+        pace = Pace(job, assembly)
+        pace.foretell()
+        for number, make in enumerate(assembly.stages):
+            stage = make()
+            _run_stage(job, replace(stage, took=pace.took) if number == 0 else stage)
         assembly.finish()
 
 

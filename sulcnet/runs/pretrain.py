@@ -31,9 +31,9 @@ from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.plan import REFERENCE, NetworkPlan, Plan, StepPlan
 from sulcnet.records.run import RunSpec
 from sulcnet.records.workspace import EXPORT, PICTURES, PROGRESS, RunFolder, Workspace
-from sulcnet.runs._kind import Assembly, Job, RunKind, Stage
+from sulcnet.runs._kind import Assembly, Job, Load, RunKind, Stage
 from sulcnet.runs.pooling import Located, Pool, gather
-from sulcnet.runs.watch import WATCHING, Watch
+from sulcnet.runs.watch import MOST, WATCHING, Watch
 from sulcnet.training.device import autocast
 from sulcnet.training.loop import seed_draws
 
@@ -92,6 +92,7 @@ class Pretrain(RunKind):
             network_plan=parts.network_plan,
             stages=[partial(_stage, job, parts, schedule)],
             opening=f"{_opening(job, parts, schedule)}\n{fits}",
+            load=_load(job, parts, schedule),
             finish=partial(_finish, job, parts),
         )
 
@@ -252,6 +253,12 @@ def _assumptions(job: Job, step: StepPlan, schedule: Schedule) -> dict[str, Any]
     if len(set(schedule.rates.values())) == 1:
         named["rates"] = "heads and critic learn at the network's rate; [P] names one"
     return named
+
+
+def _load(job: Job, parts: Parts, schedule: Schedule) -> Load:
+    images = parts.batch * schedule.accumulate
+    watched = min(len(parts.pool.watched), MOST)
+    return Load(job.spec.pretrain, parts.step, schedule, images, watched)
 
 
 def _opening(job: Job, parts: Parts, schedule: Schedule) -> str:

@@ -43,7 +43,7 @@ from sulcnet.records.workspace import (
     RunFolder,
     Workspace,
 )
-from sulcnet.runs._kind import Assembly, Drawing, Job, RunKind, Stage
+from sulcnet.runs._kind import Assembly, Drawing, Job, Load, RunKind, Stage
 from sulcnet.runs.execute import execute
 from sulcnet.runs.folders import read_cases
 from sulcnet.runs.start import (
@@ -53,7 +53,7 @@ from sulcnet.runs.start import (
     pretrain_first,
     settle_start,
 )
-from sulcnet.runs.watch import Watch
+from sulcnet.runs.watch import MOST, Watch
 from sulcnet.tuning._tuning import TuningOptions
 
 log = logging.getLogger("sulcnet")
@@ -129,6 +129,7 @@ class Train(RunKind):
             network_plan=planned.replace(steps={job.spec.tune: step}),
             stages=[stage],
             opening=_opening(job, method, experiment, cases, step),
+            load=_load(job, step, experiment.schedule, cases),
             news="\n".join(transfer.lines()) if transfer else "",
             records={
                 name: record for name, record in facts.items() if record is not None
@@ -256,6 +257,12 @@ def _untaught(plan: Plan, training: Sequence[PreparedCase]) -> tuple[str, ...]:
             untaught.append(name)
             log.warning("no training case has a %s: the run will predict none", name)
     return tuple(untaught)
+
+
+def _load(job: Job, step: StepPlan, schedule: Schedule, cases: Cases) -> Load:
+    images = step.batch_size * schedule.accumulate
+    watched = min(len(cases.watched), MOST)
+    return Load(job.spec.tune, step, schedule, images, watched)
 
 
 def _opening(

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sulcnet.errors import Interrupted, ModelError, SulcnetError
 from sulcnet.files import writing
+from sulcnet.log import Bar, step_bar
 from sulcnet.losses import Ratio
 from sulcnet.records._record import write_text
 from sulcnet.records.experiment import Schedule
@@ -84,11 +85,16 @@ class Loop:
         batches = contextlib.closing(self.stage.batches(self.progress.step))
         with memory_errors(self.device), batches as source, stop_request() as request:
             self.progress.start()
+            bar = self._bar()
             while not self.over and self._advance(source, request):
                 self.progress.tick()
+                self.stage.took()
+                bar.update()
                 asked, closing = bool(request), self.progress.at_epoch_end
                 if closing:
+                    bar.close()
                     self._close_epoch()
+                    bar = self._bar()
                 if (
                     asked
                     or closing
@@ -99,10 +105,16 @@ class Loop:
                     self._draw()
                 if asked and not self.over:
                     break
+            bar.close()
             if self.over:
                 self._finish()
             if request:
                 raise self._interrupted(request)
+
+    def _bar(self) -> Bar:
+        """Show how far this epoch is: steps, seconds per step, time left."""
+        steps = self.schedule.steps_per_epoch
+        return step_bar(steps, self.progress.step % steps, f"epoch {len(self.rows)}")
 
     def _advance(
         self, source: Generator[Any, None, None], request: StopRequest

@@ -10,9 +10,13 @@ Example:
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 from collections.abc import Iterator
 
+log = logging.getLogger("sulcnet")
+
+FINISHING = "%s: the step that has begun is finished, then the run is saved; Ctrl-C again stops at once"
 SIGNALS = [
     getattr(signal, name)
     for name in ("SIGTERM", "SIGINT", "SIGUSR1")
@@ -51,6 +55,8 @@ class StopRequest:
 
     def ask(self, name: str) -> None:
         """Ask the run to stop; once, so that what cleans up after a wait is left to do so."""
+        if not self:
+            log.warning(FINISHING, name)
         self.name, waits, self._waits = name, self._waits, False
         if waits:
             raise Stopped

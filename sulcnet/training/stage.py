@@ -18,6 +18,7 @@ class Stage:
         batches: `batches(first_step)` gives micro-batches from that step on, `accumulate` per step.
         validate: gives the validation metrics as plain numbers; `score` among them (higher is better) picks `best`.
         after_epoch: called with all metric rows after every epoch (the progress picture).
+        took: called after every step.
         name: of its folder inside the run's; empty for the first stage, which is the run itself.
     """
 
@@ -26,4 +27,5 @@ class Stage:
     batches: Callable[[int], Generator[Any, None, None]]
     validate: Callable[[], dict[str, float]] = dict
     after_epoch: Callable[[list[dict]], None] = lambda rows: None
+    took: Callable[[], None] = lambda: None
     name: str = ""

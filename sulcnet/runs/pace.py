@@ -1,0 +1,73 @@
+"""How long a run takes: told before its first step, and again where its first steps took another time."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import torch
+
+from sulcnet.memory.speed import Forecast, Here, forecast
+from sulcnet.runs._kind import Assembly, Job
+
+log = logging.getLogger("sulcnet")
+
+SURE, SOON = 10, 60.0  # steps, or seconds, after which their mean counts
+OTHER = 1.3  # ratio from which the foretold time is corrected
+LONG = 12 * 3600  # seconds from which a run on a CPU is told what is quicker
+QUICKER = (
+    "quicker on this machine: sulcnet_plan_and_preprocess -d %s --gpu-memory cpu, which plans a small network for "
+    "it, then sulcnet_pretrain and sulcnet_train with --time-limit MINUTES"
+)
+
+
+class Pace:
+    """Foretells one run, and listens to its first steps."""
+
+    def __init__(self, job: Job, assembly: Assembly):
+        self.job, self.load = job, assembly.load
+        self.spec = assembly.network_plan.network
+        self.here = Here(job.device, job.precision, job.threads)
+        self.told: Forecast | None = None
+        self.rate = 0.0
+        self.steps, self.since = 0, 0.0
+
+    def foretell(self) -> None:
+        """Say how long the run will take, where the plan knows its arithmetic."""
+        if self.load is None:
+            return
+        name, step = self.load.name, self.load.step
+        self.rate = self.here.rate(self.job.plan, self.spec, name, step)
+        if not self.rate:
+            return
+        self.told = self._forecast()
+        log.info(self.told.sentence())
+        slow = self.job.device.type == "cpu" and self.told.run > LONG
+        if slow and not self.load.schedule.minutes:
+            log.info(QUICKER, self.job.dataset.name)
+
+    def took(self) -> None:
+        """Hear that a step has ended; the first one, which is slower, begins the clock."""
+        if self.told is None:
+            return
+        if self.steps == 0:
+            self.since = self._now()
+        elif self.steps >= SURE or time.perf_counter() - self.since > SOON:
+            self._correct((self._now() - self.since) / self.steps)
+        self.steps += 1
+
+    def _correct(self, seconds: float) -> None:
+        told, self.told = self.told, None
+        self.rate *= told.step / seconds
+        self.here.learn(self.spec, self.load.name, self.rate)
+        if not 1 / OTHER < seconds / told.step < OTHER:
+            log.info("by its first steps: %s", self._forecast().sentence())
+
+    def _forecast(self) -> Forecast:
+        _, step, schedule, images, watched = self.load
+        return forecast(step, schedule, images, watched, self.rate)
+
+    def _now(self) -> float:
+        if self.job.device.type == "cuda":
+            torch.cuda.synchronize(self.job.device)
+        return time.perf_counter()
