@@ -13,9 +13,13 @@ from sulcnet.options import DEFAULT_PRESET, presets
 if TYPE_CHECKING:
     from sulcnet.planning.planner import PlanRequest
     from sulcnet.records.plan import MemoryEstimate, NetworkPlan, Plan, StepPlan
+    from sulcnet.records.workspace import DatasetFolders
 
 DEFAULT_NET = "swin_unetr_24"
-AUTO = "auto"
+FIRST = "full"  # whose steps and epochs are told
+AUTO, CPU = "auto", "cpu"
+CPU_NET, CPU_FEATURES, CPU_HOURS = "resenc_unet", 16, 10.0
+CPU_SHARE = 0.6  # of this machine's memory: the rest is the system's and the workers'
 WHOLE = 0.995  # is printed as 1.00
 LISTED = 10  # structures whose ceilings are printed, the lowest first
 SLICES = ("sagittal", "coronal", "axial")  # by the axis across them
@@ -40,10 +44,10 @@ def add_plan_request(parser: Parser) -> None:
     group = parser.group("plan")
     group.add_argument(
         "--net",
-        default=DEFAULT_NET,
         choices=plugins.names("networks", "NETWORK"),
         metavar="NET",
-        help=f"network: {', '.join(plugins.names('networks', 'NETWORK'))} (default: {DEFAULT_NET})",
+        help=f"network: {', '.join(plugins.names('networks', 'NETWORK'))} (default: {DEFAULT_NET}; "
+        f"with --gpu-memory cpu {CPU_NET} of {CPU_FEATURES} features)",
     )
     group.add_argument(
         "--features",
@@ -56,7 +60,8 @@ def add_plan_request(parser: Parser) -> None:
         type=_memory,
         default=8.0,
         metavar="GB",
-        help="memory to plan for; auto reads the card (default: 8)",
+        help="memory to plan for; auto reads the card; cpu plans for this machine's memory, and a patch that trains "
+        f"in about {CPU_HOURS:g} hours on its cores (default: 8)",
     )
     group.add_argument(
         "--precision",
@@ -69,6 +74,15 @@ def add_plan_request(parser: Parser) -> None:
         default=DEFAULT_PRESET,
         choices=presets(),
         help=f"patch, batch, losses and rates: {', '.join(presets())} (default: {DEFAULT_PRESET})",
+    )
+    group.add_argument(
+        "--for",
+        dest="steps",
+        type=_steps,
+        default=(),
+        metavar="NAMES",
+        help="plan for these methods and strategies only, as recon,top; others when they are first used "
+        "(default: all)",
     )
     _add_geometry(group)
     group.add_argument(
@@ -110,21 +124,55 @@ def _add_geometry(group) -> None:
 
 
 def request_of(args: Namespace) -> PlanRequest:
-    """Read the flags."""
+    """Read the flags; `args.net` is then the network that is planned."""
     from sulcnet.planning.planner import PlanRequest
 
+    on_cpu = args.gpu_memory == CPU
+    if args.net is None and on_cpu:
+        args.net, args.features = CPU_NET, args.features or CPU_FEATURES
+    args.net = args.net or DEFAULT_NET
+    sizes = {AUTO: _card, CPU: _main_memory}
+    memory = args.gpu_memory
     return PlanRequest(
         args.net,
         args.features,
-        _card() if args.gpu_memory == AUTO else args.gpu_memory,
+        sizes[memory]() if memory in sizes else memory,
         args.preset,
         args.configuration,
         tuple(args.patch) if args.patch else None,
         args.batch,
-        args.precision,
+        "fp32" if on_cpu else args.precision,
         args.slice_axis,
         tuple(args.spacing) if args.spacing else None,
+        steps=args.steps,
+        hours=CPU_HOURS if on_cpu else None,
     )
+
+
+def foretold(args: Namespace, plan: Plan, folders: DatasetFolders) -> str:
+    """Say how long runs take on this machine, and where they are slow what would be quicker."""
+    from sulcnet.cli._command import loading
+    from sulcnet.log import duration
+    from sulcnet.records.fingerprint import Fingerprint
+
+    with loading("torch, and timing a small step"):
+        from sulcnet.memory.speed import QUICKER, forecasts, here, is_slow
+
+        on, cases = here(), len(Fingerprint.load(folders.fingerprint).cases)
+        told = forecasts(plan, args.net, cases, on)
+    if not told:
+        return ""
+    runs = [f"{name} {duration(one.run)}" for name, one in told.items()]
+    first = told.get(FIRST) or next(iter(told.values()))
+    lines = [
+        f"On this machine ({on.name()}), with {FIRST if FIRST in told else next(iter(told))} "
+        f"{first.sentence()}; whole runs: {', '.join(runs)}."
+    ]
+    if is_slow(on.device.type, first):
+        lines.append(
+            QUICKER.format(dataset=args.dataset, configuration=args.configuration)
+        )
+    return "\n".join(lines)
 
 
 def sentence(plan: Plan, net: str, explain: bool = False) -> str:
@@ -203,13 +251,27 @@ def _told(estimate: MemoryEstimate) -> str:
     return f"{alive}: {parts}; {estimate.arithmetic / 1e9:.0f} GFLOP"
 
 
+def _steps(text: str) -> tuple[str, ...]:
+    """Read names of methods and strategies."""
+    names = tuple(text.split(","))
+    known = (
+        *plugins.names("pretraining", "METHOD"),
+        *plugins.names("tuning", "TUNING"),
+    )
+    for name in names:
+        if name not in known:
+            said = f"'{name}' is none of {', '.join(known)}"
+            raise ArgumentTypeError(said)
+    return names
+
+
 def _memory(text: str) -> float | str:
-    if text == AUTO:
+    if text in (AUTO, CPU):
         return text
     try:
         return amount(text)
     except ArgumentTypeError:
-        said = f"expected gigabytes above 0, or auto, found '{text}'"
+        said = f"expected gigabytes above 0, auto or cpu, found '{text}'"
         raise ArgumentTypeError(said) from None
 
 
@@ -225,6 +287,13 @@ def _card() -> float:
             "Give the memory in GB: --gpu-memory 11",
         )
     return min(gpu.memory for gpu in machine.gpus) / 1e9
+
+
+def _main_memory() -> float:
+    """Give what a run may take of this machine's memory [GB]."""
+    from sulcnet import limits
+
+    return CPU_SHARE * (limits.memory() or 8e9) / 1e9
 
 
 def _size(count: int) -> str:

@@ -18,6 +18,7 @@ from sulcnet.cli._command import (
 from sulcnet.cli._planning import (
     add_configuration,
     add_plan_request,
+    foretold,
     request_of,
     sentence,
 )
@@ -59,7 +60,9 @@ def run(args: Namespace) -> str:
         plan = probe_plan(folders, plan, request)
     asked = ("-d", args.dataset, "-c", args.configuration, *plans_flag(args))
     then = next_command(args, "sulcnet_preprocess", *asked)
-    return f"{sentence(plan, args.net, args.explain)}\nPlan: {folders.plans}\nNext: {then}"
+    said = [sentence(plan, args.net, args.explain), foretold(args, plan, folders)]
+    told = "\n".join(filter(None, said))
+    return f"{told}\nPlan: {folders.plans}\nNext: {then}"
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES)

@@ -20,6 +20,7 @@ from sulcnet.cli._command import (
 from sulcnet.cli._planning import (
     add_configuration,
     add_plan_request,
+    foretold,
     request_of,
     sentence,
 )
@@ -69,7 +70,9 @@ def run(args: Namespace) -> str:
     prepared = f"{counts}: {folders.prepared(plan.folder)}"
     asked = (args.dataset, args.configuration, "--net", args.net, *plans_flag(args))
     train = next_command(args, "sulcnet_train", *asked)
-    return f"{sentence(plan, args.net, args.explain)}\n{prepared}\nNext: {train}"
+    said = [sentence(plan, args.net, args.explain), foretold(args, plan, folders)]
+    told = "\n".join(filter(None, said))
+    return f"{told}\n{prepared}\nNext: {train}"
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES)

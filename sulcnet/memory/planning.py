@@ -16,9 +16,11 @@ from math import prod
 from typing import Any
 
 from sulcnet import plugins
+from sulcnet.assembly.schedules import EPOCH_PATCHES
 from sulcnet.errors import ModelError, SulcnetError
 from sulcnet.memory.oracle import MemoryOracle, NotTraced
 from sulcnet.networks import family
+from sulcnet.options import resolve
 from sulcnet.parallel import map_cases
 from sulcnet.planning.budget import (
     CONTEXT,
@@ -81,12 +83,30 @@ def plan_dataset(
             plan = make_plan(header, fingerprint, request, grid)
             _check_dimensions(request.net, len(plan.axes))
             constraints = constraints_of(plan, fingerprint, request, features)
+            if request.hours:
+                constraints = _in_time(plan, constraints, request)
             network = plan_network(request.net, constraints, oracle, workers)
             if not grid.finer or covers(
                 network.step(REFERENCE).patch_size, constraints.region
             ):
                 break
     return _keep(folders, plan, request.net, network)
+
+
+def _in_time(
+    plan: Plan, constraints: Constraints, request: PlanRequest
+) -> Constraints:
+    """Bound the arithmetic of a window so that a run of `full` takes so many hours on this machine."""
+    from sulcnet.memory.speed import here
+
+    shape = len(constraints.median), len(constraints.values), constraints.features
+    spec = family(request.net).topology(
+        *shape, constraints.median, constraints.spacing
+    )
+    rate = here(precision=request.precision).rate(plan, spec, REFERENCE)
+    (options,) = resolve(plan.preset, {}, plugins.find("tuning", REFERENCE, "TUNING"))
+    windows = options.epochs * EPOCH_PATCHES
+    return replace(constraints, most=3600 * request.hours * rate / windows)
 
 
 def _measured(
@@ -205,6 +225,37 @@ def _only_shape(net: str, constraints: Constraints) -> NetworkSpec | None:
     return shapes.pop() if len(shapes) == 1 else None
 
 
+def planned_for(
+    folders: DatasetFolders, plan: Plan, net: str, name: str, workers: int = 1
+) -> Plan:
+    """Give the plan with a method or strategy in it: one that was left out is planned now, as the others were."""
+    network = plan.networks[net]
+    full, spec = network.step(REFERENCE), network.network
+    traced = full.estimate.kind == "traced" and folders.fingerprint.exists()
+    if network.plans(name) or not traced:
+        return plan
+    request = PlanRequest(
+        net,
+        spec.features,
+        full.estimate.budget / 1e9,
+        plan.preset,
+        plan.configuration,
+        full.patch_size if full.limited_by == "the user" else None,
+        slice_axis=plan.slice_axis,
+        spacing=plan.spacing,
+        steps=(name,),
+    )
+    fingerprint = Fingerprint.load(folders.fingerprint)
+    constraints = constraints_of(plan, fingerprint, request, spec.features)
+    (step,) = [step for step in steps_of(constraints) if step.name == name]
+    log.info("%s was not planned: planning it now", name)
+    with MemoryOracle.kept() as oracle:
+        found = _search(net, constraints, spec, [step], oracle, workers)
+    _, planned = raised(found[step.asked_as.name])
+    steps = {**network.steps, name: planned}
+    return _keep(folders, plan, net, network.replace(steps=steps))
+
+
 def probe_plan(folders: DatasetFolders, plan: Plan, request: PlanRequest) -> Plan:
     """Run real steps of everything that is planned on the GPU, and record what they took beside what was foreseen.
 
@@ -246,13 +297,19 @@ def probe_plan(folders: DatasetFolders, plan: Plan, request: PlanRequest) -> Pla
 
 
 def steps_of(constraints: Constraints) -> list[PlannedStep]:
-    """List what is planned for: every pre-training method, and where something is labelled every tuning strategy."""
+    """List what is planned for: every pre-training method, and where something is labelled every tuning strategy.
+
+    Of these only what was asked for, and what settles the network's shape.
+    """
     steps = []
     for name in plugins.names("pretraining", "METHOD"):
         method = plugins.find("pretraining", name, "METHOD")
         steps.append(PlannedStep(method.name, method.views, method.reads_values))
     if constraints.tasks:
         steps += [PlannedStep(name) for name in plugins.names("tuning", "TUNING")]
+    asked = {*constraints.steps, REFERENCE if constraints.tasks else UNLABELLED}
+    if constraints.steps:
+        steps = [step for step in steps if step.name in asked]
     return steps
 
 

@@ -2,28 +2,27 @@
 
 Example:
     here = Here(torch.device("cpu"), "fp32", threads=2)
-    rate = here.rate(plan, spec, "top", step)           # operations per second
+    rate = here.rate(plan, spec, "top")                 # operations per second
     forecast(step, schedule, images=2, watched=9, rate=rate).sentence()
 
-A rate is that of an earlier run of the same step, else of the same network, else of a trial: one small step, a second
-or some on a CPU. The plan knows the arithmetic of each step, so that one rate serves all steps of a network.
+A rate is that of an earlier run of the same step, else of the same network, else of a trial: some small steps, seconds
+on a CPU. The plan knows the arithmetic of each step, so that one rate serves all steps of a network.
 """
 
 from __future__ import annotations
 
-import logging
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING
 
 from sulcnet import plugins
+from sulcnet.assembly.schedules import schedule_of
 from sulcnet.limits import processor
 from sulcnet.log import duration
 from sulcnet.networks import family
-from sulcnet.options import identity
+from sulcnet.options import identity, resolve
 from sulcnet.records.experiment import Schedule
 from sulcnet.records.memory import StepQuestion
 from sulcnet.records.network_spec import NetworkSpec
@@ -35,12 +34,18 @@ from sulcnet.records.workspace import speed_table
 if TYPE_CHECKING:
     import torch
 
-log = logging.getLogger("sulcnet")
-
 SIDE = 32  # voxels of a trial's patch along each axis, or what the network can halve
 TRIALS = 3  # steps after the first, which is slower; their median counts
 ENOUGH = 10.0  # seconds after which no further one is timed
 FORWARD = 1 / 3  # of a step's arithmetic
+TRAINING, WATCHED = 0.7, 0.2  # shares of the cases in the holdout
+
+
+LONG = 12 * 3600  # seconds from which a run is told what is quicker
+QUICKER = """Quicker here: a small network, and runs that end in time:
+  sulcnet_plan_and_preprocess -d {dataset} -c {configuration} --gpu-memory cpu
+  sulcnet_pretrain {dataset} {configuration} recon --net resenc_unet --time-limit 15
+  sulcnet_train {dataset} {configuration} --net resenc_unet --pretrain recon --tune top --time-limit 15"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Forecast:
         """Say it in one line."""
         epoch = f"an epoch of {self.schedule.steps_per_epoch} steps {duration(self.epoch)}"
         whole = f"the run of {self.schedule.length} {duration(self.run)}"
-        return f"a step takes about {duration(self.step)} on this machine, {epoch}, {whole}"
+        return f"a step takes about {duration(self.step)}, {epoch}, {whole}"
 
 
 def forecast(
@@ -82,15 +87,18 @@ class Here:
     precision: str
     threads: int
 
-    def rate(self, plan: Plan, spec: NetworkSpec, name: str, step: StepPlan) -> float:
-        """Give the operations per second of a step; 0 where the plan does not know its arithmetic."""
-        if not step.estimate.arithmetic:
-            return 0.0
+    def rate(self, plan: Plan, spec: NetworkSpec, name: str, views: int = 0) -> float:
+        """Give the operations per second of a step.
+
+        Args:
+            name: of a method or strategy; what was timed for another one of the same network serves too.
+            views: per sample of a method, 0 for a strategy.
+        """
         known = Speeds.kept(speed_table()).rates
         for key in (self._key(spec, name), self._key(spec)):
             if key in known:
                 return known[key]
-        rate = self._trial(plan, spec, name, step)
+        rate = self._trial(plan, spec, name, views)
         Speeds.keep(speed_table(), self._key(spec), rate)
         return rate
 
@@ -99,49 +107,42 @@ class Here:
         Speeds.keep(speed_table(), self._key(spec, name), rate)
 
     def _key(self, spec: NetworkSpec, name: str = "") -> str:
-        where = f"{self._machine()}, {self.precision}"
+        where = f"{self.name()}, {self.precision}"
         of = f"{spec.name} of {spec.features} features, {spec.ndim}-D"
         return f"{of}{f', {name}' if name else ''}: {where}"
 
-    def _machine(self) -> str:
+    def name(self) -> str:
+        """Name the device, and on a CPU the threads."""
         if self.device.type != "cuda":
             return f"{processor()}, {self.threads} threads"
         import torch
 
         return torch.cuda.get_device_name(self.device)
 
-    def _trial(
-        self, plan: Plan, spec: NetworkSpec, name: str, step: StepPlan
-    ) -> float:
-        """Time small steps of the same kind; their share of the planned step's arithmetic is that of voxels."""
+    def _trial(self, plan: Plan, spec: NetworkSpec, name: str, views: int) -> float:
+        """Time small steps of the same kind, and count their arithmetic on fake tensors."""
         import torch
 
-        from sulcnet.memory.tracing import built_loop
+        from sulcnet.memory.tracing import built_loop, trace_step
 
-        views = 1 if name in _strategies() else step.windows
-        patch = family(spec.name).fitted(spec, (SIDE,) * spec.ndim)
-        tasks = traced_as(plan.tasks) if name in _strategies() else {}
-        values = tuple(len(channel.values) for channel in plan.normalisation)
         question = StepQuestion(
             step=name,
             preset=identity(plan.preset),
             network=spec,
-            patch=patch,
+            patch=family(spec.name).fitted(spec, (SIDE,) * spec.ndim),
             images=1,
-            windows=views,
+            windows=max(1, views),
             bag=1,
             accumulate=1,
-            tasks=tasks,
-            values=values,
+            tasks={} if views else traced_as(plan.tasks),
+            values=tuple(len(channel.values) for channel in plan.normalisation),
             precision=self.precision,
-            recompute=step.recompute,
+            recompute="none",
         )
         with torch.random.fork_rng():
             loop, batches = built_loop(question, self.device)
             seconds = timed(lambda: loop.step(batches), self.device)
-        voxels = step.batch_size * step.accumulate * step.windows
-        share = prod(patch) * views / (prod(step.patch_size) * voxels)
-        return step.estimate.arithmetic * share / seconds
+            return trace_step(question).arithmetic / seconds
 
 
 def timed(act: Callable[[], object], device: torch.device) -> float:
@@ -160,5 +161,35 @@ def timed(act: Callable[[], object], device: torch.device) -> float:
     return statistics.median(taken[1:])
 
 
-def _strategies() -> list[str]:
-    return plugins.names("tuning", "TUNING")
+def is_slow(device: str, told: Forecast) -> bool:
+    """Tell whether a run is one that nobody would wait for on a CPU."""
+    return device == "cpu" and told.run > LONG and not told.schedule.minutes
+
+
+def here(device: str = "auto", precision: str = "auto") -> Here:
+    """Look at what a run that begins now would compute on."""
+    from sulcnet.training.device import choose_device, choose_precision, use_threads
+
+    chosen = choose_device(device)
+    return Here(chosen, choose_precision(precision, chosen), use_threads(None))
+
+
+def forecasts(plan: Plan, net: str, cases: int, on: Here) -> dict[str, Forecast]:
+    """Foretell runs of everything that is planned for a network, on the holdout of so many cases."""
+    network, told = plan.networks[net], {}
+    training, watched = max(1, round(TRAINING * cases)), round(WATCHED * cases)
+    for name, step in network.steps.items():
+        if not step.estimate.arithmetic:
+            continue
+        if name in plugins.names("tuning", "TUNING"):
+            kind, views = plugins.find("tuning", name, "TUNING"), 0
+            patches = step.batch_size * step.windows
+        else:
+            kind = plugins.find("pretraining", name, "METHOD")
+            views, patches = kind.views, step.batch_size
+        (options,) = resolve(plan.preset, {}, kind)
+        schedule = schedule_of(options, training, patches, step.accumulate)
+        rate = on.rate(plan, network.network, name, views)
+        images = step.batch_size * step.accumulate
+        told[name] = forecast(step, schedule, images, watched, rate)
+    return told

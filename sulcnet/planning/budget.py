@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import ceil, prod
+from math import ceil, inf, prod
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import numpy as np
@@ -68,6 +68,8 @@ class Constraints:
         tasks: what is asked of the dataset, as far as bytes depend on it.
         values: per channel how many values a label-like one holds, 0 for intensities.
         patch, batch: the user's own, instead of planned ones.
+        most: operations per window that a step may take; a patch that covers the region may take more.
+        steps: methods and strategies that are planned; all where none is named.
         slices: of the case that has most, where the network sees one at a time; 1 in 3-D.
     """
 
@@ -84,6 +86,8 @@ class Constraints:
     patch: Shape | None = None
     batch: int | None = None
     slices: int = 1
+    most: float = inf
+    steps: tuple[str, ...] = ()
 
 
 class Candidate(NamedTuple):
@@ -341,7 +345,17 @@ class Search:
             f"{patch}{_also(recompute)}, batch {images} of {candidate.windows}: "
             f"{total / 1e9:.2f} GB, {need.arithmetic / 1e9:.0f} GFLOP"
         )
-        return total
+        return max(total, int(self.constraints.budget * self._slow(place, need)))
+
+    def _slow(self, place: int, need: StepNeed) -> float:
+        """Give how many times too long a window takes; 0 where the next smaller one would miss the region."""
+        candidate = self.candidates[place]
+        smaller = self.candidates[place + 1 :]
+        if not smaller or not covers(smaller[0].patch, self.constraints.region):
+            return 0.0
+        windows = self._wanted(candidate) * candidate.windows
+        slow = need.arithmetic / windows / self.constraints.most
+        return slow if slow > 1 else 0.0
 
     def _batch(
         self, candidate: Candidate, recompute: str
@@ -417,7 +431,8 @@ class Search:
             region = ", and it covers the region of interest"
             known = covers(candidate.patch, constraints.region)
             shown = region if known and any(constraints.region) else ""
-            return f"the largest that fits the budget{shown}{also}"
+            what = "fits the budget" if constraints.most == inf else "trains in time"
+            return f"the largest that {what}{shown}{also}"
         if self.usual.patch:
             return f"the preset's, {constraints.preset}{also}"
         what = (
@@ -431,7 +446,7 @@ class Search:
         if self.constraints.patch is not None:
             return "the user"
         if place > 0:
-            return "memory"
+            return "memory" if self.constraints.most == inf else "time"
         return "preset" if self.usual.patch else "data"
 
     def _refuse(self) -> NoReturn:

@@ -32,6 +32,7 @@ class PlanRequest:
     """What the user asked of the plan.
 
     `patch` has a number per axis that the network sees; `slice_axis` is for 2d alone; `spacing` in mm always has three.
+    `steps` names methods and strategies, empty is all of them; `hours` bounds a run of `full` on this machine.
 
     Raises:
         UsageError: numbers that do not fit the configuration.
@@ -47,6 +48,8 @@ class PlanRequest:
     precision: str = "bf16"
     slice_axis: int | None = None
     spacing: tuple[float, ...] | None = None
+    steps: tuple[str, ...] = ()
+    hours: float | None = None
 
     def __post_init__(self):
         axes = 2 if self.configuration == TWO_D else 3
@@ -147,6 +150,7 @@ def constraints_of(
         precision=request.precision,
         patch=request.patch,
         batch=request.batch,
+        steps=request.steps,
         slices=1
         if plan.slice_axis is None
         else ceil(shapes[:, plan.slice_axis].max()),

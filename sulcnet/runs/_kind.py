@@ -97,6 +97,7 @@ class Load(NamedTuple):
     """What the first stage has to do: a step as it is planned, samples per step, and samples that are watched."""
 
     name: str
+    views: int
     step: StepPlan
     schedule: Schedule
     images: int
@@ -155,6 +156,10 @@ class RunKind:
         return spec.replace(
             network=network, preset=preset, settings=chosen, epochs=epochs
         )
+
+    def step(self, spec: RunSpec, plan: Plan) -> str | None:
+        """Name the step that has to be planned; None where a run does with what is planned for others."""
+        return None
 
     def trained(self, folder: RunFolder) -> bool:
         """Whether the last stage has ended."""

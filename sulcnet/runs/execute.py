@@ -15,6 +15,7 @@ from dataclasses import replace
 from sulcnet import plugins
 from sulcnet.files import claimed, copy
 from sulcnet.log import to_file
+from sulcnet.memory.planning import planned_for
 from sulcnet.options import resolve
 from sulcnet.records._record import write_json
 from sulcnet.records.plan import Plan, load_plan
@@ -57,6 +58,10 @@ def execute(
     kind: RunKind = plugins.find("runs", spec.kind, "RUN")
     plan = load_plan(spec.dataset(workspace).plans, spec.configuration)
     spec = kind.settle(workspace, spec, plan)
+    step = kind.step(spec, plan)
+    if step and not execution.go_on:
+        asked = spec.dataset(workspace), plan, spec.network, step
+        plan = planned_for(*asked, execution.workers)
     folder = find_folder(workspace, spec, execution.go_on)
     with claimed(folder.path, execution.take_over):
         trained = kind.trained(folder)

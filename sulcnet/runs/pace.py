@@ -7,18 +7,13 @@ import time
 
 import torch
 
-from sulcnet.memory.speed import Forecast, Here, forecast
+from sulcnet.memory.speed import QUICKER, Forecast, Here, forecast, is_slow
 from sulcnet.runs._kind import Assembly, Job
 
 log = logging.getLogger("sulcnet")
 
 SURE, SOON = 10, 60.0  # steps, or seconds, after which their mean counts
 OTHER = 1.3  # ratio from which the foretold time is corrected
-LONG = 12 * 3600  # seconds from which a run on a CPU is told what is quicker
-QUICKER = (
-    "quicker on this machine: sulcnet_plan_and_preprocess -d %s --gpu-memory cpu, which plans a small network for "
-    "it, then sulcnet_pretrain and sulcnet_train with --time-limit MINUTES"
-)
 
 
 class Pace:
@@ -36,15 +31,16 @@ class Pace:
         """Say how long the run will take, where the plan knows its arithmetic."""
         if self.load is None:
             return
-        name, step = self.load.name, self.load.step
-        self.rate = self.here.rate(self.job.plan, self.spec, name, step)
-        if not self.rate:
+        if not self.load.step.estimate.arithmetic:
             return
+        asked = self.load.name, self.load.views
+        self.rate = self.here.rate(self.job.plan, self.spec, *asked)
         self.told = self._forecast()
-        log.info(self.told.sentence())
-        slow = self.job.device.type == "cpu" and self.told.run > LONG
-        if slow and not self.load.schedule.minutes:
-            log.info(QUICKER, self.job.dataset.name)
+        log.info("on this machine (%s) %s", self.here.name(), self.told.sentence())
+        if is_slow(self.job.device.type, self.told):
+            spec = self.job.spec
+            names = {"dataset": spec.datasets[0], "configuration": spec.configuration}
+            log.info(QUICKER.format(**names))
 
     def took(self) -> None:
         """Hear that a step has ended; the first one, which is slower, begins the clock."""
@@ -64,7 +60,7 @@ class Pace:
             log.info("by its first steps: %s", self._forecast().sentence())
 
     def _forecast(self) -> Forecast:
-        _, step, schedule, images, watched = self.load
+        _, _, step, schedule, images, watched = self.load
         return forecast(step, schedule, images, watched, self.rate)
 
     def _now(self) -> float:

@@ -77,6 +77,9 @@ class Pretrain(RunKind):
             )
         return spec
 
+    def step(self, spec: RunSpec, plan: Plan) -> str | None:
+        return spec.pretrain if spec.preset == plan.preset else None
+
     def trained(self, folder: RunFolder) -> bool:
         return (folder / EXPORT).exists()
 
@@ -258,7 +261,8 @@ def _assumptions(job: Job, step: StepPlan, schedule: Schedule) -> dict[str, Any]
 def _load(job: Job, parts: Parts, schedule: Schedule) -> Load:
     images = parts.batch * schedule.accumulate
     watched = min(len(parts.pool.watched), MOST)
-    return Load(job.spec.pretrain, parts.step, schedule, images, watched)
+    asked = job.spec.pretrain, parts.method.views
+    return Load(*asked, parts.step, schedule, images, watched)
 
 
 def _opening(job: Job, parts: Parts, schedule: Schedule) -> str:

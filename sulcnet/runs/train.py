@@ -87,6 +87,9 @@ class Train(RunKind):
         Splits.load(spec.dataset(workspace).splits).part(spec.fold)
         return spec
 
+    def step(self, spec: RunSpec, plan: Plan) -> str | None:
+        return spec.tune
+
     def complete(self, folder: RunFolder) -> bool:
         return self.trained(folder) and is_scored(folder)
 
@@ -262,7 +265,7 @@ def _untaught(plan: Plan, training: Sequence[PreparedCase]) -> tuple[str, ...]:
 def _load(job: Job, step: StepPlan, schedule: Schedule, cases: Cases) -> Load:
     images = step.batch_size * schedule.accumulate
     watched = min(len(cases.watched), MOST)
-    return Load(job.spec.tune, step, schedule, images, watched)
+    return Load(job.spec.tune, 0, step, schedule, images, watched)
 
 
 def _opening(

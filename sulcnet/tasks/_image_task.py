@@ -124,7 +124,8 @@ def coordinates(place: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Spread places (B, ndim, 1 + ndim) of windows over a grid: (B, ndim, *shape), -1 to 1 over the image's box."""
     ndim = len(shape)
     ones = (1,) * ndim
-    found = place[..., 0].view(-1, ndim, *ones).expand(-1, -1, *shape)
+    middle = place[..., 0].view(-1, ndim, *ones)
+    found = middle.expand(-1, -1, *shape)
     for axis, size in enumerate(shape):
         cells = torch.arange(size, device=place.device)
         along = (2 * cells + 1) / size - 1

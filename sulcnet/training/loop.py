@@ -295,7 +295,9 @@ class Loop:
         for name, value in self.stage.validate().items():
             row[f"val/{name}"] = _finite(float(value))
         self._keep_best(row.get("val/score"))
+        before = self.progress.elapsed
         self.progress.tick()
+        self.progress.closing = self.progress.elapsed - before
         row["seconds"] = round(self.progress.elapsed - self.epoch_began, 3)
         self.epoch_began = self.progress.elapsed
         self.rows.append(row)

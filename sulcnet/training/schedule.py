@@ -78,11 +78,15 @@ def rate_factor(schedule: Schedule, progress: float) -> float:
 
 @dataclass
 class Progress:
-    """Where a run is. With a time limit the elapsed seconds decide, and are saved, so that a resumed run goes on."""
+    """Where a run is. With a time limit the elapsed seconds decide, and are saved, so that a resumed run goes on.
+
+    `closing` is what the last validation took: of a time limit as much is left for that after the last step.
+    """
 
     schedule: Schedule
     step: int = 0
     elapsed: float = 0.0
+    closing: float = 0.0
     _since: float = field(default_factory=time.monotonic)
 
     def start(self) -> None:
@@ -103,7 +107,8 @@ class Progress:
     def share(self) -> float:
         """How far the run is, 0 to 1."""
         if self.schedule.minutes is not None:
-            return min(self.elapsed / (60 * self.schedule.minutes), 1.0)
+            left = max(60 * self.schedule.minutes - self.closing, 1e-6)
+            return min(self.elapsed / left, 1.0)
         return self.step / self.last_step
 
     @property
