@@ -30,7 +30,10 @@ def need(question: StepQuestion) -> StepNeed:
         size,
         "forward",
         {"activations": size - inputs, "data": inputs},
-        ARITHMETIC[question.recompute] * prod(question.patch) * windows,
+        ARITHMETIC[question.recompute]
+        * prod(question.patch)
+        * windows
+        * question.accumulate,
     )
 
 
@@ -219,7 +222,7 @@ def test_inputs_of_all_micro_batches_lie_on_the_card():
         and sum(step.estimate.parts.values()) == step.estimate.live
     )
     assert step.estimate.live == PER_VOXEL["none"] * 96**3 + 150 * MIB + 2 * one
-    assert step.estimate.arithmetic == 4 * ARITHMETIC["none"] * 96**3 / 2
+    assert step.estimate.arithmetic == 4 * ARITHMETIC["none"] * 96**3
 
 
 def test_a_part_of_the_case_needs_a_bag_and_the_whole_none():
