@@ -163,7 +163,7 @@ def test_the_plan_says_how_long_runs_take_and_what_is_quicker(
     assert re.search(
         r"On this machine \(.* threads\), with full a step takes about", out
     )
-    assert re.search(r"whole runs: full .*, recon .*, top .*\.", out)
+    assert re.search(r"whole runs: recon .*, full .*, top .*\.", out)
     assert "sulcnet_plan_and_preprocess -d 901 -c 3d --gpu-memory cpu" in out
 
 
