@@ -156,8 +156,12 @@ def duration(seconds: float) -> str:
     """Say how long, to two digits: `0.4 s`, `12 min`, `1.3 h`, `11 days`."""
     for size, name in ((86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 1.5 * size:
-            return f"{seconds / size:.2g} {name}"
-    return f"{seconds:.2g} s"
+            return f"{_two_digits(seconds / size)} {name}"
+    return f"{_two_digits(seconds)} s"
+
+
+def _two_digits(value: float) -> str:
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:

@@ -82,6 +82,7 @@ def test_a_forecast_is_arithmetic_over_rate(prepared):
         (5400, "1.5 h"),
         (900, "15 min"),
         (1e6, "12 days"),
+        (2.5e7, "289 days"),
     ],
 )
 def test_durations_are_read_at_once(seconds, words):
@@ -164,7 +165,10 @@ def test_the_plan_says_how_long_runs_take_and_what_is_quicker(
         r"On this machine \(.* threads\), with full a step takes about", out
     )
     assert re.search(r"whole runs: recon .*, full .*, top .*\.", out)
-    assert "sulcnet_plan_and_preprocess -d 901 -c 3d --gpu-memory cpu" in out
+    assert (
+        "Quicker here: runs that end in time" in out and "--gpu-memory cpu" not in out
+    )
+    assert "sulcnet_train 901 3d --net resenc_unet --pretrain recon" in out
 
 
 def test_what_was_not_planned_is_planned_when_it_is_first_used(

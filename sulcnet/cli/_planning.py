@@ -156,7 +156,7 @@ def foretold(args: Namespace, plan: Plan, folders: DatasetFolders) -> str:
     from sulcnet.records.fingerprint import Fingerprint
 
     with loading("torch, and timing a small step"):
-        from sulcnet.memory.speed import QUICKER, forecasts, here, is_slow
+        from sulcnet.memory.speed import forecasts, here, quicker
 
         on, cases = here(), len(Fingerprint.load(folders.fingerprint).cases)
         told = forecasts(plan, args.net, cases, on)
@@ -168,11 +168,9 @@ def foretold(args: Namespace, plan: Plan, folders: DatasetFolders) -> str:
         f"On this machine ({on.name()}), with {FIRST if FIRST in told else next(iter(told))} "
         f"{first.sentence()}; whole runs: {', '.join(runs)}."
     ]
-    if is_slow(on.device.type, first):
-        lines.append(
-            QUICKER.format(dataset=args.dataset, configuration=args.configuration)
-        )
-    return "\n".join(lines)
+    spec = plan.networks[args.net].network
+    advice = quicker(on.device.type, first, spec, args.dataset, args.configuration)
+    return "\n".join([*lines, advice] if advice else lines)
 
 
 def sentence(plan: Plan, net: str, explain: bool = False) -> str:

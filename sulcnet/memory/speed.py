@@ -42,10 +42,7 @@ TRAINING, WATCHED = 0.7, 0.2  # shares of the cases in the holdout
 
 
 LONG = 12 * 3600  # seconds from which a run is told what is quicker
-QUICKER = """Quicker here: a small network, and runs that end in time:
-  sulcnet_plan_and_preprocess -d {dataset} -c {configuration} --gpu-memory cpu
-  sulcnet_pretrain {dataset} {configuration} recon --net resenc_unet --time-limit 15
-  sulcnet_train {dataset} {configuration} --net resenc_unet --pretrain recon --tune top --time-limit 15"""
+SMALL, FEATURES = "resenc_unet", 16  # what trains on a CPU
 
 
 @dataclass(frozen=True)
@@ -161,9 +158,22 @@ def timed(act: Callable[[], object], device: torch.device) -> float:
     return statistics.median(taken[1:])
 
 
-def is_slow(device: str, told: Forecast) -> bool:
-    """Tell whether a run is one that nobody would wait for on a CPU."""
-    return device == "cpu" and told.run > LONG and not told.schedule.minutes
+def quicker(
+    device: str, told: Forecast, spec: NetworkSpec, dataset: str, configuration: str
+) -> str:
+    """Say what to type instead of a run that nobody would wait for on a CPU; empty where it is quick, or a GPU is used."""
+    if device != "cpu" or told.run <= LONG or told.schedule.minutes:
+        return ""
+    which = f"{dataset} {configuration}"
+    lines = [
+        "Quicker here: a small network, and runs that end in time:",
+        f"  sulcnet_plan_and_preprocess -d {dataset} -c {configuration} --gpu-memory cpu --for recon,top",
+        f"  sulcnet_pretrain {which} recon --net {SMALL} --time-limit 15",
+        f"  sulcnet_train {which} --net {SMALL} --pretrain recon --tune top --time-limit 15",
+    ]
+    if spec.name == SMALL and spec.features <= FEATURES:
+        lines = ["Quicker here: runs that end in time:", *lines[2:]]
+    return "\n".join(lines)
 
 
 def here(device: str = "auto", precision: str = "auto") -> Here:

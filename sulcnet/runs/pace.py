@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from sulcnet.memory.speed import QUICKER, Forecast, Here, forecast, is_slow
+from sulcnet.memory.speed import Forecast, Here, forecast, quicker
 from sulcnet.runs._kind import Assembly, Job
 
 log = logging.getLogger("sulcnet")
@@ -37,10 +37,10 @@ class Pace:
         self.rate = self.here.rate(self.job.plan, self.spec, *asked)
         self.told = self._forecast()
         log.info("on this machine (%s) %s", self.here.name(), self.told.sentence())
-        if is_slow(self.job.device.type, self.told):
-            spec = self.job.spec
-            names = {"dataset": spec.datasets[0], "configuration": spec.configuration}
-            log.info(QUICKER.format(**names))
+        names = self.job.spec.datasets[0], self.job.spec.configuration
+        advice = quicker(self.job.device.type, self.told, self.spec, *names)
+        if advice:
+            log.info(advice)
 
     def took(self) -> None:
         """Hear that a step has ended; the first one, which is slower, begins the clock."""
