@@ -18,6 +18,7 @@ from sulcnet.records.splits import Part, Splits
 from sulcnet.records.workspace import (
     EXPERIMENT,
     EXPORT,
+    METRICS,
     SPLITS,
     RunFolder,
     Workspace,
@@ -38,7 +39,9 @@ def study(tmp_path_factory):
     train, validation = splits.holdout.train, splits.holdout.validation
     mixed = Part((*splits.test, *train[3:], *validation[:1]), (train[2],))
     folds = (Part(mixed.train[:3], (train[3],)),)
-    turned = splits.replace(test=train[:2], holdout=mixed, folds=folds)
+    turned = splits.replace(
+        test=(*train[:2], validation[2]), holdout=mixed, folds=folds
+    )
     turned.save(other.raw / SPLITS)
     shutil.copytree(folders.raw, images.raw)
     shutil.rmtree(images.raw / "labelsTr")
@@ -110,12 +113,12 @@ def test_who_is_test_or_watched_in_one_dataset_is_learned_from_in_none(fresh):
     assert learned == {first.subjects[case] for case in first.holdout.train[3:]}
     log = (run / "log.txt").read_text()
     assert (
-        f"{NAME}: 3 cases learned from, 3 watched, 6 left out (2 of people who are test in another dataset, "
+        f"{NAME}: 3 cases learned from, 2 watched, 7 left out (3 of people who are test in another dataset, "
         "1 of people who are watched, 3 test)"
     ) in log
     assert (
         f"{OTHER}: 3 cases learned from, 1 watched, 8 left out (3 of people who are test in another dataset, "
-        "3 of people who are watched, 2 test)"
+        "2 of people who are watched, 3 test)"
     ) in log
 
 
@@ -147,7 +150,8 @@ def test_a_fold_is_that_of_every_dataset_and_images_of_scored_people_are_left_ou
     )
     watched = made.by_dataset(made.validation)
     assert plain(watched[OTHER]) == {*second.folds[0].validation}
-    assert plain(watched[IMAGES_ALONE]) <= {*first.folds[0].validation}
+    (few,) = plain(watched[IMAGES_ALONE])
+    assert few in first.folds[0].validation and few not in second.test
     allowed = {*first.folds[0].train} - {*second.test, *second.folds[0].validation}
     given = made.by_dataset(made.train)
     assert plain(given[NAME]) == plain(given[IMAGES_ALONE]) == allowed
@@ -281,6 +285,7 @@ def test_all_learns_from_every_case_that_is_not_test_and_predicts(
     assert ({*made.train}, made.validation, made.test) == (rest, (), splits.test)
     assert run.name == "fold_all__sulcnet__seed0__epochs1"
     assert not RunFolder(run).checkpoint("best").exists()
+    assert "val/" not in (run / METRICS).read_text()
     assert "nothing is watched" in (run / "log.txt").read_text()
     assert (run / "test/summary.json").exists()
     image = next((fresh.folders(NAME).raw / "imagesTr").glob("*"))

@@ -171,12 +171,9 @@ class Train(RunKind):
         planned = job.plan, step, cases.region, seed
         learning, watching = Sampling(own, views=own.views), Sampling(balanced=False)
         source = PatchSource(prepared, cases.training, *planned, learning)
+        fixed = PatchSource(prepared, cases.watched, *planned, watching)
         times, workers = schedule.accumulate, job.execution.workers
         where = job.device, job.precision
-        validate = dict
-        if cases.watched:
-            fixed = PatchSource(prepared, cases.watched, *planned, watching)
-            validate = Watch(method, fixed, collate, images, *where, seed)
         if own.cache_gb:
             cache = FeatureCache(
                 method.model.network, source, images, *where, own.cache_gb
@@ -195,7 +192,7 @@ class Train(RunKind):
             method,
             schedule,
             lambda done: drawn(done * times),
-            validate=validate,
+            validate=Watch(method, fixed, collate, images, *where, seed),
             after_epoch=after_epoch,
         )
 
