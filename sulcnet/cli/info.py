@@ -207,7 +207,10 @@ def _prepared(item: DatasetOverview) -> str:
 
 
 def _of_all(count: int, item: DatasetOverview) -> str:
-    return str(count) if item.to_prepare is None else f"{count} of {item.to_prepare}"
+    """Say how many are prepared; a pool reads cases of a dataset without labels that are not prepared otherwise."""
+    if item.to_prepare is None or count > item.to_prepare:
+        return str(count)
+    return f"{count} of {item.to_prepare}"
 
 
 def _dataset(item: DatasetOverview) -> str:
