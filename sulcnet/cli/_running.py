@@ -20,7 +20,7 @@ from sulcnet.cli._command import (
 )
 from sulcnet.errors import UsageError
 from sulcnet.parallel import default_workers
-from sulcnet.records.run import Execution, RunSpec
+from sulcnet.records.run import OTHER, SAME, Execution, RunSpec
 from sulcnet.records.splits import HOLDOUT
 from sulcnet.records.workspace import Workspace
 
@@ -105,15 +105,28 @@ def _add_machine(parser: Parser) -> None:
 
 
 def add_fold(parser: Parser) -> None:
-    """Add the fold, as the last word and as a flag."""
+    """Add what chooses the cases: the fold, as the last word and as a flag, and what goes with it."""
     parser.add_argument(
         "fold",
         nargs="?",
         default=HOLDOUT,
-        help="0 to 4 for cross-validation (default: the 70/20/10 holdout)",
+        help="0 to 4 for cross-validation; all: every case that is not test, and nothing is watched "
+        "(default: the 70/20/10 holdout)",
     )
     parser.add_argument(
         "-f", "--fold", dest="fold_flag", metavar="FOLD", help="the same as a flag"
+    )
+    parser.add_argument(
+        "--with-test",
+        action="store_true",
+        help="with fold all: learn from the test cases too, and score nothing",
+    )
+    parser.add_argument(
+        "--shared-names",
+        choices=(SAME, OTHER),
+        default=SAME,
+        help="whom equal names of subjects mean in several datasets; the same people are not learned from where they "
+        "are test or watched in one of them (default: same)",
     )
 
 
@@ -139,6 +152,8 @@ def spec_of(args: Namespace, workspace: Workspace, kind: str, **own: Any) -> Run
         accumulate=args.accumulate,
         settings=tuple(args.set),
         name=args.name or "",
+        with_test=args.with_test,
+        shared_names=args.shared_names,
         **own,
     )
 

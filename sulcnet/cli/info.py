@@ -21,7 +21,11 @@ from sulcnet.log import counted
 if TYPE_CHECKING:
     from sulcnet.records.workspace import Workspace
     from sulcnet.report.machine import Machine
-    from sulcnet.report.overview import DatasetOverview, RunOverview
+    from sulcnet.report.overview import (
+        DatasetOverview,
+        PretrainingOverview,
+        RunOverview,
+    )
 
 HELP = """Show versions, GPU, CPU and memory, which rule chose the folders, and the datasets with what was planned,
 prepared and trained for them. With -d, one dataset and its runs. With --self-test, try everything once on tiny
@@ -158,11 +162,12 @@ def _datasets(datasets: Sequence[DatasetOverview]) -> str:
             "classes",
             "planned",
             "prepared",
+            "pre-trained",
             "runs finished",
         )
     ]
     rows += [_row(item) for item in datasets]
-    blocks = [_aligned(rows, right=(1, 2, 5, 6))]
+    blocks = [_aligned(rows, right=(1, 2, 5, 6, 7))]
     notes = []
     for item in datasets:
         notes += [f"{item.name}: {note}" for note in item.notes]
@@ -172,16 +177,10 @@ def _datasets(datasets: Sequence[DatasetOverview]) -> str:
 
 
 def _row(item: DatasetOverview) -> tuple[str, ...]:
-    from sulcnet.report.overview import UNFINISHED
-
     classes = f"{item.target}: {len(item.classes)}" if item.target else UNKNOWN
     plans = [
         f"{name}: {', '.join(networks)}" for name, networks in item.planned.items()
     ]
-    finished = UNKNOWN
-    if item.runs:
-        count = sum(run.state != UNFINISHED for run in item.runs)
-        finished = f"{count} of {len(item.runs)}"
     return (
         item.name,
         _text(item.cases),
@@ -189,8 +188,16 @@ def _row(item: DatasetOverview) -> tuple[str, ...]:
         classes,
         "; ".join(plans) or UNKNOWN,
         _prepared(item),
-        finished,
+        _finished(item.pretrainings),
+        _finished(item.runs),
     )
+
+
+def _finished(runs: Sequence[RunOverview | PretrainingOverview]) -> str:
+    from sulcnet.report.overview import UNFINISHED
+
+    count = sum(run.state != UNFINISHED for run in runs)
+    return f"{count} of {len(runs)}" if runs else UNKNOWN
 
 
 def _prepared(item: DatasetOverview) -> str:
@@ -200,7 +207,10 @@ def _prepared(item: DatasetOverview) -> str:
 
 
 def _of_all(count: int, item: DatasetOverview) -> str:
-    return str(count) if item.to_prepare is None else f"{count} of {item.to_prepare}"
+    """Say how many are prepared; a pool reads cases of a dataset without labels that are not prepared otherwise."""
+    if item.to_prepare is None or count > item.to_prepare:
+        return str(count)
+    return f"{count} of {item.to_prepare}"
 
 
 def _dataset(item: DatasetOverview) -> str:
@@ -224,7 +234,10 @@ def _dataset(item: DatasetOverview) -> str:
         plan = f"{', '.join(networks)}; {_cases_prepared(item, name)}"
         facts.append((f"plan {name}", plan))
     facts += [("note", note) for note in item.notes]
-    return f"{_aligned(facts)}\n\n{_runs(item.runs, item.structures)}"
+    blocks = [_aligned(facts)]
+    if item.pretrainings:
+        blocks.append(_pretrainings(item.pretrainings))
+    return "\n\n".join([*blocks, _runs(item.runs, item.structures)])
 
 
 def _cases_prepared(item: DatasetOverview, name: str) -> str:
@@ -232,6 +245,28 @@ def _cases_prepared(item: DatasetOverview, name: str) -> str:
     if item.to_prepare is None:
         return f"{counted(count, 'case')} prepared"
     return f"{_of_all(count, item)} cases prepared"
+
+
+def _pretrainings(runs: Sequence[PretrainingOverview]) -> str:
+    """List pre-trainings, and of each the cases of every dataset that it saw."""
+    first = ("pre-training", "network", "config", "fold", "seed", "epochs")
+    rows, paths = [(*first, "learned from", "watched", "state")], []
+    for run in runs:
+        numbers = run.learned_from.values(), run.watched.values()
+        sums = [str(sum(each)) for each in numbers]
+        place = run.network, run.configuration, run.fold, str(run.seed)
+        rows.append((run.method, *place, _epochs(run), *sums, run.state))
+        saw = []
+        for name, count in run.learned_from.items():
+            saw.append(f"{name}: {count} learned from, {run.watched[name]} watched")
+        paths += [run.path, f"  {'; '.join(saw)}"]
+    return "\n".join([_aligned(rows, right=range(4, 8)), *paths])
+
+
+def _epochs(run: RunOverview | PretrainingOverview) -> str:
+    return (
+        f"{run.epochs_done} of {run.epochs}" if run.epochs else str(run.epochs_done)
+    )
 
 
 def _runs(runs: Sequence[RunOverview], structures: Sequence[str]) -> str:
@@ -249,11 +284,13 @@ def _runs(runs: Sequence[RunOverview], structures: Sequence[str]) -> str:
     )
     rows = [(*first, *_headlines(runs), "state"), *(_run(run) for run in runs)]
     table = _aligned(rows, right=range(5, len(rows[0]) - 1))
-    paths = "\n".join(run.path for run in runs)
     notes = "best score: validation; presence: by a mask of any voxel"
     if len(structures) > 1:
         notes += f"\nDice and presence: means over those of {', '.join(structures)} that the test cases have, or lack"
-    return f"{table}\n\n{notes}\n{paths}"
+    paths = []
+    for run in runs:
+        paths += [run.path, f"  {run.start}"] if run.start else [run.path]
+    return "\n".join([table, "", notes, *paths])
 
 
 def _headlines(runs: Sequence[RunOverview]) -> list[str]:
@@ -261,9 +298,6 @@ def _headlines(runs: Sequence[RunOverview]) -> list[str]:
 
 
 def _run(run: RunOverview) -> tuple[str, ...]:
-    epochs = (
-        f"{run.epochs_done} of {run.epochs}" if run.epochs else str(run.epochs_done)
-    )
     scores = tuple(
         _score(value) for value in (run.best_score, *run.test_scores.values())
     )
@@ -274,7 +308,7 @@ def _run(run: RunOverview) -> tuple[str, ...]:
         run.configuration,
         run.fold,
         str(run.seed),
-        epochs,
+        _epochs(run),
         *scores,
         run.state,
     )

@@ -48,6 +48,12 @@ def arguments(parser: Parser) -> None:
     )
     add_dataset(parser, required=False)
     parser.add_argument(
+        "-f",
+        "--fold",
+        metavar="FOLD",
+        help="the only model of this fold: 0, ..., all",
+    )
+    parser.add_argument(
         "-chk",
         "--checkpoint",
         default="final",
@@ -99,7 +105,7 @@ def run(args: Namespace) -> str:
     if args.model:
         folder = RunFolder(require_folder(Path(args.model), "-m"))
     else:
-        folder = Workspace.find(args.root).only_run(args.dataset)
+        folder = Workspace.find(args.root).only_run(args.dataset, args.fold)
 
     with loading("torch"):
         from sulcnet.io import mask_ending

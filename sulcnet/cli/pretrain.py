@@ -65,6 +65,8 @@ def run(args: Namespace) -> str:
     words = ["sulcnet_train", args.dataset.split(",")[0], args.configuration]
     if spec.fold != HOLDOUT:
         words.append(spec.fold)
+    if spec.with_test:
+        words.append("--with-test")
     words += ["--pretrain", args.method]
     if args.net:
         words += ["--net", args.net]

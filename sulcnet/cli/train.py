@@ -15,7 +15,8 @@ validation and test cases. Without --pretrain and --tune it starts from random w
 EXAMPLES = """sulcnet_train 1 3d
 sulcnet_train 4 3d --net resenc_unet --pretrain none --tune scratch --time-limit 20
 sulcnet_train 1 3d --pretrain mae --tune top        (pre-trains first, where that was not done)
-sulcnet_train 1 3d 0 --c        (continue fold 0)"""
+sulcnet_train 1 3d 0 --c        (continue fold 0)
+sulcnet_train 1 3d all          (one model on every case that is not test; then sulcnet_predict -f all)"""
 
 
 def arguments(parser: Parser) -> None:
@@ -84,6 +85,8 @@ def tuning_options() -> list[options.Row]:
 def run(args: Namespace) -> str:
     """Train, then predict and score."""
     from sulcnet.evaluation.tables import format_summary
+    from sulcnet.records.experiment import Experiment
+    from sulcnet.records.workspace import EXPERIMENT
     from sulcnet.report.pictures import reconstruction_montage, training_curves
 
     with loading("torch"):
@@ -100,6 +103,9 @@ def run(args: Namespace) -> str:
     scores = "No validation or test case has a reference: nothing was scored."
     if summary:
         scores = format_summary(summary)
+    start = Experiment.load(run_folder / EXPERIMENT).start_saw()
+    if start:
+        scores += f"\n{start}"
     predict = ("sulcnet_predict", "-m", run_folder.path, "-i", "IMAGES", "-o", "OUT")
     return f"{scores}\n\nRun: {run_folder.path}\nNext: {next_command(args, *predict)}"
 

@@ -161,7 +161,7 @@ def timed(act: Callable[[], object], device: torch.device) -> float:
 def quicker(
     device: str, told: Forecast, spec: NetworkSpec, dataset: str, configuration: str
 ) -> str:
-    """Say what to type instead of a run that nobody would wait for on a CPU; empty where it is quick, or a GPU is used."""
+    """Say what to type instead of a run that nobody would wait for on a CPU; empty where none is needed."""
     if device != "cpu" or told.run <= LONG or told.schedule.minutes:
         return ""
     which = f"{dataset} {configuration}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sulcnet.errors import ModelError
+from sulcnet.log import counted
 from sulcnet.records._record import Record
 from sulcnet.records.run import RunSpec
 
@@ -101,3 +102,25 @@ class Experiment(Record):
     untaught: tuple[str, ...] = ()
     run: RunSpec | None = None
     schema: int = 1
+
+    def by_dataset(self, cases: Sequence[str]) -> dict[str, list[str]]:
+        """Sort its cases by dataset; those of all but the first are named dataset/case."""
+        first, *others = self.dataset.split("+")
+        found: dict[str, list[str]] = {name: [] for name in (first, *others)}
+        for case in cases:
+            found[case.rpartition("/")[0] or first].append(case)
+        return found
+
+    def start_saw(self) -> str:
+        """Say how many of the cases that are watched and scored the start had learned from; empty without a start."""
+        if not self.start:
+            return ""
+        saw = self.start.get("learned_from", {})
+        said = []
+        for part, cases in (("validation", self.validation), ("test", self.test)):
+            number = saw.get(part)
+            if not isinstance(number, int):
+                number = "an unknown number"
+            if cases:
+                said.append(f"{number} of {counted(len(cases), f'{part} case')}")
+        return f"start: saw {', '.join(said) or 'nothing that is scored'}"

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 
 from sulcnet.errors import UsageError
 from sulcnet.records._record import Record
-from sulcnet.records.splits import HOLDOUT
+from sulcnet.records.splits import ALL, HOLDOUT, Splits
 from sulcnet.records.workspace import (
+    TEST,
+    VALIDATION,
     DatasetFolders,
     RunFolder,
     Workspace,
@@ -26,6 +28,7 @@ from sulcnet.records.workspace import (
 
 PRETRAIN, TRAIN = "pretrain", "train"
 RANDOM = "none"  # the start that is no weights
+SAME, OTHER = "same", "other"  # whom equal names of subjects mean in several datasets
 LENGTH = ("epochs", "minutes", "patience", "accumulate")
 LONGEST = (
     100  # characters that say what is not default; file systems take 255 for a name
@@ -42,6 +45,8 @@ class RunSpec(Record):
         pretrain: the method, or what a training starts from: `none`, a method, or the name of a file's weights.
         weights: that file.
         tune: the strategy; empty for a pre-training.
+        fold: `holdout`, a number, or `all`, which watches nothing and with `with_test` scores nothing either.
+        shared_names: whether equal names of subjects mean the `same` people in several datasets, or `other` ones.
         settings: what `--set` says, as `name=value`; once settled only what is not default, sorted.
         name: takes the place of everything in the folder's name that is not default.
     """
@@ -66,6 +71,8 @@ class RunSpec(Record):
     accumulate: int | None = None
     settings: tuple[str, ...] = ()
     name: str = ""
+    with_test: bool = False
+    shared_names: str = SAME
     schema: int = 1
 
     def problems(self) -> Iterator[tuple[str, str]]:
@@ -73,6 +80,15 @@ class RunSpec(Record):
             yield (
                 "epochs",
                 "says how long to learn, and so does --time-limit; give one of them",
+            )
+        if self.with_test and self.fold != ALL:
+            yield "with_test", f"goes with the fold {ALL}, found {self.fold}"
+        if self.patience and self.fold == ALL:
+            yield "patience", f"needs validation cases, the fold {ALL} has none"
+        if self.shared_names not in (SAME, OTHER):
+            yield (
+                "shared_names",
+                f"expected {SAME} or {OTHER}, found '{self.shared_names}'",
             )
         if self.name and not re.fullmatch(r"[\w.-]+", self.name):
             yield (
@@ -89,10 +105,17 @@ class RunSpec(Record):
         """Give the folders of the dataset whose plan counts."""
         return workspace.folders(self.datasets[0], self.plans_name)
 
+    def scored(self, splits: Splits) -> dict[str, tuple[str, ...]]:
+        """Give the cases that the run is watched and scored on, by the name of their part."""
+        test = () if self.with_test else splits.test
+        return {VALIDATION: splits.part(self.fold).validation, TEST: test}
+
     def folder(self, workspace: Workspace) -> RunFolder:
         """Name the folder of a settled run; the facts live in its JSON, and no program parses this name."""
         what = _joined(self.pretrain, self.tune, self.network, self.configuration)
         fold = self.fold if self.fold == HOLDOUT else f"fold_{self.fold}"
+        if self.with_test:
+            fold += "_with_test"
         name = self.name or self.differences()
         seed = f"seed{self.seed}"
         run = _joined(fold, self.preset, seed, self.pool(), self.plans_name, name)
@@ -107,6 +130,8 @@ class RunSpec(Record):
         """Say in a folder's name what is not default: `epochs20__rate0.001`; a long text ends in a hash."""
         length = [(key, getattr(self, key)) for key in LENGTH]
         parts = [f"{key}{value:g}" for key, value in length if value is not None]
+        if self.shared_names != SAME:
+            parts.append(f"names-{self.shared_names}")
         parts += [_short(*setting.split("=", 1)) for setting in self.settings]
         text = "__".join(parts)
         if len(text) <= LONGEST:
@@ -142,12 +167,17 @@ class RunSpec(Record):
             "--accumulate": self.accumulate,
             "--plans-name": self.plans_name or None,
             "--name": self.name or None,
+            "--shared-names": None
+            if self.shared_names == SAME
+            else self.shared_names,
         }
         for flag, value in flags.items():
             if value is not None:
                 words += [flag, _text(value)]
         for setting in self.settings:
             words += ["--set", setting]
+        if self.with_test:
+            words.append("--with-test")
         return tuple(words)
 
 

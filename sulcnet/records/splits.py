@@ -15,6 +15,7 @@ from sulcnet.records.dataset import UNKNOWN_WORDS, Case
 from sulcnet.records.workspace import NNUNET_SPLITS, SPLITS
 
 HOLDOUT = "holdout"  # the part that is no fold
+ALL = "all"  # one model on every case that is not test; nothing is watched
 COLUMN = "split"  # of the table, where somebody split by hand
 WORDS = {
     "train": ("train", "training", "tr"),
@@ -71,15 +72,22 @@ class Splits(Record):
                             f"subject '{subject}' is in {owner[subject]} and in {group}",
                         )
 
-    def part(self, fold: str) -> Part:
-        """Give the training and validation cases of `holdout` or of a fold `0`..`4`."""
+    def part(self, fold: str, with_test: bool = False) -> Part:
+        """Give the training and validation cases of `holdout`, of a fold `0`..`4`, or of `all`.
+
+        Args:
+            with_test: `all` takes the test cases too.
+        """
+        if fold == ALL:
+            unread = () if with_test else self.test
+            return Part(tuple(sorted(self.listed().difference(unread))), ())
         if fold == HOLDOUT:
             return self.holdout
         if fold.isdecimal() and int(fold) < len(self.folds):
             return self.folds[int(fold)]
         raise UsageError(
             f"There is no fold '{fold}'.",
-            f"Folds: holdout, 0 to {len(self.folds) - 1}.",
+            f"Folds: holdout, 0 to {len(self.folds) - 1}, all.",
         )
 
     def empty(self) -> list[str]:

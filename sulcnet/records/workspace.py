@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sulcnet.errors import DataError, ModelError, UsageError
 from sulcnet.files import require_writable, writing
+from sulcnet.records._record import read_json
 
 DATASET_JSON = "dataset.json"
 FINGERPRINT = "fingerprint.json"
@@ -194,8 +195,8 @@ class Workspace:
         files = sorted((dataset.results / kind).glob(f"*/*/{EXPERIMENT}"))
         return [RunFolder(file.parent) for file in files]
 
-    def only_run(self, key: str | None) -> RunFolder:
-        """Choose the model to predict with when only a dataset, or nothing, was named.
+    def only_run(self, key: str | None, fold: str | None = None) -> RunFolder:
+        """Choose the model to predict with when only a dataset, a fold, or nothing was named.
 
         Raises:
             ModelError: there is none, or more than one (they are listed).
@@ -204,12 +205,12 @@ class Workspace:
         runs = []
         for name in names:
             there = self.runs(self.folders(name), "train")
-            runs += [run for run in there if _has_model(run)]
+            runs += [run for run in there if _has_model(run) and _is_of(run, fold)]
         if len(runs) == 1:
             return runs[0]
         if not runs:
             raise ModelError(
-                f"There is no trained model in {self.results}.",
+                f"There is no trained model{f' of fold {fold}' * bool(fold)} in {self.results}.",
                 "Train one: sulcnet_train DATASET 3d.",
             )
         listed = "\n      ".join(str(run.path) for run in runs)
@@ -336,6 +337,10 @@ def dataset_number(name: str) -> str:
 
 def _number(name: str) -> int:
     return int(dataset_number(name))
+
+
+def _is_of(run: RunFolder, fold: str | None) -> bool:
+    return fold in (None, read_json(run / EXPERIMENT, ModelError).get("fold"))
 
 
 def _has_model(run: RunFolder) -> bool:

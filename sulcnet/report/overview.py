@@ -16,10 +16,11 @@ from sulcnet.records._record import read_json
 from sulcnet.records.dataset import Dataset
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import Plan, load_plans
-from sulcnet.records.run import TRAIN
+from sulcnet.records.run import PRETRAIN, TRAIN
 from sulcnet.records.splits import read_splits
 from sulcnet.records.workspace import (
     EXPERIMENT,
+    EXPORT,
     INTEGRITY,
     METRICS,
     SUMMARY,
@@ -54,6 +55,24 @@ class RunOverview:
     best_score: float | None
     test_scores: dict[str, float | None]
     state: str
+    start: str
+
+
+@dataclass(frozen=True)
+class PretrainingOverview:
+    """One pre-training: which, how far, and how many cases of each dataset it learned from and watched."""
+
+    path: str
+    method: str
+    network: str
+    configuration: str
+    fold: str
+    seed: int
+    epochs_done: int
+    epochs: int | None
+    learned_from: dict[str, int]
+    watched: dict[str, int]
+    state: str
 
 
 @dataclass(frozen=True)
@@ -77,6 +96,7 @@ class DatasetOverview:
     errors: int | None
     warnings: int | None
     runs: tuple[RunOverview, ...]
+    pretrainings: tuple[PretrainingOverview, ...]
     notes: tuple[str, ...]
 
 
@@ -104,6 +124,8 @@ def describe_dataset(
     if (folders.preprocessed / INTEGRITY).exists():
         report = _read(notes, Report.load, folders.preprocessed / INTEGRITY)
     runs = [_read(notes, describe_run, run) for run in workspace.runs(folders, TRAIN)]
+    made = workspace.runs(folders, PRETRAIN)
+    pretrainings = [_read(notes, describe_pretraining, run) for run in made]
     if dataset is not None and folders.splits.exists():
         to_prepare = _read(notes, _count_to_prepare, dataset, folders.splits)
     return DatasetOverview(
@@ -115,6 +137,7 @@ def describe_dataset(
         errors=None if report is None else len(report.errors),
         warnings=None if report is None else len(report.warnings),
         runs=tuple(run for run in runs if run is not None),
+        pretrainings=tuple(run for run in pretrainings if run is not None),
         notes=tuple(notes),
     )
 
@@ -142,6 +165,31 @@ def describe_run(run: RunFolder) -> RunOverview:
         best_score=_number(best, "score"),
         test_scores={line.key: _number(summary, *line.place) for line in columns},
         state=_state(run, experiment),
+        start=experiment.start_saw(),
+    )
+
+
+def describe_pretraining(run: RunFolder) -> PretrainingOverview:
+    """Describe one pre-training.
+
+    Raises:
+        ModelError: its experiment file cannot be read.
+    """
+    experiment = Experiment.load(run / EXPERIMENT)
+    learned_from = experiment.by_dataset(experiment.train)
+    watched = experiment.by_dataset(experiment.validation)
+    return PretrainingOverview(
+        path=str(run.path),
+        method=experiment.pretrain,
+        network=experiment.network,
+        configuration=experiment.configuration,
+        fold=experiment.fold,
+        seed=experiment.seed,
+        epochs_done=_lines(run / METRICS),
+        epochs=None if experiment.schedule.minutes else experiment.schedule.epochs,
+        learned_from={name: len(cases) for name, cases in learned_from.items()},
+        watched={name: len(cases) for name, cases in watched.items()},
+        state=FINISHED if (run / EXPORT).exists() else UNFINISHED,
     )
 
 

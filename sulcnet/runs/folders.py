@@ -58,7 +58,15 @@ def read_experiment(folder: Path) -> Experiment | None:
 
 def _is_of(began: RunSpec, spec: RunSpec) -> bool:
     """Whether a run differs from this one in nothing but length, options and name."""
-    same = ("fold", "preset", "seed", "plans_name", "datasets")
+    same = (
+        "fold",
+        "with_test",
+        "shared_names",
+        "preset",
+        "seed",
+        "plans_name",
+        "datasets",
+    )
     return all(getattr(began, name) == getattr(spec, name) for name in same)
 
 

@@ -17,7 +17,8 @@ from sulcnet.preprocessing.prepare import prepare_case
 from sulcnet.records.dataset import Case, Dataset
 from sulcnet.records.fingerprint import Fingerprint
 from sulcnet.records.plan import Plan, load_plan, load_plans
-from sulcnet.records.splits import Splits, own_split, read_splits, split
+from sulcnet.records.run import RunSpec
+from sulcnet.records.splits import Part, Splits, own_split, read_splits, split
 from sulcnet.records.workspace import (
     DATASET_JSON,
     LABELS,
@@ -109,6 +110,16 @@ def cases_to_prepare(dataset: Dataset, splits: Splits) -> list[Case]:
         if case.id in splits.subjects and (labelled or case.subject not in tested):
             cases.append(case)
     return cases
+
+
+def prepared_part(folders: DatasetFolders, spec: RunSpec, splits: Splits) -> Part:
+    """Give the cases that a run may read; of test subjects, where asked for, only those that are prepared."""
+    part = splits.part(spec.fold, spec.with_test)
+    if not spec.with_test:
+        return part
+    cases = cases_to_prepare(Dataset.open(folders.raw), splits)
+    known = {case.id for case in cases}
+    return part.replace(train=tuple(case for case in part.train if case in known))
 
 
 def unless_the_machine_fails(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:

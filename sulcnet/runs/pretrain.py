@@ -22,7 +22,7 @@ from sulcnet.assembly.schedules import schedule_of, unplanned
 from sulcnet.assembly.transfer import dry_load, write_export
 from sulcnet.data.images import ImageSource, Views
 from sulcnet.data.loader import Images, collate_images, image_batches
-from sulcnet.errors import UsageError
+from sulcnet.errors import ModelError, UsageError
 from sulcnet.log import counted
 from sulcnet.options import Family, resolve
 from sulcnet.pretraining._options import MethodFamily, PretrainOptions
@@ -105,12 +105,10 @@ class Pretrain(RunKind):
         own: PretrainOptions = job.options[0]
         planned = job.plan.network(job.spec.network)
         step = _step_plan(job, planned, family)
-        first, *others = spec.datasets
-        folders = [job.workspace.folders(first, spec.plans_name)]
-        folders += [job.workspace.folders(name) for name in others]
-        pool = gather(
-            folders, job.plan, own.use_validation, job.execution.workers, spec.fold
-        )
+        workers = job.execution.workers
+        pool = gather(job.workspace, spec, job.plan, own.use_validation, workers)
+        if job.before:
+            _require_same_cases(job, pool)
         torch.manual_seed(spec.seed)
         network = networks.build(planned.network, step.recompute)
         method = build_method(family, network, job.plan, own)
@@ -119,6 +117,16 @@ class Pretrain(RunKind):
             batch, accumulate = own.batch, 1
         alone = planned.replace(steps={spec.pretrain: step})
         return Parts(alone, step, own, pool, method, batch, accumulate)
+
+
+def _require_same_cases(job: Job, pool: Pool) -> None:
+    """Refuse to go on with other cases than those that were learned from: what is recorded would not be true."""
+    before = job.before
+    if (before.train, before.validation) != (pool.train, pool.validation):
+        raise ModelError(
+            f"{job.folder.path} learned from and watched other cases than the split gives it now.",
+            "Start it anew with --overwrite.",
+        )
 
 
 def _step_plan(job: Job, planned: NetworkPlan, family: MethodFamily) -> StepPlan:
@@ -157,7 +165,7 @@ def _stage(job: Job, parts: Parts, schedule: Schedule) -> Stage:
             method, watched, collate_images, parts.batch, *where, job.spec.seed
         )
     else:
-        log.info("no validation subject is watched: no best checkpoint is picked")
+        log.info("nothing is watched: no best checkpoint is picked")
 
     def batches(step: int) -> Generator[Images, None, None]:
         workers = job.execution.workers
@@ -279,7 +287,8 @@ def _opening(job: Job, parts: Parts, schedule: Schedule) -> str:
         f"{spec.pretrain} ({spec.preset}) of {spec.network}, patch {patch}, "
         f"{counted(parts.batch, 'sample')}{times} per step; "
         f"{len(pool.training)} training and {len(pool.watched)} validation cases; "
-        f"{schedule.length} of {schedule.steps_per_epoch} steps; {job.precision} on {job.device}{guided}"
+        f"{schedule.length} of {schedule.steps_per_epoch} steps; {job.precision} on {job.device}{guided}\n"
+        + "\n".join(pool.counts)
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +18,16 @@ from sulcnet.errors import ModelError, UsageError
 from sulcnet.files import claimed
 from sulcnet.log import counted
 from sulcnet.records.experiment import Experiment
-from sulcnet.records.run import PRETRAIN, RANDOM, Execution, RunSpec
+from sulcnet.records.run import OTHER, PRETRAIN, RANDOM, Execution, RunSpec
 from sulcnet.records.splits import HOLDOUT, Splits
-from sulcnet.records.workspace import EXPERIMENT, EXPORT, RunFolder, Workspace
+from sulcnet.records.workspace import (
+    EXPERIMENT,
+    EXPORT,
+    TEST,
+    VALIDATION,
+    RunFolder,
+    Workspace,
+)
 from sulcnet.runs.folders import read_experiment
 
 log = logging.getLogger("sulcnet")
@@ -73,14 +80,93 @@ def settle_start(spec: RunSpec) -> RunSpec:
     return spec.replace(pretrain=f"{file.stem}-{part}", weights=str(file))
 
 
-def find_start(workspace: Workspace, spec: RunSpec) -> Start | None:
-    """Give the weights that a settled run starts from; None is a random start."""
+def find_start(workspace: Workspace, spec: RunSpec, splits: Splits) -> Start | None:
+    """Give the weights that a settled run starts from; None is a random start.
+
+    Raises:
+        ModelError: they learned from a case that the run is watched or scored on.
+    """
     if spec.pretrain == RANDOM:
         return None
     file = Path(spec.weights or find_pretraining(workspace, spec).folder / EXPORT)
-    return Start(
-        file, _facts(file, spec, Splits.load(spec.dataset(workspace).splits))
-    )
+    lineage = _lineage(file.parent)
+    if not lineage:
+        log.warning(
+            "%s lies in no run's folder: whether it learned from validation or test cases is unknown",
+            file,
+        )
+        return Start(file, {"file": str(file), "cases": "unknown"})
+    saw = {part: _seen(lineage, spec, splits, part) for part in (VALIDATION, TEST)}
+    _require_unseen(file, lineage, spec, saw)
+    facts = {
+        "file": str(file),
+        "cases": "known",
+        "dataset": lineage[0].dataset,
+        "fold": lineage[0].fold,
+        "learned_from": {part: len(cases) for part, cases in saw.items()},
+    }
+    return Start(file, facts)
+
+
+def _lineage(folder: Path) -> list[Experiment]:
+    """Read what a run recorded, and the runs that its own weights came from; empty where one of them is unknown."""
+    made = read_experiment(folder)
+    if made is None:
+        return []
+    if made.kind == PRETRAIN or made.pretrain == RANDOM:
+        return [made]
+    before = _lineage(Path(made.start["file"]).parent) if made.start else []
+    return [made, *before] if before else []
+
+
+def _seen(
+    lineage: Sequence[Experiment], spec: RunSpec, splits: Splits, part: str
+) -> list[str]:
+    """List the cases of a part whose people these runs learned from, by their image or another one."""
+    people = set().union(*(_learned_from(made, spec, splits) for made in lineage))
+    cases = spec.scored(splits)[part]
+    return [case for case in cases if splits.subjects[case] in people]
+
+
+def _learned_from(made: Experiment, spec: RunSpec, splits: Splits) -> set[str]:
+    """Name the subjects that a run learned from: of this dataset as they were called then and are called now."""
+    own = spec.datasets[0]
+    learned = made.by_dataset(made.train)
+    apart = spec.shared_names == OTHER
+    if made.run and made.run.shared_names == OTHER:
+        apart = apart or own in learned
+    people = set()
+    for dataset, cases in learned.items():
+        if dataset == own or not apart:
+            people |= {made.subjects.get(case, case) for case in cases}
+    for case in learned.get(own, ()):
+        name = case.rpartition("/")[2]
+        people.add(splits.subjects.get(name, name))
+    return people
+
+
+def _require_unseen(
+    file: Path,
+    lineage: Sequence[Experiment],
+    spec: RunSpec,
+    saw: dict[str, list[str]],
+) -> None:
+    """Refuse weights that learned from scored cases, but for validation cases where they were asked to."""
+    asked = any(made.options.get("use_validation") for made in lineage)
+    for part, cases in saw.items():
+        if not cases:
+            continue
+        told = f"learned from {counted(len(cases), f'{part} case')} of this training, such as {cases[0]}"
+        if part == VALIDATION and asked:
+            log.warning(
+                "%s %s (use_validation=true): their scores flatter", file, told
+            )
+            continue
+        name, made = spec.datasets[0], lineage[-1].dataset
+        hint = f"Start from a pre-training of {name}, fold {spec.fold}; one of an older split: --overwrite it."
+        if name != made:
+            hint += f" Where equal names in {made} mean other people: --shared-names {OTHER}."
+        raise ModelError(f"{file} {told}.", hint)
 
 
 def find_pretraining(workspace: Workspace, spec: RunSpec) -> Made:
@@ -111,19 +197,27 @@ def find_pretraining(workspace: Workspace, spec: RunSpec) -> Made:
 def pretraining_of(spec: RunSpec) -> RunSpec:
     """Ask for the pre-training that a training starts from, as long as its preset says."""
     same = {name: getattr(spec, name) for name in SAME}
-    return RunSpec(PRETRAIN, spec.datasets, plans_name=spec.plans_name, **same)
+    return RunSpec(
+        PRETRAIN,
+        spec.datasets,
+        plans_name=spec.plans_name,
+        with_test=spec.with_test,
+        **same,
+    )
 
 
 def _others(workspace: Workspace, spec: RunSpec) -> list[Made]:
     """List pre-trainings that differ from the usual one in length, options or further datasets alone."""
     dataset = spec.dataset(workspace)
-    tested = _scored(Splits.load(dataset.splits), spec.fold)
+    splits = Splits.load(dataset.splits)
     fitting = []
     for run in workspace.runs(dataset, PRETRAIN):
         experiment = read_experiment(run.path)
         if experiment is None or not _fits(experiment, spec):
             continue
-        seen = tested & set(experiment.train)
+        seen = []
+        for part in (VALIDATION, TEST):
+            seen += _seen([experiment], spec, splits, part)
         if seen:
             log.info(
                 "%s is no start for this fold: it learned from %s that it is scored on",
@@ -140,28 +234,6 @@ def _fits(experiment: Experiment, spec: RunSpec) -> bool:
     if plans_name != spec.plans_name:
         return False
     return all(getattr(experiment, name) == getattr(spec, name) for name in SAME)
-
-
-def _facts(file: Path, spec: RunSpec, splits: Splits) -> dict[str, Any]:
-    """Say of a start what its run recorded: how many cases that are watched or scored it learned from."""
-    made = read_experiment(file.parent)
-    if made is None:
-        return {"file": str(file), "cases": "unknown"}
-    parts = {"validation": splits.part(spec.fold).validation, "test": splits.test}
-    if made.dataset.split("+")[0] == spec.datasets[0]:
-        saw = {name: len({*cases} & {*made.train}) for name, cases in parts.items()}
-    else:
-        saw = dict.fromkeys(parts, "another dataset")
-    return {
-        "file": str(file),
-        "cases": "known",
-        "fold": made.fold,
-        "learned_from": saw,
-    }
-
-
-def _scored(splits: Splits, fold: str) -> set[str]:
-    return {*splits.part(fold).validation, *splits.test}
 
 
 def pretrain_first(

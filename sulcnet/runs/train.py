@@ -46,6 +46,7 @@ from sulcnet.records.workspace import (
 from sulcnet.runs._kind import Assembly, Drawing, Job, Load, RunKind, Stage
 from sulcnet.runs.execute import execute
 from sulcnet.runs.folders import read_cases
+from sulcnet.runs.preparing import prepared_part
 from sulcnet.runs.start import (
     Start,
     find_pretraining,
@@ -115,7 +116,8 @@ class Train(RunKind):
     def assemble(self, job: Job) -> Assembly:
         planned = job.plan.network(job.spec.network)
         step = planned.step(job.spec.tune)
-        cases, start = read_fold(job), find_start(job.workspace, job.spec)
+        cases = read_fold(job)
+        start = find_start(job.workspace, job.spec, cases.splits)
         experiment = job.before or self._experiment(job, step, cases, start)
         torch.manual_seed(experiment.seed)
         model = build_model(job.plan, planned.network, step, experiment.options)
@@ -149,7 +151,6 @@ class Train(RunKind):
         accumulate = spec.accumulate or step.accumulate
         counts = len(cases.training), patches, accumulate
         schedule = schedule_of(job.options[0], *counts, spec.minutes, spec.patience)
-        part = cases.splits.part(spec.fold)
         return job.experiment(
             dataset=job.plan.dataset,
             tune=spec.tune,
@@ -158,9 +159,8 @@ class Train(RunKind):
             assumptions=ASSUMPTIONS,
             subjects=cases.splits.subjects,
             train=tuple(case.id for case in cases.training),
-            validation=part.validation,
-            test=cases.splits.test,
             untaught=_untaught(job.plan, cases.training),
+            **spec.scored(cases.splits),
             start=start.facts if start else {},
         )
 
@@ -217,7 +217,8 @@ def read_fold(job: Job) -> Cases:
         ModelError: prepared under another plan.
     """
     splits = Splits.load(job.folder / SPLITS if job.before else job.dataset.splits)
-    part, prepared = splits.part(job.spec.fold), job.dataset.prepared(job.plan.folder)
+    part = prepared_part(job.dataset, job.spec, splits)
+    prepared = job.dataset.prepared(job.plan.folder)
     training = _labelled_cases(prepared, part.train, job.plan)
     watched = _labelled_cases(prepared, part.validation, job.plan)
     if not part.train:
@@ -284,13 +285,19 @@ def _opening(
     for name in job.plan.tasks:
         count = sum(not _knows(case, name, job.plan) for case in cases.training)
         unknown.append(f"{count} without {name}")
+    watched = f"{len(cases.watched)} validation cases"
+    if not cases.watched:
+        watched = "nothing is watched, so no best checkpoint is picked"
+    if not experiment.test:
+        watched += "; no test case is scored"
+    start = f"\n{experiment.start_saw()}" if experiment.start else ""
     return (
         f"pretrain {experiment.pretrain}, tune {experiment.tune}; {tasks}\n"
         f"{method.tuned.share().sentence()}\n"
         f"{experiment.network} ({parameters / 1e6:.2f} M parameters), patch {patch}, "
         f"{_drawn(step, schedule.accumulate)} per step, {experiment.precision} on {experiment.device}\n"
         f"{len(cases.training)} training cases ({', '.join(unknown)}: left out of that loss), "
-        f"{len(cases.watched)} validation cases\n"
+        f"{watched}{start}\n"
         f"{schedule.length} of {schedule.steps_per_epoch} steps"
     )
 
