@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sulcnet.errors import PartlyDone
+from sulcnet.evaluation.predicted import read_rows
 from sulcnet.files import claimed
 from sulcnet.prediction.evaluate import evaluate_folder
-from sulcnet.prediction.model import load_model
-from sulcnet.prediction.predict import Destination, predict_cases
+from sulcnet.prediction.model import TrainedModel, load_model
+from sulcnet.prediction.predict import (
+    Destination,
+    concluded,
+    predict_cases,
+    write_table,
+)
+from sulcnet.records.calibration import Calibrations
 from sulcnet.records.dataset import Case, Dataset
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.workspace import (
+    CALIBRATION,
     EXPERIMENT,
+    PREDICTIONS,
     SUMMARY,
     TEST,
     VALIDATION,
@@ -56,13 +67,42 @@ def _score(
             continue
         try:
             to = Destination(run / part, dataset.header.file_ending)
-            predict_cases(trained, cases, to, choose_device(device), precision)
+            asked = trained.uncalibrated() if part == VALIDATION else trained
+            predict_cases(asked, cases, to, choose_device(device), precision)
         except PartlyDone as problem:
             lost.append(problem)
+        if part == VALIDATION:
+            trained = calibrate(trained, cases, run / part / PREDICTIONS, which)
         summary = _evaluate(cases, dataset, run / part)
     if lost:
         raise lost[-1]
     return summary
+
+
+def calibrate(
+    trained: TrainedModel, cases: Sequence[Case], table: Path, which: str
+) -> TrainedModel:
+    """Fit to uncalibrated predictions of validation cases what calibrates them, keep it, and calibrate their table.
+
+    Only the final checkpoint's is kept, and none of a run that does not know its training cases' shares.
+    """
+    names, lines = read_rows(table)
+    rows = {case: row for case, (_, row) in lines.items()}
+    fitted = dict(trained.calibrations)
+    for task in trained.model.tasks:
+        calibration = fitted.get(task.name)
+        if calibration is not None and calibration.cases:
+            calibration = calibration.replace(checkpoint=which)
+            fitted[task.name] = task.calibrate(calibration, rows, cases)
+    trained = replace(trained, calibrations=fitted)
+    if which == "final" and any(each.cases for each in fitted.values()):
+        Calibrations(fitted).save(trained.folder / CALIBRATION)
+    done = [
+        row if row["qc_flag"] == "failed" else concluded(trained, row)
+        for row in rows.values()
+    ]
+    write_table(table, done, names)
+    return trained
 
 
 def _evaluate(cases: list[Case], dataset: Dataset, out: Path) -> dict:

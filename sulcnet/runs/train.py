@@ -26,6 +26,7 @@ from sulcnet.errors import DataError
 from sulcnet.log import counted
 from sulcnet.options import Family, merged
 from sulcnet.prediction.scoring import is_scored
+from sulcnet.records.calibration import learn_calibrations
 from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.plan import Plan, StepPlan
 from sulcnet.records.prepared import PreparedCase
@@ -33,6 +34,7 @@ from sulcnet.records.run import Execution, RunSpec
 from sulcnet.records.splits import Splits
 from sulcnet.records.tasks import VOXEL
 from sulcnet.records.workspace import (
+    CALIBRATION,
     EXPORT,
     PROGRESS,
     REGION,
@@ -121,6 +123,7 @@ class Train(RunKind):
         stage = partial(self._stage, job, method, cases, step, experiment.schedule)
         share = method.tuned.share()
         facts = {REGION: cases.region, TRANSFER: transfer}
+        facts[CALIBRATION] = learn_calibrations(job.plan.tasks, cases.training)
         return Assembly(
             experiment=experiment.replace(learns=share._asdict()),
             network_plan=planned.replace(steps={job.spec.tune: step}),

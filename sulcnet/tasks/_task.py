@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ from sulcnet.io import Image
 from sulcnet.losses import Ratio
 from sulcnet.networks._network import Features, Network
 from sulcnet.options import Options
+from sulcnet.records.calibration import Calibration
+from sulcnet.records.dataset import Case
 from sulcnet.records.tasks import TaskSpec
 from sulcnet.records.trace import Trace
 from sulcnet.tasks._family import Headline
@@ -140,6 +142,21 @@ class Task:
     ) -> tuple[Tensor, Tensor]:
         """Give a target and what is known of it, of the shapes and kinds of a batch's."""
         raise NotImplementedError
+
+    def conclude(
+        self, row: Mapping[str, str], calibration: Calibration | None
+    ) -> Mapping[str, str]:
+        """Give the cells that depend on what all tasks wrote into a row of predictions.tsv."""
+        return {}
+
+    def calibrate(
+        self,
+        calibration: Calibration,
+        rows: Mapping[str, Mapping[str, str]],
+        cases: Sequence[Case],
+    ) -> Calibration:
+        """Fit to rows of predictions, by case, that were not calibrated, what these cases are known to be."""
+        return calibration
 
     def write(self, result: Any, output: Output) -> Mapping[str, str]:
         """Write the files of a case, and give its cells of predictions.tsv."""
