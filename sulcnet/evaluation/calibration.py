@@ -49,3 +49,40 @@ def fit_temperature(
 
     bounds = 1 / HOTTEST, 1 / COOLEST
     return 1 / float(minimize_scalar(surprise, bounds=bounds, method="bounded").x)
+
+
+def fit_regression(
+    features: np.ndarray, truth: np.ndarray, answers: int
+) -> np.ndarray:
+    """Fit a multinomial logistic regression, every answer weighing the same, as in training.
+
+    A ridge of a half of the squared weights holds it back, on features that were standardised.
+
+    Args:
+        features: (N, F).
+        truth: (N,) numbers of the true answers.
+
+    Returns:
+        (answers, F + 1) weights of the features as they came, and of 1: they give logits of equal shares.
+    """
+    from scipy.optimize import minimize
+
+    mean, spread = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-6)
+    standard = np.column_stack(((features - mean) / spread, np.ones(len(features))))
+    counts = np.bincount(truth, minlength=answers)
+    share = (1 / (counts[truth] * np.count_nonzero(counts)))[:, None] * len(truth)
+    wanted = np.eye(answers)[truth]
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        weights = flat.reshape(answers, -1)
+        held = weights * (np.arange(weights.shape[1]) < len(mean))
+        found = of_cohort(standard @ weights.T, np.full(answers, 1 / answers))
+        surprise = -share * wanted * np.log(np.maximum(found, 1e-300))
+        slope = (share * (found - wanted)).T @ standard + held
+        return surprise.sum() + (held**2).sum() / 2, slope.ravel()
+
+    start = np.zeros(answers * standard.shape[1])
+    weights = minimize(loss, start, jac=True, method="L-BFGS-B").x
+    weights = weights.reshape(answers, -1)
+    scaled = weights[:, :-1] / spread
+    return np.column_stack((scaled, weights[:, -1] - scaled @ mean))

@@ -177,8 +177,9 @@ def load_calibrations(
         return calibrations
     kept = Calibrations.load(path).tasks if calibrations else {}
     for name, calibration in kept.items():
-        if calibration.checkpoint != which:  # the temperature is another one's
-            calibration = calibration.replace(temperature=1.0, fitted_on=())
+        if calibration.checkpoint != which:  # fitted to another one's logits
+            blank = {"temperature": 1.0, "weights": (), "fitted_on": ()}
+            calibration = calibration.replace(**blank)
         calibrations[name] = calibration
     return calibrations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from sulcnet.errors import PartlyDone
 from sulcnet.evaluation.predicted import read_rows
 from sulcnet.files import claimed
+from sulcnet.log import counted
 from sulcnet.prediction.evaluate import evaluate_folder
 from sulcnet.prediction.model import TrainedModel, load_model
 from sulcnet.prediction.predict import (
@@ -32,6 +34,11 @@ from sulcnet.records.workspace import (
 )
 from sulcnet.tasks._family import Evaluated, is_known
 from sulcnet.training.device import choose_device, use_threads
+
+log = logging.getLogger("sulcnet")
+
+PEOPLE = 30  # of validation; with fewer a temperature says more of them than of the network
+FOLDS = 5
 
 
 def score_run(
@@ -84,25 +91,45 @@ def calibrate(
 ) -> TrainedModel:
     """Fit to uncalibrated predictions of validation cases what calibrates them, keep it, and calibrate their table.
 
-    Only the final checkpoint's is kept, and none of a run that does not know its training cases' shares.
+    The table has what was fitted on the other four fifths of the people: nobody's probabilities on his own. Only the
+    final checkpoint's fit is kept, and none of a run that does not know its training cases' shares.
     """
     names, lines = read_rows(table)
     rows = {case: row for case, (_, row) in lines.items()}
-    fitted = dict(trained.calibrations)
+    people = sorted({case.subject for case in cases})
+    fold = {subject: number % FOLDS for number, subject in enumerate(people)}
+    fold_of = {case.id: fold[case.subject] for case in cases}
+    fitted, folds = dict(trained.calibrations), [trained] * FOLDS
     for task in trained.model.tasks:
         calibration = fitted.get(task.name)
-        if calibration is not None and calibration.cases:
-            calibration = calibration.replace(checkpoint=which)
-            fitted[task.name] = task.calibrate(calibration, rows, cases)
-    trained = replace(trained, calibrations=fitted)
-    if which == "final" and any(each.cases for each in fitted.values()):
+        if calibration is None or not calibration.cases:
+            continue
+        known = [case for case in cases if task.knows(rows[case.id], case)]
+        if not _enough(task.name, known):
+            continue
+        calibration = calibration.replace(checkpoint=which)
+        fitted[task.name] = task.calibrate(calibration, rows, known)
+        for number, model in enumerate(folds):
+            others = [case for case in known if fold_of[case.id] != number]
+            own = {task.name: task.calibrate(calibration, rows, others)}
+            read = {**model.calibrations, **own}
+            folds[number] = replace(model, calibrations=read)
+    if which == "final" and any(each.fitted_on for each in fitted.values()):
         Calibrations(fitted).save(trained.folder / CALIBRATION)
-    done = [
-        row if row["qc_flag"] == "failed" else concluded(trained, row)
-        for row in rows.values()
-    ]
+    done = []
+    for case, row in rows.items():
+        failed = row["qc_flag"] == "failed"
+        done.append(row if failed else concluded(folds[fold_of[case]], row))
     write_table(table, done, names)
-    return trained
+    return replace(trained, calibrations=fitted)
+
+
+def _enough(task: str, cases: Sequence[Case]) -> bool:
+    people = len({case.subject for case in cases})
+    if people < PEOPLE:
+        said = "%s: nothing is fitted to probabilities but the training cases' shares: %s of validation, needed are %d"
+        log.info(said, task, counted(people, "subject"), PEOPLE)
+    return people >= PEOPLE
 
 
 def _evaluate(cases: list[Case], dataset: Dataset, out: Path) -> dict:

@@ -30,6 +30,8 @@ class Calibration(Record):
         temperature: what logits are divided by (Guo et al. 2017).
         checkpoint: whose logits it was fitted to.
         fitted_on: validation cases that it was fitted on; empty where there were too few people.
+        weights: per answer those of its logistic regression on the head's logits, on log(1 + volume) of each structure
+            of `reads`, and on 1; where there are any, they take the temperature's place.
         decision: `balanced` takes the largest probability over share, `cohort` the largest probability.
         volumes: structure -> number of the answer -> smallest and largest training mask [mm3].
         within: a mask fits an answer from the smallest such volume over this to the largest times it, ...
@@ -44,6 +46,8 @@ class Calibration(Record):
     temperature: float = 1.0
     checkpoint: str = "final"
     fitted_on: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    weights: tuple[tuple[float, ...], ...] = ()
     decision: str = BALANCED
     volumes: Ranges = field(default_factory=dict)
     within: float = 2.0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
+from math import log1p
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from sulcnet.data.loader import Batch
-from sulcnet.evaluation.calibration import fit_temperature, of_cohort
+from sulcnet.evaluation.calibration import (
+    fit_regression,
+    fit_temperature,
+    of_cohort,
+)
 from sulcnet.evaluation.classification import balanced_accuracy
 from sulcnet.evaluation.predicted import (
     AGREEMENT,
@@ -36,14 +40,9 @@ from sulcnet.tasks._task import Layout, Output
 if TYPE_CHECKING:
     from sulcnet.tasks.classification import ClassificationOptions
 
-log = logging.getLogger("sulcnet")
-
-PEOPLE = 30  # of validation; with fewer a temperature says more of them than of the network
-FEW = "no temperature is fitted to class probabilities: %d people of validation, %d are needed"
-
 
 class Classification(ImageTask):
-    """Cross-entropy of the image's class; an unknown class counts for nothing."""
+    """Cross-entropy of the image's class, or the likelihood of ordered ones; an unknown class counts for nothing."""
 
     options: ClassificationOptions
 
@@ -67,6 +66,7 @@ class Classification(ImageTask):
             pooling=own.pooling,
             positions=True,
             dropout=own.dropout,
+            ordinal=own.class_loss == "ordinal",
         )
 
     def loss(self, logits: Tensor, batch: Batch) -> Ratio:
@@ -96,7 +96,7 @@ class Classification(ImageTask):
         """Turn the head's own probabilities into those of the cohort, decide, and hold the class against the mask."""
         if calibration is None:
             return {}
-        logits, shares = self._logits(row), calibration.shares
+        logits, shares = self._answer(row, calibration), calibration.shares
         probabilities = of_cohort(logits, shares, calibration.temperature)
         by_cohort = calibration.decision == COHORT
         decided = int((probabilities if by_cohort else logits).argmax())
@@ -115,18 +115,31 @@ class Classification(ImageTask):
         rows: Mapping[str, Mapping[str, str]],
         cases: Sequence[Case],
     ) -> Calibration:
-        """Fit the temperature, where enough people are there to fit it on."""
-        known = [case for case in cases if case.target is not None]
-        known = [case for case in known if self._is_predicted(rows.get(case.id))]
-        people = len({case.subject for case in known})
-        if people < PEOPLE:
-            log.info(FEW, people, PEOPLE)
-            return calibration
-        logits = np.stack([self._logits(rows[case.id]) for case in known])
-        truth = np.array([case.target for case in known])
-        temperature = fit_temperature(logits, truth, calibration.shares)
-        fitted_on = tuple(case.id for case in known)
-        return calibration.replace(temperature=temperature, fitted_on=fitted_on)
+        """Fit the temperature, or with `class_reads=mask` the regression that takes its place."""
+        logits = np.stack([self._logits(rows[case.id]) for case in cases])
+        truth = np.array([case.target for case in cases])
+        fitted_on = tuple(case.id for case in cases)
+        if self.options.class_reads == "head":
+            temperature = fit_temperature(logits, truth, calibration.shares)
+            return calibration.replace(temperature=temperature, fitted_on=fitted_on)
+        reads = tuple(calibration.volumes)
+        volumes = [_log_volumes(rows[case.id], reads) for case in cases]
+        features = np.concatenate((logits, volumes), axis=1)
+        weights = fit_regression(features, truth, len(self.classes))
+        weights = tuple(map(tuple, weights.tolist()))
+        return calibration.replace(reads=reads, weights=weights, fitted_on=fitted_on)
+
+    def knows(self, row: Mapping[str, str], case: Case) -> bool:
+        first = row[PROBABILITY + self.classes[0]]
+        return case.target is not None and first not in UNKNOWN_WORDS
+
+    def _answer(self, row: Mapping[str, str], calibration: Calibration) -> np.ndarray:
+        """Give logits of equal shares (K,): the head's, or those of the regression that reads the mask too."""
+        logits = self._logits(row)
+        if not calibration.weights:
+            return logits
+        volumes = _log_volumes(row, calibration.reads)
+        return np.array(calibration.weights) @ [*logits, *volumes, 1]
 
     def _cells(self, probabilities: Sequence[float]) -> dict[str, str]:
         """Write probabilities, with so many digits that they can be turned back into logits."""
@@ -138,19 +151,14 @@ class Classification(ImageTask):
         shares = [float(row[PROBABILITY + name]) for name in self.classes]
         return np.log(np.maximum(shares, np.finfo(float).tiny))
 
-    def _is_predicted(self, row: Mapping[str, str] | None) -> bool:
-        first = row and row.get(PROBABILITY + self.classes[0])
-        return bool(first) and first not in UNKNOWN_WORDS
-
     def _agreement(
         self, row: Mapping[str, str], calibration: Calibration, answer: int
     ) -> str:
         """Say whether training masks of this class are like the mask: `yes`, or `no` and why."""
-        volumes = {}
-        for structure in calibration.volumes:
-            volumes[structure] = float(row[volume_column(structure)])
-        if not volumes:
+        structures = calibration.volumes
+        if not structures:
             return "n/a"
+        volumes = {name: float(row[volume_column(name)]) for name in structures}
         against = calibration.contradictions(answer, volumes)
         return f"no: {'; '.join(against)}" if against else "yes"
 
@@ -162,3 +170,7 @@ def _kind(calibration: Calibration, case: str) -> str:
     if not calibration.fitted_on:
         return "shares"
     return FITTED if case in calibration.fitted_on else "held_out"
+
+
+def _log_volumes(row: Mapping[str, str], structures: Sequence[str]) -> list[float]:
+    return [log1p(float(row[volume_column(name)])) for name in structures]

@@ -156,7 +156,11 @@ class Task:
         cases: Sequence[Case],
     ) -> Calibration:
         """Fit to rows of predictions, by case, that were not calibrated, what these cases are known to be."""
-        return calibration
+        raise NotImplementedError
+
+    def knows(self, row: Mapping[str, str], case: Case) -> bool:
+        """Tell whether `calibrate` can use a row and its case: something was predicted, and the answer is known."""
+        raise NotImplementedError
 
     def write(self, result: Any, output: Output) -> Mapping[str, str]:
         """Write the files of a case, and give its cells of predictions.tsv."""
