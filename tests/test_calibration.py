@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from cohort import NAME, asked_tasks, prepared_cohort
+from cohort import NAME, asked_tasks, network_plan, raw_cohort
 
 from sulcnet.cli.evaluate import COMMAND as EVALUATE
 from sulcnet.cli.predict import COMMAND as PREDICT
@@ -22,9 +22,16 @@ from sulcnet.evaluation.classification import score_classes
 from sulcnet.evaluation.predicted import read_decisions
 from sulcnet.evaluation.tables import CaseResult, format_summary, summarise
 from sulcnet.losses.classification import cross_entropy
-from sulcnet.networks.heads import ClassHead
+from sulcnet.networks import build, family
+from sulcnet.networks.heads import ClassHead, Ordinal
+from sulcnet.planning.planner import PlanRequest, make_plan
+from sulcnet.prediction.scoring import score_run
 from sulcnet.records.calibration import Calibration
-from sulcnet.records.dataset import Case
+from sulcnet.records.dataset import Case, DatasetHeader
+from sulcnet.records.fingerprint import Fingerprint
+from sulcnet.records.plan import save_plan
+from sulcnet.records.workspace import RunFolder
+from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 from sulcnet.tasks._family import family_of
 
 CLASSES = ("absent", "present", "prominent")
@@ -47,7 +54,17 @@ def study(tmp_path_factory):
     patch.setattr("sulcnet.assembly.schedules.EPOCH_PATCHES", 8)
     patch.setattr("sulcnet.prediction.scoring.PEOPLE", 3)
     root = tmp_path_factory.mktemp("study")
-    _, folders = prepared_cohort(root, 12)
+    _, folders = raw_cohort(root, 12)
+    table = folders.raw / "participants.tsv"
+    table.write_text(table.read_text().replace("prominent", "present", 1))
+    fingerprint_dataset(folders, workers=1, overwrite=False)
+    header = DatasetHeader.read(folders.raw / "dataset.json")
+    plan = make_plan(header, Fingerprint.load(folders.fingerprint), PlanRequest())
+    where = 3, 1, 4, (16, 16, 16), plan.network_spacing
+    spec = family("resenc_unet").topology(*where)
+    own = network_plan(spec, (16, 16, 16), 2, 2, 3)
+    save_plan(folders.plans, plan.replace(networks={"resenc_unet": own}))
+    preprocess_dataset(folders, "3d", workers=1, overwrite=False)
     flags = ["--root", str(root), "--epochs", "1", "--threads", "1", "-np", "0"]
     assert TRAIN([NAME, "3d", *flags, *QUIET]) == 0
     patch.undo()
@@ -127,15 +144,41 @@ def test_calibration_is_never_scored_on_cases_it_was_fitted_on(
     summary = json.loads((run / "validation" / "summary.json").read_text())
     assert summary["classification"]["calibration"] == {"n": len(own), "fitted_on": 0}
     cases = [split["validation"][0], split["test"][0]]
-    predict(study, cases, tmp_path / "out")
+    rows = predict(study, cases, tmp_path / "out")
+    # decided otherwise than by the largest probability: that is scored
+    unlike = CLASSES[shares_of(rows[cases[1]]).argmin()]
+    table = tmp_path / "out" / "predictions.tsv"
+    lines = table.read_text().splitlines()
+    changed = [line for line in lines if not line.startswith(cases[1])]
+    row = {**rows[cases[1]], "class": unlike}
+    table.write_text("\n".join([*changed, "\t".join(row.values())]) + "\n")
     flags = ["-p", str(tmp_path / "out"), "-r", str(folders.raw / "labelsTr")]
     flags += ["-o", str(tmp_path / "scores"), "--allow-missing"]
     capsys.readouterr()
     assert EVALUATE(flags) == 0
     said = capsys.readouterr().out
     summary = json.loads((tmp_path / "scores" / "summary.json").read_text())
+    scored = rows_of(tmp_path / "scores" / "classes.tsv")
+    assert scored[cases[1]]["predicted"] == unlike
     assert summary["classification"]["calibration"] == {"n": 1, "fitted_on": 1}
     assert "was fitted on 1 case of these" in said and "of the other 1 case" in said
+
+
+def test_with_few_people_of_validation_the_shares_alone_are_kept(study, tmp_path):
+    folders, run = study
+    few = tmp_path / "run"
+    shutil.copytree(run, few)
+    facts = json.loads((few / "calibration.json").read_text())
+    (kept,) = facts["tasks"].values()
+    kept |= {"temperature": 1.0, "fitted_on": []}  # as training left it
+    (few / "calibration.json").write_text(json.dumps(facts))
+    score_run(folders, RunFolder(few), "cpu", "fp32")
+    assert json.loads((few / "calibration.json").read_text()) == facts
+    for part in ("validation", "test"):
+        for row in rows_of(few / part / "predictions.tsv").values():
+            assert row["calibration"] == "shares" and row["cohort"] != "0.3333"
+            shares = [float(share) for share in row["cohort"].split(",")]
+            np.testing.assert_allclose(shares, kept["shares"], rtol=1e-3)
 
 
 def test_a_run_from_before_says_so_and_keeps_its_heads_probabilities(
@@ -216,6 +259,13 @@ def test_the_prior_and_the_temperature_are_found_again():
     assert of_cohort(np.zeros(3), (0.5, 0.5, 0.0)).tolist() == [0.5, 0.5, 0.0]
 
 
+def test_a_class_that_no_training_case_has_is_not_decided_for():
+    task = family_of("classification").build({}, asked_tasks(0, 3)["classification"])
+    row = {f"p_{name}": p for name, p in zip(task.classes, ("0.2", "0.3", "0.5"))}
+    said = task.conclude({"case_id": "a", **row}, Calibration((0.8, 0.2, 0.0), 5))
+    assert said["class"] == "class 1" and float(said["p_class 2"]) == 0
+
+
 def test_the_regression_is_that_of_a_library():
     from sklearn.linear_model import LogisticRegression
 
@@ -285,8 +335,15 @@ def test_ordered_classes_lie_on_one_line():
 
 def test_an_order_is_asked_only_of_classes_that_have_one():
     spec = asked_tasks(1, 3)["classification"]
+    ordinal = {"class_loss": "ordinal"}
     with pytest.raises(UsageError, match="have no order"):
-        family_of("classification").build({"class_loss": "ordinal"}, spec)
+        family_of("classification").build(ordinal, spec)
+    ordered = spec.replace(own={**spec.own, "ordered": True})
+    where = 3, 1, 4, (16, 16, 16), (1.0, 1.0, 1.0)
+    network = build(family("resenc_unet").topology(*where))
+    for options, kind in ((ordinal, Ordinal), ({}, torch.nn.Linear)):
+        task = family_of("classification").build(options, ordered)
+        assert isinstance(task.head(network, 3).answer, kind)
 
 
 # ---- scores ----

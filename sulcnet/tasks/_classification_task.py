@@ -32,7 +32,7 @@ from sulcnet.losses import Ratio
 from sulcnet.losses.classification import cross_entropy
 from sulcnet.networks._network import Network
 from sulcnet.networks.heads import ClassHead, class_channels
-from sulcnet.records.calibration import COHORT, Calibration
+from sulcnet.records.calibration import BALANCED, Calibration
 from sulcnet.records.dataset import UNKNOWN_WORDS, Case
 from sulcnet.tasks._image_task import ImageTask
 from sulcnet.tasks._task import Layout, Output
@@ -98,8 +98,9 @@ class Classification(ImageTask):
             return {}
         logits, shares = self._answer(row, calibration), calibration.shares
         probabilities = of_cohort(logits, shares, calibration.temperature)
-        by_cohort = calibration.decision == COHORT
-        decided = int((probabilities if by_cohort else logits).argmax())
+        decided = int(probabilities.argmax())
+        if calibration.decision == BALANCED:  # among classes that anybody has
+            decided = int(np.where(np.array(shares) > 0, logits, -np.inf).argmax())
         return {
             **self._cells(probabilities),
             CLASS: self.classes[decided],
