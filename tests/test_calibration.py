@@ -309,7 +309,8 @@ def test_a_class_can_be_told_by_the_mask():
 def test_ordered_classes_lie_on_one_line():
     """Against the cumulative link model written out, one case at a time."""
     torch.manual_seed(0)
-    head = ClassHead((4,), 4, 3, width=8, ordinal=True).eval()
+    head = ClassHead((4,), 4, 3, width=8).eval()
+    head.answer = Ordinal(8, 4)
     maps = [torch.randn(6, 4, 2, 2, 2) * 3]
     evidence = head.evidence(maps)
     even = head.answer(torch.zeros(1, 8)).exp()

@@ -66,6 +66,22 @@ def arguments(parser: Parser) -> None:
         action="store_true",
         help="also write a map per structure",
     )
+    add_reading(parser)
+    machine = parser.group("machine")
+    add_device(parser)
+    machine.add_argument(
+        "--precision",
+        choices=["auto", "bf16", "fp32"],
+        default="auto",
+        help="default: auto",
+    )
+    add_overwrite(parser)
+    add_quiet(parser)
+    add_root(parser)
+
+
+def add_reading(parser: Parser) -> None:
+    """Add how class probabilities are read."""
     parser.add_argument(
         "--decision",
         choices=["balanced", "cohort"],
@@ -84,17 +100,6 @@ def arguments(parser: Parser) -> None:
         metavar="F",
         help="a class contradicts a mask F times larger or smaller than any of its training masks (default: 2)",
     )
-    machine = parser.group("machine")
-    add_device(parser)
-    machine.add_argument(
-        "--precision",
-        choices=["auto", "bf16", "fp32"],
-        default="auto",
-        help="default: auto",
-    )
-    add_overwrite(parser)
-    add_quiet(parser)
-    add_root(parser)
 
 
 def run(args: Namespace) -> str:

@@ -1,7 +1,8 @@
 """From logits of a head that met all answers equally often to probabilities of a cohort.
 
-temperature = fit_temperature(logits, truth, shares)        # on cases that the head never learned from
-probabilities = of_cohort(logits, shares, temperature)
+Example:
+    temperature = fit_temperature(logits, truth, shares)        # on cases that the head never learned from
+    probabilities = of_cohort(logits, shares, temperature)
 """
 
 from __future__ import annotations

@@ -137,7 +137,6 @@ class ClassHead(nn.Module):
         dropout: share of the pooled values that are dropped in training, after they were standardised. A cohort has
             hundreds of images, each with one class: without it the head learns them by heart (hippocampi: 0.89 of the
             training classes right, 0.45 of new ones).
-        ordinal: whether the classes have an order that the answer keeps, see `Ordinal`.
         positions: also read where a position lies (see `evidence`), since a fold is defined by its place too.
     """
 
@@ -150,7 +149,6 @@ class ClassHead(nn.Module):
         pooling: str = "attention",
         positions: bool = False,
         dropout: float = 0.0,
-        ordinal: bool = False,
     ):
         super().__init__()
         if pooling not in ("attention", "mean"):
@@ -169,9 +167,7 @@ class ClassHead(nn.Module):
         self.attention = _GatedScore(width, HEADS)
         # Equal weights: the mean of logits, which then improves.
         nn.init.zeros_(self.attention.score.weight)
-        self.answer = (
-            Ordinal(width, classes) if ordinal else nn.Linear(width, classes)
-        )
+        self.answer: nn.Module = nn.Linear(width, classes)
 
     def forward(
         self, maps: Sequence[Tensor], bag: int, coordinates: Tensor | None = None
@@ -257,7 +253,8 @@ class Ordinal(nn.Module):
         # log(sigmoid(u) - sigmoid(l)), without the difference of two numbers that are nearly 1
         upper = nn.functional.logsigmoid(above)
         lower = nn.functional.logsigmoid(-above)
-        inner = upper[:, 1:] + lower[:, :-1] + (-torch.expm1(-steps)).log()
+        apart = (-torch.expm1(-steps)).log()
+        inner = upper[:, 1:] + lower[:, :-1] + apart
         return torch.cat((upper[:, :1], inner, lower[:, -1:]), dim=1)
 
 

@@ -31,7 +31,7 @@ from sulcnet.evaluation.predicted import (
 from sulcnet.losses import Ratio
 from sulcnet.losses.classification import cross_entropy
 from sulcnet.networks._network import Network
-from sulcnet.networks.heads import ClassHead, class_channels
+from sulcnet.networks.heads import ClassHead, Ordinal, class_channels
 from sulcnet.records.calibration import BALANCED, Calibration
 from sulcnet.records.dataset import UNKNOWN_WORDS, Case
 from sulcnet.tasks._image_task import ImageTask
@@ -59,15 +59,17 @@ class Classification(ImageTask):
     def head(self, network: Network, ndim: int) -> nn.Module:
         own = self.options
         channels, classes = class_channels(network), self.spec.outputs
-        return ClassHead(
+        head = ClassHead(
             channels,
             classes,
             ndim,
             pooling=own.pooling,
             positions=True,
             dropout=own.dropout,
-            ordinal=own.class_loss == "ordinal",
         )
+        if own.class_loss == "ordinal":
+            head.answer = Ordinal(head.answer.in_features, classes)
+        return head
 
     def loss(self, logits: Tensor, batch: Batch) -> Ratio:
         return cross_entropy(logits, batch.targets[self.name])
