@@ -282,10 +282,11 @@ def test_the_regression_is_that_of_a_library():
     np.testing.assert_allclose(found, expected, atol=2e-4)
 
 
-def test_a_class_can_be_told_by_the_mask():
+@pytest.mark.parametrize("by", ["mask", "both"])
+def test_a_class_can_be_told_by_the_mask(by):
     """Volumes tell it, the head guesses; the fit is on half of the people."""
     spec = asked_tasks(1, 3)["classification"]
-    task = family_of("classification").build({"class_reads": "mask"}, spec)
+    task = family_of("classification").build({"class_reads": by}, spec)
     rng = np.random.default_rng(0)
     truth, rows = rng.integers(3, size=120), {}
     for number, answer in enumerate(truth):

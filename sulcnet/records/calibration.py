@@ -30,8 +30,9 @@ class Calibration(Record):
         temperature: what logits are divided by (Guo et al. 2017).
         checkpoint: whose logits it was fitted to.
         fitted_on: validation cases that it was fitted on; empty where there were too few people.
-        weights: per answer those of its logistic regression on the head's logits, on log(1 + volume) of each structure
-            of `reads`, and on 1; where there are any, they take the temperature's place.
+        reads: structures whose volumes tell the answer, where a regression does.
+        reads_head: whether the head's logits do so too.
+        weights: of the regression per answer: on the logits, on log(1 + volume) of each structure, on 1.
         decision: `balanced` takes the largest probability over share, `cohort` the largest probability.
         volumes: structure -> number of the answer -> smallest and largest training mask [mm3].
         within: a mask fits an answer from the smallest such volume over this to the largest times it, ...
@@ -47,6 +48,7 @@ class Calibration(Record):
     checkpoint: str = "final"
     fitted_on: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    reads_head: bool = False
     weights: tuple[tuple[float, ...], ...] = ()
     decision: str = BALANCED
     volumes: Ranges = field(default_factory=dict)

@@ -118,31 +118,40 @@ class Classification(ImageTask):
         rows: Mapping[str, Mapping[str, str]],
         cases: Sequence[Case],
     ) -> Calibration:
-        """Fit the temperature, or with `class_reads=mask` the regression that takes its place."""
-        logits = np.stack([self._logits(rows[case.id]) for case in cases])
+        """Fit the temperature, or the regression that takes its place."""
         truth = np.array([case.target for case in cases])
         fitted_on = tuple(case.id for case in cases)
-        if self.options.class_reads == "head":
+        told = [rows[case.id] for case in cases]
+        by = self.options.class_reads
+        if by == "head":
+            logits = np.stack([self._logits(row) for row in told])
             temperature = fit_temperature(logits, truth, calibration.shares)
             return calibration.replace(temperature=temperature, fitted_on=fitted_on)
-        reads = tuple(calibration.volumes)
-        volumes = [_log_volumes(rows[case.id], reads) for case in cases]
-        features = np.concatenate((logits, volumes), axis=1)
+        read = calibration.replace(
+            reads=tuple(calibration.volumes), reads_head=by == "both"
+        )
+        features = np.stack([self._features(row, read) for row in told])
         weights = fit_regression(features, truth, len(self.classes))
         weights = tuple(map(tuple, weights.tolist()))
-        return calibration.replace(reads=reads, weights=weights, fitted_on=fitted_on)
+        return read.replace(weights=weights, temperature=1.0, fitted_on=fitted_on)
 
     def knows(self, row: Mapping[str, str], case: Case) -> bool:
         first = row[PROBABILITY + self.classes[0]]
         return case.target is not None and first not in UNKNOWN_WORDS
 
     def _answer(self, row: Mapping[str, str], calibration: Calibration) -> np.ndarray:
-        """Give logits of equal shares (K,): the head's, or those of the regression that reads the mask too."""
-        logits = self._logits(row)
+        """Give logits of equal shares (K,): the head's, or those of the regression."""
         if not calibration.weights:
-            return logits
-        volumes = _log_volumes(row, calibration.reads)
-        return np.array(calibration.weights) @ [*logits, *volumes, 1]
+            return self._logits(row)
+        return np.array(calibration.weights) @ [*self._features(row, calibration), 1]
+
+    def _features(
+        self, row: Mapping[str, str], calibration: Calibration
+    ) -> list[float]:
+        """Give what the regression reads of a case."""
+        volumes = (float(row[volume_column(name)]) for name in calibration.reads)
+        logits = self._logits(row) if calibration.reads_head else ()
+        return [*logits, *map(log1p, volumes)]
 
     def _cells(self, probabilities: Sequence[float]) -> dict[str, str]:
         """Write probabilities, with so many digits that they can be turned back into logits."""
@@ -173,7 +182,3 @@ def _kind(calibration: Calibration, case: str) -> str:
     if not calibration.fitted_on:
         return "shares"
     return FITTED if case in calibration.fitted_on else "held_out"
-
-
-def _log_volumes(row: Mapping[str, str], structures: Sequence[str]) -> list[float]:
-    return [log1p(float(row[volume_column(name)])) for name in structures]

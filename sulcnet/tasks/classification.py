@@ -28,8 +28,8 @@ class ClassificationOptions(Options):
     )
     class_reads: str = option(
         "head",
-        "what tells the class: head; or mask: a regression on the head and the mask's volumes, fitted on validation",
-        among=("head", "mask"),
+        "what tells the class: the head; the volumes of the mask, by a regression fitted on validation; or both",
+        among=("head", "mask", "both"),
     )
     dropout: float = option(
         0.5,
