@@ -1,4 +1,4 @@
-"""What tells an image's class best: the head, the volumes of the predicted mask, or both? And does an ordinal loss help?
+"""What tells the class of an image, and how well are its probabilities calibrated? On runs that were trained before.
 
     python benchmarks/class_reads.py STUDY/results/Dataset004_Hippocampus/train/none__scratch__resenc_unet__3d/*
 
@@ -6,6 +6,9 @@ Runs of the same length, with several seeds, some with --set class_loss=ordinal,
 of validation, so that nothing was fitted to their tables. Validation and test cases are taken together: none was
 learned from. The regressions are fitted on four fifths of their people and asked about the others; their
 probabilities are means over ten ways to make fifths. Intervals are paired by seed and case.
+
+The second table is of cohorts where classes are not equally frequent: all cases of the first class, half of the second,
+a quarter of the third, drawn twenty times; the temperature is fitted on four fifths of the people.
 """
 
 import json
@@ -15,11 +18,12 @@ from pathlib import Path
 import numpy as np
 from _paired import balanced, compare
 
-from sulcnet.evaluation.calibration import fit_regression, of_cohort
-from sulcnet.evaluation.classification import brier
+from sulcnet.evaluation.calibration import fit_regression, fit_temperature, of_cohort
+from sulcnet.evaluation.classification import brier, calibration_error
 from sulcnet.evaluation.predicted import read_rows
 
-WAYS, FIFTHS = 10, 5
+WAYS, FIFTHS, DRAWS = 10, 5, 20
+KEPT = 1.0, 0.5, 0.25  # of each class
 
 
 def read(run: Path) -> tuple[np.ndarray, ...]:
@@ -75,6 +79,42 @@ def arms_of(run: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return {name: (truth, share.argmax(axis=1)) for name, share in found.items()}
 
 
+def calibrated(runs: list[Path]) -> None:
+    """Print Brier score and calibration error of the head's own probabilities, and of those of the cohort."""
+    rows: dict[str, list[tuple[float, float]]] = {}
+    for number, run in enumerate(runs):
+        logits, _, truth, people = read(run)
+        for draw in range(DRAWS):
+            rng = np.random.default_rng((number, draw))
+            kept = rng.random(len(truth)) < np.array(KEPT)[truth]
+            some = logits[kept], truth[kept], people[kept]
+            for name, found in ways(*some).items():
+                scores = brier(found, some[1]), calibration_error(found, some[1])
+                rows.setdefault(name, []).append(scores)
+    print("\n| probabilities | Brier score | calibration error |\n|---|---|---|")
+    for name, scores in rows.items():
+        cells = " | ".join(f"{score:.3f}" for score in np.mean(scores, axis=0))
+        print(f"| {name} | {cells} |")
+
+
+def ways(
+    logits: np.ndarray, truth: np.ndarray, people: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Give the probabilities of a cohort as the head has them, with its shares, and with a temperature too."""
+    shares = np.array(KEPT) / sum(KEPT)
+    fifth = np.unique(people, return_inverse=True)[1] % FIFTHS
+    tempered = np.zeros(logits.shape)
+    for number in range(FIFTHS):
+        own = fifth == number
+        temperature = fit_temperature(logits[~own], truth[~own], shares)
+        tempered[own] = of_cohort(logits[own], shares, temperature)
+    return {
+        "the head's own (before)": np.exp(logits),
+        "with the cohort's shares": of_cohort(logits, shares),
+        "with shares and temperature, out of fold": tempered,
+    }
+
+
 def main() -> None:
     """Print the tables."""
     losses: dict[str, dict[int, dict]] = {}
@@ -94,6 +134,7 @@ def main() -> None:
             cells = compare(own, [usual[seed]["head"] for seed in seeds]).cells()
             each = ", ".join(f"{balanced(one):.3f}" for one in own)
             print(f"| {loss}: {arm} | {each} | {' | '.join(cells)} |")
+    calibrated([Path(folder) for folder in sys.argv[1:]])
 
 
 if __name__ == "__main__":
