@@ -374,8 +374,8 @@ def test_brier_score_and_calibration_error_by_hand():
 def test_what_was_decided_is_scored_not_what_is_likeliest(tmp_path):
     table = tmp_path / "predictions.tsv"
     heads = "\t".join(f"p_{name}" for name in CLASSES)
-    cases = "a\tprominent\t0.6\t0.2\t0.2\nb\tn/a\t0.1\t0.8\t0.1\n"
-    table.write_text(f"case_id\tclass\t{heads}\n{cases}")
+    cases = "a\tprominent\t\t0.6\t0.2\t0.2\nb\tn/a\t\t0.1\t0.8\t0.1\n"
+    table.write_text(f"case_id\tclass\tdecision\t{heads}\n{cases}")
     assert read_decisions(table, CLASSES) == {"a": (2, False), "b": (None, False)}
     one = CaseResult("a", "a", "", None, 2, (0.6, 0.2, 0.2), decided=2)
     other = CaseResult("b", "b", "", None, 1, (0.1, 0.8, 0.1))
@@ -385,6 +385,10 @@ def test_what_was_decided_is_scored_not_what_is_likeliest(tmp_path):
         np.eye(3), np.arange(3), CLASSES, predicted=np.zeros(3, int)
     )
     assert decided["accuracy"] == pytest.approx(1 / 3)
-    table.write_text(f"case_id\tclass\t{heads}\na\tlarge\t0.6\t0.2\t0.2\n")
+    table.write_text(
+        f"case_id\tclass\tdecision\t{heads}\na\tlarge\t\t0.6\t0.2\t0.2\n"
+    )
     with pytest.raises(DataError, match="line 2: 'large' is no class"):
         read_decisions(table, CLASSES)
+    table.write_text(table.read_text().replace("decision", "another"))
+    assert read_decisions(table, CLASSES) == {"a": (None, False)}

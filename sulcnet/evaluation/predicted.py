@@ -92,12 +92,14 @@ def read_decisions(
 ) -> dict[str, tuple[int | None, bool]]:
     """Read which class was decided for, None where it is not said, and whether probabilities were fitted on the case.
 
+    A table without the column `decision` is another program's, or an older one: its classes are the likeliest.
+
     Raises:
         DataError: A class is none of these.
     """
     decisions = {}
     for case, (number, row) in read_rows(path)[1].items():
-        name = row.get(CLASS) or UNKNOWN_WORDS[0]
+        name = (row.get(CLASS) if DECISION in row else "") or ""
         known = name in classes
         if not known and name.lower() not in UNKNOWN_WORDS:
             raise DataError(
