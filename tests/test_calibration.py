@@ -221,9 +221,16 @@ def test_a_mask_that_no_case_of_the_class_has_is_flagged_and_nothing_is_changed(
     assert row["agreement"].startswith("no: skeleton")
     assert row["class"] == usual["class"] and row["qc_flag"] == "ok"
     assert row["volume_skeleton_mm3"] == usual["volume_skeleton_mm3"]
-    far = predict(study, [case], tmp_path / "b", "--agree-within", "1e9", run=other)
-    volume = float(row["volume_skeleton_mm3"])
-    assert far[case]["agreement"] == ("yes" if volume else row["agreement"])
+    # a factor of 2 is near enough, one of 1 is not
+    for kept in facts["tasks"].values():
+        high = float(row["volume_skeleton_mm3"]) + 0.6
+        kept["volumes"]["skeleton"] = {answer: [0, high] for answer in "012"}
+        kept["slack_mm3"] = -1
+    (other / "calibration.json").write_text(json.dumps(facts))
+    for factor, said in (("2", "yes"), ("1", "no")):
+        flags = "--agree-within", factor
+        near = predict(study, [case], tmp_path / factor, *flags, run=other)
+        assert near[case]["agreement"].startswith(said)
 
 
 # ---- what they are made of ----

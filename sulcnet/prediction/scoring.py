@@ -39,6 +39,7 @@ log = logging.getLogger("sulcnet")
 
 PEOPLE = 30  # of validation; with fewer a temperature says more of them than of the network
 FOLDS = 5
+FITTED_ON = "%s: probabilities are fitted on %d validation cases; those in %s/ on other people than each"
 
 
 def score_run(
@@ -109,6 +110,7 @@ def calibrate(
             continue
         calibration = calibration.replace(checkpoint=which)
         fitted[task.name] = task.calibrate(calibration, rows, known)
+        log.info(FITTED_ON, task.name, len(known), table.parent.name)
         for number, model in enumerate(folds):
             others = [case for case in known if fold_of[case.id] != number]
             own = {task.name: task.calibrate(calibration, rows, others)}
