@@ -409,7 +409,10 @@ def test_one_case_and_five_folds(tmp_path, capsys):
         name="T", splits=study.folders.splits, prepared=study.folders.prepared
     )
     job = SimpleNamespace(
-        before=None, dataset=dataset, plan=plan, spec=SimpleNamespace(fold="0")
+        before=None,
+        dataset=dataset,
+        plan=plan,
+        spec=SimpleNamespace(fold="0", with_test=False),
     )
     with pytest.raises(
         DataError,

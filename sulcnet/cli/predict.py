@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 
 from sulcnet.cli._command import (
     Command,
@@ -72,6 +72,7 @@ def arguments(parser: Parser) -> None:
         action="store_true",
         help="also write a map per structure",
     )
+    add_reading(parser)
     machine = parser.group("machine")
     add_device(parser)
     machine.add_argument(
@@ -83,6 +84,28 @@ def arguments(parser: Parser) -> None:
     add_overwrite(parser)
     add_quiet(parser)
     add_root(parser)
+
+
+def add_reading(parser: Parser) -> None:
+    """Add how class probabilities are read."""
+    parser.add_argument(
+        "--decision",
+        choices=["balanced", "cohort"],
+        default="balanced",
+        help="class of the largest probability over share, or of the largest probability (default: balanced)",
+    )
+    parser.add_argument(
+        "--prior",
+        type=_shares,
+        metavar="P,P,...",
+        help="shares of the classes in the cohort of the images (default: the training cases')",
+    )
+    parser.add_argument(
+        "--agree-within",
+        type=_factor,
+        metavar="F",
+        help="a class contradicts a mask F times larger or smaller than any of its training masks (default: 2)",
+    )
 
 
 def run(args: Namespace) -> str:
@@ -117,6 +140,7 @@ def run(args: Namespace) -> str:
     device, out = choose_device(args.device), Path(args.output)
     trained = load_model(folder, args.checkpoint)
     ending = mask_ending(trained.plan.file_ending)
+    trained = trained.asked_for(args.decision, args.prior, args.agree_within)
     use_threads(None)
     cases = find_inputs(source, trained.plan)
     to = Destination(out, ending, args.save_probabilities)
@@ -134,6 +158,23 @@ def run(args: Namespace) -> str:
     )
     evaluate = next_command(args, "sulcnet_evaluate", *flags)
     return f"{counted(len(cases), 'case')} predicted: {out}\nNext: {evaluate}"
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError:
+        raise ArgumentTypeError(f"expected 0.3,0.4,0.3, found '{text}'") from None
+
+
+def _factor(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1 <= value < float("inf"):
+        raise ArgumentTypeError(f"expected a factor of 1 or more, found '{text}'")
+    return value
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES)

@@ -16,6 +16,8 @@ class CaseResult:
         structures: Scores per structure (`segmentation.score_masks`), or None if there is no mask to compare.
         truth: Index of the true class; -1 or None where it is unknown.
         probabilities: One per class, or None if no class was predicted.
+        decided: Index of the predicted class; None is the most probable one, the first of equals.
+        fitted: The probabilities were fitted on this case: it says nothing of how well they are calibrated.
         numbers: What other tasks score, by the name of the score; empty where they have nothing to compare.
         missing: The case has a reference but no prediction at all. It is counted, and left out of every mean.
     """
@@ -26,6 +28,8 @@ class CaseResult:
     structures: dict[str, dict[str, float]] | None = None
     truth: int | None = None
     probabilities: tuple[float, ...] | None = None
+    decided: int | None = None
+    fitted: bool = False
     missing: bool = False
     numbers: dict[str, float] = field(default_factory=dict)
 
@@ -36,7 +40,7 @@ class CaseResult:
 
     @property
     def predicted(self) -> int | None:
-        """The most probable class, the first of equals, or None."""
-        return (
-            None if self.probabilities is None else int(np.argmax(self.probabilities))
-        )
+        """The class that was decided for, or None."""
+        if self.probabilities is None or self.decided is not None:
+            return self.decided
+        return int(np.argmax(self.probabilities))

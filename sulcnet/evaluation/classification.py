@@ -13,6 +13,8 @@ from sulcnet.errors import DataError
 from sulcnet.records.labels import UNKNOWN
 
 HEADLINES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "kappa")
+CALIBRATED = ("brier", "calibration_error")
+BINS = 10
 
 
 def score_classes(
@@ -20,14 +22,16 @@ def score_classes(
     truth: np.ndarray,
     classes: Sequence[str],
     ordered: bool = False,
+    predicted: np.ndarray | None = None,
 ) -> dict[str, object]:
     """Score the class probabilities of N cases.
 
     Args:
-        probabilities: (N, K), one column per class; the prediction is the most probable class, the first of equals.
+        probabilities: (N, K), one column per class.
         truth: (N,) integers, the index of the true class, or -1 where it is unknown: masked out and counted.
         classes: The K names, in their declared order.
         ordered: Whether that order means something; only then is there a `kappa`.
+        predicted: (N,) integers, the class that was decided for; None is the most probable one, the first of equals.
 
     Returns:
         n, unknown (counts); `headline_scores`; auroc_per_class; confusion (K x K counts, rows are the truth,
@@ -39,11 +43,14 @@ def score_classes(
     probabilities, truth = _checked(probabilities, truth, classes)
     known = truth != UNKNOWN
     probabilities, truth = probabilities[known], truth[known]
-    confusion = confusion_matrix(truth, probabilities.argmax(axis=1), len(classes))
+    predicted = (
+        probabilities.argmax(axis=1) if predicted is None else predicted[known]
+    )
+    confusion = confusion_matrix(truth, predicted, len(classes))
     return {
         "n": int(known.sum()),
         "unknown": int((~known).sum()),
-        **headline_scores(probabilities, truth, ordered),
+        **headline_scores(probabilities, truth, predicted, ordered),
         "auroc_per_class": dict(
             zip(classes, auroc_per_class(probabilities, truth).tolist(), strict=True)
         ),
@@ -53,12 +60,13 @@ def score_classes(
 
 
 def headline_scores(
-    probabilities: np.ndarray, truth: np.ndarray, ordered: bool = False
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    ordered: bool = False,
 ) -> dict[str, float]:
     """Return accuracy, balanced_accuracy, macro_f1, auroc and, for ordered classes, kappa; no unknown truth allowed."""
-    confusion = confusion_matrix(
-        truth, probabilities.argmax(axis=1), probabilities.shape[1]
-    )
+    confusion = confusion_matrix(truth, predicted, probabilities.shape[1])
     scores = {
         "accuracy": _ratio(np.trace(confusion), confusion.sum()),
         "balanced_accuracy": balanced_accuracy(confusion),
@@ -66,6 +74,37 @@ def headline_scores(
         "auroc": _mean_of_defined(auroc_per_class(probabilities, truth)),
     }
     return scores | ({"kappa": quadratic_kappa(confusion)} if ordered else {})
+
+
+def calibration_scores(
+    probabilities: np.ndarray, truth: np.ndarray
+) -> dict[str, float]:
+    """Return brier and calibration_error; no unknown truth allowed, and no case that probabilities were fitted on."""
+    return {
+        "brier": brier(probabilities, truth),
+        "calibration_error": calibration_error(probabilities, truth),
+    }
+
+
+def brier(probabilities: np.ndarray, truth: np.ndarray) -> float:
+    """Return the mean over cases of the squared distance of (N, K) probabilities to the truth: 0 to 2 (Brier 1950)."""
+    wrong = probabilities - np.eye(probabilities.shape[1])[truth]
+    return _ratio((wrong**2).sum(), len(truth))
+
+
+def calibration_error(
+    probabilities: np.ndarray, truth: np.ndarray, bins: int = BINS
+) -> float:
+    """Return the expected calibration error (Guo et al. 2017): how far confidence and accuracy are apart.
+
+    Confidence is the largest probability; its bins are equally wide, and each weighs as many cases as lie in it. With
+    few cases per bin chance alone gives more than 0.
+    """
+    confidence = probabilities.max(axis=1, initial=0)
+    right = probabilities.argmax(axis=1) == truth
+    of_case = np.minimum((confidence * bins).astype(int), bins - 1)
+    apart = np.bincount(of_case, confidence - right, minlength=bins)
+    return _ratio(np.abs(apart).sum(), len(truth))
 
 
 def confusion_matrix(

@@ -13,6 +13,9 @@ Probabilities = dict[str, tuple[float, ...]]
 Rows = dict[str, tuple[int, dict[str, str]]]  # case -> line of the file, its cells
 CASE_COLUMN = "case_id"
 PROBABILITY = "p_"  # begins the name of a class's column, in every table
+CLASS, DECISION, COHORT_SHARES = "class", "decision", "cohort"
+CALIBRATION, AGREEMENT = "calibration", "agreement"
+FITTED = "fitted"  # as calibration: the probabilities were fitted on this case
 PROBABILITY_BEFORE = "probability_"  # as tables of older versions have it
 
 
@@ -79,6 +82,35 @@ def read_predictions_table(
             f"The dataset's classes are {known}: name with -d the dataset that the model was trained on.",
         )
     return _probabilities(path, rows, [prefix + name for name in classes])
+
+
+def read_decisions(
+    path: Path, classes: Sequence[str]
+) -> dict[str, tuple[int | None, bool]]:
+    """Read which class was decided for, None where it is not said, and whether probabilities were fitted on the case.
+
+    A table without the column `decision` is another program's, or an older one: its classes are the likeliest.
+
+    Raises:
+        DataError: A class is none of these.
+    """
+    decisions = {}
+    for case, (number, row) in read_rows(path)[1].items():
+        name = (row.get(CLASS) if DECISION in row else "") or ""
+        known = name in classes
+        if not known and name.lower() not in UNKNOWN_WORDS:
+            raise DataError(
+                f"{path}, line {number}: '{name}' is no class.",
+                f"The dataset's classes are {', '.join(classes)}.",
+            )
+        decided = classes.index(name) if known else None
+        decisions[case] = decided, row.get(CALIBRATION) == FITTED
+    return decisions
+
+
+def volume_column(structure: str) -> str:
+    """Name the column of a structure's volume."""
+    return f"volume_{structure}_mm3"
 
 
 def _probabilities(path: Path, rows: Rows, columns: Sequence[str]) -> Probabilities:

@@ -10,7 +10,9 @@ from sulcnet.errors import DataError
 from sulcnet.evaluation import CLEAR, FOUND
 from sulcnet.evaluation.cases import CaseResult
 from sulcnet.evaluation.classification import (
+    CALIBRATED,
     HEADLINES,
+    calibration_scores,
     headline_scores,
     score_classes,
 )
@@ -230,26 +232,43 @@ def _classification(
     """Return the class scores, each headline as {estimate, low, high}; cases of unknown truth are only counted."""
     predicted = [r for r in results if r.probabilities is not None]
     probabilities, truth = _class_arrays(predicted, classes)
-    scores = score_classes(probabilities, truth, classes, ordered)
+    decided = np.array([r.predicted for r in predicted], dtype=int)
+    scores = score_classes(probabilities, truth, classes, ordered, decided)
     known = truth != UNKNOWN
     subjects = np.array([r.subject for r in predicted])
     interval = bootstrap_interval(
-        (probabilities[known], truth[known]),
+        (probabilities[known], truth[known], decided[known]),
         subjects[known],
-        lambda p, t: list(headline_scores(p, t, ordered).values()),
+        lambda *arrays: list(headline_scores(*arrays, ordered=ordered).values()),
         seed=seed,
     )
     names = [name for name in HEADLINES if name in scores]
-    for name, estimate, low, high in zip(
-        names, *_columns(interval, len(names)), strict=True
-    ):
-        scores[name] = {"estimate": estimate, "low": low, "high": high}
+    scores |= _estimates(names, interval)
+    # A case that probabilities were fitted on says nothing of how well they fit others.
+    fitted = known & np.array([r.fitted for r in predicted], dtype=bool)
+    unseen = known & ~fitted
+    interval = bootstrap_interval(
+        (probabilities[unseen], truth[unseen]),
+        subjects[unseen],
+        lambda *arrays: list(calibration_scores(*arrays).values()),
+        seed=seed,
+    )
+    scores |= _estimates(CALIBRATED, interval)
+    scores["calibration"] = {"n": interval.n, "fitted_on": int(fitted.sum())}
     return {
         "classes": list(classes),
         "ordered": ordered,
         "without_prediction": len(results) - len(predicted),
         **scores,
     }
+
+
+def _estimates(names: Sequence[str], interval: Interval) -> dict[str, dict]:
+    """Give estimate, low and high by name."""
+    estimates = {}
+    for name, *ends in zip(names, *_columns(interval, len(names)), strict=True):
+        estimates[name] = dict(zip(("estimate", "low", "high"), ends))
+    return estimates
 
 
 def _class_arrays(

@@ -18,6 +18,8 @@ CLASS_LINES = (
     ("macro F1", "macro_f1"),
     ("AUROC", "auroc"),
     ("kappa", "kappa"),
+    ("Brier score", "brier"),
+    ("calibration error", "calibration_error"),
 )
 
 
@@ -137,7 +139,18 @@ def _class_scores(block: dict) -> str:
     for label, key in CLASS_LINES:
         if key in block:
             rows.append((label, _interval(block[key], "estimate")))
-    return f"class, {counted(block['n'], 'case')}{extra}\n" + _aligned(rows)
+    text = f"class, {counted(block['n'], 'case')}{extra}\n" + _aligned(rows)
+    return "\n".join([text, *_about_calibration(block)])
+
+
+def _about_calibration(block: dict) -> list[str]:
+    """Say which cases Brier score and calibration error are of."""
+    about = block.get("calibration")  # summaries of before have none
+    if not about or not about["fitted_on"]:
+        return []
+    fitted, rest = counted(about["fitted_on"], "case"), counted(about["n"], "case")
+    lines = [f"the temperature of the probabilities was fitted on {fitted} of these:"]
+    return [*lines, f"  Brier score and calibration error are of the other {rest}"]
 
 
 def _confusion(block: dict) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sulcnet.errors import DataError
 from sulcnet.evaluation.cases import CaseResult
-from sulcnet.evaluation.predicted import PROBABILITY, prefix_of
+from sulcnet.evaluation.predicted import CALIBRATION, FITTED, PROBABILITY, prefix_of
 from sulcnet.evaluation.segmentation import METRICS, overlaps_of
 from sulcnet.evaluation.summary import summarise
 from sulcnet.evaluation.summary_text import format_summary
@@ -75,7 +75,8 @@ def write_tables(
     metrics = _metrics(results)
     _write(paths.cases, CASE_COLUMNS + metrics, _case_rows(results, metrics))
     if classes:
-        columns = CLASS_COLUMNS + tuple(PROBABILITY + name for name in classes)
+        named = (PROBABILITY + name for name in classes)
+        columns = (*CLASS_COLUMNS, *named, CALIBRATION)
         _write(
             paths.classes,
             columns,
@@ -157,6 +158,7 @@ def _class_row(result: CaseResult, classes: Sequence[str]) -> dict:
     row = _case_columns(result)
     row["truth"] = None if truth is None else classes[truth]
     row["predicted"] = None if predicted is None else classes[predicted]
+    row[CALIBRATION] = FITTED if result.fitted else None
     row["correct"] = (
         None if None in (truth, predicted) else str(truth == predicted).lower()
     )
@@ -262,7 +264,13 @@ def _with_class(
     probabilities = None
     if UNKNOWN_TEXT not in values:
         probabilities = tuple(_number(value, path, row) for value in values)
-    return replace(result, truth=truth, probabilities=probabilities)
+    fitted = row.get(CALIBRATION) == FITTED
+    result = replace(result, truth=truth, probabilities=probabilities, fitted=fitted)
+    if row["predicted"] in classes:
+        decided = classes.index(row["predicted"])
+        if decided != result.predicted:
+            return replace(result, decided=decided)
+    return result
 
 
 def _number(text: str, path: Path, row: Row) -> float:

@@ -12,7 +12,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log, log2, prod
+from math import exp, log, log2, prod
 from typing import NamedTuple
 
 import torch
@@ -167,7 +167,7 @@ class ClassHead(nn.Module):
         self.attention = _GatedScore(width, HEADS)
         # Equal weights: the mean of logits, which then improves.
         nn.init.zeros_(self.attention.score.weight)
-        self.answer = nn.Linear(width, classes)
+        self.answer: nn.Module = nn.Linear(width, classes)
 
     def forward(
         self, maps: Sequence[Tensor], bag: int, coordinates: Tensor | None = None
@@ -224,6 +224,38 @@ class ClassHead(nn.Module):
         pool = getattr(nn.functional, f"adaptive_avg_pool{features.ndim - 2}d")
         pooled = pool(coordinates.float(), features.shape[2:])
         return torch.cat((features, pooled), dim=1)
+
+
+class Ordinal(nn.Module):
+    """Place vectors on one line that thresholds cut into classes: (N, width) -> (N, K) logarithms of probabilities.
+
+    The cumulative link model with proportional odds (McCullagh 1980, J. R. Stat. Soc. B 42): P(class <= k) is
+    sigmoid(threshold k - position). Cross-entropy of its output is the model's likelihood. Every class is equally
+    likely at position 0 before training, and the thresholds keep their order.
+    """
+
+    def __init__(self, width: int, classes: int):
+        super().__init__()
+        self.position = nn.Linear(width, 1)
+        nn.init.zeros_(self.position.bias)
+        even = torch.arange(1, classes) / classes
+        first, *steps = torch.logit(even).diff(prepend=torch.zeros(1)).tolist()
+        self.first = nn.Parameter(torch.tensor([first]))
+        # softplus of these is the way from a threshold to the next
+        self.steps = nn.Parameter(
+            torch.tensor([log(exp(step) - 1) for step in steps])
+        )
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        steps = nn.functional.softplus(self.steps)
+        thresholds = self.first + nn.functional.pad(steps.cumsum(dim=0), (1, 0))
+        above = thresholds - self.position(vectors)  # (N, K - 1)
+        # log(sigmoid(u) - sigmoid(l)), without the difference of two numbers that are nearly 1
+        upper = nn.functional.logsigmoid(above)
+        lower = nn.functional.logsigmoid(-above)
+        apart = (-torch.expm1(-steps)).log()
+        inner = upper[:, 1:] + lower[:, :-1] + apart
+        return torch.cat((upper[:, :1], inner, lower[:, -1:]), dim=1)
 
 
 class _GatedScore(nn.Module):

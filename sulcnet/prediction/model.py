@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -12,14 +15,25 @@ from sulcnet.assembly.finetuning import Model, build_model
 from sulcnet.assembly.transfer import restore_constants
 from sulcnet.data.field import Field
 from sulcnet.data.region import Region
-from sulcnet.errors import ModelError
+from sulcnet.errors import ModelError, UsageError
 from sulcnet.inference.predictor import Gather, Predictor, Windowing, Windows
+from sulcnet.log import counted
+from sulcnet.records.calibration import BALANCED, NEAR, Calibration, Calibrations
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import Plan, PredictionPlan, StepPlan, load_plan
-from sulcnet.records.workspace import EXPERIMENT, FIELD, REGION, RunFolder
+from sulcnet.records.tasks import TaskSpec
+from sulcnet.records.workspace import (
+    CALIBRATION,
+    EXPERIMENT,
+    FIELD,
+    REGION,
+    RunFolder,
+)
 from sulcnet.tasks._task import Setting, Task
 from sulcnet.training import checkpoint
 from sulcnet.training.device import autocast, choose_precision
+
+log = logging.getLogger("sulcnet")
 
 WINDOWS = 2  # per forward pass where no GPU was planned for: one alone meets torch's slow kernels on CPUs
 
@@ -35,6 +49,7 @@ class TrainedModel:
     planned: PredictionPlan | None
     region: Region | None
     model: Model
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     field: Field | None = None
 
     @property
@@ -42,6 +57,59 @@ class TrainedModel:
         """The tasks that say something: those that the run has seen an answer to."""
         untaught = self.experiment.untaught
         return [task for task in self.model.tasks if task.name not in untaught]
+
+    def reading(self, **changes: Any) -> TrainedModel:
+        """Give the model with these fields of how answers are read: shares of another cohort, another decision."""
+        read = {}
+        for name, calibration in self.calibrations.items():
+            read[name] = calibration.replace(**changes)
+        return replace(self, calibrations=read)
+
+    def uncalibrated(self) -> TrainedModel:
+        """Give the model with its heads' own probabilities."""
+        plain = {name: _plain(self.plan.tasks[name]) for name in self.calibrations}
+        return replace(self, calibrations=plain)
+
+    def asked_for(
+        self,
+        decision: str = BALANCED,
+        prior: Sequence[float] | None = None,
+        within: float | None = None,
+    ) -> TrainedModel:
+        """Give the model with how a person wants its answers to be read.
+
+        Args:
+            decision: `balanced` or `cohort`.
+            prior: shares of the answers in the cohort, instead of the training cases'.
+            within: factor within which volumes of masks fit a class.
+
+        Raises:
+            UsageError: not one share above 0 per answer, or they do not sum to 1.
+        """
+        changes: dict[str, Any] = {"decision": decision}
+        if prior is not None:
+            changes["shares"] = self._checked(prior)
+        if within is not None:
+            changes["within"] = within
+        return self.reading(**changes)
+
+    def _checked(self, prior: Sequence[float]) -> tuple[float, ...]:
+        """Give shares that sum to 1 exactly."""
+        outputs = [self.plan.tasks[name].outputs for name in self.calibrations]
+        if any(count != len(prior) for count in outputs) or not outputs:
+            number = f"{outputs[0]} classes" if outputs else "no classes"
+            raise UsageError(
+                f"--prior has {counted(len(prior), 'share')}, the model {number}.",
+                "Give the share of each class, in the order of the columns p_<class>, or leave it out.",
+            )
+        total = sum(prior)
+        if not (min(prior) > 0 and abs(total - 1) <= NEAR):
+            text = ",".join(f"{share:g}" for share in prior)
+            raise UsageError(
+                f"--prior {text}: expected shares above 0 that sum to 1.",
+                "Give for example --prior 0.3,0.4,0.3.",
+            )
+        return tuple(share / total for share in prior)
 
     def predictor(
         self, device: torch.device, precision: str = "auto", overlap: float = 0.5
@@ -102,6 +170,34 @@ def load_model(folder: RunFolder, which: str = "final") -> TrainedModel:
             "The folder was changed; train anew.",
         ) from None
     region = Region.load(folder / REGION) if (folder / REGION).exists() else None
-    field = Field.load(folder / FIELD) if (folder / FIELD).exists() else None
+    seen = Field.load(folder / FIELD) if (folder / FIELD).exists() else None
     known = step, network.prediction, region
-    return TrainedModel(folder, experiment, plan, *known, model, field)
+    loaded = TrainedModel(folder, experiment, plan, *known, model, field=seen)
+    return replace(loaded, calibrations=load_calibrations(folder, plan, which))
+
+
+def load_calibrations(
+    folder: RunFolder, plan: Plan, which: str
+) -> dict[str, Calibration]:
+    """Read how a checkpoint's answers become probabilities; of a run from before that was kept they stay the head's."""
+    calibrations = {}
+    for name, spec in plan.tasks.items():
+        if spec.balanced:
+            calibrations[name] = _plain(spec)
+    path = folder / CALIBRATION
+    if calibrations and not path.exists():
+        log.info(
+            "%s is missing: probabilities are of equal shares, temperature 1", path
+        )
+        return calibrations
+    kept = Calibrations.load(path).tasks if calibrations else {}
+    for name, calibration in kept.items():
+        if calibration.checkpoint != which:  # fitted to another one's logits
+            blank = {"temperature": 1.0, "weights": (), "fitted_on": ()}
+            calibration = calibration.replace(**blank)
+        calibrations[name] = calibration
+    return calibrations
+
+
+def _plain(spec: TaskSpec) -> Calibration:
+    return Calibration((1 / spec.outputs,) * spec.outputs)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -130,6 +130,14 @@ def predict_case(
     cells: dict[str, str] = {}
     for task in trained.tasks:
         cells.update(task.write(results[task.name], output))
+    return concluded(trained, {"case_id": case.id, **cells})
+
+
+def concluded(trained: TrainedModel, row: Mapping[str, str]) -> dict[str, str]:
+    """Add to the cells of a case what depends on several tasks, or on the cohort that is asked for."""
+    cells = dict(row)
+    for task in trained.tasks:
+        cells.update(task.conclude(row, trained.calibrations.get(task.name)))
     return cells
 
 

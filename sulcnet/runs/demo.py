@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
-from sulcnet.evaluation.predicted import read_predictions_table
+from sulcnet.evaluation.predicted import read_decisions
 from sulcnet.io import read_image, read_label
 from sulcnet.memory.planning import plan_dataset
 from sulcnet.phantoms.cohort import draw_cohort
@@ -98,7 +96,10 @@ def examples(demonstration: Demonstration, most: int = 12) -> list[tuple]:
     dataset = Dataset.open(demonstration.folders.raw)
     tested = demonstration.run / TEST
     names = dataset.header.classification.classes
-    predicted = read_predictions_table(tested / PREDICTIONS, names)
+    predicted = {}
+    for case, (decided, _) in read_decisions(tested / PREDICTIONS, names).items():
+        if decided is not None:
+            predicted[case] = names[decided]
     cases = [case for case in dataset.cases if case.id in predicted]
     by_class = [
         [case for case in cases if case.target == index]
@@ -111,10 +112,7 @@ def examples(demonstration: Demonstration, most: int = 12) -> list[tuple]:
     return drawn
 
 
-def _example(
-    case: Case, mask: Path, names: Sequence[str], probabilities: Sequence[float]
-) -> tuple:
-    likeliest = names[int(np.argmax(probabilities))]
-    caption = f"{names[case.target]} \N{RIGHTWARDS ARROW} {likeliest}"
+def _example(case: Case, mask: Path, names: Sequence[str], predicted: str) -> tuple:
+    caption = f"{names[case.target]} \N{RIGHTWARDS ARROW} {predicted}"
     image = read_image(case.images[0]).data
     return image, read_label(case.label).data, read_label(mask).data, caption

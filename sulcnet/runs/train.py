@@ -27,6 +27,7 @@ from sulcnet.errors import DataError
 from sulcnet.log import counted
 from sulcnet.options import Family, merged
 from sulcnet.prediction.scoring import is_scored
+from sulcnet.records.calibration import learn_calibrations
 from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.plan import Plan, StepPlan
 from sulcnet.records.prepared import PreparedCase
@@ -34,6 +35,7 @@ from sulcnet.records.run import Execution, RunSpec
 from sulcnet.records.splits import Splits
 from sulcnet.records.tasks import VOXEL
 from sulcnet.records.workspace import (
+    CALIBRATION,
     EXPORT,
     FIELD,
     PROGRESS,
@@ -129,6 +131,7 @@ class Train(RunKind):
         share = method.tuned.share()
         field = learn_field(cases.training)
         facts = {REGION: cases.region, TRANSFER: transfer, FIELD: field}
+        facts[CALIBRATION] = learn_calibrations(job.plan.tasks, cases.training)
         return Assembly(
             experiment=experiment.replace(learns=share._asdict()),
             network_plan=planned.replace(steps={job.spec.tune: step}),

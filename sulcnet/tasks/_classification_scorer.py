@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from sulcnet.evaluation.predicted import read_predictions_table
+from sulcnet.evaluation.predicted import read_decisions, read_predictions_table
 from sulcnet.records.tasks import TaskSpec
 from sulcnet.records.workspace import PREDICTIONS
 from sulcnet.tasks._family import Evaluated, Scorer
@@ -23,7 +23,7 @@ class ClassificationScorer(Scorer):
         if table is None:
             log.info("no class probabilities in %s: only masks are scored", path)
             return
-        self.table = table
+        self.table, self.decisions = table, read_decisions(path, classes)
         self.asked = {
             key for key, case in evaluated.about.items() if case.target is not None
         }
@@ -36,5 +36,11 @@ class ClassificationScorer(Scorer):
         scores = {}
         for case in cases:
             truth = about[case].target if case in about else None
-            scores[case] = {"truth": truth, "probabilities": self.table.get(case)}
+            decided, fitted = self.decisions.get(case, (None, False))
+            scores[case] = {
+                "truth": truth,
+                "probabilities": self.table.get(case),
+                "decided": decided if case in self.table else None,
+                "fitted": fitted,
+            }
         return scores

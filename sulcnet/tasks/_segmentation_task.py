@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sulcnet.data.loader import Batch
 from sulcnet.evaluation import CLEAR, FOUND
+from sulcnet.evaluation.predicted import volume_column
 from sulcnet.geometry.canonical import to_input_grid
 from sulcnet.io import write_map, write_mask
 from sulcnet.losses import Ratio
@@ -61,7 +62,7 @@ class Segmentation(VoxelTask):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return tuple(map(_volume, self.structures))
+        return tuple(map(volume_column, self.structures))
 
     def head(self, network: Network, ndim: int) -> nn.Module:
         channels, classes = network.decoder_channels[-1], self.spec.outputs
@@ -145,7 +146,9 @@ class Segmentation(VoxelTask):
         voxel = float(np.prod(image.spacing))
         volumes = {}
         for name, values in self.structures.items():
-            volumes[_volume(name)] = f"{np.isin(mask, values).sum() * voxel:.2f}"
+            volumes[volume_column(name)] = (
+                f"{np.isin(mask, values).sum() * voxel:.2f}"
+            )
         return volumes
 
     def _channels(self) -> Sequence[int]:
@@ -178,10 +181,6 @@ class Segmentation(VoxelTask):
 def _file_name(structure: str) -> str:
     """Write a structure's name without what folders and systems read into it: NCR/NET is NCR%2FNET."""
     return NO_NAMES.sub(lambda found: f"%{ord(found[0]):02X}", structure)
-
-
-def _volume(structure: str) -> str:
-    return f"volume_{structure}_mm3"
 
 
 def _tally(both: np.ndarray, marked: np.ndarray, true: np.ndarray) -> np.ndarray:

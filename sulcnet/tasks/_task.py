@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ from sulcnet.io import Image
 from sulcnet.losses import Ratio
 from sulcnet.networks._network import Features, Network
 from sulcnet.options import Options
+from sulcnet.records.calibration import Calibration
+from sulcnet.records.dataset import Case
 from sulcnet.records.tasks import TaskSpec
 from sulcnet.records.trace import Trace
 from sulcnet.tasks._family import Headline
@@ -142,6 +144,25 @@ class Task:
         self, images: int, windows: int, patch: tuple[int, ...]
     ) -> tuple[Tensor, Tensor]:
         """Give a target and what is known of it, of the shapes and kinds of a batch's."""
+        raise NotImplementedError
+
+    def conclude(
+        self, row: Mapping[str, str], calibration: Calibration | None
+    ) -> Mapping[str, str]:
+        """Give the cells that depend on what all tasks wrote into a row of predictions.tsv."""
+        return {}
+
+    def calibrate(
+        self,
+        calibration: Calibration,
+        rows: Mapping[str, Mapping[str, str]],
+        cases: Sequence[Case],
+    ) -> Calibration:
+        """Fit to rows of predictions, by case, that were not calibrated, what these cases are known to be."""
+        raise NotImplementedError
+
+    def knows(self, row: Mapping[str, str], case: Case) -> bool:
+        """Tell whether `calibrate` can use a row and its case: something was predicted, and the answer is known."""
         raise NotImplementedError
 
     def write(self, result: Any, output: Output) -> Mapping[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sulcnet.errors import UsageError
 from sulcnet.options import Options, option
 from sulcnet.records.dataset import Case, DatasetHeader
 from sulcnet.records.tasks import IMAGE, TaskSpec
@@ -19,6 +20,16 @@ class ClassificationOptions(Options):
         "attention",
         "how windows agree on the class: attention, or the mean of their logits",
         among=("attention", "mean"),
+    )
+    class_loss: str = option(
+        "cross_entropy",
+        "of classes that are alike, or ordinal: of ordered ones, which lie along one line",
+        among=("cross_entropy", "ordinal"),
+    )
+    class_reads: str = option(
+        "head",
+        "what tells the class: the head; the volumes of the mask, by a regression fitted on validation; or both",
+        among=("head", "mask", "both"),
     )
     dropout: float = option(
         0.5,
@@ -54,6 +65,11 @@ class Classification(TaskFamily):
         """Make the task; torch is imported here."""
         from sulcnet.tasks._classification_task import Classification as Made
 
+        if options.class_loss == "ordinal" and not spec.own.get("ordered", True):
+            raise UsageError(
+                "--set class_loss=ordinal, but the classes have no order.",
+                'Say "ordered": true beside them in dataset.json and plan again, or leave it out.',
+            )
         return Made(options, spec)
 
     def scorer(self, spec: TaskSpec, evaluated: Evaluated) -> Scorer:
