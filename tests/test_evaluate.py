@@ -54,7 +54,7 @@ def place(root):
 
 
 ARGUMENTS = [
-    "-p",
+    "-i",
     "predictions",
     "-r",
     "sulcnet_data/raw/Dataset001_Tiny/labelsTs",
@@ -292,7 +292,7 @@ def test_a_dataset_of_classes_alone_needs_no_references(place):
     (raw / "dataset.json").write_text(
         json.dumps({**HEADER, "labels": {"background": 0}})
     )
-    assert COMMAND(["-p", "predictions", "-o", "scores", "-d", "1"]) == 0
+    assert COMMAND(["-i", "predictions", "-o", "scores", "-d", "1"]) == 0
     summary = summary_of(place)
     assert (
         summary["cases"] == 2
@@ -349,26 +349,26 @@ def test_an_empty_reference_folder(place, capsys):
 @pytest.mark.parametrize(
     "arguments, code, said",
     [
-        (["-p", "predictions", "-o", "scores"], 2, "No dataset.json is named"),
+        (["-i", "predictions", "-o", "scores"], 2, "No dataset.json is named"),
         (
-            ["-p", "predictions", "-o", "scores", "-d", "1"],
+            ["-i", "predictions", "-o", "scores", "-d", "1"],
             2,
             "No reference masks are given",
         ),
         (
-            ["-p", "predictions", "-r", "predictions", "-o", "scores"],
+            ["-i", "predictions", "-r", "predictions", "-o", "scores"],
             2,
             "none beside predictions",
         ),
         (
-            ["-p", "predictions", "-r", "nowhere", "-o", "scores"],
+            ["-i", "predictions", "-r", "nowhere", "-o", "scores"],
             2,
             "-r: nowhere does not exist",
         ),
         (
-            ["-p", "nowhere", "-r", "predictions", "-o", "scores"],
+            ["-i", "nowhere", "-r", "predictions", "-o", "scores"],
             2,
-            "-p: nowhere does not exist",
+            "-i: nowhere does not exist",
         ),
         ([*ARGUMENTS, "-d", "9"], 4, "no dataset '9'"),
         ([*ARGUMENTS, "-d", "1", "--dataset-json", "x"], 2, "named twice"),
@@ -377,7 +377,7 @@ def test_an_empty_reference_folder(place, capsys):
         ([*ARGUMENTS, "--tolerance", "nan"], 2, "millimetres"),
         ([*ARGUMENTS, "--metrics", "cdice"], 2, "cdice"),
         ([*ARGUMENTS, "--allow-mising"], 2, "did you mean --allow-missing"),
-        (ARGUMENTS[2:], 2, "-p"),
+        (ARGUMENTS[2:], 2, "-i"),
     ],
 )
 def test_wrong_use_is_two_lines(place, capsys, arguments, code, said):
@@ -445,7 +445,7 @@ def test_references_against_themselves_are_perfect(root):
     assert (
         COMMAND(
             [
-                "-p",
+                "-i",
                 "predictions",
                 "-r",
                 "references",

@@ -370,6 +370,7 @@ def test_masks_for_images_of_two_files_are_one_file(trained, tmp_path):
     assert predicted(RunFolder(tmp_path / "run"), images, tmp_path / "out")[0] == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "d.nii.gz",
+        "predictions.json",
         "predictions.tsv",
     ]
 

@@ -160,7 +160,7 @@ def test_references_of_another_ending_are_not_dropped_either(tmp_path, capsys):
     study = Study(tmp_path)
     labels = study.raw / "labelsTr"
     (labels / "002.nii.gz").rename(labels / "002.NII.GZ")
-    flags = ["-p", str(labels), "-r", str(labels), "-d", "1", "--root", str(tmp_path)]
+    flags = ["-i", str(labels), "-r", str(labels), "-d", "1", "--root", str(tmp_path)]
     assert EVALUATE([*flags, "-o", str(tmp_path / "scores")]) == 4
     assert "002.NII.GZ" in capsys.readouterr().err
 
@@ -301,7 +301,7 @@ def test_a_table_of_predictions_that_a_spreadsheet_saved_is_named(
     rows = "case_id\tclass\tp_absent\tp_present\r\nM\u00fcller\tabsent\t0.7\t0.3\r\n"
     (predicted / "predictions.tsv").write_bytes(rows.encode(code))
     flags = [
-        "-p",
+        "-i",
         str(predicted),
         "-r",
         str(predicted),

@@ -40,6 +40,7 @@ from functools import partial
 from pathlib import Path
 
 from sulcnet import __version__, log, plugins
+from sulcnet.cli._nnunet import ELSEWHERE
 from sulcnet.errors import (
     EnvironmentFault,
     Interrupted,
@@ -110,6 +111,10 @@ class Parser(ArgumentParser):
         """Parse, after refusing flags that do not exist: argparse would read `-chkk` as `-c hkk`."""
         args = sys.argv[1:] if args is None else list(args)
         for flag in self._unknown(args):
+            if flag in ELSEWHERE:
+                raise UsageError(
+                    f"{flag} is nnU-Net's: {self.prog} has none.", ELSEWHERE[flag]
+                )
             self.error(f"There is no flag '{flag}'{self._nearest(flag)}")
         return super().parse_args(args, namespace)
 
@@ -263,6 +268,7 @@ def add_device(parser: Parser) -> None:
     """Add --device."""
     parser.group("machine").add_argument(
         "--device",
+        "-device",
         default="auto",
         type=_device,
         metavar="DEVICE",

@@ -13,12 +13,15 @@ from sulcnet.cli._command import (
     add_quiet,
     add_root,
     loading,
+    natural,
     next_command,
+    positive,
 )
+from sulcnet.cli._nnunet import checkpoint, overlap, step_size
 
 HELP = """Predict a folder of images, one file, or a BIDS root: a mask per image on the image's own grid, and
 predictions.tsv with the class, its probabilities and the volumes. A broken image gets a row with its reason; the
-others go on."""
+others go on. The same command again skips what is predicted, and predicts what was added or had failed."""
 EXAMPLES = """sulcnet_predict -i images -o out
 sulcnet_predict -i images -o out -d 4
 sulcnet_predict -i images -o out -m sulcnet_data/results/Dataset004_Hippocampus/train/.../holdout__sulcnet__seed0"""
@@ -47,25 +50,7 @@ def arguments(parser: Parser) -> None:
         help="folder of a training run (default: the only one there is; with -d, of that dataset)",
     )
     add_dataset(parser, required=False)
-    parser.add_argument(
-        "-chk",
-        "--checkpoint",
-        default="final",
-        choices=["final", "best", "last"],
-        help="default: final",
-    )
-    parser.add_argument(
-        "--overlap",
-        type=float,
-        default=0.5,
-        metavar="SHARE",
-        help="of neighbouring windows (default: 0.5)",
-    )
-    parser.add_argument(
-        "--save-probabilities",
-        action="store_true",
-        help="also write a map per structure",
-    )
+    _add_how(parser)
     machine = parser.group("machine")
     add_device(parser)
     machine.add_argument(
@@ -77,6 +62,71 @@ def arguments(parser: Parser) -> None:
     add_overwrite(parser)
     add_quiet(parser)
     add_root(parser)
+
+
+def _add_how(parser: Parser) -> None:
+    """Add which weights, windows and files are asked for."""
+    parser.add_argument(
+        "-chk",
+        "--checkpoint",
+        default="final",
+        type=checkpoint,
+        metavar="NAME",
+        help="final, best or last, or the name of its file (default: final)",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=overlap,
+        default=0.5,
+        metavar="SHARE",
+        help="of neighbouring windows (default: 0.5)",
+    )
+    parser.add_argument(
+        "--save-probabilities",
+        "--save_probabilities",
+        action="store_true",
+        help="also write a map per structure",
+    )
+    parser.add_argument(
+        "--c",
+        "--continue_prediction",
+        action="store_true",
+        help="skip what is predicted already; so it is without it, too",
+    )
+    _add_nnunet(parser)
+
+
+def _add_nnunet(parser: Parser) -> None:
+    """Add what scripts for nnU-Net bring along."""
+    group = parser.group("as in nnU-Net")
+    group.add_argument(
+        "-step_size",
+        dest="overlap",
+        type=step_size,
+        metavar="SHARE",
+        help="between neighbouring windows: 0.25 is --overlap 0.75",
+    )
+    group.add_argument(
+        "--disable_tta",
+        action="store_true",
+        help="changes nothing: images are never mirrored",
+    )
+    group.add_argument(
+        "-num_parts",
+        dest="parts",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="predict one of N parts of the input; several processes may write into one folder",
+    )
+    group.add_argument(
+        "-part_id",
+        dest="part",
+        type=natural,
+        default=0,
+        metavar="I",
+        help="which of them, from 0",
+    )
 
 
 def run(args: Namespace) -> str:
@@ -93,9 +143,15 @@ def run(args: Namespace) -> str:
     )
 
     source = require_path(Path(args.input), "-i")
-    if not 0 <= args.overlap < 1:
-        said = f"--overlap {args.overlap:g} is not a share."
-        raise UsageError(said, "Give 0 to less than 1.")
+    if args.c and args.overwrite:
+        raise UsageError(
+            "--c skips what is predicted, --overwrite replaces it.",
+            "Give one of them.",
+        )
+    if args.part >= args.parts:
+        raise UsageError(
+            f"There is no part {args.part} of {args.parts}.", "Count parts from 0."
+        )
     if args.model:
         folder = RunFolder(require_folder(Path(args.model), "-m"))
     else:
@@ -112,12 +168,14 @@ def run(args: Namespace) -> str:
     trained = load_model(folder, args.checkpoint)
     ending = mask_ending(trained.plan.file_ending)
     use_threads(None)
-    cases = find_inputs(source, trained.plan)
-    to = Destination(out, ending, args.save_probabilities)
+    cases = find_inputs(source, trained.plan)[args.part :: args.parts]
+    to = Destination(out, ending, args.save_probabilities, args.overwrite)
     check_out(to, cases, args.overwrite)
-    predict_cases(trained, cases, to, device, args.precision, args.overlap)
+    done = predict_cases(trained, cases, to, device, args.precision, args.overlap)
+    before = len(cases) - done
+    skipped = f", {before} predicted before" if before else ""
     flags = (
-        "-p",
+        "-i",
         out,
         "-r",
         "REFERENCES",
@@ -127,7 +185,7 @@ def run(args: Namespace) -> str:
         "scores",
     )
     evaluate = next_command(args, "sulcnet_evaluate", *flags)
-    return f"{counted(len(cases), 'case')} predicted: {out}\nNext: {evaluate}"
+    return f"{counted(done, 'case')} predicted{skipped}: {out}\nNext: {evaluate}"
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES)

@@ -13,6 +13,7 @@ from sulcnet.assembly.transfer import restore_constants
 from sulcnet.data.field import Field
 from sulcnet.data.region import Region
 from sulcnet.errors import ModelError
+from sulcnet.files import digest
 from sulcnet.inference.predictor import Gather, Predictor, Windowing, Windows
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import Plan, PredictionPlan, StepPlan, load_plan
@@ -36,6 +37,7 @@ class TrainedModel:
     region: Region | None
     model: Model
     field: Field | None = None
+    digest: str = ""  # of the checkpoint
 
     @property
     def tasks(self) -> list[Task]:
@@ -85,6 +87,7 @@ def load_model(folder: RunFolder, which: str = "final") -> TrainedModel:
     step = network.step(experiment.tune)
     model = build_model(plan, network.network, step, experiment.options)
     state = checkpoint.load(folder.checkpoint(which))["modules"]
+    content = digest(folder.checkpoint(which))
     of_network = {
         name.removeprefix("network."): value for name, value in state.items()
     }
@@ -104,4 +107,4 @@ def load_model(folder: RunFolder, which: str = "final") -> TrainedModel:
     region = Region.load(folder / REGION) if (folder / REGION).exists() else None
     field = Field.load(folder / FIELD) if (folder / FIELD).exists() else None
     known = step, network.prediction, region
-    return TrainedModel(folder, experiment, plan, *known, model, field)
+    return TrainedModel(folder, experiment, plan, *known, model, field, content)

@@ -57,7 +57,7 @@ def _score(
             continue
         try:
             ending = mask_ending(dataset.header.file_ending)
-            to = Destination(run / part, ending)
+            to = Destination(run / part, ending, overwrite=True)
             predict_cases(trained, cases, to, choose_device(device), precision)
         except PartlyDone as problem:
             lost.append(problem)
