@@ -44,6 +44,7 @@ from sulcnet.cli._nnunet import ELSEWHERE
 from sulcnet.errors import (
     EnvironmentFault,
     Interrupted,
+    MissingPackage,
     OutOfMemory,
     SulcnetError,
     UsageError,
@@ -398,6 +399,10 @@ def _explained(problem: BaseException) -> tuple[str, str, int]:
         return problem.message, hint, problem.exit_code
     if isinstance(problem, OSError) and _is_refusal(problem):
         return _explained(_refused(problem))
+    if isinstance(problem, ImportError):
+        missing = MissingPackage.of(problem)
+        if missing:
+            return _explained(missing)
     kind = type(problem).__name__
     said = " ".join(str(problem).split())
     if isinstance(problem, MemoryError) or kind == TORCH_OUT_OF_MEMORY:

@@ -220,7 +220,8 @@ def _sources(case: Case, plan: Plan) -> dict[str, str]:
     paths = [path for path in (*case.images, case.label) if path is not None]
     files = {}
     for path in chain(*map(files_of, paths)):
-        files[path.name] = _present(path)
+        name = str(path) if path.name in files else path.name
+        files[name] = _present(path)
     targets = targets_of(plan.tasks, case).values() or [None]
     facts = "/".join([case.subject, case.domain, *map(str, targets)])
     return {**files, "plan": plan.preparation_hash(), "facts": facts}
