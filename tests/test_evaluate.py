@@ -1,6 +1,7 @@
 """sulcnet_evaluate: known scores, missing and misplaced predictions, classes alone, wrong use."""
 
 import json
+import re
 import shutil
 
 import nibabel as nib
@@ -227,6 +228,63 @@ def test_the_api_of_the_training_command(tmp_path):
     assert (tmp_path / "validation/cases.tsv").exists() and not (
         tmp_path / "validation/classes.tsv"
     ).exists()
+
+
+# ---- scoring again into one folder ---------------------------------------------------------------------------------
+
+
+def test_the_same_evaluation_takes_more_cases_in(place):
+    (place / "predictions/b.nii.gz").rename(place / "b.nii.gz")
+    assert COMMAND([*ARGUMENTS, "--allow-missing"]) == 0
+    (place / "b.nii.gz").rename(place / "predictions/b.nii.gz")
+    assert COMMAND(ARGUMENTS) == 0
+    assert (
+        len(
+            {
+                result.case_id
+                for result in read_results(table_paths(place / "scores"))[0]
+            }
+        )
+        == 3
+    )
+
+
+@pytest.mark.parametrize("changed", ["predictions", "references"])
+def test_scores_of_other_masks_take_no_place_unasked(place, capsys, changed):
+    assert COMMAND(ARGUMENTS) == 0
+    before = (place / "scores/cases.tsv").read_text()
+    folder = {
+        "predictions": place / "predictions",
+        "references": place / "sulcnet_data/raw/Dataset001_Tiny/labelsTs",
+    }[changed]
+    mask(folder / "b.nii.gz", 5)
+    capsys.readouterr()
+    said = refused(ARGUMENTS, capsys, 2)
+    assert re.search(
+        r"scores holds scores of b \(\w{16}\), not of b \(\w{16}\)", said
+    )
+    assert (place / "scores/cases.tsv").read_text() == before
+    assert COMMAND([*ARGUMENTS, "--overwrite"]) == 0
+    assert (place / "scores/cases.tsv").read_text() != before
+
+
+def test_scores_of_another_folder_or_model_are_named(place, capsys):
+    table = place / "predictions/predictions.tsv"
+    head, *rows = table.read_text().splitlines()
+    rows = [f"{row}\tfirst" for row in rows]
+    table.write_text("\n".join([f"{head}\tmodel", *rows]))
+    assert COMMAND(ARGUMENTS) == 0
+    shutil.copytree(place / "predictions", place / "others")
+    said = refused(["-i", "others", *ARGUMENTS[2:]], capsys, 2)
+    assert (
+        f"scores of predictions {place}/predictions, not of predictions {place}/others"
+        in said
+    )
+    table.write_text(table.read_text().replace("first", "second"))
+    said = refused(ARGUMENTS, capsys, 2)
+    assert "scores of model first, not of model second" in said
+    (place / "scores/evaluation.json").unlink()
+    assert "no evaluation.json that says" in refused(ARGUMENTS, capsys, 2)
 
 
 # ---- missing -------------------------------------------------------------------------------------------------------

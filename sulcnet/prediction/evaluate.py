@@ -87,8 +87,9 @@ def describe_evaluation(evaluated: Evaluated, references: Path | None) -> Evalua
         row = rows.get(case, {"qc_flag": FAILED})
         models |= {row.get("model", ""), row.get("model_hash", "")}
         mask = folder / f"{case}{evaluated.header.file_ending}"
-        if mask.exists() or row.get("qc_flag") != FAILED:
-            files = [mask, evaluated.references.get(case, mask)]
+        reference = evaluated.references.get(case)
+        if mask.exists() if reference else row.get("qc_flag") != FAILED:
+            files = [mask, reference or mask]
             found = [digest(file) for file in files if file.exists()]
             text = "".join([*found, *map(str, sorted(row.items()))])
             contents[case] = hashlib.sha256(text.encode()).hexdigest()[:16]
