@@ -17,10 +17,12 @@ from sulcnet.cli.preprocess import COMMAND as PREPARE
 from sulcnet.cli.verify import COMMAND as VERIFY
 from sulcnet.errors import DataError
 from sulcnet.io.store import read_array
+from sulcnet.planning.ceilings import measure_ceilings
 from sulcnet.planning.planner import PlanRequest, make_plan
 from sulcnet.preprocessing.prepare import prepare_case
 from sulcnet.preprocessing.verify import verify
-from sulcnet.records.dataset import Dataset
+from sulcnet.records.dataset import Dataset, DatasetHeader
+from sulcnet.records.fingerprint import Fingerprint
 from sulcnet.records.plan import save_plan
 from sulcnet.records.splits import Splits
 from sulcnet.records.workspace import Workspace
@@ -457,6 +459,14 @@ def test_images_elsewhere_are_the_same_dataset(tmp_path, capsys):
     assert len(mine) == 18
     for name in mine:
         assert (read_array(place / name) == read_array(other / name)).all()
+    measured = Fingerprint.load(near.folders.fingerprint)
+    kept = [
+        measure_ceilings(
+            raw, DatasetHeader.read(raw / "dataset.json"), measured, [(2, 2, 2)]
+        )
+        for raw in (near.raw, far.raw)
+    ]
+    assert kept[0][0].plain and kept[0][0].plain.keys() == kept[1][0].plain.keys()
     elsewhere(near, relative=False)
     assert [case.id for case in Dataset.open(near.raw).cases] == near.ids
 
