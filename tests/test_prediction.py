@@ -640,6 +640,16 @@ def test_a_mask_that_was_changed_is_not_lost(trained, folder, capsys):
     (out / "predictions.json").unlink()
     assert predicted(run, images, out)[0] == 2
     assert "predictions of an earlier version" in capsys.readouterr().err
+    only = images / "b_0000.nii.gz"
+    assert predicted(run, only, out, "--overwrite")[0] == 0
+    assert stamps(out).keys() == {"b.nii.gz"}
+
+
+def test_masks_beside_their_images_are_no_images(trained, folder):
+    run, images = trained[2], folder / "in"
+    assert predicted(run, images, images)[0] == 0
+    code, rows = predicted(run, images, images)
+    assert code == 0 and sorted(rows) == ["a", "b"]
 
 
 DYING = """

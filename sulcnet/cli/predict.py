@@ -159,6 +159,7 @@ def run(args: Namespace) -> str:
 
     with loading("torch"):
         from sulcnet.io import mask_ending
+        from sulcnet.prediction.again import files_in
         from sulcnet.prediction.inputs import find_inputs
         from sulcnet.prediction.model import load_model
         from sulcnet.prediction.predict import Destination, check_out, predict_cases
@@ -168,7 +169,7 @@ def run(args: Namespace) -> str:
     trained = load_model(folder, args.checkpoint)
     ending = mask_ending(trained.plan.file_ending)
     use_threads(None)
-    cases = find_inputs(source, trained.plan)[args.part :: args.parts]
+    cases = find_inputs(source, trained.plan, files_in(out))[args.part :: args.parts]
     to = Destination(out, ending, args.save_probabilities, args.overwrite)
     check_out(to, cases, args.overwrite)
     done = predict_cases(trained, cases, to, device, args.precision, args.overlap)

@@ -13,7 +13,7 @@ from sulcnet.errors import SulcnetError, UsageError
 from sulcnet.files import digest, writing
 from sulcnet.io import files_of
 from sulcnet.log import counted
-from sulcnet.prediction.table import FAILED, UNKNOWN, gather
+from sulcnet.prediction.table import FAILED, UNKNOWN, gather, read_rows
 from sulcnet.records.dataset import Case
 from sulcnet.records.table import Row
 from sulcnet.records.workspace import PREDICTIONS
@@ -62,12 +62,20 @@ def unfinished(
         if others:
             log.info("%s of another model removed", counted(len(others), "row"))
             rows = gather(to.folder, without=others)
-        for row in others.values():
-            remove(to, row)
+        for case, row in others.items():
+            # Tables of earlier versions name no files: a mask is there where the row is one of ours.
+            of_old = {"files": to.mask(case).name} if "version" in row else {}
+            remove(to, of_old | row)
         return list(cases), rows
     for row in others.values():
         raise _another_model(to, row, about)
     return [case for case in cases if not _done(case, rows.get(case.id), to)], rows
+
+
+def files_in(folder: Path) -> list[Path]:
+    """List what was predicted into a folder."""
+    rows = read_rows(folder).values()
+    return [folder / name for name in chain(*map(_names, rows))]
 
 
 def begun(case: Case, to: Destination) -> dict[str, str]:
