@@ -153,7 +153,7 @@ check_whole_path() {
         strict train $number 3d --pretrain mae --time-limit 0.3 -np 2
     strict sh -c "mkdir /data/new && cd $raw/imagesTr && cp \$(ls | head -4) /data/new"
     check "predict" 0 "cases predicted" strict predict -i /data/new -o /data/predicted
-    check "evaluate" 0 "" strict evaluate -p /data/predicted -r "$raw/labelsTr" -d $number -o /data/scores \
+    check "evaluate" 0 "" strict evaluate -i /data/predicted -r "$raw/labelsTr" -d $number -o /data/scores \
         --allow-missing
     check "everything written belongs to the user" 0 "^0$" strict sh -c \
         "find /data/preprocessed /data/results /data/predicted /data/scores ! -user 12345 | wc -l"

@@ -4,6 +4,8 @@ Foreign errors are wrapped in one of these at the border of the package, so that
 for everything that is expected to go wrong and keep tracebacks for what is not.
 """
 
+import re
+
 
 class SulcnetError(Exception):
     """Stop with a message that names what, where, found and expected, and a hint that says what to do next."""
@@ -32,6 +34,42 @@ class EnvironmentFault(SulcnetError):
     """The machine lacks something: a GPU that was asked for, a writable folder, shared memory."""
 
     exit_code = 3
+
+
+class MissingPackage(EnvironmentFault):
+    """A package that sulcnet needs is not installed, or cannot be loaded."""
+
+    @classmethod
+    def of(cls, problem: ImportError) -> "MissingPackage | None":
+        """Explain a failed import; None where the fault is in this package's own code."""
+        # Libraries that import by themselves tell the name in words only.
+        told = re.search(r"No module named '([\w.]+)'", str(problem))
+        name = problem.name or (told[1] if told else "")
+        package = name.partition(".")[0]
+        if package in ("", "sulcnet"):
+            return None
+        wanted = _requirement(package)
+        if isinstance(problem, ModuleNotFoundError):
+            said = f"The package {package} is not installed."
+        else:
+            said = f"The package {package} cannot be loaded: {problem}."
+        return cls(said, f'Install it: pip install "{wanted}"')
+
+
+def _requirement(package: str) -> str:
+    """Write what sulcnet asks of a package, version and all; its name where sulcnet is not installed."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        lines = requires("sulcnet") or []
+    except PackageNotFoundError:
+        lines = []
+    for line in lines:
+        requirement = line.partition(";")[0].strip()
+        name = re.split(r"[^\w.-]", requirement)[0]
+        if name.lower().replace("-", "_") == package.lower().replace("-", "_"):
+            return requirement
+    return package
 
 
 class DataError(SulcnetError):

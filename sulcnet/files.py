@@ -14,6 +14,7 @@ Example:
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import time
@@ -62,6 +63,26 @@ def replacing(path: Path, *foreign: type[Exception]) -> Iterator[Path]:
 
 
 @contextmanager
+def moving_into(folder: Path) -> Iterator[Path]:
+    """Give a new folder inside a folder; when the block ends well, the files in there move out of it.
+
+    Raises:
+        EnvironmentFault: the place cannot be written.
+    """
+    inside = folder / (PARTIAL + os.urandom(8).hex())
+    try:
+        with writing(inside):
+            inside.mkdir(parents=True)
+        yield inside
+        with writing(inside):
+            for file in inside.iterdir():
+                _settle(file, os.O_RDWR)
+                file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(inside, ignore_errors=True)
+
+
+@contextmanager
 def writing(path: Path, *foreign: type[Exception]) -> Iterator[None]:
     """Say it in two lines when the block cannot write `path`.
 
@@ -89,6 +110,15 @@ def copy(source: Path, target: Path) -> None:
     """Copy a file's content; see `replacing`."""
     with replacing(target) as beside:
         shutil.copyfile(source, beside)
+
+
+def digest(path: Path) -> str:
+    """Tell a file's content from others: 16 digits of its sha256."""
+    content = hashlib.sha256()
+    with path.open("rb") as file:
+        for piece in iter(lambda: file.read(1 << 20), b""):
+            content.update(piece)
+    return content.hexdigest()[:16]
 
 
 @contextmanager

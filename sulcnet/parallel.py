@@ -25,7 +25,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from sulcnet import limits
-from sulcnet.errors import OutOfMemory, SulcnetError
+from sulcnet.errors import MissingPackage, OutOfMemory, SulcnetError
 from sulcnet.log import progress
 from sulcnet.processes import (
     CONTEXT,
@@ -85,6 +85,9 @@ def map_cases(
     Yields:
         The item with its result, a SulcnetError raised by the function (as raised, plus `trace`), a CaseFailed
         around any other exception, or a WorkerLost after two killed workers.
+
+    Raises:
+        MissingPackage: the function needs a package that is not there.
     """
     items = list(items)
     # A worker may not start workers of its own (it is a daemon), so nested calls stay in their process.
@@ -94,7 +97,10 @@ def map_cases(
         if alone
         else _in_workers(function, items, workers)
     )
-    yield from progress(outcomes, len(items), label)
+    for item, outcome in progress(outcomes, len(items), label):
+        if isinstance(outcome, MissingPackage):
+            raise outcome  # no case would fare better
+        yield item, outcome
 
 
 def _in_process(
@@ -257,6 +263,10 @@ def attempt(function: Callable[[Any], Any], item: Any) -> tuple[str, Any, str]:
         return "done", function(item), ""
     except SulcnetError as error:
         return "refused", error, traceback.format_exc()
+    except ImportError as error:
+        missing = MissingPackage.of(error)
+        kind = "refused" if missing else "failed"
+        return kind, missing or _text(error), traceback.format_exc()
     except MemoryError as error:
         return "memory", _text(error), traceback.format_exc()
     except Exception as error:

@@ -1,5 +1,6 @@
 """Every command answers --help at once, refuses what it does not know in two lines, and ends with the right code."""
 
+import json
 import os
 import resource
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import make_dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from sulcnet import __version__
 from sulcnet.cli import _command
 from sulcnet.cli._command import Command, Terminated, next_command
 from sulcnet.errors import DataError, PartlyDone
+from sulcnet.preprocessing import verify
+from sulcnet.preprocessing.case_checks import check_case
 
 PACKAGE = Path(__file__).parents[1] / "sulcnet"
 FILES = sorted(file.stem for file in (PACKAGE / "cli").glob("[a-z]*.py"))
@@ -414,3 +418,133 @@ def test_a_reader_that_leaves_early_is_no_error():
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b"" and process.wait() == _command.BROKEN_PIPE
+
+
+# ---- what people bring along from nnU-Net --------------------------------------------------------------------------
+
+
+def command_of(file: str) -> Command:
+    return import_module(f"sulcnet.cli.{file}").COMMAND
+
+
+@pytest.mark.parametrize(
+    ("file", "words", "said"),
+    [
+        ("train", ["1", "3d", "0", "--val"], "--c scores one"),
+        ("train", ["1", "3d", "0", "--npz"], "--save-probabilities"),
+        ("train", ["1", "3d", "-tr", "nnUNetTrainer"], "--set NAME=VALUE"),
+        ("train", ["1", "3d", "0", "-num_gpus", "2"], "--device cuda:1"),
+        ("train", ["1", "3d_lowres", "0"], "there is no cascade here"),
+        ("plan", ["-d", "1", "-c", "3d_cascade_fullres"], "there is no cascade here"),
+        ("plan", ["-d", "1", "-gpu_memory_target", "24"], "--gpu-memory GB"),
+        ("predict", ["-i", "a", "-o", "b", "-f", "all"], "choose the run with -m"),
+        ("predict", ["-i", "a", "-o", "b", "-step_size", "0"], "expected a share"),
+        (
+            "predict",
+            ["-i", "a", "-o", "b", "-chk", "model_9.pth"],
+            "checkpoint_best.pth",
+        ),
+        (
+            "evaluate",
+            ["-p", "a", "-r", "b", "-o", "c"],
+            "Predictions are given with -i",
+        ),
+    ],
+)
+def test_a_flag_of_nnunet_names_ours(file, words, said, capsys, root):
+    assert command_of(file)(words) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 2 and said in " ".join(lines), lines
+
+
+@pytest.mark.parametrize(
+    ("file", "words", "name", "value"),
+    [
+        (
+            "predict",
+            ["-i", "a", "-o", "b", "-chk", "checkpoint_best.pth"],
+            "checkpoint",
+            "best",
+        ),
+        ("predict", ["-i", "a", "-o", "b", "-step_size", "0.25"], "overlap", 0.75),
+        ("predict", ["-i", "a", "-o", "b", "--disable_tta"], "overlap", 0.5),
+        ("predict", ["-i", "a", "-o", "b", "--continue_prediction"], "c", True),
+        ("predict", ["-i", "a", "-o", "b", "-device", "cpu"], "device", "cpu"),
+        ("train", ["1", "3d_fullres", "0"], "configuration", "3d"),
+        ("pretrain", ["1", "3d_fullres", "mae"], "configuration", "3d"),
+        ("preprocess", ["-d", "1", "-c", "3d_fullres"], "configuration", "3d"),
+        ("plan", ["-d", "1", "-c", "2d"], "configuration", "2d"),
+    ],
+)
+def test_a_flag_of_nnunet_means_what_it_means_there(file, words, name, value):
+    assert getattr(command_of(file).parser().parse_args(words), name) == value
+
+
+@commands
+def test_a_short_flag_means_the_same_in_every_command(file):
+    meant = {
+        "-p": "plans_name",
+        "-d": "dataset",
+        "-np": "workers",
+        "-chk": "checkpoint",
+    }
+    flags = command_of(file).parser()._option_string_actions
+    found = {flag: flags[flag].dest for flag in meant if flag in flags}
+    assert found.items() <= meant.items()
+
+
+# ---- what is not installed -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            ModuleNotFoundError(
+                "No module named 'monai.losses'", name="monai.losses"
+            ),
+            ["The package monai is not installed", "pip install"],
+        ),
+        (
+            ImportError("libx.so: cannot open", name="blosc2.ext"),
+            ["blosc2 cannot be loaded"],
+        ),
+        (ImportError("from einops: No module named 'einops'"), ["package einops"]),
+    ],
+)
+def test_a_missing_package_is_named(error, said, capsys):
+    assert made(raising(error))([]) == 3
+    printed = capsys.readouterr().err
+    assert len(printed.splitlines()) == 2 and all(word in printed for word in said)
+
+
+def test_an_import_of_our_own_that_fails_is_our_error(capsys):
+    error = ImportError("cannot import name 'x'", name="sulcnet.io")
+    assert made(raising(error))([]) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_package_that_every_case_lacks_ends_the_command(
+    workers, root, monkeypatch, capsys
+):
+    raw = root / "sulcnet_data/raw/Dataset001_T"
+    (raw / "imagesTr").mkdir(parents=True)
+    header = {
+        "channel_names": ["T1w"],
+        "labels": {"background": 0},
+        "file_ending": ".mha",
+    }
+    (raw / "dataset.json").write_text(json.dumps(header))
+    for case in "ab":
+        (raw / f"imagesTr/{case}_0000.mha").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    monkeypatch.setattr(verify, "check_case", lacking)
+    code = command_of("verify")(["-d", "1", "-np", str(workers)])
+    assert code == 3
+    assert "The package SimpleITK is not installed." in capsys.readouterr().err
+
+
+def lacking(header, case):
+    """As in a worker of a machine without it."""
+    sys.modules["SimpleITK"] = None
+    return check_case(header, case)

@@ -1,6 +1,7 @@
 """sulcnet_evaluate: known scores, missing and misplaced predictions, classes alone, wrong use."""
 
 import json
+import re
 import shutil
 
 import nibabel as nib
@@ -54,7 +55,7 @@ def place(root):
 
 
 ARGUMENTS = [
-    "-p",
+    "-i",
     "predictions",
     "-r",
     "sulcnet_data/raw/Dataset001_Tiny/labelsTs",
@@ -229,6 +230,63 @@ def test_the_api_of_the_training_command(tmp_path):
     ).exists()
 
 
+# ---- scoring again into one folder ---------------------------------------------------------------------------------
+
+
+def test_the_same_evaluation_takes_more_cases_in(place):
+    (place / "predictions/b.nii.gz").rename(place / "b.nii.gz")
+    assert COMMAND([*ARGUMENTS, "--allow-missing"]) == 0
+    (place / "b.nii.gz").rename(place / "predictions/b.nii.gz")
+    assert COMMAND(ARGUMENTS) == 0
+    assert (
+        len(
+            {
+                result.case_id
+                for result in read_results(table_paths(place / "scores"))[0]
+            }
+        )
+        == 3
+    )
+
+
+@pytest.mark.parametrize("changed", ["predictions", "references"])
+def test_scores_of_other_masks_take_no_place_unasked(place, capsys, changed):
+    assert COMMAND(ARGUMENTS) == 0
+    before = (place / "scores/cases.tsv").read_text()
+    folder = {
+        "predictions": place / "predictions",
+        "references": place / "sulcnet_data/raw/Dataset001_Tiny/labelsTs",
+    }[changed]
+    mask(folder / "b.nii.gz", 5)
+    capsys.readouterr()
+    said = refused(ARGUMENTS, capsys, 2)
+    assert re.search(
+        r"scores holds scores of b \(\w{16}\), not of b \(\w{16}\)", said
+    )
+    assert (place / "scores/cases.tsv").read_text() == before
+    assert COMMAND([*ARGUMENTS, "--overwrite"]) == 0
+    assert (place / "scores/cases.tsv").read_text() != before
+
+
+def test_scores_of_another_folder_or_model_are_named(place, capsys):
+    table = place / "predictions/predictions.tsv"
+    head, *rows = table.read_text().splitlines()
+    rows = [f"{row}\tfirst" for row in rows]
+    table.write_text("\n".join([f"{head}\tmodel", *rows]))
+    assert COMMAND(ARGUMENTS) == 0
+    shutil.copytree(place / "predictions", place / "others")
+    said = refused(["-i", "others", *ARGUMENTS[2:]], capsys, 2)
+    assert (
+        f"scores of predictions {place}/predictions, not of predictions {place}/others"
+        in said
+    )
+    table.write_text(table.read_text().replace("first", "second"))
+    said = refused(ARGUMENTS, capsys, 2)
+    assert "scores of model first, not of model second" in said
+    (place / "scores/evaluation.json").unlink()
+    assert "no evaluation.json that says" in refused(ARGUMENTS, capsys, 2)
+
+
 # ---- missing -------------------------------------------------------------------------------------------------------
 
 
@@ -292,7 +350,7 @@ def test_a_dataset_of_classes_alone_needs_no_references(place):
     (raw / "dataset.json").write_text(
         json.dumps({**HEADER, "labels": {"background": 0}})
     )
-    assert COMMAND(["-p", "predictions", "-o", "scores", "-d", "1"]) == 0
+    assert COMMAND(["-i", "predictions", "-o", "scores", "-d", "1"]) == 0
     summary = summary_of(place)
     assert (
         summary["cases"] == 2
@@ -349,26 +407,26 @@ def test_an_empty_reference_folder(place, capsys):
 @pytest.mark.parametrize(
     "arguments, code, said",
     [
-        (["-p", "predictions", "-o", "scores"], 2, "No dataset.json is named"),
+        (["-i", "predictions", "-o", "scores"], 2, "No dataset.json is named"),
         (
-            ["-p", "predictions", "-o", "scores", "-d", "1"],
+            ["-i", "predictions", "-o", "scores", "-d", "1"],
             2,
             "No reference masks are given",
         ),
         (
-            ["-p", "predictions", "-r", "predictions", "-o", "scores"],
+            ["-i", "predictions", "-r", "predictions", "-o", "scores"],
             2,
             "none beside predictions",
         ),
         (
-            ["-p", "predictions", "-r", "nowhere", "-o", "scores"],
+            ["-i", "predictions", "-r", "nowhere", "-o", "scores"],
             2,
             "-r: nowhere does not exist",
         ),
         (
-            ["-p", "nowhere", "-r", "predictions", "-o", "scores"],
+            ["-i", "nowhere", "-r", "predictions", "-o", "scores"],
             2,
-            "-p: nowhere does not exist",
+            "-i: nowhere does not exist",
         ),
         ([*ARGUMENTS, "-d", "9"], 4, "no dataset '9'"),
         ([*ARGUMENTS, "-d", "1", "--dataset-json", "x"], 2, "named twice"),
@@ -377,7 +435,7 @@ def test_an_empty_reference_folder(place, capsys):
         ([*ARGUMENTS, "--tolerance", "nan"], 2, "millimetres"),
         ([*ARGUMENTS, "--metrics", "cdice"], 2, "cdice"),
         ([*ARGUMENTS, "--allow-mising"], 2, "did you mean --allow-missing"),
-        (ARGUMENTS[2:], 2, "-p"),
+        (ARGUMENTS[2:], 2, "-i"),
     ],
 )
 def test_wrong_use_is_two_lines(place, capsys, arguments, code, said):
@@ -445,7 +503,7 @@ def test_references_against_themselves_are_perfect(root):
     assert (
         COMMAND(
             [
-                "-p",
+                "-i",
                 "predictions",
                 "-r",
                 "references",

@@ -1,6 +1,7 @@
 """Views for pre-training: a function of (seed, step, slot), near each other, clean beside corrupted."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from sulcnet.data.loader import image_batches
 from sulcnet.errors import DataError, ModelError
 from sulcnet.io.store import read_array
 from sulcnet.preprocessing.prepare import foreground_range
+from sulcnet.pretraining._image import corrupt
 from sulcnet.records.plan import Normalisation, load_plan
 from sulcnet.records.splits import Splits
 from sulcnet.runs.folders import read_cases
+from sulcnet.runs.pretrain import _draw
 
 STRONG = AugmentOptions(
     **{
@@ -214,3 +217,29 @@ def test_options_are_taken_apart():
 def test_no_cases_are_an_error(prepared):
     with pytest.raises(DataError, match="no cases"):
         source(prepared, cases=[])
+
+
+def test_a_picture_of_what_is_corrupted_shows_no_clean_image(prepared, tmp_path):
+    """At seed 0 chance leaves the first watched image clean; without corruption there is no such column."""
+    shown = {}
+
+    def montage(volumes, path):
+        shown[path.stem] = volumes
+
+    def picture(batch):
+        return {"input": batch.image, "corrupted": batch.corrupted}
+
+    method = SimpleNamespace(modules=torch.nn.Identity(), picture=picture)
+    for name, corruption in (("light", corrupt(0.25)), ("paper", corrupt(0.0))):
+        views = source(prepared, corruption=corruption)
+        job = SimpleNamespace(
+            spec=SimpleNamespace(seed=0),
+            device=torch.device("cpu"),
+            precision="fp32",
+            drawing=SimpleNamespace(montage=montage),
+            folder=tmp_path,
+        )
+        _draw(job, method, views, f"{name}.png")
+    clean, seen = shown["light"]["input"], shown["light"]["corrupted"]
+    assert np.abs(clean - seen).mean() > 0.01
+    assert list(shown["paper"]) == ["input"]

@@ -3,6 +3,9 @@
 import csv
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from functools import partial
 from itertools import product
 
@@ -26,6 +29,7 @@ from sulcnet.inference.predictor import Predictor, Windowing, Windows
 from sulcnet.inference.windows import blending_weights, window_corners
 from sulcnet.io import Header, Image
 from sulcnet.networks._network import Features
+from sulcnet.prediction import predict
 from sulcnet.prediction.evaluate import of_predictions
 from sulcnet.prediction.inputs import find_inputs
 from sulcnet.prediction.model import gathers, load_model
@@ -370,6 +374,7 @@ def test_masks_for_images_of_two_files_are_one_file(trained, tmp_path):
     assert predicted(RunFolder(tmp_path / "run"), images, tmp_path / "out")[0] == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "d.nii.gz",
+        "predictions.json",
         "predictions.tsv",
     ]
 
@@ -552,3 +557,148 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(trained, tmp_path):
     )
     with pytest.raises(ModelError, match="does not fit"):
         load_model(run)
+
+
+# ---- predicting again into one folder ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(trained, tmp_path, monkeypatch):
+    """Two images to predict, a and b, of one window each, and a third one beside them; in one thread."""
+    monkeypatch.setattr("sulcnet.training.device.use_threads", lambda count: None)
+    (tmp_path / "in").mkdir()
+    sources = sorted((trained[1].raw / "imagesTr").iterdir())
+    for name, source in zip(("in/a", "in/b", "c"), sources):
+        piece = nib.load(source).slicer[4:16, 10:22, 8:20]
+        nib.save(piece, tmp_path / f"{name}_0000.nii.gz")
+    return tmp_path
+
+
+def stamps(out) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+
+
+def test_the_same_command_skips_what_is_done_and_adds_the_rest(
+    trained, folder, capsys
+):
+    run, images, out = trained[2], folder / "in", folder / "out"
+    (images / "broken_0000.nii.gz").write_bytes(b"nothing")
+    assert predicted(run, images, out)[0] == 7
+    before = stamps(out)
+    shutil.copy(folder / "c_0000.nii.gz", images)
+    shutil.copy(folder / "c_0000.nii.gz", images / "broken_0000.nii.gz")
+    capsys.readouterr()
+    code, rows = predicted(run, images, out, "--c")
+    assert (
+        code == 0
+        and "2 cases predicted, 2 predicted before" in capsys.readouterr().out
+    )
+    assert sorted(rows) == ["a", "b", "broken", "c"]
+    assert {row["qc_flag"] for row in rows.values()} == {"ok"}
+    assert before.items() <= stamps(out).items() and len(stamps(out)) == 4
+    (out / "a.nii.gz").unlink()
+    assert predicted(run, images / "a_0000.nii.gz", out)[0] == 0
+    assert stamps(out).keys() == {f"{case}.nii.gz" for case in rows}
+    code, again = predicted(run, images, out, "--save-probabilities")
+    assert code == 0 and again == rows and (out / "b_p_PCS.nii.gz").exists()
+
+
+def test_another_model_or_image_is_refused_and_replaced_when_asked(
+    trained, folder, capsys
+):
+    run, images, out = trained[2], folder / "in", folder / "out"
+    rows = predicted(run, images, out, "--save-probabilities")[1]
+    before = stamps(out)
+    shutil.copy(folder / "c_0000.nii.gz", images / "a_0000.nii.gz")
+    capsys.readouterr()
+    code, now = predicted(run, images, out)
+    said = capsys.readouterr().err
+    assert (code, now, stamps(out)) == (2, rows, before)
+    assert "a in " in said and said.count("in/a_0000.nii.gz (") == 2
+    assert "--overwrite" in said
+    (images / "a_0000.nii.gz").unlink()
+    code, now = predicted(run, images, out, "-chk", "best")
+    said = capsys.readouterr().err
+    assert (code, now, stamps(out)) == (2, rows, before)
+    assert f"holds predictions of {rows['a']['model']} (" in said, said
+    assert f"not of {rows['a']['model']} (" in said
+    code, now = predicted(run, images, out, "-chk", "best", "--overwrite")
+    assert code == 0 and list(now) == ["b"] and list(stamps(out)) == ["b.nii.gz"]
+    for flags in (["-chk", "best", "--overlap", "0.25"], ["--c", "--overwrite"]):
+        assert predicted(run, images, out, *flags)[0] == 2
+
+
+def test_a_mask_that_was_changed_is_not_lost(trained, folder, capsys):
+    run, images, out = trained[2], folder / "in", folder / "out"
+    assert predicted(run, images, out)[0] == 0
+    mask = out / "b.nii.gz"
+    mask.write_bytes(mask.read_bytes() + b"by hand")
+    assert predicted(run, images, out)[0] == 2
+    assert "another b.nii.gz than was predicted" in capsys.readouterr().err
+    assert mask.read_bytes().endswith(b"by hand")
+    mask.unlink()
+    (out / "predictions.json").unlink()
+    assert predicted(run, images, out)[0] == 2
+    assert "predictions of an earlier version" in capsys.readouterr().err
+    only = images / "b_0000.nii.gz"
+    assert predicted(run, only, out, "--overwrite")[0] == 0
+    assert stamps(out).keys() == {"b.nii.gz"}
+
+
+def test_masks_beside_their_images_are_no_images(trained, folder):
+    run, images = trained[2], folder / "in"
+    assert predicted(run, images, images)[0] == 0
+    code, rows = predicted(run, images, images)
+    assert code == 0 and sorted(rows) == ["a", "b"]
+
+
+DYING = """
+import os, signal, sys
+from sulcnet.cli.predict import COMMAND
+import sulcnet.prediction.predict as predict
+kept = predict.written
+def written(to, names):
+    if "b.nii.gz" in names:     # its mask is there, its row is not
+        os.kill(os.getpid(), signal.SIGKILL)
+    return kept(to, names)
+predict.written = written
+COMMAND(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_killed_prediction_goes_on_by_the_same_command(trained, folder):
+    run, images, out = trained[2], folder / "in", folder / "out"
+    words = ["-i", images, "-o", out, "-m", run.path, "--device", "cpu", "--quiet"]
+    child = subprocess.run([sys.executable, "-c", DYING, *words], capture_output=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr.decode()
+    before = stamps(out)
+    assert sorted(before) == ["a.nii.gz", "b.nii.gz"]
+    (out / "predictions.tsv").unlink()  # what the process kept is enough
+    code, rows = predicted(run, images, out)
+    assert code == 0 and [rows[case]["qc_flag"] for case in "ab"] == ["ok", "ok"]
+    assert stamps(out)["a.nii.gz"] == before["a.nii.gz"]
+    assert stamps(out)["b.nii.gz"] != before["b.nii.gz"]
+    assert not [path for path in out.iterdir() if path.name.startswith(".pre")]
+
+
+def test_two_commands_at_once_lose_nothing(trained, folder, monkeypatch):
+    """While the first predicts a, the second one begins, predicts b, and ends."""
+    run, images, out = trained[2], folder / "in", folder / "out"
+    real = predict.predict_case
+    parts = {}
+
+    def meanwhile(predictor, model, case, to, report):
+        cells = real(predictor, model, case, to, report)
+        if case.id == "a":
+            flags = ["-num_parts", "2", "-part_id", "1"]
+            parts["second"] = predicted(run, images, out, *flags)
+        return cells
+
+    monkeypatch.setattr(predict, "predict_case", meanwhile)
+    code, rows = predicted(run, images, out, "-num_parts", "2", "-part_id", "0")
+    during_code, during = parts["second"]
+    assert (code, during_code) == (0, 0)
+    assert during["a"]["qc_reason"] == "begun, and not finished"
+    assert [rows[case]["qc_flag"] for case in "ab"] == ["ok", "ok"]
+    assert predicted(run, images, out, "-num_parts", "2", "-part_id", "2")[0] == 2

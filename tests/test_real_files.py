@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -16,10 +17,12 @@ from sulcnet.cli.preprocess import COMMAND as PREPARE
 from sulcnet.cli.verify import COMMAND as VERIFY
 from sulcnet.errors import DataError
 from sulcnet.io.store import read_array
+from sulcnet.planning.ceilings import measure_ceilings
 from sulcnet.planning.planner import PlanRequest, make_plan
 from sulcnet.preprocessing.prepare import prepare_case
 from sulcnet.preprocessing.verify import verify
-from sulcnet.records.dataset import Dataset
+from sulcnet.records.dataset import Dataset, DatasetHeader
+from sulcnet.records.fingerprint import Fingerprint
 from sulcnet.records.plan import save_plan
 from sulcnet.records.splits import Splits
 from sulcnet.records.workspace import Workspace
@@ -160,7 +163,7 @@ def test_references_of_another_ending_are_not_dropped_either(tmp_path, capsys):
     study = Study(tmp_path)
     labels = study.raw / "labelsTr"
     (labels / "002.nii.gz").rename(labels / "002.NII.GZ")
-    flags = ["-p", str(labels), "-r", str(labels), "-d", "1", "--root", str(tmp_path)]
+    flags = ["-i", str(labels), "-r", str(labels), "-d", "1", "--root", str(tmp_path)]
     assert EVALUATE([*flags, "-o", str(tmp_path / "scores")]) == 4
     assert "002.NII.GZ" in capsys.readouterr().err
 
@@ -301,7 +304,7 @@ def test_a_table_of_predictions_that_a_spreadsheet_saved_is_named(
     rows = "case_id\tclass\tp_absent\tp_present\r\nM\u00fcller\tabsent\t0.7\t0.3\r\n"
     (predicted / "predictions.tsv").write_bytes(rows.encode(code))
     flags = [
-        "-p",
+        "-i",
         str(predicted),
         "-r",
         str(predicted),
@@ -419,3 +422,112 @@ def test_one_case_and_five_folds(tmp_path, capsys):
         match=r"The split of T \(1 subject\) has no training case in part 0",
     ):
         read_fold(job)
+
+
+# ---- images elsewhere ----------------------------------------------------------------------------------------------
+
+
+def elsewhere(study, relative=True):
+    """Move every image to a folder per person, as BIDS has them, and list them as nnU-Net does."""
+    listed = {}
+    for case in study.ids:
+        folder = study.root / "archive" / case
+        for source, name in (("imagesTr/{}_0000", "T1w"), ("labelsTr/{}", "seg")):
+            place = study.raw / f"{source.format(case)}.nii.gz"
+            folder.mkdir(parents=True, exist_ok=True)
+            place.rename(folder / f"{name}.nii.gz")
+        base = f"../../archive/{case}" if relative else str(folder)
+        listed[case] = {
+            "images": [f"{base}/T1w.nii.gz"],
+            "label": f"{base}/seg.nii.gz",
+        }
+    study.header["dataset"] = listed
+    study.save()
+
+
+def test_images_elsewhere_are_the_same_dataset(tmp_path, capsys):
+    near, far = Study(tmp_path / "near"), Study(tmp_path / "far")
+    elsewhere(far)
+    nifti(far.raw / "imagesTr/stray_0000.nii.gz", head(99)[0])
+    far.header["dataset"]["004"] |= {"label": None}
+    far.save()
+    assert VERIFY(far.flags()) == 0
+    out = capsys.readouterr().out
+    assert "file that nothing reads" in out and "1 warning" in out, out
+    assert out.strip().splitlines()[-1].startswith("10 cases; 10 people; 9 masks")
+    plan, place = near.prepare()
+    _, other = far.prepare()
+    arrays = sorted(path.name for path in place.glob("*.b2nd"))
+    mine = [name for name in arrays if not name.startswith("004")]
+    assert len(mine) == 18
+    for name in mine:
+        assert (read_array(place / name) == read_array(other / name)).all()
+    measured = Fingerprint.load(near.folders.fingerprint)
+    kept = [
+        measure_ceilings(
+            raw, DatasetHeader.read(raw / "dataset.json"), measured, [(2, 2, 2)]
+        )
+        for raw in (near.raw, far.raw)
+    ]
+    assert kept[0][0].plain and kept[0][0].plain.keys() == kept[1][0].plain.keys()
+    elsewhere(near, relative=False)
+    assert [case.id for case in Dataset.open(near.raw).cases] == near.ids
+
+
+@pytest.mark.parametrize(
+    ("case", "files", "said"),
+    [
+        (
+            "001",
+            {"images": ["a.nii.gz", "b.nii.gz"]},
+            "001 has 2 images, expected 1 channel",
+        ),
+        ("001", {"images": ["lost.nii.gz"]}, "missing channel"),
+        ("001", {"images": "a.nii.gz"}, "expected a list"),
+        ("sub/1", {"images": ["a.nii.gz"]}, "'sub/1' is no name of a case"),
+    ],
+)
+def test_a_list_of_images_that_cannot_be_is_an_error(
+    tmp_path, capsys, case, files, said
+):
+    study = Study(tmp_path)
+    study.header["dataset"] = {case: files}
+    study.save()
+    assert VERIFY(study.flags()) == 4
+    captured = capsys.readouterr()
+    assert said in captured.out + captured.err
+
+
+def test_images_of_one_name_are_watched_one_by_one(tmp_path):
+    study = Study(tmp_path, ["a", "b"])
+    listed = {}
+    for case in study.ids:
+        paths = []
+        for number, channel in enumerate(("t1", "t2")):
+            nifti(study.raw / case / channel / "image.nii.gz", head(number)[0])
+            paths.append(f"{case}/{channel}/image.nii.gz")
+        listed[case] = {"images": paths, "label": f"labelsTr/{case}.nii.gz"}
+    study.header |= {"channel_names": {"0": "T1w", "1": "T2w"}, "dataset": listed}
+    study.save()
+    _, place = study.prepare()
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in place.glob("a*"))
+    nifti(study.raw / "a/t1/image.nii.gz", head(7)[0])
+    assert PREPARE(study.flags()) == 0
+    assert before != sorted(
+        (path.name, path.stat().st_mtime_ns) for path in place.glob("a*")
+    )
+
+
+def test_the_split_that_the_guide_shows_is_one(tmp_path):
+    guide = (Path(__file__).parents[1] / "docs/guide.md").read_text()
+    text = guide.partition("```json\n")[2].partition("```")[0]
+    cases = json.loads(text)["subjects"]
+    study = Study(tmp_path, sorted(cases))
+    study.header["participants"] = {"subject": "person"}
+    study.save()
+    study.table([["case_id", "person"], *cases.items()])
+    (study.raw / "splits.json").write_text(text)
+    assert VERIFY(study.flags()) == 0
+    assert MEASURE(study.flags()) == 0
+    splits = Splits.load(study.folders.splits)
+    assert splits.part("0").validation == ("sub-01_L", "sub-01_R")

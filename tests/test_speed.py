@@ -12,6 +12,7 @@ from test_training import CPU, Line, points
 
 from sulcnet import log as logs
 from sulcnet.cli.plan import COMMAND as PLAN
+from sulcnet.cli.predict import COMMAND as PREDICT
 from sulcnet.cli.pretrain import COMMAND as PRETRAIN
 from sulcnet.memory import speed
 from sulcnet.memory.speed import Here, forecast, forecasts
@@ -325,6 +326,30 @@ def test_a_terminal_shows_the_steps_of_an_epoch(tmp_path, monkeypatch):
     stage = Stage(Line(), schedule, lambda step: (batch for batch in batches))
     Loop(stage, RunFolder(tmp_path), CPU, "fp32").run()
     assert made[:2] == [[3, 0, "epoch 0", 3], [3, 0, "epoch 1", 3]]
+
+
+def test_a_prediction_says_how_long_an_image_takes(
+    fresh, cache, monkeypatch, tmp_path, caplog
+):
+    monkeypatch.setattr(Here, "_trial", lambda *_: SLOW)
+    run, images = train(*fresh, epochs=1), tmp_path / "images"
+    images.mkdir()
+    first = sorted((fresh[1].raw / "imagesTr").iterdir())[0]
+    (images / first.name).symlink_to(first)
+    flags = [
+        "-i",
+        str(images),
+        "-o",
+        str(tmp_path / "out"),
+        "-m",
+        str(run.path),
+        "--device",
+        "cpu",
+    ]
+    with caplog.at_level("INFO", "sulcnet"):
+        assert PREDICT(flags) == 0
+    told = caplog.text.index("an image on this machine, 1 image ")
+    assert re.search(r"about \d+ (min|h) an image", caplog.text[told - 40 :])
 
 
 def test_forecasts_are_of_everything_that_is_planned(prepared, cache, monkeypatch):

@@ -219,7 +219,7 @@ def test_a_third_task_in_one_file_trains_predicts_and_is_scored(
     assert (
         EVALUATE(
             [
-                "-p",
+                "-i",
                 str(out),
                 "-r",
                 str(folders.raw / "labelsTr"),
@@ -680,7 +680,7 @@ def test_regions_with_ignored_voxels_go_from_raw_images_to_scores(
     assert (
         EVALUATE(
             [
-                "-p",
+                "-i",
                 str(out),
                 "-r",
                 str(folders.raw / "labelsTr"),

@@ -636,7 +636,7 @@ def test_the_commands_go_from_raw_images_to_scores(kind, root, monkeypatch, untr
     assert (
         EVALUATE(
             [
-                "-p",
+                "-i",
                 str(out),
                 "-r",
                 str(folders.raw / "labelsTr"),

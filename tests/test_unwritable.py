@@ -20,7 +20,7 @@ from sulcnet.errors import DataError, EnvironmentFault
 from sulcnet.evaluation.tables import TablePaths, write_tables
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
-from sulcnet.prediction.predict import write_table
+from sulcnet.prediction.table import write_table
 from sulcnet.records._record import write_text
 from sulcnet.records.workspace import Workspace, make_writable
 from sulcnet.runs import pooling
@@ -50,7 +50,7 @@ COMMANDS = {
     "pretrain": (("901", "3d", "recon", *SHORT), "results"),
     "train": (("901", "3d", *SHORT), "results"),
     "evaluate": (
-        ("-p", LABELS, "-r", LABELS, "-d", "901", "-o", "out", "-np", "1"),
+        ("-i", LABELS, "-r", LABELS, "-d", "901", "-o", "out", "-np", "1"),
         "out",
     ),
     "demo": (("--root", "out", "-np", "1"), "out"),

@@ -1,7 +1,9 @@
 """Verify: each rule on a tiny dataset that breaks only this rule; the table; the command; real data."""
 
 import json
+import re
 import shutil
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -704,3 +706,56 @@ def test_damaged_files_are_found(root, name):
         problem.what for problem in verify(Dataset.open(raw.folder)).problems_found
     } - {"structure in no label"}
     assert what == {DAMAGED.get(name) or DAMAGED_LABELS.get(name)} - {None}
+
+
+# ---- what it holds -------------------------------------------------------------------------------------------------
+
+
+def test_the_last_line_counts_what_there_is(raw, capsys):
+    raw.header["participants"]["hemisphere"] = "side"
+    for number, row in enumerate(raw.rows):
+        row |= {"side": "LR"[number % 2], "subject": f"s{number // 2}"}
+    raw.image("c9_0000", affine=np.diag([1, 1, 2, 1]))
+    raw.label("c9", affine=np.diag([1, 1, 2, 1]))
+    raw.save()
+    assert COMMAND(["-d", "1", "-np", "1"]) == 0
+    parts = capsys.readouterr().out.strip().splitlines()[-1].split("; ")
+    assert parts[:3] == [
+        "10 cases (L 5, R 5)",
+        "5 people",
+        "10 masks (skeleton, PCS)",
+    ]
+    counts = Counter(row["pcs"] for row in raw.rows)
+    assert parts[3] == "pcs: " + ", ".join(
+        f"{name} {counts[name]}" for name in CLASSES if counts[name]
+    )
+    assert parts[4:] == ["1 channel (T1w)", "spacing 1 x 1 x 1.5-2 mm"]
+
+
+def test_a_column_that_looks_like_classes_is_hinted_at(raw, capsys):
+    """Neither what is read, nor ids, ages, dates, measures and texts."""
+    del raw.header["classification"]
+    for number, row in enumerate(raw.rows):
+        row |= {
+            "age": str(20 + number % 2),
+            "scan_id": str(number % 2),
+            "birth_date": ["1999-01-02", "2001-01-02"][number % 2],
+            "score": ["0.5", "1.5"][number % 2],
+            "remark": f"text {number}",
+            "constant": "1",
+            "dominant hand": ["left", "right", "n/a"][number % 3],
+        }
+    raw.save()
+    assert COMMAND(["-d", "1", "-np", "1"]) == 0
+    out = capsys.readouterr().out
+    hints = [line for line in out.splitlines() if line.startswith("hint: ")]
+    columns = [re.search("column '(.+?)'", line)[1] for line in hints]
+    assert columns == ["pcs", "dominant hand"]
+    assert (
+        '"classes": ["left", "right"]' in hints[1] and "(left 4, right 3)" in hints[1]
+    )
+    block = json.loads("{" + hints[0].partition("dataset.json ")[2] + "}")
+    raw.header |= block
+    raw.save()
+    assert COMMAND(["-d", "1", "-np", "1"]) == 0
+    assert "column 'pcs'" not in capsys.readouterr().out

@@ -40,9 +40,11 @@ from functools import partial
 from pathlib import Path
 
 from sulcnet import __version__, log, plugins
+from sulcnet.cli._nnunet import ELSEWHERE
 from sulcnet.errors import (
     EnvironmentFault,
     Interrupted,
+    MissingPackage,
     OutOfMemory,
     SulcnetError,
     UsageError,
@@ -110,6 +112,10 @@ class Parser(ArgumentParser):
         """Parse, after refusing flags that do not exist: argparse would read `-chkk` as `-c hkk`."""
         args = sys.argv[1:] if args is None else list(args)
         for flag in self._unknown(args):
+            if flag in ELSEWHERE:
+                raise UsageError(
+                    f"{flag} is nnU-Net's: {self.prog} has none.", ELSEWHERE[flag]
+                )
             self.error(f"There is no flag '{flag}'{self._nearest(flag)}")
         return super().parse_args(args, namespace)
 
@@ -263,6 +269,7 @@ def add_device(parser: Parser) -> None:
     """Add --device."""
     parser.group("machine").add_argument(
         "--device",
+        "-device",
         default="auto",
         type=_device,
         metavar="DEVICE",
@@ -392,6 +399,10 @@ def _explained(problem: BaseException) -> tuple[str, str, int]:
         return problem.message, hint, problem.exit_code
     if isinstance(problem, OSError) and _is_refusal(problem):
         return _explained(_refused(problem))
+    if isinstance(problem, ImportError):
+        missing = MissingPackage.of(problem)
+        if missing:
+            return _explained(missing)
     kind = type(problem).__name__
     said = " ".join(str(problem).split())
     if isinstance(problem, MemoryError) or kind == TORCH_OUT_OF_MEMORY:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sulcnet import plugins
 from sulcnet.cli._command import Parser, amount, positive
+from sulcnet.cli._nnunet import configuration
 from sulcnet.options import DEFAULT_PRESET, presets
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def add_configuration(
         "-c",
         "--configuration",
         default="3d",
+        type=configuration,
         choices=known,
         metavar="NAME",
         help="configuration: 3d, or 2d, which sees one slice at a time (default: 3d)",

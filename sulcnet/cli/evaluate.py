@@ -11,6 +11,7 @@ from sulcnet.cli._command import (
     Parser,
     add_dataset,
     add_json,
+    add_overwrite,
     add_quiet,
     add_root,
     add_workers,
@@ -24,14 +25,14 @@ HELP = """Score a folder of predicted masks, and the classes in its predictions.
 surface distances in mm where a structure is present, its presence, class scores, and a bootstrap interval over
 subjects for each. Writes a row per case and structure (cases.tsv), a row per case (classes.tsv) and summary.json."""
 EXAMPLES = """
-sulcnet_evaluate -p predictions -r sulcnet_data/raw/Dataset001_PCS/labelsTs -d 1 -o scores
-sulcnet_evaluate -p predictions -r labelsTr --dataset-json dataset.json -o scores --json
+sulcnet_evaluate -i predictions -r sulcnet_data/raw/Dataset001_PCS/labelsTs -d 1 -o scores
+sulcnet_evaluate -i predictions -r labelsTr --dataset-json dataset.json -o scores --json
 """
 
 
 def arguments(parser: Parser) -> None:
     parser.add_argument(
-        "-p",
+        "-i",
         "--predictions",
         required=True,
         metavar="DIR",
@@ -73,6 +74,7 @@ def arguments(parser: Parser) -> None:
         help=f"scores besides the usual ones: {', '.join(EXTRA_METRICS)}, the centre-line Dice, for tubes",
     )
     add_workers(parser)
+    add_overwrite(parser)
     add_root(parser)
     add_json(parser)
     add_quiet(parser)
@@ -83,14 +85,16 @@ def run(args: Namespace) -> str:
 
     from sulcnet.evaluation.tables import format_summary
     from sulcnet.prediction.evaluate import (
+        check_scores,
+        describe_evaluation,
         evaluate_folder,
         read_references,
         table_paths,
     )
-    from sulcnet.records.workspace import require_folder
+    from sulcnet.records.workspace import EVALUATION, require_folder
     from sulcnet.tasks._family import Evaluated
 
-    predictions = require_folder(Path(args.predictions), "-p")
+    predictions = require_folder(Path(args.predictions), "-i")
     references = (
         require_folder(Path(args.references), "-r") if args.references else None
     )
@@ -100,7 +104,11 @@ def run(args: Namespace) -> str:
     out = Path(args.output)
     asked = args.tolerance, tuple(args.metrics)
     evaluated = Evaluated(predictions, masks, header, about, *asked)
+    evaluation = describe_evaluation(evaluated, references)
+    if not args.overwrite:
+        check_scores(out, evaluation)
     summary = evaluate_folder(evaluated, out, args.workers, args.allow_missing)
+    evaluation.save(out / EVALUATION)
     if args.json:
         print(json.dumps(summary, indent=1))
     return f"{format_summary(summary)}\n\n{_closing(table_paths(out))}"

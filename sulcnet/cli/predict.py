@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from argparse import ArgumentTypeError, Namespace
+from typing import TYPE_CHECKING
 
 from sulcnet.cli._command import (
     Command,
@@ -13,12 +15,21 @@ from sulcnet.cli._command import (
     add_quiet,
     add_root,
     loading,
+    natural,
     next_command,
+    positive,
 )
+from sulcnet.cli._nnunet import checkpoint, overlap, step_size
+
+if TYPE_CHECKING:
+    from sulcnet.memory.speed import Here
+    from sulcnet.prediction.model import TrainedModel
+
+log = logging.getLogger("sulcnet")
 
 HELP = """Predict a folder of images, one file, or a BIDS root: a mask per image on the image's own grid, and
 predictions.tsv with the class, its probabilities and the volumes. A broken image gets a row with its reason; the
-others go on."""
+others go on. The same command again skips what is predicted, and predicts what was added or had failed."""
 EXAMPLES = """sulcnet_predict -i images -o out
 sulcnet_predict -i images -o out -d 4
 sulcnet_predict -i images -o out -m sulcnet_data/results/Dataset004_Hippocampus/train/.../holdout__sulcnet__seed0"""
@@ -53,25 +64,7 @@ def arguments(parser: Parser) -> None:
         metavar="FOLD",
         help="the only model of this fold: 0, ..., all",
     )
-    parser.add_argument(
-        "-chk",
-        "--checkpoint",
-        default="final",
-        choices=["final", "best", "last"],
-        help="default: final",
-    )
-    parser.add_argument(
-        "--overlap",
-        type=float,
-        default=0.5,
-        metavar="SHARE",
-        help="of neighbouring windows (default: 0.5)",
-    )
-    parser.add_argument(
-        "--save-probabilities",
-        action="store_true",
-        help="also write a map per structure",
-    )
+    _add_how(parser)
     add_reading(parser)
     machine = parser.group("machine")
     add_device(parser)
@@ -108,12 +101,77 @@ def add_reading(parser: Parser) -> None:
     )
 
 
+def _add_how(parser: Parser) -> None:
+    """Add which weights, windows and files are asked for."""
+    parser.add_argument(
+        "-chk",
+        "--checkpoint",
+        default="final",
+        type=checkpoint,
+        metavar="NAME",
+        help="final, best or last, or the name of its file (default: final)",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=overlap,
+        default=0.5,
+        metavar="SHARE",
+        help="of neighbouring windows (default: 0.5)",
+    )
+    parser.add_argument(
+        "--save-probabilities",
+        "--save_probabilities",
+        action="store_true",
+        help="also write a map per structure",
+    )
+    parser.add_argument(
+        "--c",
+        "--continue_prediction",
+        action="store_true",
+        help="skip what is predicted already; so it is without it, too",
+    )
+    _add_nnunet(parser)
+
+
+def _add_nnunet(parser: Parser) -> None:
+    """Add what scripts for nnU-Net bring along."""
+    group = parser.group("as in nnU-Net")
+    group.add_argument(
+        "-step_size",
+        dest="overlap",
+        type=step_size,
+        metavar="SHARE",
+        help="between neighbouring windows: 0.25 is --overlap 0.75",
+    )
+    group.add_argument(
+        "--disable_tta",
+        action="store_true",
+        help="changes nothing: images are never mirrored",
+    )
+    group.add_argument(
+        "-num_parts",
+        dest="parts",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="predict one of N parts of the input; several processes may write into one folder",
+    )
+    group.add_argument(
+        "-part_id",
+        dest="part",
+        type=natural,
+        default=0,
+        metavar="I",
+        help="which of them, from 0",
+    )
+
+
 def run(args: Namespace) -> str:
     """Predict, and say where the results are."""
     from pathlib import Path
 
     from sulcnet.errors import UsageError
-    from sulcnet.log import counted
+    from sulcnet.log import counted, duration
     from sulcnet.records.workspace import (
         RunFolder,
         Workspace,
@@ -122,9 +180,15 @@ def run(args: Namespace) -> str:
     )
 
     source = require_path(Path(args.input), "-i")
-    if not 0 <= args.overlap < 1:
-        said = f"--overlap {args.overlap:g} is not a share."
-        raise UsageError(said, "Give 0 to less than 1.")
+    if args.c and args.overwrite:
+        raise UsageError(
+            "--c skips what is predicted, --overwrite replaces it.",
+            "Give one of them.",
+        )
+    if args.part >= args.parts:
+        raise UsageError(
+            f"There is no part {args.part} of {args.parts}.", "Count parts from 0."
+        )
     if args.model:
         folder = RunFolder(require_folder(Path(args.model), "-m"))
     else:
@@ -132,22 +196,41 @@ def run(args: Namespace) -> str:
 
     with loading("torch"):
         from sulcnet.io import mask_ending
+        from sulcnet.memory.speed import Here
+        from sulcnet.prediction.again import files_in
         from sulcnet.prediction.inputs import find_inputs
         from sulcnet.prediction.model import load_model
         from sulcnet.prediction.predict import Destination, check_out, predict_cases
-        from sulcnet.training.device import choose_device, use_threads
+        from sulcnet.training.device import (
+            choose_device,
+            choose_precision,
+            use_threads,
+        )
 
     device, out = choose_device(args.device), Path(args.output)
     trained = load_model(folder, args.checkpoint)
     ending = mask_ending(trained.plan.file_ending)
     trained = trained.asked_for(args.decision, args.prior, args.agree_within)
-    use_threads(None)
-    cases = find_inputs(source, trained.plan)
-    to = Destination(out, ending, args.save_probabilities)
+    threads = use_threads(None)
+    cases = find_inputs(source, trained.plan, files_in(out))[args.part :: args.parts]
+    to = Destination(out, ending, args.save_probabilities, args.overwrite)
     check_out(to, cases, args.overwrite)
-    predict_cases(trained, cases, to, device, args.precision, args.overlap)
+    with loading("what a small step takes"):
+        here = Here(device, choose_precision(args.precision, device), threads)
+        seconds = image_seconds(trained, args.overlap, here)
+    if seconds:
+        every, named = len(cases) * seconds, counted(len(cases), "image")
+        log.info(
+            "about %s an image on this machine, %s %s",
+            duration(seconds),
+            named,
+            duration(every),
+        )
+    done = predict_cases(trained, cases, to, device, args.precision, args.overlap)
+    before = len(cases) - done
+    skipped = f", {before} predicted before" if before else ""
     flags = (
-        "-p",
+        "-i",
         out,
         "-r",
         "REFERENCES",
@@ -157,7 +240,23 @@ def run(args: Namespace) -> str:
         "scores",
     )
     evaluate = next_command(args, "sulcnet_evaluate", *flags)
-    return f"{counted(len(cases), 'case')} predicted: {out}\nNext: {evaluate}"
+    return f"{counted(done, 'case')} predicted{skipped}: {out}\nNext: {evaluate}"
+
+
+def image_seconds(trained: TrainedModel, overlap: float, here: Here) -> float:
+    """Foretell what an image of the training cases' median size takes; 0 where nothing is known of that."""
+    from sulcnet.data.cut import thick
+    from sulcnet.inference.windows import window_corners
+    from sulcnet.memory.speed import per_window
+
+    plan, step = trained.plan, trained.step
+    if not step.estimate.arithmetic:
+        return 0.0
+    spec = plan.network(trained.experiment.network).network
+    rate = here.rate(plan, spec, trained.experiment.tune)
+    window = thick(step.patch_size, plan.axes, 1)
+    windows = window_corners(plan.median_shape, window.tolist(), overlap)
+    return len(windows) * per_window(step, rate)
 
 
 def _shares(text: str) -> tuple[float, ...]:

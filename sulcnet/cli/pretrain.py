@@ -6,6 +6,7 @@ from argparse import Namespace
 
 from sulcnet import options, plugins
 from sulcnet.cli._command import Command, Parser, loading, next_command, plans_flag
+from sulcnet.cli._nnunet import configuration
 from sulcnet.cli._running import add_fold, add_run_flags, execution_of, spec_of
 from sulcnet.records.run import PRETRAIN, RunSpec
 from sulcnet.records.splits import HOLDOUT
@@ -26,7 +27,11 @@ def arguments(parser: Parser) -> None:
         "dataset",
         help="dataset: 1, 001 or Dataset001_PCS; 1,2,3 pools several by the plan of the first",
     )
-    parser.add_argument("configuration", help="a planned configuration: 3d or 2d")
+    parser.add_argument(
+        "configuration",
+        type=configuration,
+        help="a planned configuration: 3d or 2d",
+    )
     parser.add_argument(
         "method",
         choices=methods,

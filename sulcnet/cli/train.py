@@ -6,6 +6,7 @@ from argparse import Namespace
 
 from sulcnet import options, plugins
 from sulcnet.cli._command import Command, Parser, list_options, loading, next_command
+from sulcnet.cli._nnunet import configuration
 from sulcnet.cli._running import add_fold, add_run_flags, execution_of, spec_of
 from sulcnet.records.run import RANDOM, TRAIN, RunSpec
 from sulcnet.records.workspace import Workspace
@@ -22,7 +23,11 @@ sulcnet_train 1 3d all          (one model on every case that is not test; then 
 def arguments(parser: Parser) -> None:
     """Add this command's flags."""
     parser.add_argument("dataset", help="dataset: 1, 001 or Dataset001_PCS")
-    parser.add_argument("configuration", help="a planned configuration: 3d or 2d")
+    parser.add_argument(
+        "configuration",
+        type=configuration,
+        help="a planned configuration: 3d or 2d",
+    )
     add_fold(parser)
     parser.add_argument(
         "--net",

@@ -16,7 +16,8 @@ from sulcnet.cli._command import (
 )
 
 HELP = """Check a raw dataset: files, headers, labels, tables and splits. All problems are shown at once, worst first,
-and kept in integrity.json. Exit code 4 if there are errors, 0 if there are warnings only."""
+and kept in integrity.json; the last line counts people, masks and classes. Exit code 4 if there are errors, 0 if there
+are warnings only."""
 EXAMPLES = """
 sulcnet_verify -d 1
 sulcnet_verify -d Dataset001_PCS --json > problems.json
@@ -46,11 +47,14 @@ def run(args: Namespace) -> str:
     elif report.problems_found or not args.quiet:
         print(format_report(report, root_flag(args)))
     kept = f"The same as JSON: {folders.preprocessed / INTEGRITY}"
+    facts = "\n".join([*(f"hint: {hint}" for hint in report.hints), report.facts])
     if report.errors:
+        if facts and not (args.json or args.quiet):
+            print(facts)
         errors = counted(len(report.errors), "error")
         said = f"{folders.name} cannot be used as it is: {errors}, listed above."
         raise DataError(said, kept)
-    return kept
+    return f"{kept}\n{facts}"
 
 
 COMMAND = Command(HELP, arguments, run, EXAMPLES)

@@ -32,6 +32,7 @@ from sulcnet.records.plan import Plan, StepPlan
 from sulcnet.records.prepared import PreparedCase
 
 SPATIAL = ("rotation_probability", "scale_probability", "elastic_probability")
+ATTEMPTS = 100  # at a corrupted picture
 RIM = 2  # voxels around a label-like structure that count as foreground
 
 
@@ -115,6 +116,16 @@ class ImageSource:
     def fixed(self, index: int) -> ImageSample:
         """Give the same views of one case at every call: what validation watches."""
         return self.views_of(index, np.random.default_rng((self.seed, 7, index)))
+
+    def shown(self, index: int) -> ImageSample:
+        """Give the fixed views of a case, for a picture; others, where chance left their first channel clean."""
+        sample = self.fixed(index)
+        for attempt in range(ATTEMPTS if self.intensity_augmenter else 0):
+            if not np.array_equal(sample.corrupted[0, 0], sample.image[0, 0]):
+                break
+            rng = np.random.default_rng((self.seed, 7, index, attempt))
+            sample = self.views_of(index, rng)
+        return sample
 
     def views_of(self, index: int, rng: np.random.Generator) -> ImageSample:
         """Cut this case's views with draws from `rng`."""

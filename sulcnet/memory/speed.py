@@ -158,6 +158,12 @@ def timed(act: Callable[[], object], device: torch.device) -> float:
     return statistics.median(taken[1:])
 
 
+def per_window(step: StepPlan, rate: float) -> float:
+    """Give the seconds of a window in a forward pass."""
+    windows = step.batch_size * step.accumulate * step.windows
+    return FORWARD * step.estimate.arithmetic / windows / rate
+
+
 def quicker(
     device: str, told: Forecast, spec: NetworkSpec, dataset: str, configuration: str
 ) -> str:

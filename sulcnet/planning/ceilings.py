@@ -20,9 +20,8 @@ from sulcnet.geometry.resample import there_and_back
 from sulcnet.geometry.thin import thin as evenly
 from sulcnet.io import read_label
 from sulcnet.parallel import map_cases
-from sulcnet.records.dataset import DatasetHeader, label_files
+from sulcnet.records.dataset import DatasetHeader, training_labels
 from sulcnet.records.fingerprint import CaseFacts, Ceiling, Fingerprint
-from sulcnet.records.workspace import LABELS
 
 SAMPLED = 6  # cases per structure that are not on the grid and stand for all of these
 SHEET_GAIN = 0.02  # of Dice, over the cases of another grid, from which a structure is resampled as a sheet
@@ -46,7 +45,7 @@ def measure_ceilings(
     Raises:
         DataError: a label cannot be read.
     """
-    files = label_files(folder / LABELS, header.file_ending)
+    files = training_labels(folder, header)
     samples = [_sample(fingerprint, header, mm, files) for mm in spacings]
     wanted = sorted(set().union(*samples))
     work = partial(_case, header, files, tuple(spacings))

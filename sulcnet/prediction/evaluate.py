@@ -7,6 +7,7 @@ Masks are `CASE<ending>`; what is said of whole images stands in predictions.tsv
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Any
 
 from sulcnet.errors import DataError, UsageError
 from sulcnet.evaluation.tables import CaseResult, TablePaths, summarise, write_tables
+from sulcnet.files import digest
 from sulcnet.io import mask_ending
 from sulcnet.log import counted, listed
+from sulcnet.prediction.table import FAILED, UNKNOWN, read_rows
 from sulcnet.preprocessing.integrity import refuse_other_endings
 from sulcnet.records.dataset import (
     Case,
@@ -24,10 +27,12 @@ from sulcnet.records.dataset import (
     label_files,
     read_participants,
 )
+from sulcnet.records.evaluation import Evaluation
 from sulcnet.records.tasks import IMAGE
 from sulcnet.records.workspace import (
     CASES_TABLE,
     CLASSES_TABLE,
+    EVALUATION,
     NUMBERS_TABLE,
     SUMMARY,
     make_writable,
@@ -71,6 +76,48 @@ def evaluate_folder(
     summary = summarise(results, **facts)
     write_tables(table_paths(out), results, summary, facts.get("classes", ()))
     return summary
+
+
+def describe_evaluation(evaluated: Evaluated, references: Path | None) -> Evaluation:
+    """Say what is going to be scored."""
+    folder = evaluated.predictions
+    rows = read_rows(folder)
+    contents, models = {}, set()
+    for case in sorted({*evaluated.references, *evaluated.about}):
+        row = rows.get(case, {"qc_flag": FAILED})
+        models |= {row.get("model", ""), row.get("model_hash", "")}
+        mask = folder / f"{case}{evaluated.header.file_ending}"
+        reference = evaluated.references.get(case)
+        if mask.exists() if reference else row.get("qc_flag") != FAILED:
+            files = [mask, reference or mask]
+            found = [digest(file) for file in files if file.exists()]
+            text = "".join([*found, *map(str, sorted(row.items()))])
+            contents[case] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return Evaluation(
+        predictions=str(folder.resolve()),
+        model=" ".join(sorted(models - {"", UNKNOWN})),
+        references=str(references.resolve()) if references else "",
+        contents=contents,
+    )
+
+
+def check_scores(out: Path, evaluation: Evaluation) -> None:
+    """Refuse a folder that holds scores of something else.
+
+    Raises:
+        UsageError: both are named.
+    """
+    if not (out / SUMMARY).exists() and not (out / CASES_TABLE).exists():
+        return
+    hint = "Choose another -o, or replace the scores with --overwrite."
+    if not (out / EVALUATION).exists():
+        raise UsageError(
+            f"{out} holds scores, and no {EVALUATION} that says whether of {evaluation.predictions}.",
+            hint,
+        )
+    before, now = Evaluation.load(out / EVALUATION).difference(evaluation)
+    if before:
+        raise UsageError(f"{out} holds scores of {before}, not of {now}.", hint)
 
 
 def read_references(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from sulcnet.errors import DataError
@@ -11,16 +12,23 @@ from sulcnet.records.plan import Plan
 from sulcnet.records.workspace import require_path
 
 
-def find_inputs(path: Path, plan: Plan) -> list[Case]:
+def find_inputs(
+    path: Path, plan: Plan, predicted: Collection[Path] = ()
+) -> list[Case]:
     """List the cases under a path, sorted by id; a case that lacks a channel is listed with the files it has.
 
     A folder holds CASE_0000.nii.gz, CASE_0001.nii.gz, ... as in training, or with one channel plain CASE.nii.gz.
+
+    Args:
+        predicted: what was written into the folder before; no image.
 
     Raises:
         UsageError: the path does not exist.
         DataError: no images there, or two files that are the same case and channel.
     """
     files = [path] if require_path(path, "-i").is_file() else _images(path)
+    ours = {file.resolve() for file in predicted}
+    files = [file for file in files if file.resolve() not in ours]
     channels = len(plan.channels)
     groups: dict[str, dict[int, Path]] = {}
     for file in files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,8 +17,10 @@ from sulcnet.assembly.transfer import restore_constants
 from sulcnet.data.field import Field
 from sulcnet.data.region import Region
 from sulcnet.errors import ModelError, UsageError
+from sulcnet.files import digest
 from sulcnet.inference.predictor import Gather, Predictor, Windowing, Windows
 from sulcnet.log import counted
+from sulcnet.records._record import json_text
 from sulcnet.records.calibration import BALANCED, NEAR, Calibration, Calibrations
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.plan import Plan, PredictionPlan, StepPlan, load_plan
@@ -51,6 +54,7 @@ class TrainedModel:
     model: Model
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     field: Field | None = None
+    digest: str = ""  # of the checkpoint
 
     @property
     def tasks(self) -> list[Task]:
@@ -64,6 +68,11 @@ class TrainedModel:
         for name, calibration in self.calibrations.items():
             read[name] = calibration.replace(**changes)
         return replace(self, calibrations=read)
+
+    def reading_hash(self) -> str:
+        """Tell how answers are read from other ways: temperature, shares, decision."""
+        read = {name: one.to_json() for name, one in self.calibrations.items()}
+        return hashlib.sha256(json_text(read).encode()).hexdigest()[:6]
 
     def uncalibrated(self) -> TrainedModel:
         """Give the model with its heads' own probabilities."""
@@ -153,6 +162,7 @@ def load_model(folder: RunFolder, which: str = "final") -> TrainedModel:
     step = network.step(experiment.tune)
     model = build_model(plan, network.network, step, experiment.options)
     state = checkpoint.load(folder.checkpoint(which))["modules"]
+    content = digest(folder.checkpoint(which))
     of_network = {
         name.removeprefix("network."): value for name, value in state.items()
     }
@@ -172,7 +182,9 @@ def load_model(folder: RunFolder, which: str = "final") -> TrainedModel:
     region = Region.load(folder / REGION) if (folder / REGION).exists() else None
     seen = Field.load(folder / FIELD) if (folder / FIELD).exists() else None
     known = step, network.prediction, region
-    loaded = TrainedModel(folder, experiment, plan, *known, model, field=seen)
+    loaded = TrainedModel(
+        folder, experiment, plan, *known, model, field=seen, digest=content
+    )
     return replace(loaded, calibrations=load_calibrations(folder, plan, which))
 
 

@@ -5,12 +5,10 @@ One broken image never stops a folder: it gets a row with its reason, and the ot
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -22,28 +20,29 @@ from sulcnet.errors import (
     SulcnetError,
     UsageError,
 )
-from sulcnet.files import replacing
+from sulcnet.files import moving_into
 from sulcnet.inference.predictor import Predictor
 from sulcnet.io import Image, read_image
 from sulcnet.log import counted, progress
+from sulcnet.prediction.again import (
+    Destination,
+    begun,
+    remove,
+    unfinished,
+    written,
+)
 from sulcnet.prediction.model import TrainedModel
+from sulcnet.prediction.table import FAILED, OK, kept, read_rows
 from sulcnet.preprocessing.case_checks import CONSTANT, image_problems
 from sulcnet.preprocessing.integrity import ERROR, Problem, sentence
 from sulcnet.preprocessing.prepare import prepare_arrays
 from sulcnet.records.dataset import Case
+from sulcnet.records.table import Row
 from sulcnet.records.tasks import IMAGE
 from sulcnet.records.workspace import PREDICTIONS, make_writable
 from sulcnet.tasks._task import MAP, Output
 
 log = logging.getLogger("sulcnet")
-
-
-class Destination(NamedTuple):
-    """Where predictions go: a folder, the files' ending, and whether maps of probabilities are asked for too."""
-
-    folder: Path
-    ending: str = ".nii.gz"
-    maps: bool = False
 
 
 def predict_cases(
@@ -53,30 +52,58 @@ def predict_cases(
     device: torch.device,
     precision: str = "auto",
     overlap: float = 0.5,
-) -> list[dict[str, Any]]:
-    """Predict cases into a folder; give the table's rows.
+) -> int:
+    """Predict the cases that a folder does not hold yet; give their number.
 
     Raises:
         EnvironmentFault: the folder cannot be written.
+        UsageError: the folder holds predictions of another model, or of other images of the same names.
         PartlyDone: some cases failed; the table says why, the others are finished.
     """
     make_writable(to.folder)
+    about = describe_model(trained, overlap)
+    todo, before = unfinished(cases, to, about)
     predictor = trained.predictor(device, precision, overlap)
-    table = to.folder / PREDICTIONS
-    rows: list[dict[str, Any]] = []
-    try:
-        for case in progress(cases, len(cases), "predict"):
-            rows.append(_attempt(predictor, trained, case, to))
-    finally:  # an interrupted run keeps what it has
-        write_table(table, rows, columns(trained))
-    failed = [row["case_id"] for row in rows if row["qc_flag"] == "failed"]
+    done: list[str] = []
+    failed: list[str] = []
+    with kept(to.folder, columns(trained)) as keep:
+        for case in progress(todo, len(todo), "predict"):
+            if _taken(case, to, before):
+                continue
+            row = {"case_id": case.id, **about, **begun(case, to)}
+            remove(to, before.get(case.id, {}))
+            keep({**row, "qc_flag": FAILED, "qc_reason": "begun, and not finished"})
+            row.update(_attempt(predictor, trained, case, to))
+            keep(row)
+            (failed if row["qc_flag"] == FAILED else done).append(case.id)
     if failed:
         names = ", ".join(failed[:5]) + " ..." * (len(failed) > 5)
         raise PartlyDone(
-            f"{len(failed)} of {counted(len(rows), 'case')} failed: {names}.",
-            f"Their reasons are in {table}; the others are predicted.",
+            f"{len(failed)} of {counted(len(cases), 'case')} failed: {names}.",
+            f"Their reasons are in {to.folder / PREDICTIONS}; the others are predicted. "
+            "The same command tries them again.",
         )
-    return rows
+    return len(done)
+
+
+def _taken(case: Case, to: Destination, before: Mapping[str, Row]) -> bool:
+    """Whether another process has predicted a case since this one began."""
+    row = read_rows(to.folder).get(case.id)
+    changed = row is not None and row != before.get(case.id)
+    return not to.overwrite and changed and row["qc_flag"] == OK
+
+
+def describe_model(trained: TrainedModel, overlap: float) -> dict[str, str]:
+    """Name the model, and tell it from others: its checkpoint, how answers are read, the overlap if not a half."""
+    e = trained.experiment
+    other = "" if overlap == 0.5 else f"-overlap{overlap:g}"
+    if trained.calibrations:
+        other += f"-{trained.reading_hash()}"
+    return {
+        "model": f"{e.dataset}/{e.pretrain}/{e.tune}/{e.network}/{e.fold}/seed{e.seed}",
+        "model_hash": f"{trained.digest}{other}",
+        "version": __version__,
+    }
 
 
 def _attempt(
@@ -88,20 +115,25 @@ def _attempt(
         EnvironmentFault: the machine's, not this case's: the next one would meet it too.
     """
     found: list[str] = []
-    flag, cells = "ok", {}
+    flag = OK
     try:
-        cells = predict_case(predictor, trained, case, to, found.append)
+        with moving_into(to.folder) as inside:
+            beside = to._replace(folder=inside)
+            cells = predict_case(predictor, trained, case, beside, found.append)
+            names = sorted(file.name for file in inside.iterdir())
+        cells = {**cells, **written(to, names)}
     except EnvironmentFault:
         raise
     except (SulcnetError, RuntimeError, MemoryError, OSError) as problem:
         # torch's out-of-memory is a RuntimeError: one image too large is no reason to lose the others.
         first_line = f"{type(problem).__name__}: {problem}".split("\n")[0]
         reason = getattr(problem, "message", "") or first_line
-        flag, found = "failed", [reason, *found]
+        flag, found = FAILED, [reason, *found]
+        cells = written(to, ())
     reasons = [" ".join(reason.replace(";", ",").split()) for reason in found]
     for reason in reasons:
         log.warning("%s: %s", case.id, reason)
-    return {**_row(trained, case, flag, "; ".join(reasons)), **cells}
+    return {**cells, "qc_flag": flag, "qc_reason": "; ".join(reasons)}
 
 
 def predict_case(
@@ -126,7 +158,7 @@ def predict_case(
         for strange in trained.field.strange(trace, trained.plan.axes):
             report(sentence(*strange))
     results = predictor(data)
-    output = Output(case.id, images[0], trace, *to)
+    output = Output(case.id, images[0], trace, to.folder, to.ending, to.maps)
     cells: dict[str, str] = {}
     for task in trained.tasks:
         cells.update(task.write(results[task.name], output))
@@ -163,37 +195,11 @@ def check_images(
         raise DataError("; ".join(problem.sentence for problem in refused), "")
 
 
-def write_table(
-    path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str]
-) -> None:
-    """Write predictions.tsv; unknown values are n/a."""
-    with (
-        replacing(path) as beside,
-        beside.open("w", newline="", encoding="utf-8") as file,
-    ):
-        format = {"delimiter": "\t", "restval": "n/a", "lineterminator": "\n"}
-        writer = csv.DictWriter(file, columns, **format)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def columns(trained: TrainedModel) -> list[str]:
     """List the columns: what is said of the image, then of its parts."""
     tasks = sorted(trained.tasks, key=lambda task: task.spec.per != IMAGE)
     of_tasks = chain(*(task.columns for task in tasks))
     return ["case_id", *of_tasks, "qc_flag", "qc_reason", "model", "version"]
-
-
-def _row(trained: TrainedModel, case: Case, flag: str, reason: str) -> dict[str, Any]:
-    """Give what a row holds beside what the tasks say."""
-    e = trained.experiment
-    return {
-        "case_id": case.id,
-        "qc_flag": flag,
-        "qc_reason": reason,
-        "model": f"{e.dataset}/{e.pretrain}/{e.tune}/{e.network}/{e.fold}/seed{e.seed}",
-        "version": __version__,
-    }
 
 
 def check_out(to: Destination, cases: Sequence[Case], overwrite: bool) -> None:
@@ -207,16 +213,17 @@ def check_out(to: Destination, cases: Sequence[Case], overwrite: bool) -> None:
                     f"A map of {short} and the mask of {long} may be one file, {long}{ending}.",
                     "Rename one of the two, or leave out --save-probabilities.",
                 )
-    written = {(out / f"{case.id}{ending}").resolve() for case in cases}
+    masks = {to.mask(case.id).resolve() for case in cases}
     images = {path.resolve() for path in chain(*(case.images for case in cases))}
-    if written & images:
+    if masks & images:
         raise UsageError(
             f"-o {out} is the folder of the images.", "Choose another output folder."
         )
-    existing = sorted(path for path in written if path.exists())
+    ours = {to.mask(case).resolve() for case in read_rows(out)}
+    existing = sorted(path for path in masks - ours if path.exists())
     if existing and not overwrite:
         more = f" and {len(existing) - 1} more" if existing[1:] else ""
         raise UsageError(
-            f"{existing[0]} exists{more}.",
+            f"{existing[0]} exists{more}, and no row of {PREDICTIONS} says that it was predicted.",
             "Choose another -o, or replace them with --overwrite.",
         )

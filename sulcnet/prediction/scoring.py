@@ -18,8 +18,8 @@ from sulcnet.prediction.predict import (
     Destination,
     concluded,
     predict_cases,
-    write_table,
 )
+from sulcnet.prediction.table import write_table
 from sulcnet.records.calibration import Calibrations
 from sulcnet.records.dataset import Case, Dataset
 from sulcnet.records.experiment import Experiment
@@ -75,7 +75,8 @@ def _score(
         if not cases:
             continue
         try:
-            to = Destination(run / part, mask_ending(dataset.header.file_ending))
+            ending = mask_ending(dataset.header.file_ending)
+            to = Destination(run / part, ending, overwrite=True)
             asked = trained.uncalibrated() if part == VALIDATION else trained
             predict_cases(asked, cases, to, choose_device(device), precision)
         except PartlyDone as problem:

@@ -40,13 +40,15 @@ class CaseCheck:
     """What one case contributes: its problems, and the facts that rules about the whole dataset compare.
 
     `orientation` is like "RAS" ("" where no file states one), `digest` identifies the voxels of the first channel
-    ("" where it cannot be read), `values` are the label values that occur, None without a readable label.
+    ("" where it cannot be read), `values` are the label values that occur, None without a readable label, `spacing` is
+    that of the stored axes [mm], empty where no image can be read.
     """
 
     problems: tuple[Problem, ...]
     orientation: str = ""
     digest: str = ""
     values: tuple[int, ...] | None = None
+    spacing: tuple[float, ...] = ()
 
 
 def check_case(header: DatasetHeader, case: Case) -> CaseCheck:
@@ -62,6 +64,7 @@ def check_case(header: DatasetHeader, case: Case) -> CaseCheck:
         if first is None:
             first = image
             facts = {"orientation": orientation(image), "digest": _digest(image)}
+            facts["spacing"] = tuple(map(float, image.spacing))
         else:
             what = "channels on different grids"
             found += _grid_problems(what, case, path, image.grid, first.grid)

@@ -165,13 +165,15 @@ class Problem(Record):
 
 @dataclass(frozen=True)
 class Report(Record):
-    """All problems of a dataset, worst first."""
+    """All problems of a dataset, worst first; what it holds, in a line; and what may have been forgotten."""
 
     written_by = "sulcnet_verify"
 
     dataset: str
     cases: int
     problems_found: tuple[Problem, ...]
+    facts: str = ""
+    hints: tuple[str, ...] = ()
     schema: int = 1
 
     @property

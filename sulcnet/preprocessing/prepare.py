@@ -7,7 +7,6 @@ Example:
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from itertools import chain
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sulcnet.errors import DataError, ModelError
-from sulcnet.files import locked, wait_for_writer, writing
+from sulcnet.files import digest, locked, wait_for_writer, writing
 from sulcnet.geometry.canonical import to_plan
 from sulcnet.geometry.ceiling import dices
 from sulcnet.geometry.crop import crop, uncrop
@@ -221,7 +220,8 @@ def _sources(case: Case, plan: Plan) -> dict[str, str]:
     paths = [path for path in (*case.images, case.label) if path is not None]
     files = {}
     for path in chain(*map(files_of, paths)):
-        files[path.name] = _digest(path)
+        name = str(path) if path.name in files else path.name
+        files[name] = _present(path)
     targets = targets_of(plan.tasks, case).values() or [None]
     facts = "/".join([case.subject, case.domain, *map(str, targets)])
     return {**files, "plan": plan.preparation_hash(), "facts": facts}
@@ -232,22 +232,12 @@ def _known(plan: Plan, case: Case) -> dict[str, Any]:
     return {name: value for name, value in targets.items() if value is not None}
 
 
-def _digest(path: Path) -> str:
+def _present(path: Path) -> str:
     if not path.exists():
         raise DataError(
             f"{path} does not exist.", "Add the missing channel or label."
         )
-    with path.open("rb") as file:
-        if hasattr(hashlib, "file_digest"):
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-        return _old_digest(file)
-
-
-def _old_digest(file) -> str:
-    digest = hashlib.sha256()  # Python 3.10 has no file_digest
-    for piece in iter(lambda: file.read(1 << 20), b""):
-        digest.update(piece)
-    return digest.hexdigest()[:16]
+    return digest(path)
 
 
 def _finished(facts: Path, sources: dict[str, str]) -> bool:

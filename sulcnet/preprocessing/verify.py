@@ -18,6 +18,7 @@ from sulcnet.io import files_of, other_endings
 from sulcnet.log import counted
 from sulcnet.parallel import map_cases
 from sulcnet.preprocessing.case_checks import CaseCheck, check_case
+from sulcnet.preprocessing.facts import describe, unread_classes
 from sulcnet.preprocessing.integrity import (
     Problem,
     Report,
@@ -90,7 +91,11 @@ def verify(dataset: Dataset, workers: int = 1) -> Report:
     found += _split_problems(dataset, tests)
     found += _table_problems(dataset, tests, rows)
     found += _folder_problems(dataset, tests)
-    return Report(dataset.name, len(dataset.cases) + len(tests), worst_first(found))
+    cases = [*dataset.cases, *tests]
+    spacings = [check.spacing for check in checks.values() if check.spacing]
+    facts = describe(dataset.header, cases, spacings)
+    hints = tuple(unread_classes(dataset.header, rows))
+    return Report(dataset.name, len(cases), worst_first(found), facts, hints)
 
 
 def test_cases(dataset: Dataset, rows: Mapping[str, Mapping[str, str]]) -> list[Case]:
@@ -249,6 +254,8 @@ def _folder_problems(dataset: Dataset, tests: Sequence[Case]) -> Iterator[Proble
         (folder / names.IMAGES_TEST, folder / names.LABELS_TEST, tests),
     ):
         yield from _unread(images, cases)
+        if header.dataset and cases is dataset.cases:
+            continue  # its labels are those that dataset.json names
         yield from _lonely_labels(labels, images, header, {case.id for case in cases})
         for name, path in other_endings(labels, header.file_ending).items():
             found = f"{labels.name}/{path.name}"

@@ -56,9 +56,18 @@ class Participants(Record):
 
 
 @dataclass(frozen=True)
+class Files(Record):
+    """Where the images of a case are, one per channel, and its mask; relative to the dataset's folder."""
+
+    images: tuple[str, ...]
+    label: str | None = None
+
+
+@dataclass(frozen=True)
 class DatasetHeader(Labelled, Record):
     """What dataset.json says.
 
+    `dataset` names the files of every case, as nnU-Net does where they lie elsewhere; empty are those of imagesTr.
     `labels` maps structure names to values; background is 0. Patches are drawn where `structures_of_interest` lie;
     empty is the smallest. `others` holds the keys that nothing here knows: those of nnU-Net and of people, and what
     tasks of one's own read.
@@ -73,6 +82,7 @@ class DatasetHeader(Labelled, Record):
     name: str = ""
     regions_class_order: tuple[int, ...] = ()
     structures_of_interest: tuple[str, ...] = ()
+    dataset: dict[str, Files] = field(default_factory=dict)
     others: dict[str, Any] = field(default_factory=dict)
 
     def problems(self) -> Iterator[tuple[str, str]]:
@@ -85,6 +95,13 @@ class DatasetHeader(Labelled, Record):
                 "structures_of_interest",
                 f"expected names of labels, found {', '.join(sorted(strange))}",
             )
+        channels = len(self.channel_names)
+        for case, files in self.dataset.items():
+            if not case or "/" in case or "\\" in case:
+                yield "dataset", f"'{case}' is no name of a case"
+            if len(files.images) != channels:
+                wrong = f"{case} has {counted(len(files.images), 'image')}"
+                yield "dataset", f"{wrong}, expected {counted(channels, 'channel')}"
 
     @classmethod
     def read(cls, path: Path) -> DatasetHeader:
@@ -120,6 +137,7 @@ class DatasetHeader(Labelled, Record):
             "participants": data.get("participants"),
             "num_training": data.get("numTraining"),
             "name": str(data.get("name", "")),
+            **_listed(data.get("dataset")),
         }
         known = {"numTraining", *block}
         others = {key: value for key, value in data.items() if key not in known}
@@ -158,8 +176,10 @@ class Dataset:
         """
         header = DatasetHeader.read(folder / names.DATASET_JSON)
         rows = read_participants(folder, header)
-        ids = case_ids(folder / names.IMAGES, header.file_ending)
-        _require_first_channel(folder / names.IMAGES, header)
+        ids = sorted(header.dataset)
+        if not ids:
+            ids = case_ids(folder / names.IMAGES, header.file_ending)
+            _require_first_channel(folder / names.IMAGES, header)
         _require_rows(folder, header, rows, ids)
         cases = [describe_case(folder, header, key, rows.get(key, {})) for key in ids]
         return cls(folder.name, folder, header, tuple(cases))
@@ -254,6 +274,10 @@ def describe_case(
     # A link to a label that was not fetched is a label: reading it must fail, not make the case an unlabelled one.
     there = label.exists() or label.is_symlink()
     files = channel_files(folder / images, key, header)
+    if images == names.IMAGES and key in header.dataset:
+        listed = header.dataset[key]
+        files = tuple(folder / path for path in listed.images)
+        label, there = folder / (listed.label or ""), bool(listed.label)
     return Case(
         key,
         files,
@@ -282,6 +306,14 @@ def label_files(folder: Path, ending: str) -> dict[str, Path]:
         for path in files
         if path.name.endswith(ending)
     }
+
+
+def training_labels(folder: Path, header: DatasetHeader) -> dict[str, Path]:
+    """Find the masks of the training cases of a raw dataset, by case id."""
+    if not header.dataset:
+        return label_files(folder / names.LABELS, header.file_ending)
+    listed = header.dataset.items()
+    return {case: folder / files.label for case, files in listed if files.label}
 
 
 def read_participants(
@@ -345,6 +377,19 @@ def _unknown_class(row: Mapping[str, str], header: DatasetHeader) -> Iterator[st
     value = _known(row, header.classification.target)
     if value and value not in classes:
         yield f"unknown class '{value}' (allowed: {', '.join(classes)}, n/a)"
+
+
+def _listed(dataset: Any) -> dict[str, Any]:
+    """Read the files of each case; other keys of theirs, and free text under this name, are nobody's business."""
+    if not isinstance(dataset, Mapping):
+        return {}
+    known = "images", "label"
+    cases = {}
+    for case, files in dataset.items():
+        if isinstance(files, Mapping):
+            files = {key: files[key] for key in known if key in files}
+        cases[str(case)] = files
+    return {"dataset": cases}
 
 
 def _meant(key: str, data: Mapping[str, Any]) -> str:

@@ -39,7 +39,8 @@ def open_raw(folders: DatasetFolders) -> Dataset:
         DataError: as `Dataset.open`, or labels of another ending, which would be dropped.
     """
     dataset = Dataset.open(folders.raw)
-    refuse_other_endings(folders.raw / LABELS, dataset.header.file_ending)
+    if not dataset.header.dataset:
+        refuse_other_endings(folders.raw / LABELS, dataset.header.file_ending)
     return dataset
 
 

@@ -194,15 +194,17 @@ def _source(
 def _draw(
     job: Job, method: Pretraining, source: ImageSource, name: str, last: bool = False
 ) -> None:
-    """Draw the first watched case: input, corrupted input, output, first channel."""
+    """Draw the first watched case: input, corrupted input if a method corrupts, output; first channel."""
     method.modules.eval()
     seed_draws(job.spec.seed + WATCHING, 0)
-    batch = collate_images([source.fixed(0)]).to(job.device)
+    batch = collate_images([source.shown(0)]).to(job.device)
     with autocast(job.device, job.precision):
         shown = method.picture(batch)
         if last:
             shown = {**shown, **method.last_picture(batch)}
     first = {title: volume[0, 0] for title, volume in shown.items()}
+    if torch.equal(first.get("corrupted", batch.image), first["input"]):
+        del first["corrupted"]
     volumes = {title: volume.float().cpu().numpy() for title, volume in first.items()}
     job.drawing.montage(volumes, job.folder / PICTURES / name)
 
