@@ -152,7 +152,7 @@ def test_calibration_is_never_scored_on_cases_it_was_fitted_on(
     changed = [line for line in lines if not line.startswith(cases[1])]
     row = {**rows[cases[1]], "class": unlike}
     table.write_text("\n".join([*changed, "\t".join(row.values())]) + "\n")
-    flags = ["-p", str(tmp_path / "out"), "-r", str(folders.raw / "labelsTr")]
+    flags = ["-i", str(tmp_path / "out"), "-r", str(folders.raw / "labelsTr")]
     flags += ["-o", str(tmp_path / "scores"), "--allow-missing"]
     capsys.readouterr()
     assert EVALUATE(flags) == 0

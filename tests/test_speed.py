@@ -349,7 +349,7 @@ def test_a_prediction_says_how_long_an_image_takes(
     with caplog.at_level("INFO", "sulcnet"):
         assert PREDICT(flags) == 0
     told = caplog.text.index("an image on this machine, 1 image ")
-    assert re.search(r"about \d+ (min|h) an image", caplog.text[told - 40 :])
+    assert re.search(r"about [\d.]+ (min|h) an image", caplog.text[told - 40 :])
 
 
 def test_forecasts_are_of_everything_that_is_planned(prepared, cache, monkeypatch):

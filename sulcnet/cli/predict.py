@@ -24,6 +24,7 @@ from sulcnet.cli._nnunet import checkpoint, overlap, step_size
 if TYPE_CHECKING:
     from sulcnet.memory.speed import Here
     from sulcnet.prediction.model import TrainedModel
+    from sulcnet.records.workspace import RunFolder
 
 log = logging.getLogger("sulcnet")
 
@@ -170,30 +171,12 @@ def run(args: Namespace) -> str:
     """Predict, and say where the results are."""
     from pathlib import Path
 
-    from sulcnet.errors import UsageError
-    from sulcnet.log import counted, duration
-    from sulcnet.records.workspace import (
-        RunFolder,
-        Workspace,
-        require_folder,
-        require_path,
-    )
+    from sulcnet.log import counted
+    from sulcnet.records.workspace import require_path
 
-    source = require_path(Path(args.input), "-i")
-    if args.c and args.overwrite:
-        raise UsageError(
-            "--c skips what is predicted, --overwrite replaces it.",
-            "Give one of them.",
-        )
-    if args.part >= args.parts:
-        raise UsageError(
-            f"There is no part {args.part} of {args.parts}.", "Count parts from 0."
-        )
-    if args.model:
-        folder = RunFolder(require_folder(Path(args.model), "-m"))
-    else:
-        folder = Workspace.find(args.root).only_run(args.dataset, args.fold)
-
+    source, out = require_path(Path(args.input), "-i"), Path(args.output)
+    _check(args)
+    folder = _model(args)
     with loading("torch"):
         from sulcnet.io import mask_ending
         from sulcnet.memory.speed import Here
@@ -207,40 +190,59 @@ def run(args: Namespace) -> str:
             use_threads,
         )
 
-    device, out = choose_device(args.device), Path(args.output)
+    device, threads = choose_device(args.device), use_threads(None)
     trained = load_model(folder, args.checkpoint)
-    ending = mask_ending(trained.plan.file_ending)
     trained = trained.asked_for(args.decision, args.prior, args.agree_within)
-    threads = use_threads(None)
+    ending = mask_ending(trained.plan.file_ending)
     cases = find_inputs(source, trained.plan, files_in(out))[args.part :: args.parts]
     to = Destination(out, ending, args.save_probabilities, args.overwrite)
     check_out(to, cases, args.overwrite)
-    with loading("what a small step takes"):
-        here = Here(device, choose_precision(args.precision, device), threads)
-        seconds = image_seconds(trained, args.overlap, here)
-    if seconds:
-        every, named = len(cases) * seconds, counted(len(cases), "image")
-        log.info(
-            "about %s an image on this machine, %s %s",
-            duration(seconds),
-            named,
-            duration(every),
-        )
+    here = Here(device, choose_precision(args.precision, device), threads)
+    _foretell(trained, len(cases), args.overlap, here)
     done = predict_cases(trained, cases, to, device, args.precision, args.overlap)
     before = len(cases) - done
     skipped = f", {before} predicted before" if before else ""
-    flags = (
-        "-i",
-        out,
-        "-r",
-        "REFERENCES",
-        "-d",
-        trained.plan.dataset,
-        "-o",
-        "scores",
-    )
-    evaluate = next_command(args, "sulcnet_evaluate", *flags)
+    files = "-i", out, "-r", "REFERENCES", "-d", trained.plan.dataset, "-o", "scores"
+    evaluate = next_command(args, "sulcnet_evaluate", *files)
     return f"{counted(done, 'case')} predicted{skipped}: {out}\nNext: {evaluate}"
+
+
+def _check(args: Namespace) -> None:
+    """Refuse flags that contradict each other."""
+    from sulcnet.errors import UsageError
+
+    if args.c and args.overwrite:
+        raise UsageError(
+            "--c skips what is predicted, --overwrite replaces it.",
+            "Give one of them.",
+        )
+    if args.part >= args.parts:
+        raise UsageError(
+            f"There is no part {args.part} of {args.parts}.", "Count parts from 0."
+        )
+
+
+def _model(args: Namespace) -> RunFolder:
+    """Find the run that predicts."""
+    from pathlib import Path
+
+    from sulcnet.records.workspace import RunFolder, Workspace, require_folder
+
+    if args.model:
+        return RunFolder(require_folder(Path(args.model), "-m"))
+    return Workspace.find(args.root).only_run(args.dataset, args.fold)
+
+
+def _foretell(trained: TrainedModel, images: int, overlap: float, here: Here) -> None:
+    """Say how long the images take."""
+    from sulcnet.log import counted, duration
+
+    with loading("what a small step takes"):
+        seconds = image_seconds(trained, overlap, here)
+    if seconds:
+        one, every = duration(seconds), duration(images * seconds)
+        named = counted(images, "image")
+        log.info("about %s an image on this machine, %s %s", one, named, every)
 
 
 def image_seconds(trained: TrainedModel, overlap: float, here: Here) -> float:
