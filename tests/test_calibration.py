@@ -289,7 +289,7 @@ def test_the_regression_is_that_of_a_library():
     np.testing.assert_allclose(found, expected, atol=2e-4)
 
 
-@pytest.mark.parametrize("by", ["mask", "both"])
+@pytest.mark.parametrize("by", ["mask", "both", "auto"])
 def test_a_class_can_be_told_by_the_mask(by):
     """Volumes tell it, the head guesses; the fit is on half of the people."""
     spec = asked_tasks(1, 3)["classification"]
@@ -312,6 +312,26 @@ def test_a_class_can_be_told_by_the_mask(by):
         ]
         right = [task.classes.index(name) for name in said] == truth[60:]
         assert least <= right.mean() <= most
+
+
+def test_a_mask_that_says_nothing_is_not_asked():
+    """By default what tells validation people best is read: the head knows, volumes are drawn from a hat."""
+    spec = asked_tasks(1, 3)["classification"]
+    task = family_of("classification").build({}, spec)
+    assert family_of("classification").Options().class_reads == "auto"
+    rng = np.random.default_rng(0)
+    truth, rows = rng.integers(3, size=60), {}
+    for number, answer in enumerate(truth):
+        own = rng.dirichlet(1 + 8 * np.eye(3)[answer])
+        row = {f"p_{name}": f"{p:.6g}" for name, p in zip(task.classes, own)}
+        row["volume_structure 1_mm3"] = f"{400 * rng.lognormal(0, 1):.2f}"
+        rows[str(number)] = row | {"case_id": str(number)}
+    cases = [Case(key, (), subject=key, target=int(truth[int(key)])) for key in rows]
+    before = Calibration(
+        (1 / 3,) * 3, 100, volumes={"structure 1": {"0": (200.0, 800.0)}}
+    )
+    assert not task.calibrate(before, rows, cases).weights
+    assert not task.calibrate(before.replace(volumes={}), rows, cases).weights
 
 
 def test_ordered_classes_lie_on_one_line():

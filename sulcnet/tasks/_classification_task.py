@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import log1p
+from math import log, log1p
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +39,9 @@ from sulcnet.tasks._task import Layout, Output
 
 if TYPE_CHECKING:
     from sulcnet.tasks.classification import ClassificationOptions
+
+PARTS = 5  # of people, each asked about by what was fitted to the others
+LEAST = 1e-6  # probability of the truth, so that one case does not decide alone
 
 
 class Classification(ImageTask):
@@ -119,10 +122,48 @@ class Classification(ImageTask):
         cases: Sequence[Case],
     ) -> Calibration:
         """Fit the temperature, or the regression that takes its place."""
+        by = self.options.class_reads
+        if by == "auto":
+            by = self._least_surprised(calibration, rows, cases)
+        return self._fitted(by, calibration, rows, cases)
+
+    def _least_surprised(
+        self,
+        calibration: Calibration,
+        rows: Mapping[str, Mapping[str, str]],
+        cases: Sequence[Case],
+    ) -> str:
+        """Choose what tells the class of people best who were not fitted on; the head where nothing is better."""
+        people = sorted({case.subject for case in cases})
+        part = {subject: number % PARTS for number, subject in enumerate(people)}
+        surprise = {}
+        for by in ("head", "mask", "both") if calibration.volumes else ("head",):
+            surprise[by] = 0.0
+            for number in range(PARTS):
+                others = [case for case in cases if part[case.subject] != number]
+                read = self._fitted(by, calibration, rows, others)
+                for case in cases:
+                    if part[case.subject] == number:
+                        surprise[by] += self._surprise(read, rows[case.id], case)
+        return min(surprise, key=surprise.get)
+
+    def _surprise(
+        self, calibration: Calibration, row: Mapping[str, str], case: Case
+    ) -> float:
+        logits = self._answer(row, calibration)
+        found = of_cohort(logits, calibration.shares, calibration.temperature)
+        return -log(max(float(found[case.target]), LEAST))
+
+    def _fitted(
+        self,
+        by: str,
+        calibration: Calibration,
+        rows: Mapping[str, Mapping[str, str]],
+        cases: Sequence[Case],
+    ) -> Calibration:
         truth = np.array([case.target for case in cases])
         fitted_on = tuple(case.id for case in cases)
         told = [rows[case.id] for case in cases]
-        by = self.options.class_reads
         if by == "head":
             logits = np.stack([self._logits(row) for row in told])
             temperature = fit_temperature(logits, truth, calibration.shares)

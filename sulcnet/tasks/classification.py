@@ -27,9 +27,11 @@ class ClassificationOptions(Options):
         among=("cross_entropy", "ordinal"),
     )
     class_reads: str = option(
-        "head",
-        "what tells the class: the head; the volumes of the mask, by a regression fitted on validation; or both",
-        among=("head", "mask", "both"),
+        "auto",
+        "what tells the class: the head; the volumes of the mask, by a regression fitted on validation; both; "
+        "auto takes what was least surprised by validation people that it was not fitted on",
+        paper="head",
+        among=("auto", "head", "mask", "both"),
     )
     dropout: float = option(
         0.5,
