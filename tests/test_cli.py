@@ -437,7 +437,6 @@ def command_of(file: str) -> Command:
         ("train", ["1", "3d_lowres", "0"], "there is no cascade here"),
         ("plan", ["-d", "1", "-c", "3d_cascade_fullres"], "there is no cascade here"),
         ("plan", ["-d", "1", "-gpu_memory_target", "24"], "--gpu-memory GB"),
-        ("predict", ["-i", "a", "-o", "b", "-f", "all"], "choose the run with -m"),
         ("predict", ["-i", "a", "-o", "b", "-step_size", "0"], "expected a share"),
         (
             "predict",

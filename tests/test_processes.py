@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from sulcnet import log, plugins
+from sulcnet.errors import MissingPackage
 from sulcnet.memory.planning import plan_dataset
-from sulcnet.parallel import CaseFailed, map_cases
+from sulcnet.parallel import map_cases
 from sulcnet.processes import SERVED, home
 
 PACKAGE = Path(log.__file__).parent
@@ -274,7 +275,7 @@ def test_no_room_for_the_server_is_two_lines_and_exit_code_3(tmp_path):
     assert "cannot be started" in found.stderr and "TMPDIR" in found.stderr
 
 
-def test_a_function_whose_module_a_worker_cannot_import_fails_on_its_case(
+def test_a_function_whose_module_a_worker_cannot_import_fails_on_every_case(
     tmp_path, monkeypatch
 ):
     (tmp_path / "elsewhere.py").write_text("def work(item):\n    return item\n")
@@ -282,8 +283,8 @@ def test_a_function_whose_module_a_worker_cannot_import_fails_on_its_case(
     from elsewhere import work
 
     monkeypatch.undo()
-    ((case, error),) = map_cases(work, ["a"], 2)
-    assert isinstance(error, CaseFailed) and "elsewhere" in error.message
+    with pytest.raises(MissingPackage, match="elsewhere"):
+        list(map_cases(work, ["a"], 2))
 
 
 # ---- ends --------------------------------------------------------------------

@@ -248,7 +248,7 @@ def test_the_region_of_interest_may_be_several_structures(
     found = plan(folders)
     assert preprocess(folders) == 0
     with caplog.at_level(logging.INFO, "sulcnet"):
-        spec = SimpleNamespace(fold="holdout")
+        spec = SimpleNamespace(fold="holdout", with_test=False)
         job = SimpleNamespace(before=None, dataset=folders, plan=found, spec=spec)
         cases = read_fold(job)
     assert "region of interest: where left and right lie" in caplog.text

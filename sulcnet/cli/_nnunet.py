@@ -7,7 +7,6 @@ from argparse import ArgumentTypeError
 CHECKPOINTS = "final", "best", "last"
 ELSEWHERE = {
     "-c": "A run knows its configuration: choose the run with -m.",
-    "-f": "A run knows its fold: choose the run with -m.",
     "-p": "-p names plans, in every command that reads them. Predictions are given with -i, a run with -m.",
     "-tr": "There is one trainer: --set NAME=VALUE changes its options, --preset of sulcnet_plan all of them.",
     "-num_gpus": "A run takes one GPU, --device cuda:1 another one: start folds side by side, one per GPU.",

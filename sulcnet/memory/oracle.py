@@ -35,6 +35,7 @@ DECIDING = (
     "training/device.py",
     "training/loop.py",
     "training/method.py",
+    "training/moments.py",
     "training/schedule.py",
     "assembly/finetuning.py",
     "assembly/frozen.py",
