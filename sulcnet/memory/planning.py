@@ -103,7 +103,7 @@ def _in_time(
     spec = family(request.net).topology(
         *shape, constraints.median, constraints.spacing
     )
-    rate = here(precision=request.precision).rate(plan, spec, REFERENCE)
+    rate = here().rate(plan, spec, REFERENCE)
     (options,) = resolve(plan.preset, {}, plugins.find("tuning", REFERENCE, "TUNING"))
     windows = options.epochs * EPOCH_PATCHES
     return replace(constraints, most=3600 * request.hours * rate / windows)

@@ -34,9 +34,10 @@ from sulcnet.records.workspace import speed_table
 if TYPE_CHECKING:
     import torch
 
-SIDE = 32  # voxels of a trial's patch along each axis, or what the network can halve
-TRIALS = 3  # steps after the first, which is slower; their median counts
-ENOUGH = 10.0  # seconds after which no further one is timed
+# Voxels of a trial's patch along each axis, at most: of less, what a step does beside its arithmetic takes most.
+SIDE = 64
+TRIALS = 4  # steps after the first, which is slower; their median counts
+ENOUGH = 15.0  # seconds after which no further one is timed
 FORWARD = 1 / 3  # of a step's arithmetic
 TRAINING, WATCHED = 0.7, 0.2  # shares of the cases in the holdout
 
@@ -122,11 +123,12 @@ class Here:
 
         from sulcnet.memory.tracing import built_loop, trace_step
 
+        small = [min(SIDE, plan.median_shape[axis]) for axis in plan.axes]
         question = StepQuestion(
             step=name,
             preset=identity(plan.preset),
             network=spec,
-            patch=family(spec.name).fitted(spec, (SIDE,) * spec.ndim),
+            patch=family(spec.name).fitted(spec, small),
             images=1,
             windows=max(1, views),
             bag=1,
