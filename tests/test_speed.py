@@ -289,7 +289,7 @@ def test_a_time_limit_leaves_time_for_the_last_validation(tmp_path, monkeypatch)
             pass_by(1)
             yield points(4, [1, 1, 1, 1])
 
-    schedule = Schedule(1, 20, {"network": 1e-2}, 0.0, 0.0, 0.1, 0.0, minutes=2.0)
+    schedule = Schedule(1, 25, {"network": 1e-2}, 0.0, 0.0, 0.1, 0.0, minutes=2.0)
     stage = Stage(Line(), schedule, draw, lambda: pass_by(10) or {"score": 1.0})
     loop = Loop(stage, RunFolder(tmp_path), CPU, "fp32")
     loop.run()
