@@ -63,6 +63,7 @@ def test_a_file_gets_every_line_even_when_quiet_and_the_warnings_of_libraries(
 
 
 def test_no_bar_without_a_terminal_or_when_quiet(monkeypatch):
+    log.start(quiet=False)  # whatever a command before left
     items = [1, 2]
     assert log.progress(items) is items
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
