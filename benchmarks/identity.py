@@ -28,6 +28,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 
 from sulcnet import plugins
+from sulcnet.limits import processor
 from sulcnet.memory.planning import plan_dataset
 from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
@@ -234,23 +235,6 @@ def compare(found: dict[str, str]) -> int:
     for name in excepted:
         print(f"exception  {name}: {kept['exceptions'][name]['why']}")
     return 1 if differ else 0
-
-
-def processor() -> str:
-    """Name the processor, as Linux tells it."""
-    lines = (
-        Path("/proc/cpuinfo").read_text().splitlines()
-        if Path("/proc/cpuinfo").exists()
-        else []
-    )
-    return next(
-        (
-            line.partition(":")[2].strip()
-            for line in lines
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
 
 
 if __name__ == "__main__":
