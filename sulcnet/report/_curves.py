@@ -34,7 +34,7 @@ def training_curves(metrics: Metrics, path: Path | str, title: str = "") -> None
     with sheet(3.6 * columns, 2.5 * rows + 0.35, path) as figure:
         for place, (name, draw) in enumerate(panels, start=1):
             axes = figure.add_subplot(rows, columns, place)
-            axes.set_title(name)
+            axes.set_title(name, pad=18)  # above the note at the right
             draw(axes, metrics)
             _tidy(axes, metrics, last_row=place > len(panels) - columns)
         if not panels:
@@ -177,7 +177,8 @@ def _note_best(axes, metrics, key: str) -> None:
 
 
 def _note(axes, text: str) -> None:
-    axes.set_title(text, loc="right", fontsize=8, fontweight="normal", color=FAINT)
+    how = {"ha": "right", "va": "bottom", "fontsize": 8, "color": FAINT}
+    axes.text(1, 1.02, text, transform=axes.transAxes, **how)
 
 
 def _tidy(axes, metrics, last_row: bool) -> None:
