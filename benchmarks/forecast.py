@@ -11,12 +11,10 @@ from pathlib import Path
 
 from sulcnet.memory.speed import Here, here
 from sulcnet.memory.tracing import built_loop
-from sulcnet.options import identity
 from sulcnet.plugins import find, names
 from sulcnet.pretraining._options import MethodFamily
 from sulcnet.records.memory import StepQuestion
 from sulcnet.records.plan import Plan, load_plan
-from sulcnet.records.tasks import traced_as
 
 
 def views_of(name: str) -> int:
@@ -29,20 +27,15 @@ def views_of(name: str) -> int:
 
 def question(plan: Plan, net: str, name: str, on: Here) -> StepQuestion:
     """Ask for the planned step."""
-    network, views = plan.networks[net], views_of(name)
+    network = plan.networks[net]
     step = network.step(name)
-    return StepQuestion(
-        step=name,
-        preset=identity(plan.preset),
-        network=network.network,
+    small = on.small_step(plan, network.network, name, views_of(name))
+    return small.replace(
         patch=step.patch_size,
         images=step.batch_size,
         windows=step.windows,
         bag=step.bag,
         accumulate=step.accumulate,
-        tasks={} if views else traced_as(plan.tasks),
-        values=tuple(len(channel.values) for channel in plan.normalisation),
-        precision=on.precision,
         recompute=step.recompute,
     )
 

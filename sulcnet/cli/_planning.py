@@ -10,6 +10,7 @@ from sulcnet import plugins
 from sulcnet.cli._command import Parser, amount, positive
 from sulcnet.cli._nnunet import configuration
 from sulcnet.options import DEFAULT_PRESET, presets
+from sulcnet.records.network_spec import CPU_FEATURES, CPU_NET
 
 if TYPE_CHECKING:
     from sulcnet.planning.planner import PlanRequest
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 DEFAULT_NET = "swin_unetr_24"
 FIRST = "full"  # whose steps and epochs are told
 AUTO, CPU = "auto", "cpu"
-CPU_NET, CPU_FEATURES, CPU_HOURS = "resenc_unet", 16, 10.0
+CPU_HOURS = 10.0
 CPU_SHARE = 0.6  # of this machine's memory: the rest is the system's and the workers'
 WHOLE = 0.995  # is printed as 1.00
 LISTED = 10  # structures whose ceilings are printed, the lowest first
@@ -165,10 +166,10 @@ def foretold(args: Namespace, plan: Plan, folders: DatasetFolders) -> str:
     if not told:
         return ""
     runs = [f"{name} {duration(one.run)}" for name, one in told.items()]
-    first = told.get(FIRST) or next(iter(told.values()))
+    name = FIRST if FIRST in told else next(iter(told))
+    first, machine = told[name], f"On this machine ({on.name()})"
     lines = [
-        f"On this machine ({on.name()}), with {FIRST if FIRST in told else next(iter(told))} "
-        f"{first.sentence()}; whole runs: {', '.join(runs)}."
+        f"{machine}, with {name} {first.sentence()}; whole runs: {', '.join(runs)}."
     ]
     spec = plan.networks[args.net].network
     advice = quicker(on.device.type, first, spec, args.dataset, args.configuration)
@@ -225,12 +226,15 @@ def _slices(plan: Plan) -> str:
 
 def _by_kind(network: NetworkPlan) -> dict[str, StepPlan]:
     """Order steps: methods, then strategies, each as they are listed elsewhere."""
-    names = (
-        *plugins.names("pretraining", "METHOD"),
-        *plugins.names("tuning", "TUNING"),
-    )
+    names = _step_names()
     known = {name: network.step(name) for name in names if network.plans(name)}
     return {**known, **network.steps}
+
+
+def _step_names() -> list[str]:
+    """Name methods, then strategies."""
+    methods, strategies = ("pretraining", "METHOD"), ("tuning", "TUNING")
+    return [*plugins.names(*methods), *plugins.names(*strategies)]
 
 
 def _line(step: StepPlan) -> str:
@@ -253,11 +257,7 @@ def _told(estimate: MemoryEstimate) -> str:
 
 def _steps(text: str) -> tuple[str, ...]:
     """Read names of methods and strategies."""
-    names = tuple(text.split(","))
-    known = (
-        *plugins.names("pretraining", "METHOD"),
-        *plugins.names("tuning", "TUNING"),
-    )
+    names, known = tuple(text.split(",")), _step_names()
     for name in names:
         if name not in known:
             said = f"'{name}' is none of {', '.join(known)}"

@@ -11,7 +11,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sulcnet.records.dataset import Case
+
 COOLEST, HOTTEST = 0.2, 10.0
+FOLDS = 5  # of people: each is asked about by what was fitted to the others
+
+
+def fold_of(cases: Sequence[Case]) -> dict[str, int]:
+    """Deal the people of cases into folds; give that of each case by its id."""
+    people = sorted({case.subject for case in cases})
+    fold = {subject: number % FOLDS for number, subject in enumerate(people)}
+    return {case.id: fold[case.subject] for case in cases}
 
 
 def of_cohort(

@@ -25,7 +25,7 @@ from sulcnet.networks import family
 from sulcnet.options import identity, resolve
 from sulcnet.records.experiment import Schedule
 from sulcnet.records.memory import StepQuestion
-from sulcnet.records.network_spec import NetworkSpec
+from sulcnet.records.network_spec import CPU_FEATURES, CPU_NET, NetworkSpec
 from sulcnet.records.plan import Plan, StepPlan
 from sulcnet.records.speed import Speeds
 from sulcnet.records.tasks import traced_as
@@ -43,7 +43,6 @@ TRAINING, WATCHED = 0.7, 0.2  # shares of the cases in the holdout
 
 
 LONG = 12 * 3600  # seconds from which a run is told what is quicker
-SMALL, FEATURES = "resenc_unet", 16  # what trains on a CPU
 
 
 @dataclass(frozen=True)
@@ -117,14 +116,12 @@ class Here:
 
         return torch.cuda.get_device_name(self.device)
 
-    def _trial(self, plan: Plan, spec: NetworkSpec, name: str, views: int) -> float:
-        """Time small steps of the same kind, and count their arithmetic on fake tensors."""
-        import torch
-
-        from sulcnet.memory.tracing import built_loop, trace_step
-
+    def small_step(
+        self, plan: Plan, spec: NetworkSpec, name: str, views: int
+    ) -> StepQuestion:
+        """Describe one sample of a small patch under a method or strategy."""
         small = [min(SIDE, plan.median_shape[axis]) for axis in plan.axes]
-        question = StepQuestion(
+        return StepQuestion(
             step=name,
             preset=identity(plan.preset),
             network=spec,
@@ -138,6 +135,14 @@ class Here:
             precision=self.precision,
             recompute="none",
         )
+
+    def _trial(self, plan: Plan, spec: NetworkSpec, name: str, views: int) -> float:
+        """Time small steps of the same kind, and count their arithmetic on fake tensors."""
+        import torch
+
+        from sulcnet.memory.tracing import built_loop, trace_step
+
+        question = self.small_step(plan, spec, name, views)
         with torch.random.fork_rng():
             loop, batches = built_loop(question, self.device)
             seconds = timed(lambda: loop.step(batches), self.device)
@@ -176,10 +181,10 @@ def quicker(
     lines = [
         "Quicker here: a small network, and runs that end in time:",
         f"  sulcnet_plan_and_preprocess -d {dataset} -c {configuration} --gpu-memory cpu --for recon,top",
-        f"  sulcnet_pretrain {which} recon --net {SMALL} --time-limit 15",
-        f"  sulcnet_train {which} --net {SMALL} --pretrain recon --tune top --time-limit 15",
+        f"  sulcnet_pretrain {which} recon --net {CPU_NET} --time-limit 15",
+        f"  sulcnet_train {which} --net {CPU_NET} --pretrain recon --tune top --time-limit 15",
     ]
-    if spec.name == SMALL and spec.features <= FEATURES:
+    if spec.name == CPU_NET and spec.features <= CPU_FEATURES:
         lines = ["Quicker here: runs that end in time:", *lines[2:]]
     return "\n".join(lines)
 

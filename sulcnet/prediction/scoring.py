@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sulcnet.errors import PartlyDone
+from sulcnet.evaluation.calibration import FOLDS, fold_of
 from sulcnet.evaluation.predicted import read_rows
 from sulcnet.files import claimed
 from sulcnet.io import mask_ending
@@ -19,7 +20,7 @@ from sulcnet.prediction.predict import (
     concluded,
     predict_cases,
 )
-from sulcnet.prediction.table import write_table
+from sulcnet.prediction.table import FAILED, write_table
 from sulcnet.records.calibration import Calibrations
 from sulcnet.records.dataset import Case, Dataset
 from sulcnet.records.experiment import Experiment
@@ -39,7 +40,6 @@ from sulcnet.training.device import choose_device, use_threads
 log = logging.getLogger("sulcnet")
 
 PEOPLE = 30  # of validation; with fewer a temperature says more of them than of the network
-FOLDS = 5
 FITTED_ON = "%s: probabilities are fitted on %d validation cases; those in %s/ on other people than each"
 
 
@@ -99,9 +99,7 @@ def calibrate(
     """
     names, lines = read_rows(table)
     rows = {case: row for case, (_, row) in lines.items()}
-    people = sorted({case.subject for case in cases})
-    fold = {subject: number % FOLDS for number, subject in enumerate(people)}
-    fold_of = {case.id: fold[case.subject] for case in cases}
+    fold = fold_of(cases)
     fitted, folds = dict(trained.calibrations), [trained] * FOLDS
     for task in trained.tasks:
         calibration = fitted.get(task.name)
@@ -114,7 +112,7 @@ def calibrate(
         fitted[task.name] = task.calibrate(calibration, rows, known)
         log.info(FITTED_ON, task.name, len(known), table.parent.name)
         for number, model in enumerate(folds):
-            others = [case for case in known if fold_of[case.id] != number]
+            others = [case for case in known if fold[case.id] != number]
             own = {task.name: task.calibrate(calibration, rows, others)}
             read = {**model.calibrations, **own}
             folds[number] = replace(model, calibrations=read)
@@ -122,8 +120,8 @@ def calibrate(
         Calibrations(fitted).save(trained.folder / CALIBRATION)
     done = []
     for case, row in rows.items():
-        failed = row["qc_flag"] == "failed"
-        done.append(row if failed else concluded(folds[fold_of[case]], row))
+        failed = row["qc_flag"] == FAILED
+        done.append(row if failed else concluded(folds[fold[case]], row))
     write_table(table, done, names)
     return replace(trained, calibrations=fitted)
 

@@ -34,8 +34,6 @@ from sulcnet.records.prepared import MASK, PreparedCase, PreparedFiles
 from sulcnet.records.tasks import targets_of
 from sulcnet.records.trace import Trace
 
-log = logging.getLogger("sulcnet")
-
 CENTRES = 512  # voxels of a structure that are kept to centre patches at
 RANGE = (
     0.5,

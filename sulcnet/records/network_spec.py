@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from sulcnet.errors import ModelError
 from sulcnet.records._record import Record
 
+CPU_NET, CPU_FEATURES = "resenc_unet", 16  # what trains on a CPU in hours
+
 
 @dataclass(frozen=True)
 class NetworkSpec(Record):

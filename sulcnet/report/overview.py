@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from sulcnet.errors import SulcnetError
 from sulcnet.preprocessing.integrity import Report
@@ -153,15 +154,9 @@ def describe_run(run: RunFolder) -> RunOverview:
     summary = _json(run / TEST / SUMMARY)
     columns = chain.from_iterable((line, *line.beside) for line in headlines())
     return RunOverview(
-        path=str(run.path),
+        **_about(run, experiment),
         pretrain=experiment.pretrain,
         tune=experiment.tune,
-        network=experiment.network,
-        configuration=experiment.configuration,
-        fold=experiment.fold,
-        seed=experiment.seed,
-        epochs_done=_lines(run / METRICS),
-        epochs=None if experiment.schedule.minutes else experiment.schedule.epochs,
         best_score=_number(best, "score"),
         test_scores={line.key: _number(summary, *line.place) for line in columns},
         state=_state(run, experiment),
@@ -179,18 +174,26 @@ def describe_pretraining(run: RunFolder) -> PretrainingOverview:
     learned_from = experiment.by_dataset(experiment.train)
     watched = experiment.by_dataset(experiment.validation)
     return PretrainingOverview(
-        path=str(run.path),
+        **_about(run, experiment),
         method=experiment.pretrain,
-        network=experiment.network,
-        configuration=experiment.configuration,
-        fold=experiment.fold,
-        seed=experiment.seed,
-        epochs_done=_lines(run / METRICS),
-        epochs=None if experiment.schedule.minutes else experiment.schedule.epochs,
         learned_from={name: len(cases) for name, cases in learned_from.items()},
         watched={name: len(cases) for name, cases in watched.items()},
         state=FINISHED if (run / EXPORT).exists() else UNFINISHED,
     )
+
+
+def _about(run: RunFolder, experiment: Experiment) -> dict[str, Any]:
+    """Give what is said of every kind of run."""
+    schedule = experiment.schedule
+    return {
+        "path": str(run.path),
+        "network": experiment.network,
+        "configuration": experiment.configuration,
+        "fold": experiment.fold,
+        "seed": experiment.seed,
+        "epochs_done": _lines(run / METRICS),
+        "epochs": None if schedule.minutes else schedule.epochs,
+    }
 
 
 def _state(run: RunFolder, experiment: Experiment) -> str:

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from sulcnet.data.loader import Batch
 from sulcnet.evaluation.calibration import (
+    FOLDS,
     fit_regression,
     fit_temperature,
+    fold_of,
     of_cohort,
 )
 from sulcnet.evaluation.classification import balanced_accuracy
@@ -40,7 +42,6 @@ from sulcnet.tasks._task import Layout, Output
 if TYPE_CHECKING:
     from sulcnet.tasks.classification import ClassificationOptions
 
-PARTS = 5  # of people, each asked about by what was fitted to the others
 LEAST = 1e-6  # probability of the truth, so that one case does not decide alone
 
 
@@ -134,16 +135,14 @@ class Classification(ImageTask):
         cases: Sequence[Case],
     ) -> str:
         """Choose what tells the class of people best who were not fitted on; the head where nothing is better."""
-        people = sorted({case.subject for case in cases})
-        part = {subject: number % PARTS for number, subject in enumerate(people)}
-        surprise = {}
+        fold, surprise = fold_of(cases), {}
         for by in ("head", "mask", "both") if calibration.volumes else ("head",):
             surprise[by] = 0.0
-            for number in range(PARTS):
-                others = [case for case in cases if part[case.subject] != number]
+            for number in range(FOLDS):
+                others = [case for case in cases if fold[case.id] != number]
                 read = self._fitted(by, calibration, rows, others)
                 for case in cases:
-                    if part[case.subject] == number:
+                    if fold[case.id] == number:
                         surprise[by] += self._surprise(read, rows[case.id], case)
         return min(surprise, key=surprise.get)
 

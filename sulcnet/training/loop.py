@@ -196,7 +196,8 @@ class Loop:
         totals = _summed([self.method.totals(batch) for batch in micro_batches])
         self.method.whole = self._whole(micro_batches)
         parts = self._add_gradients(micro_batches, totals)
-        follow(self.method.modules)
+        if self.method.whole is not None:
+            follow(self.method.modules)
         if len(micro_batches) > 1:
             for part in parts:
                 self._descend(part)
