@@ -445,7 +445,7 @@ def test_a_run_folder_tells_what_was_watched(
         "from noise" in shown[-1]
     ) and "from noise" not in shown[0]
     facts = json.loads((run / EXPORT).with_suffix(".json").read_text())
-    assert facts["method"] == name and (facts.get("fold_t") == 50) == (
+    assert facts["method"] == name and (facts.get("fold_t") == 10) == (
         name == "diffusion"
     )
 

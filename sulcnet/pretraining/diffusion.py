@@ -35,8 +35,9 @@ class DiffusionOptions(PretrainOptions):
     last_beta: float = option(
         2e-2, "variance of the noise that the last level adds", above=0, below=1
     )
+    # Of six levels the best or level with it on validation (docs/benchmarks.md, "Where the diffusion is folded").
     fold_t: int = option(
-        50,
+        10,
         "noise level at which the network is exported for fine-tuning",
         at_least=1,
         at_most=STEPS,
