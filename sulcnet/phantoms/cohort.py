@@ -1,60 +1,70 @@
-"""A cohort of phantoms with known answers: image, label, affine and row of participants.tsv.
+"""A cohort of phantoms with known answers: images, label, affine and row of participants.tsv.
 
-    for phantom in draw_cohort(seed=0, count=150):
+Example:
+    for scan in scans(seed=0, count=150):
+        phantom = draw_scan(0, scan)
         phantom.image, phantom.label, phantom.affine, phantom.row["case_id"], phantom.row["pcs"]
 
-The class, `pcs`, is the length of the second sulcus above the cingulate one: absent, 15-20 mm (present), 32-38 mm
-(prominent). A network that looks there finds it; a constant label, a split by scan instead of subject, a mirrored
-hemisphere or a feature that weighs the whole image do not (see `folds.py`, and tests/test_phantoms.py).
+The class, `pcs`, follows from the length of the paracingulate sulcus by the raters' rule: absent below 20 mm, prominent
+from 40 mm with gaps under 20 mm together, else present. Lengths keep 3 mm away from the thresholds, but for the tenth
+of the cases that is `borderline`.
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from sulcnet.errors import UsageError
-from sulcnet.phantoms.folds import CLASSES, Folding, draw_folding
-from sulcnet.phantoms.hemisphere import measure
-from sulcnet.phantoms.scanners import (
-    SCANNERS,
-    Scanner,
-    label,
-    render_grey_white,
-    render_t1,
-)
+from sulcnet.phantoms.anatomy import Brain, box, draw_brain, measure
+from sulcnet.phantoms.curves import arc_length
+from sulcnet.phantoms.folds import CLASSES, draw_length
+from sulcnet.phantoms.hull import CENTRE
+from sulcnet.phantoms.scanners import RENDER, SCANNERS, USUAL, Scanner
+from sulcnet.phantoms.space import draw_pose
 from sulcnet.records.workspace import PARTICIPANTS
 
 __all__ = [
     "CHANNELS",
     "CLASSES",
+    "RECIPE",
     "SCANNERS",
-    "SHAPE",
+    "USUAL",
     "Phantom",
     "Scan",
     "Scanner",
     "dataset_json",
     "draw_cohort",
-    "draw_phantom",
     "draw_scan",
+    "medial",
+    "scans",
 ]
 
-SHAPE = (40, 56, 48)
-SPACING = 1.5
+RECIPE = "2"  # what is drawn; methods are compared on one recipe
 CHANNELS = {"t1": "T1w", "grey_white": "grey_white"}  # modality -> channel name
-_RENDER = {"t1": render_t1, "grey_white": render_grey_white}
-_MIDLINE = 3.0  # mm between x = 0 and the medial wall of a left hemisphere
+WHOLE = (90.0, 190.0, 160.0)  # mm, of an image of a hemisphere
+MEDIAL = (36.0, 105.0, 84.0)  # mm, of one of the medial frontal wall
+_WALL = (20.0, 28.0)  # mm, y and z: its middle
+_MARGIN = 5.0  # mm that it goes beyond the midline
+SIDES = ("L", "R")
+_EVERY = 10  # one subject of so many is borderline
 
 
 @dataclass(frozen=True)
 class Phantom:
     """One case with its truth."""
 
-    image: np.ndarray  # (X, Y, Z) float32
+    images: tuple[np.ndarray, ...]  # (X, Y, Z) float32, one per modality
     label: np.ndarray  # (X, Y, Z) uint8: 0 background, 1 skeleton, 2 PCS
     affine: np.ndarray  # (4, 4) float64, voxel -> mm, RAS
     row: dict[str, object]  # of participants.tsv
+
+    @property
+    def image(self) -> np.ndarray:
+        """Give the first image."""
+        return self.images[0]
 
 
 @dataclass(frozen=True)
@@ -62,106 +72,144 @@ class Scan:
     """Who lay in which scanner."""
 
     index: int  # number of the case; pose, noise and bias field follow from (seed, index)
-    subject: int  # its number; the folds follow from (seed, subject)
+    subject: int  # its number; the anatomy follows from (seed, subject, hemi)
     session: int  # number of the scan of this subject, only written into the row
+    hemi: str  # L or R
     site: str  # a name in SCANNERS
     pcs: str  # class, one of CLASSES
+    borderline: bool = False  # whether its length lies within 3 mm of a threshold
 
 
-@dataclass(frozen=True)
-class Pose:
-    """How the head lay in one scan: world = rotation @ (point - pivot) + pivot + shift."""
-
-    rotation: np.ndarray  # (3, 3)
-    shift: np.ndarray  # (3,) mm
-
-
-def draw_phantom(
+def scans(
     seed: int,
-    index: int,
-    pcs: str,
-    site: str = "clear",
-    shape: Sequence[int] = SHAPE,
-    spacing: float | Sequence[float] = SPACING,
-    *,
-    modality: str = "t1",
-) -> Phantom:
-    """Draw the only scan of a subject, a function of the arguments alone.
+    count: int,
+    sites: Sequence[str] = USUAL,
+    sessions: int = 1,
+    sides: Sequence[str] = ("L",),
+) -> tuple[Scan, ...]:
+    """Plan a cohort; any scan of it can be drawn alone with the same result.
 
-    Args:
-        seed: of the cohort.
-        index: number of the case and of the subject.
-        pcs: class, one of CLASSES.
-        site: a name in SCANNERS.
-        shape: voxels along x, y, z; the hemisphere fills the image, the folds keep their width in mm.
-        spacing: mm, one number or one per axis.
-        modality: "t1" or "grey_white" (values 0, 100, 200).
+    Classes are balanced over subjects, crossed with the sites, and with both sides with each other. With `sessions` > 1
+    consecutive cases are scans of one subject, on different scanners where there are several: the anatomy is the
+    same, so a split that parts them leaks.
 
     Raises:
-        UsageError: an unknown class, site or modality, or an image too small for the folds.
+        UsageError: no sessions, sites or sides, or unknown ones.
     """
-    scan = Scan(index, subject=index, session=1, site=site, pcs=pcs)
-    return draw_scan(seed, scan, shape, spacing, modality)
+    if sessions < 1 or not sites or not sides:
+        raise UsageError("A cohort needs sessions, scanners and sides.", "")
+    for site in sites:
+        _known("scanner", site, SCANNERS)
+    for side in sides:
+        _known("side", side, SIDES)
+    order = np.random.default_rng([seed, 7]).integers(_EVERY)
+    made = []
+    for index in range(count):
+        other, session = divmod(index, sessions)
+        subject, side = divmod(other, len(sides))
+        # The second side's class goes through all three for each class of the first.
+        kind = subject if side == 0 else subject // 3
+        round_, third = divmod(subject, 3)
+        site = sites[(round_ + session) % len(sites)]
+        borderline = bool((round_ + third + order) % _EVERY == 0)
+        what = sides[side], site, CLASSES[kind % 3], borderline
+        made.append(Scan(index, subject, session + 1, *what))
+    return tuple(made)
 
 
 def draw_scan(
     seed: int,
     scan: Scan,
-    shape: Sequence[int] = SHAPE,
-    spacing: float | Sequence[float] = SPACING,
-    modality: str = "t1",
+    spacing: float | Sequence[float] = 1.0,
+    shape: Sequence[int] | None = None,
+    modalities: Sequence[str] = ("t1",),
 ) -> Phantom:
-    """Draw one scan, a function of the arguments alone; they are those of `draw_phantom`."""
-    _known("site", scan.site, SCANNERS)
-    _known("modality", modality, CHANNELS)
+    """Draw one scan, a function of the arguments alone.
+
+    Args:
+        seed: of the cohort.
+        scan: one of its cases.
+        spacing: mm, one number or one per axis.
+        shape: voxels along x, y, z of an image round the medial frontal wall; None is the whole hemisphere.
+        modalities: of `t1` and `grey_white` (values 0, 100, 200).
+
+    Raises:
+        UsageError: an unknown site, class or modality.
+    """
+    _known("scanner", scan.site, SCANNERS)
+    _known("class", scan.pcs, CLASSES)
+    for modality in modalities:
+        _known("modality", modality, CHANNELS)
     steps = np.broadcast_to(np.asarray(spacing, float), 3)
-    extent = tuple(float(n * step) for n, step in zip(shape, steps))
-    folding = draw_folding(seed, scan.subject, scan.pcs, extent)
-    affine = make_affine(shape, steps)
-    pose = draw_pose(seed, scan.index)
-    distances = measure(folding, hemisphere_points(shape, affine, pose))
-    marked = label(distances)
-    volume = int((marked == 2).sum()) * float(np.prod(steps))
-    noise = np.random.default_rng([seed, scan.index, 11])
-    image = _RENDER[modality](distances, SCANNERS[scan.site], steps, noise)
-    return Phantom(image, marked, affine, _row(scan, folding, volume))
+    brain = _brain(seed, scan)
+    affine, size = make_affine(scan.hemi, steps, shape)
+    axes = [affine[i, 3] + steps[i] * np.arange(n) for i, n in enumerate(size)]
+    pose = draw_pose(np.random.default_rng([seed, scan.index, 10]))
+    right = scan.hemi == "R"
+    part = box(brain, pose, axes, right)
+    there = [along[cut] for along, cut in zip(axes, part)]
+    distances = measure(brain, pose, there, right)
+    images = []
+    for place, modality in enumerate(modalities):
+        rng = np.random.default_rng([seed, scan.index, 11, place])
+        scanner = SCANNERS[scan.site]
+        drawn = RENDER[modality](distances, scanner, steps, rng)
+        images.append(_placed(drawn, part, size))
+    label = _placed(distances.label(), part, size)
+    row = _row(scan, brain, float((label == 2).sum() * steps.prod()))
+    return Phantom(tuple(images), label, affine, row)
+
+
+def _placed(
+    values: np.ndarray, part: tuple[slice, ...], size: tuple[int, ...]
+) -> np.ndarray:
+    whole = np.zeros(size, values.dtype)
+    whole[part] = values
+    return whole
+
+
+def _brain(seed: int, scan: Scan) -> Brain:
+    side = SIDES.index(scan.hemi)
+    shared = np.random.default_rng([seed, scan.subject, 0])
+    own = np.random.default_rng([seed, scan.subject, 1 + side])
+    kind = np.random.default_rng([seed, scan.subject, 3 + side])
+    length = draw_length(kind, scan.pcs, scan.borderline)
+    # What stands on the wrong wall has a class of its own.
+    lateral = draw_length(kind, CLASSES[kind.integers(3)], False)
+    return draw_brain(shared, own, length, lateral)
 
 
 def draw_cohort(
     seed: int,
     count: int,
     *,
-    shape: Sequence[int] = SHAPE,
-    spacing: float | Sequence[float] = SPACING,
-    sites: Sequence[str] = tuple(SCANNERS),
+    shape: Sequence[int] | None = None,
+    spacing: float | Sequence[float] = 1.0,
+    sites: Sequence[str] = USUAL,
     sessions: int = 1,
-    modality: str = "t1",
+    modalities: Sequence[str] = ("t1",),
 ) -> Iterator[Phantom]:
-    """Draw `count` phantoms one by one; any of them can be drawn alone with the same result.
-
-    Classes are balanced over subjects (subject % 3, with one session index % 3) and crossed with the sites. With
-    `sessions` > 1 consecutive cases are scans of one subject, on different scanners where there are several: the folds
-    are the same, so a split that parts them leaks.
-    """
-    if sessions < 1 or not sites:
-        raise UsageError(
-            f"sessions, sites: found {sessions} and {list(sites)}, expected at least one of each",
-            "",
-        )
-    for index in range(count):
-        subject, session = divmod(index, sessions)
-        site = sites[(subject // len(CLASSES) + session) % len(sites)]
-        pcs = CLASSES[subject % len(CLASSES)]
-        scan = Scan(index, subject, session + 1, site, pcs)
-        yield draw_scan(seed, scan, shape, spacing, modality)
+    """Draw the scans of a cohort one by one; arguments as of `scans` and `draw_scan`."""
+    for scan in scans(seed, count, sites, sessions):
+        yield draw_scan(seed, scan, spacing, shape, modalities)
 
 
-def dataset_json(count: int, modality: str = "t1") -> dict[str, object]:
+def medial(spacing: float | Sequence[float]) -> tuple[int, int, int]:
+    """Give the shape of an image of the medial frontal wall at this spacing [mm]."""
+    steps = np.broadcast_to(np.asarray(spacing, float), 3)
+    return tuple(int(np.ceil(extent / step)) for extent, step in zip(MEDIAL, steps))
+
+
+def dataset_json(
+    count: int, modalities: Sequence[str] = ("t1",)
+) -> dict[str, object]:
     """Give the header of the cohort: nnU-Net v2's dataset.json and what sulcnet adds to it."""
-    _known("modality", modality, CHANNELS)
+    for modality in modalities:
+        _known("modality", modality, CHANNELS)
+    channels = {str(i): CHANNELS[name] for i, name in enumerate(modalities)}
     return {
         "name": "phantoms",
-        "channel_names": {"0": CHANNELS[modality]},
+        "channel_names": channels,
         "labels": {"background": 0, "skeleton": 1, "PCS": 2},
         "numTraining": count,
         "file_ending": ".nii.gz",
@@ -179,58 +227,52 @@ def dataset_json(count: int, modality: str = "t1") -> dict[str, object]:
     }
 
 
-def make_affine(shape: Sequence[int], spacing: np.ndarray) -> np.ndarray:
-    """Make the affine of an image whose middle is the middle of the hemisphere, left of x = 0."""
+def make_affine(
+    hemi: str, spacing: np.ndarray, shape: Sequence[int] | None
+) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Make the affine of an image and give its shape; the midline is x = 0."""
+    size = tuple(shape or (round(e / s) for e, s in zip(WHOLE, spacing)))
+    extent = (np.array(size) - 1) * spacing
+    middle = np.array(CENTRE)
+    if shape:
+        middle = np.array([_MARGIN - extent[0] / 2, *_WALL])
+    if hemi == "R":
+        middle[0] = -middle[0]
     affine = np.diag([*spacing, 1.0])
-    affine[:3, 3] = _pivot(shape, spacing) - (np.array(shape) - 1) / 2 * spacing
-    return affine
-
-
-def draw_pose(seed: int, index: int) -> Pose:
-    """Draw the pose of one scan: up to 4 degrees and 1.2 mm per axis."""
-    rng = np.random.default_rng([seed, index, 10])
-    turn = Rotation.from_euler("xyz", rng.uniform(-4, 4, 3), degrees=True)
-    return Pose(turn.as_matrix(), shift=rng.uniform(-1.2, 1.2, 3))
-
-
-def hemisphere_points(
-    shape: Sequence[int], affine: np.ndarray, pose: Pose
-) -> np.ndarray:
-    """Give every voxel's place in the frame of the hemisphere, (3, X, Y, Z) float32 mm (its medial wall is x = 0)."""
-    spacing = np.diag(affine)[:3]
-    pivot = _pivot(shape, spacing)
-    back = pose.rotation.T @ affine[:3, :3]
-    turned = pose.rotation.T @ (affine[:3, 3] - pivot - pose.shift)
-    origin = turned + pivot + (_MIDLINE, 0, 0)
-    i, j, k = (np.arange(n, dtype=np.float32) for n in shape)
-    along_x, along_y, along_z = back.astype(np.float32).T[..., None, None, None]
-    start = origin.astype(np.float32)[:, None, None, None]
-    in_plane = start + along_x * i[:, None, None] + along_y * j[:, None]
-    return in_plane + along_z * k
-
-
-def _pivot(shape: Sequence[int], spacing: np.ndarray) -> np.ndarray:
-    return np.array([-0.385 * shape[0] * spacing[0] - _MIDLINE, 0.0, 0.0])
+    affine[:3, 3] = middle - extent / 2
+    return affine, size
 
 
 def _known(field: str, found: str, known) -> None:
     if found not in known:
         raise UsageError(
             f"{field}: found {found!r}, expected one of {', '.join(known)}",
-            f"choose a known {field}",
+            f"Choose a known {field}.",
         )
 
 
-def _row(scan: Scan, folding: Folding, volume: float) -> dict[str, object]:
+def _row(scan: Scan, brain: Brain, volume: float) -> dict[str, object]:
+    medial_wall, lateral = brain.walls
+    pieces = [fold for fold in medial_wall.folds if fold.kind == "pcs"]
+    lengths = [
+        float(arc_length(brain.shape.measured(fold.points))[-1]) for fold in pieces
+    ]
+    area = sum(length * fold.reach for length, fold in zip(lengths, pieces))
+    total = sum(lengths)
     return {
         "case_id": f"phantom_{scan.index:04d}",
         "subject": f"subject_{scan.subject:04d}",
-        "site": scan.site,
-        "hemi": "L",
-        "pcs": scan.pcs,
-        "pcs_length_mm": round(folding.pcs.length, 2) if folding.pcs else 0.0,
-        "pcs_volume_mm3": round(volume, 1),
-        "lateral": folding.lateral_class,
-        "lateral_length_mm": round(folding.lateral_length, 2),
         "session": scan.session,
+        "site": scan.site,
+        "hemi": scan.hemi,
+        "pcs": scan.pcs,
+        "borderline": int(scan.borderline),
+        "pcs_length_mm": round(total, 2),
+        "pcs_gaps_mm": round(medial_wall.gaps, 2),
+        "pcs_pieces": len(pieces),
+        "pcs_depth_mm": round(area / total, 2) if total else 0.0,
+        "pcs_area_mm2": round(area, 1),
+        "pcs_volume_mm3": round(volume, 1),
+        "lateral_length_mm": round(lateral.length, 2),
+        "atrophy": round(brain.atrophy, 3),
     }

@@ -1,300 +1,220 @@
-"""Draw the folding pattern of one left hemisphere: sulci as curves (y, z) on its medial and its lateral wall.
+"""Which sulci are drawn on a wall: the cingulate sulcus, the paracingulate one beside it, and what is mistaken for it.
 
-    medial wall, seen from the right            lateral wall, the confounder
-         _______________________
-       /   ======== PCS ======   \\    path       the same pair, drawn independently of the class:
-      |  /~~~~~~ cingulate ~~~\\   |              whoever looks at the wrong side (a mirrored image)
-      | |   ~~~~  fillers ~~~  |  |              reads the wrong class
-       \\____~~~________~~~~______/
+    v  far, parallel     ~~~~~~~~~~~        beyond where a paracingulate sulcus lies
+    |  paracingulate   ======  ======       in pieces, 8 to 12 mm outward; short ones too where it counts as absent
+    |  oblique, branch    /    |            across the same zone
+    +--cingulate -------------  ------> u   interrupted, its ends overlapping now and then
 
-The class is the length of the PCS alone. Everything that a cheap feature could weigh instead is balanced: the fillers,
-folds elsewhere, make the number of folds and their total length have one distribution for all classes.
+All others are a labyrinth of noise (`anatomy.py`), which these push away.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial import cKDTree
 
-from sulcnet.errors import UsageError
+from sulcnet.phantoms.curves import (
+    arc_length,
+    beside,
+    cut,
+    evenly,
+    normals,
+    through,
+    wobble,
+)
 
-CLASSES = ("absent", "present", "prominent")
-# Millimetres. The gap of 12 mm between the ranges is what makes the classes unmistakable.
-LENGTHS = {"absent": (0.0, 0.0), "present": (15.0, 20.0), "prominent": (32.0, 38.0)}
-DEPTHS = (9.0, 11.0)
+ABSENT, PRESENT, PROMINENT = CLASSES = ("absent", "present", "prominent")
+THRESHOLDS = (20.0, 40.0)  # mm, the raters' rule; gaps under 20 mm together
+CLEAR = 3.0  # mm between lengths and thresholds, but in borderline cases
+LONGEST = 62.0  # mm, of a paracingulate sulcus
+SHORT = (8.0, THRESHOLDS[0] - CLEAR)  # mm, of one that counts as absent
+SHORTS = 0.35  # of the absent
+# The cingulate sulcus of the template, from below the genu to the margin: y, z [mm].
+_PATH = (
+    (24, -13),
+    (38, -7),
+    (46, 8),
+    (44, 22),
+    (34, 33),
+    (20, 40),
+    (4, 43),
+    (-12, 43),
+    (-28, 44),
+    (-38, 50),
+    (-44, 62),
+    (-47, 74),
+)
+_MIDDLE = np.array([0.0, 10.0])  # what the path is scaled about
+_FRONT, _BACK = (45, 10), (-10, 43)  # between these a paracingulate sulcus may lie
 
-STEP = 0.2  # distance of the points along a curve; an error of STEP / 2 in a distance is far below a voxel
-SMALLEST = (
-    57.0,
-    80.0,
-    68.0,
-)  # extent of the image [mm] below which the folds no longer fit
-_SHARE = (
-    0.77,
-    0.43,
-    0.415,
-)  # of the extent: width, half axes; the rest is margin for the pose
-_OFFSET = 10.5  # of the PCS from the cingulate sulcus: two half gaps, two grey ribbons and some white between them
-_CLEARANCE = 9.5
-_RIM = 8.0
-_STRIDE = 2.0
-_FILLERS = 4  # free folds of the default hemisphere, the PCS counted as one
-_BUDGET = (78.0, 94.0)  # their total length
+Measured = Callable[[np.ndarray], np.ndarray]  # curve (n, 2) -> its points in the brain
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One sulcus: a sheet that hangs on a curve and goes `depth` mm into the brain."""
+    """One sulcus: a sheet that hangs on a curve and goes `reach` mm into the brain."""
 
-    points: (
-        np.ndarray
-    )  # (n, 2) y and z [mm], STEP apart, in the frame of the hemisphere
-    depth: float
-
-    @property
-    def length(self) -> float:
-        """Give the arc length [mm]; exact for the medial wall, which is flat, projected for the lateral one."""
-        steps = np.diff(self.points, axis=0)
-        return float(np.linalg.norm(steps, axis=1).sum())
+    points: np.ndarray  # (n, 2) y and z [mm] of the template
+    reach: float
+    kind: str  # cingulate, pcs, far or oblique
 
 
 @dataclass(frozen=True)
-class Folding:
-    """The fold pattern of a subject; what a second scan of the same subject shares."""
+class Wall:
+    """What is drawn on one wall of a hemisphere.
 
-    size: tuple[
-        float, float, float
-    ]  # width (x) and half axes (y, z) of the hemisphere [mm]
-    medial: tuple[Fold, ...]  # without the PCS
-    lateral: tuple[Fold, ...]
-    pcs: Fold | None
-    pcs_path: np.ndarray  # (n, 2) where a PCS may lie, whatever the class
-    lateral_class: str
-    lateral_length: float
-    tilt: np.ndarray  # (2, 2) per wall, shift of y and z per mm of depth
-    phase: np.ndarray  # (2,) per wall, of the undulation of the sheets
-    ventricle: np.ndarray  # (2, 3) centre and half axes [mm]
+    Attributes:
+        path: the cingulate sulcus without interruptions (n, 2).
+        zone: first and last point of the path that a paracingulate sulcus lies beside.
+        folds: the sulci.
+        length, gaps: of the paracingulate sulcus [mm, in the brain].
+    """
+
+    path: np.ndarray
+    zone: tuple[int, int]
+    folds: tuple[Fold, ...]
+    length: float
+    gaps: float
 
 
-def draw_folding(
-    seed: int, subject: int, pcs: str, extent: tuple[float, float, float]
-) -> Folding:
-    """Draw the folds of one subject, a function of its arguments alone.
+def draw_length(rng: np.random.Generator, pcs: str, borderline: bool) -> float:
+    """Draw a length [mm] of this class; 0 is none. No length is within 3 mm of a threshold, all borderline ones are."""
+    low, high = THRESHOLDS
+    if borderline:
+        near = {
+            ABSENT: [(low - CLEAR, low)],
+            PRESENT: [(low, low + CLEAR), (high - CLEAR, high)],
+            PROMINENT: [(high, high + CLEAR)],
+        }[pcs]
+        start, end = near[rng.integers(len(near))]
+        return float(rng.uniform(start + 0.05, end - 0.05))
+    if pcs == ABSENT:
+        return float(rng.uniform(*SHORT)) if rng.random() < SHORTS else 0.0
+    if pcs == PRESENT:
+        return float(rng.uniform(low + CLEAR, high - CLEAR))
+    return float(rng.uniform(high + CLEAR, LONGEST))
+
+
+def draw_wall(
+    own: np.random.Generator,
+    shared: np.random.Generator,
+    length: float,
+    measured: Measured,
+) -> Wall:
+    """Draw the sulci of a wall.
 
     Args:
-        seed: of the cohort.
-        subject: number of the subject in the cohort.
-        pcs: class, one of CLASSES.
-        extent: of the image [mm]; the hemisphere fills it, the folds keep their width.
-
-    Raises:
-        UsageError: an unknown class, or an image too small for the folds.
+        own: of this hemisphere.
+        shared: of the subject: where the cingulate sulcus lies.
+        length: of the paracingulate sulcus in the brain [mm].
+        measured: takes curves of the template into the brain.
     """
-    _check(pcs, extent)
-    # Streams of their own: what does not belong to the class is the same for all classes of a (seed, subject).
-    streams = (np.random.default_rng([seed, subject, stream]) for stream in range(4))
-    body, pair, twin, free = streams
-    size = _size(body, extent)
-    centre = _centre(body, size)
-    cingulate, path = _pair(pair, centre)
-    main, second = _pair(twin, centre + twin.uniform(-0.7, 0.7, 2))
-    fold = _piece(pair, path, pcs)
-    lateral_class = CLASSES[twin.integers(3)]
-    confounder = _piece(twin, second, lateral_class)
-    walls = [[cingulate], [main, confounder] if confounder else [main]]
-    # Both paths are kept free in full, whatever lies there: the room for fillers must not depend on a class.
-    taken = [[cingulate.points, path], [main.points, second]]
-    _fill(free, walls, taken, size, fold)
-    return Folding(
-        size=size,
-        medial=tuple(walls[0]),
-        lateral=tuple(walls[1]),
-        pcs=fold,
-        pcs_path=path,
-        lateral_class=lateral_class,
-        lateral_length=confounder.length if confounder else 0.0,
-        tilt=body.uniform(-0.12, 0.12, (2, 2)),
-        phase=body.uniform(0, 2 * np.pi, 2),
-        ventricle=_ventricle(body, size, centre),
-    )
+    path = _path(own, shared)
+    front, back = (int(np.argmin(((path - end) ** 2).sum(1))) for end in (_FRONT, _BACK))
+    pieces, gaps = _paracingulate(own, path[front:back], length, measured)
+    folds = [*_cingulate(own, path), *pieces]
+    taken = np.concatenate([piece.points for piece in pieces] or [path[:0]])
+    for drawn in (_far(own, path, front, back), *_oblique(own, path, front, back)):
+        if drawn and _free(drawn.points, taken):
+            folds.append(drawn)
+    return Wall(path, (front, back), tuple(folds), length, gaps)
 
 
-def _check(pcs: str, extent: tuple[float, float, float]) -> None:
-    if pcs not in CLASSES:
-        raise UsageError(
-            f"pcs: found {pcs!r}, expected one of {', '.join(CLASSES)}",
-            "choose a class of the phantoms",
-        )
-    if any(size < least for size, least in zip(extent, SMALLEST)):
-        rounded = tuple(round(size, 1) for size in extent)
-        raise UsageError(
-            f"shape x spacing: found an extent of {rounded} mm, expected at least {SMALLEST} mm",
-            "take a larger shape or a larger spacing; 40 56 48 at 1.5 mm is the default",
-        )
+def _path(own: np.random.Generator, shared: np.random.Generator) -> np.ndarray:
+    points = np.array(_PATH, float) + shared.normal(0, 1.3, (len(_PATH), 2))
+    points += own.normal(0, 0.8, points.shape)
+    stretched = (points - _MIDDLE) * (1 + shared.normal(0, 0.05, 2)) + _MIDDLE
+    moved = stretched + shared.normal(0, 2.0, 2) + own.normal(0, 1.0, 2)
+    curve = through(moved)
+    waves = [wobble(own, len(curve), 22, 0.7) for _ in range(2)]
+    return evenly(curve + np.stack(waves, 1))
 
 
-def _size(
-    rng: np.random.Generator, extent: tuple[float, float, float]
-) -> tuple[float, float, float]:
-    grown = np.array(_SHARE) * extent * rng.uniform(0.97, 1.03, 3)
-    return tuple(float(value) for value in grown)
+def _cingulate(rng: np.random.Generator, path: np.ndarray) -> list[Fold]:
+    """Cut the path once or twice, or not; pieces leave a gap or overlap, one a little inside of the other."""
+    ends = arc_length(path)[-1]
+    cuts = sorted(rng.uniform(25, ends - 30, rng.integers(0, 3)))
+    if len(cuts) == 2 and cuts[1] - cuts[0] < 30:
+        cuts = cuts[:1]
+    folds, start, inside = [], 0.0, 0.0
+    for end in (*cuts, ends):
+        curve = beside(path, -inside + wobble(rng, len(path), 25, 0.4))
+        folds.append(Fold(cut(curve, start, end - start), rng.uniform(11, 15), "cingulate"))
+        gapped = rng.random() < 0.6
+        start = end + (rng.uniform(4, 9) if gapped else -rng.uniform(6, 10))
+        inside = 0.0 if gapped or rng.random() < 0.4 else rng.uniform(6.5, 7.5)
+    return folds
 
 
-def _centre(rng: np.random.Generator, size: tuple[float, float, float]) -> np.ndarray:
-    """Place the cingulate pair: nearly fixed in the default hemisphere, anywhere that holds it in a larger one."""
-    room = np.maximum(np.array(size[1:]) - (35.5, 30.0), 0.0)
-    reach = room * 0.75 + 0.7
-    return np.array([0.5, -2.0]) + rng.uniform(-1, 1, 2) * reach
+def _paracingulate(
+    rng: np.random.Generator, path: np.ndarray, length: float, measured: Measured
+) -> tuple[list[Fold], float]:
+    """Lay the pieces into the zone; also give the straight ways between them [mm]."""
+    offset = rng.uniform(8.5, 12.0)
+    swell = np.sin(np.linspace(0, rng.uniform(3, 6), len(path)) + rng.uniform(0, 6))
+    curve = evenly(beside(path, offset + swell + wobble(rng, len(path), 25, 0.5)))
+    reach, start = rng.uniform(8.5, 13), rng.uniform()
+    if not length:
+        return [], 0.0
+    way = arc_length(measured(curve))
+    pieces, gaps = _parts(rng, length)
+    start *= way[-1] - length - sum(gaps)
+    folds, between, last = [], 0.0, None
+    for piece, gap in zip(pieces, (*gaps, 0.0)):
+        points = curve[(way >= start) & (way <= start + piece)]
+        start += piece + gap
+        folds.append(Fold(points, reach + rng.uniform(-1, 1), "pcs"))
+        ends = measured(points[[0, -1]])
+        between += 0.0 if last is None else float(np.linalg.norm(ends[0] - last))
+        last = ends[1]
+    return folds, between
 
 
-def _pair(rng: np.random.Generator, centre: np.ndarray) -> tuple[Fold, np.ndarray]:
-    """Draw a main sulcus round `centre` and the path, parallel to it and outside, of a second one."""
-    half_axes = np.array([15.0, 12.0]) + rng.uniform(-0.7, 0.7, 2)
-    phases = rng.uniform(0, 2 * np.pi, 2)
-    start = -35 + rng.uniform(-8, 8)
-    end = 160 + rng.uniform(-8, 8)
-
-    def curve(first: float, last: float) -> np.ndarray:
-        angle = np.linspace(
-            *np.deg2rad([first, last]), 400
-        )  # 0 is anterior, 90 superior
-        wobble = 1 + 0.03 * np.sin(3 * angle + phases[0])
-        wobble += 0.015 * np.sin(5 * angle + phases[1])
-        circle = np.stack([np.cos(angle), np.sin(angle)], 1)
-        return centre + half_axes * circle * wobble[:, None]
-
-    main = Fold(_even(curve(start, end)), rng.uniform(*DEPTHS))
-    inner = curve(3, 112)
-    tangent = np.gradient(inner, axis=0)
-    outward = np.stack([tangent[:, 1], -tangent[:, 0]], 1)
-    outward /= np.linalg.norm(tangent, axis=1, keepdims=True)
-    return main, _even(inner + _OFFSET * outward)
+def _parts(rng: np.random.Generator, length: float) -> tuple[np.ndarray, np.ndarray]:
+    """Divide a length into pieces of at least 8 mm, and draw the gaps between them [mm]."""
+    count = 1 + (rng.random() < 0.45) + (rng.random() < 0.15)
+    count = min(count, int(length // 10)) or 1
+    spare = rng.dirichlet(np.ones(count)) * (length - 8.0 * count)
+    return 8.0 + spare, rng.uniform(4, 8.5, count - 1)
 
 
-def _even(points: np.ndarray) -> np.ndarray:
-    """Resample a polyline (n, 2) at equal steps of about STEP."""
-    steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
-    along = np.concatenate([[0.0], np.cumsum(steps)])
-    count = max(2, round(along[-1] / STEP) + 1)
-    at = np.linspace(0, along[-1], count)
-    return np.stack([np.interp(at, along, axis) for axis in points.T], 1)
+def _far(
+    rng: np.random.Generator, path: np.ndarray, front: int, back: int
+) -> Fold | None:
+    """Draw a fold that runs beside the cingulate sulcus, but too far away."""
+    offset, length, share = rng.uniform(18.5, 22), rng.uniform(12, 50), rng.uniform()
+    curve = beside(path, offset + wobble(rng, len(path), 25, 0.8))
+    curve = evenly(curve[max(0, front - 40) : back])
+    start = share * max(arc_length(curve)[-1] - length, 0)
+    drawn, reach = rng.random() < 0.6, rng.uniform(7, 13)
+    return Fold(cut(curve, start, length), reach, "far") if drawn else None
 
 
-def _piece(rng: np.random.Generator, path: np.ndarray, name: str) -> Fold | None:
-    """Cut a piece of the class's length out of the path, at a random place along it."""
-    share, place = rng.uniform(size=2)
-    depth = rng.uniform(*DEPTHS)
-    low, high = LENGTHS[name]
-    steps = round((low + share * (high - low)) / STEP)
-    if steps == 0:
-        return None
-    first = int(place * (len(path) - steps))
-    return Fold(path[first : first + steps + 1], depth)
+def _oblique(
+    rng: np.random.Generator, path: np.ndarray, front: int, back: int
+) -> list[Fold | None]:
+    """Draw up to two short folds across the zone."""
+    across, folds = normals(path), []
+    for _ in range(2):
+        place, length = rng.integers(front, back), rng.uniform(9, 15)
+        angle = rng.uniform(np.pi / 5, np.pi / 2.5)
+        side, bend = rng.choice([-1, 1]), rng.uniform(-1.5, 1.5)
+        out, reach = rng.uniform(6.5, 9), rng.uniform(6, 11)
+        normal = across[place]
+        tangent = np.array([-normal[1], normal[0]]) * side
+        ahead = np.cos(angle) * tangent + np.sin(angle) * normal
+        aside = np.array([-ahead[1], ahead[0]])
+        way = np.arange(0, length, 0.25)[:, None]
+        curve = path[place] + out * normal + way * ahead
+        curve = curve + bend * np.sin(way * np.pi / length) * aside
+        folds.append(Fold(curve, reach, "oblique") if rng.random() < 0.6 else None)
+    return folds
 
 
-def _ventricle(
-    rng: np.random.Generator, size: tuple[float, float, float], centre: np.ndarray
-) -> np.ndarray:
-    """Draw a ventricle: fluid that is no sulcus, of a size that blurs the total volume of fluid."""
-    y, z = centre
-    middle = [-size[0] / 2, y - 2, z - 1]
-    half_axes = np.array([4.0, 11.0, 4.5]) * rng.uniform(0.8, 1.2, 3)
-    return np.array([middle, half_axes])
-
-
-def _fill(
-    rng: np.random.Generator,
-    walls: list[list[Fold]],
-    taken: list[list[np.ndarray]],
-    size: tuple[float, float, float],
-    pcs: Fold | None,
-) -> None:
-    """Add fillers to both walls until the PCS and they have the number and the total length drawn for the subject."""
-    usual = _SHARE[1] * 84 * _SHARE[2] * 72
-    grown = size[1] * size[2] / usual
-    count = max(_FILLERS, round(_FILLERS * grown))
-    budget = rng.uniform(*_BUDGET) * max(1.0, grown)
-    if pcs is not None:
-        count -= 1
-        budget -= pcs.length
-    walks = [_Walk(wall, size) for wall in taken]
-    for left in range(count, 0, -1):
-        wanted = budget / left
-        if left > 1:
-            wanted *= rng.uniform(0.85, 1.15)
-        side = int(rng.integers(2))
-        track = walks[side].grow(rng, wanted)
-        across = walks[1 - side].grow(rng, wanted)
-        if len(across) > len(track) + 5:
-            side, track = 1 - side, across
-        fold = Fold(track, rng.uniform(*DEPTHS))
-        walks[side].block(fold.points)
-        walls[side].append(fold)
-        budget -= fold.length
-
-
-class _Walk:
-    """Grow a winding curve on one wall, clear of all that is there."""
-
-    def __init__(self, taken: list[np.ndarray], size: tuple[float, float, float]):
-        self.taken = np.concatenate([curve[::5] for curve in taken])
-        self.half = np.array(size[1:]) - _RIM
-
-    def block(self, points: np.ndarray) -> None:
-        """Keep later curves clear of these points."""
-        self.taken = np.concatenate([self.taken, points[::5]])
-
-    def grow(self, rng: np.random.Generator, wanted: float) -> np.ndarray:
-        """Give the longest of a few random curves, cut at `wanted` mm; (n, 2) points."""
-        starts = rng.uniform(-1, 1, (150, 2)) * self.half
-        starts = starts[self._free(starts)][:16]
-        best = np.zeros((1, 2))
-        for start in starts:
-            track = self._track(rng, start, wanted)
-            if len(track) > len(best):
-                best = track
-            if (len(best) - 1) * _STRIDE >= wanted:
-                break
-        points = _even(best)
-        return points[: round(wanted / STEP) + 1]
-
-    def _track(
-        self, rng: np.random.Generator, start: np.ndarray, wanted: float
-    ) -> np.ndarray:
-        heading = rng.uniform(0, 2 * np.pi)
-        track = [start]
-        # Once the walk is stuck, it goes on from its start, the other way.
-        for back in (0.0, np.pi):
-            angle = heading + back
-            while (len(track) - 1) * _STRIDE < wanted:
-                angle = self._turn(rng, np.array(track), angle)
-                if angle is None:
-                    break
-                ahead = np.array([np.cos(angle), np.sin(angle)])
-                track.append(track[-1] + _STRIDE * ahead)
-            track.reverse()
-        return np.array(track)
-
-    def _turn(
-        self, rng: np.random.Generator, track: np.ndarray, angle: float
-    ) -> float | None:
-        """Choose the heading nearest to straight on that stays free; None when there is none."""
-        drifted = angle + rng.normal(0, 0.12)
-        angles = drifted + np.array([0, 0.2, -0.2, 0.4, -0.4])
-        headings = np.stack([np.cos(angles), np.sin(angles)], 1)
-        ahead = track[-1] + _STRIDE * headings
-        free = self._free(ahead)
-        old = track[:-6]  # its own last steps are near by nature
-        if len(old):
-            free &= _nearest(ahead, old) > _CLEARANCE
-        if not free.any():
-            return None
-        return float(angles[np.argmax(free)])
-
-    def _free(self, points: np.ndarray) -> np.ndarray:
-        inside = ((points / self.half) ** 2).sum(1) < 1
-        return inside & (_nearest(points, self.taken) > _CLEARANCE)
-
-
-def _nearest(points: np.ndarray, others: np.ndarray) -> np.ndarray:
-    apart = points[:, None] - others[None]
-    return np.sqrt((apart**2).sum(-1).min(1))
+def _free(points: np.ndarray, taken: np.ndarray, apart: float = 6.5) -> bool:
+    if not len(taken):
+        return True
+    return float(cKDTree(taken).query(points)[0].min()) > apart

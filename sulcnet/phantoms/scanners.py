@@ -1,76 +1,48 @@
-"""The scanners of the cohort, and how distances become an image: tissue, bias field, blur, noise.
+"""The scanners of a cohort, and how distances become an image: tissue, bias field, blur, motion, noise.
 
-Sites differ in what real ones differ in: contrast, noise, resolution, bias field and scale. The site is crossed with
-the class, so it carries no hint of it.
+Sites differ in what real ones differ in. The site is crossed with the class, so it carries no hint of it.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from sulcnet.phantoms.hemisphere import Distances
+from sulcnet.phantoms.anatomy import Distances
 
-GREY = 2.8  # thickness of the cortex [mm]
-HALF_GAP = 1.4  # of the fluid in a sulcus
-HALF_LABEL = (
-    1.9  # of a labelled sheet: 2 to 3 voxels of 1.5 mm, so that Dice is no lottery
-)
-_RIM = 1.5  # of fluid that is kept outside the hull, as skull stripping does
+_RIM = 1.2  # mm of fluid that is kept outside the hull, as skull stripping does
+_TEXTURE, _GRAIN = 0.02, 1.3  # share of the intensity, voxels: tissue is not even
+_DEEP = 0.5  # of the way from grey to white
+_MOVES = 6  # times that a head moved during a scan
+_BORDER = 4.0  # mm per unit of noise that a segmentation's border errs
 
 
 @dataclass(frozen=True)
 class Scanner:
-    """One site. Intensities, noise and bias are shares of the intensity of white matter."""
+    """One site. Intensities, noise and bias are shares of the largest intensity of a tissue."""
 
     csf: float
     grey: float
     white: float
-    noise: float  # standard deviation of both parts of the complex signal
-    blur: tuple[
-        float, ...
-    ]  # standard deviation of the point spread function per axis [mm]
+    noise: float  # standard deviation; of both parts of the complex signal where it is Rician
+    width: tuple[float, float, float]  # of what a voxel sees, full at half maximum [mm]
     bias: float  # largest logarithm of the bias field
     gain: float  # the unit of the stored numbers
+    rician: bool = True
+    motion: float = 0.0  # radians of phase that a movement leaves, which rings
 
 
 SCANNERS = {
-    "clear": Scanner(
-        csf=0.22,
-        grey=0.62,
-        white=1.0,
-        noise=0.03,
-        blur=(0.4, 0.4, 0.4),
-        bias=0.10,
-        gain=400.0,
-    ),
-    "noisy": Scanner(
-        csf=0.28,
-        grey=0.66,
-        white=1.0,
-        noise=0.08,
-        blur=(0.5, 0.5, 0.5),
-        bias=0.20,
-        gain=900.0,
-    ),
-    "blurred": Scanner(
-        csf=0.15,
-        grey=0.55,
-        white=1.0,
-        noise=0.04,
-        blur=(0.7, 0.7, 1.1),
-        bias=0.15,
-        gain=150.0,
-    ),
+    "clear": Scanner(0.22, 0.62, 1.0, 0.03, (1.0, 1.0, 1.0), 0.10, 400.0),
+    "noisy": Scanner(0.28, 0.66, 1.0, 0.07, (1.1, 1.1, 1.1), 0.20, 900.0),
+    "blurred": Scanner(0.15, 0.55, 1.0, 0.04, (1.3, 1.3, 2.6), 0.15, 150.0),
+    "moved": Scanner(0.20, 0.60, 1.0, 0.04, (1.0, 1.0, 1.2), 0.12, 255.0, motion=0.35),
+    # Gaussian noise, as after a filter; contrast nearly inverted, as with T2 weights.
+    "inverted": Scanner(1.0, 0.62, 0.42, 0.03, (1.0, 1.0, 1.5), 0.15, 1000.0, False),
 }
-
-
-def label(distances: Distances) -> np.ndarray:
-    """Mark the sheets, (X, Y, Z) uint8: 0 background, 1 skeleton (all other sulci), 2 PCS."""
-    inside = distances.hull > 0
-    marked = (inside & (distances.others < HALF_LABEL)).astype(np.uint8)
-    marked[inside & (distances.pcs < HALF_LABEL)] = 2
-    return marked
+USUAL = ("clear", "noisy", "blurred")
 
 
 def render_t1(
@@ -79,21 +51,26 @@ def render_t1(
     spacing: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Make a skull-stripped T1-like image, (X, Y, Z) float32, 0 outside the brain."""
-    cortex = _cortex(distances)
+    """Make a skull-stripped image, (X, Y, Z) float32, 0 outside the brain."""
     voxel = float(np.mean(spacing))  # partial volume: a border is a ramp of one voxel
-    brain = _share(cortex, voxel)
-    core = _share(cortex - GREY, voxel)
-    fluid = _share(distances.ventricle, voxel)
-    tissue = scanner.csf + (scanner.grey - scanner.csf) * brain
-    tissue += (scanner.white - scanner.grey) * core
-    tissue += (scanner.csf - tissue) * fluid
-    head = distances.hull > -_RIM
-    bias = _bias(tissue.shape, scanner.bias, rng)
-    image = gaussian_filter(tissue * head * bias, np.array(scanner.blur) / spacing)
-    noise = rng.standard_normal((2, *image.shape), dtype=np.float32) * scanner.noise
-    measured = np.hypot(image + noise[0], noise[1])
-    return (measured * head * scanner.gain).astype(np.float32)
+    brain = _share(distances.pial, voxel)
+    white = np.minimum(_share(distances.white, voxel), brain)
+    image = scanner.csf + (scanner.grey - scanner.csf) * brain
+    image += (scanner.white - scanner.grey) * white
+    deep = scanner.grey + _DEEP * (scanner.white - scanner.grey)
+    image += (deep - image) * _share(distances.deep, voxel) * white
+    image += (scanner.csf - image) * _share(distances.ventricle, voxel)
+    grain = rng.standard_normal(image.shape, dtype=np.float32)
+    grain = gaussian_filter(grain, _GRAIN)
+    image *= 1 + grain * (_TEXTURE / grain.std())
+    image *= _share(distances.hull + _RIM, voxel)
+    image *= _bias(image.shape, scanner.bias, rng)
+    image = gaussian_filter(image, np.array(scanner.width) / (2.355 * spacing))
+    if scanner.motion:
+        image = _moved(image, scanner.motion, rng)
+    measured = _noisy(image, scanner, rng)
+    measured *= distances.hull > -_RIM
+    return (measured * scanner.gain).astype(np.float32)
 
 
 def render_grey_white(
@@ -102,26 +79,45 @@ def render_grey_white(
     spacing: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Make a white-grey surface volume, (X, Y, Z) float32 with the values 0, 100 (grey) and 200 (white).
+    """Make a volume of the two surfaces, (X, Y, Z) float32: 0, 100 (grey) and 200 (all within the white surface).
 
     Its borders err by a smooth random field: a tissue segmentation is worse on a noisy scanner.
     """
     noise = rng.standard_normal(distances.hull.shape, dtype=np.float32)
     error = gaussian_filter(noise, 1.5 / spacing)
-    cortex = _cortex(distances) + error * (4 * scanner.noise / error.std())
-    values = np.where(cortex > GREY, 200, np.where(cortex > 0, 100, 0))
-    values[distances.ventricle > 0] = 0
-    return values.astype(np.float32)
+    error *= _BORDER * scanner.noise / error.std()
+    grey, white = distances.pial + error > 0, distances.white + error > 0
+    return np.where(white, 200, np.where(grey, 100, 0)).astype(np.float32)
 
 
-def _cortex(distances: Distances) -> np.ndarray:
-    """Give the signed distance to the outer surface of the cortex, positive in the brain."""
-    fold = np.minimum(distances.pcs, distances.others)
-    return np.minimum(distances.hull, fold - HALF_GAP)
+RENDER = {"t1": render_t1, "grey_white": render_grey_white}
 
 
 def _share(distance: np.ndarray, voxel: float) -> np.ndarray:
     return np.clip(distance / voxel + 0.5, 0, 1).astype(np.float32)
+
+
+def _noisy(
+    image: np.ndarray, scanner: Scanner, rng: np.random.Generator
+) -> np.ndarray:
+    parts = rng.standard_normal((1 + scanner.rician, *image.shape), dtype=np.float32)
+    parts *= scanner.noise
+    if scanner.rician:
+        return np.hypot(image + parts[0], parts[1])
+    return np.maximum(image + parts[0], 0)
+
+
+def _moved(image: np.ndarray, size: float, rng: np.random.Generator) -> np.ndarray:
+    """Give lines of k-space along y the phases that a head leaves which moved a few times while they were read."""
+    lines = np.fft.rfft(image, axis=1)
+    count = lines.shape[1]
+    # Low frequencies carry the image: they are read at rest.
+    starts = np.sort(rng.integers(count // 8, count, _MOVES))
+    phases = np.zeros(count)
+    for start in starts:
+        phases[start:] = rng.normal(0, size)
+    turned = lines * np.exp(1j * phases)[None, :, None]
+    return np.fft.irfft(turned, image.shape[1], axis=1).astype(np.float32)
 
 
 def _bias(
