@@ -108,10 +108,9 @@ def scans(
         other, session = divmod(index, sessions)
         subject, side = divmod(other, len(sides))
         # The second side's class goes through all three for each class of the first.
-        kind = subject if side == 0 else subject // 3
-        round_, third = divmod(subject, 3)
-        site = sites[(round_ + session) % len(sites)]
-        borderline = bool((round_ + third + order) % _EVERY == 0)
+        kind = subject // 3**side
+        site = sites[(subject // 3 ** len(sides) + session) % len(sites)]
+        borderline = bool((subject // 3 + subject + order) % _EVERY == 0)
         what = sides[side], site, CLASSES[kind % 3], borderline
         made.append(Scan(index, subject, session + 1, *what))
     return tuple(made)

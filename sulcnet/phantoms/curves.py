@@ -52,7 +52,11 @@ def beside(curve: np.ndarray, offset: np.ndarray | float) -> np.ndarray:
     return curve + normals(curve) * np.broadcast_to(offset, len(curve))[:, None]
 
 
-def cut(curve: np.ndarray, start: float, length: float) -> np.ndarray:
-    """Give a part of a curve, between two ways along it [mm]."""
-    way = arc_length(curve)
-    return evenly(curve[(way >= start) & (way <= start + length)])
+def cut(
+    curve: np.ndarray, start: float, length: float, way: np.ndarray | None = None
+) -> np.ndarray:
+    """Give a part of a curve, from `start` on and this long [mm]; `way` says how far along its points lie."""
+    way = arc_length(curve) if way is None else way
+    end = min(start + length, way[-1])
+    wanted = np.linspace(start, end, max(8, int((end - start) / STEP)))
+    return np.stack([np.interp(wanted, way, along) for along in curve.T], 1)

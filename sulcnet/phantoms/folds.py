@@ -164,7 +164,7 @@ def _paracingulate(
     start *= way[-1] - length - sum(gaps)
     folds, between, last = [], 0.0, None
     for piece, gap in zip(pieces, (*gaps, 0.0)):
-        points = curve[(way >= start) & (way <= start + piece)]
+        points = cut(curve, start, piece, way)
         start += piece + gap
         folds.append(Fold(points, reach + rng.uniform(-1, 1), "pcs"))
         ends = measured(points[[0, -1]])

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage as ndi
-from scipy.spatial import cKDTree
 
 from sulcnet.phantoms.curves import arc_length, normals
 from sulcnet.phantoms.folds import Fold, Wall
@@ -16,6 +15,7 @@ STEP = 0.5  # mm
 _LOW, _HIGH = (-75.0, -45.0), (78.0, 92.0)  # mm, y and z
 FAR = 60.0  # mm, where no sheet is
 _SEEN, _BESIDE = 12.0, 40.0  # mm that distances to sheets and to the path are measured
+_TRIED = 4  # points along a curve
 _BRANCHES = 22.0  # mm: wavelength of the folds that stand on the cingulate sulcus; two of them per wave
 _U, _V = np.arange(-20.0, 320.0), np.arange(-10.0, 60.0)  # mm along and across it
 
@@ -76,17 +76,34 @@ def sheets(folds: list[Fold], grid: np.ndarray) -> Sheets:
     points = np.concatenate([fold.points for fold in folds])
     reach = np.concatenate([np.full(len(fold.points), fold.reach) for fold in folds])
     distance, nearest = _nearest(points, grid, _SEEN)
-    away = ((grid - points[nearest]) * _outward(folds)[nearest]).sum(-1)
+    away = _dot(grid - points[nearest], _outward(folds)[nearest])
     return Sheets(as_map(distance), as_map(reach[nearest]), as_map(away > 0))
 
 
 def _nearest(
     points: np.ndarray, grid: np.ndarray, most: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give distance and number of the nearest point; beyond `most` mm FAR and the first one."""
-    distance, nearest = cKDTree(points).query(grid, distance_upper_bound=most)
-    seen = np.isfinite(distance)
-    return np.where(seen, distance, FAR), np.where(seen, nearest, 0)
+    """Give distance and number of the nearest point; beyond `most` mm FAR and the first one.
+
+    The nearest cell that a curve goes through names a point, and its neighbours along the curve are tried.
+    """
+    cells = np.zeros(grid.shape[:2], int)
+    at = np.round((points - grid[0, 0]) / STEP).astype(int)
+    within = ((at >= 0) & (at < cells.shape)).all(1)
+    cells[tuple(at[within].T)] = 1 + np.nonzero(within)[0]
+    i, j = ndi.distance_transform_edt(
+        cells == 0, return_distances=False, return_indices=True
+    )
+    start = np.maximum(cells[i, j] - 1, 0)
+    best, nearest = np.full(grid.shape[:2], np.inf), start
+    y, z = grid[..., 0], grid[..., 1]
+    for step in range(-_TRIED, _TRIED + 1):
+        tried = np.clip(start + step, 0, len(points) - 1)
+        squared = (y - points[tried, 0]) ** 2 + (z - points[tried, 1]) ** 2
+        nearest = np.where(squared < best, tried, nearest)
+        best = np.minimum(best, squared)
+    seen = best < most**2
+    return np.where(seen, np.sqrt(best), FAR), np.where(seen, nearest, 0)
 
 
 def _outward(folds: list[Fold]) -> np.ndarray:
@@ -104,7 +121,7 @@ def _along(wall: Wall, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Give for each place how far along the path it lies, and how far outward of it [mm]."""
     distance, nearest = _nearest(wall.path, grid, _BESIDE)
     away = grid - wall.path[nearest]
-    across = (away * normals(wall.path)[nearest]).sum(-1)
+    across = _dot(away, normals(wall.path)[nearest])
     across = np.where(distance < FAR, across, FAR)
     return arc_length(wall.path)[nearest], across
 
@@ -118,6 +135,10 @@ def draw_branches(rng: np.random.Generator) -> np.ndarray:
     white = np.fft.fft2(rng.standard_normal((len(_U), len(_V))))
     drawn = np.fft.ifft2(white * spectrum).real
     return drawn / drawn.std()
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1]
 
 
 def _ramp(value: np.ndarray, width: float) -> np.ndarray:
