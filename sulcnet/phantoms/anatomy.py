@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage as ndi
 
-from sulcnet.phantoms.deep import Core, draw_core
+from sulcnet.phantoms.deep import FISSURES, Core, draw_core
 from sulcnet.phantoms.folds import Wall, draw_wall
 from sulcnet.phantoms.hull import template
 from sulcnet.phantoms.noise import Lattice, refine
@@ -60,7 +60,7 @@ class Distances:
     white: np.ndarray
     ventricle: np.ndarray
     deep: np.ndarray  # deep grey matter
-    pcs: np.ndarray  # to the middle of the paracingulate sheet, unsigned; past its ends it is far
+    pcs: np.ndarray  # to the middle of the paracingulate sheet, unsigned
     others: np.ndarray  # to the middle of the nearest other sheet, unsigned
 
     def label(self) -> np.ndarray:
@@ -255,10 +255,10 @@ def _surfaces(maps: dict[str, WallMaps], fine: dict[str, np.ndarray]) -> Distanc
     others = np.minimum(
         others, _sheet(fine["second"], fine["second_reach"], depth)
     )
-    others = np.minimum(others, np.hypot(fine["sylvian"], fine["sylvian_beyond"]))
-    others = np.minimum(others, np.hypot(fine["insula"], fine["insula_beyond"]))
+    for name in FISSURES:
+        fissure = np.hypot(fine[name], fine[f"{name}_beyond"])
+        others = np.minimum(others, fissure)
     pcs = np.full(depth.shape, FAR)
-    open_pcs = pcs.copy()
     for name, drawn in maps.items():
         there = fine[name] > 0.5
         at = fine["y"][there], fine["z"][there], depth[there]
@@ -267,9 +267,8 @@ def _surfaces(maps: dict[str, WallMaps], fine: dict[str, np.ndarray]) -> Distanc
         if name == "lateral":
             others[there] = np.minimum(others[there], own)
             continue
-        open_pcs[there] = own
-        pcs[there] = np.where(drawn.pcs.beyond.at(at[:2], 0) > 0, FAR, own)
-    fluid = np.minimum(others, open_pcs) - fine["width"]
+        pcs[there] = own
+    fluid = np.minimum(others, pcs) - fine["width"]
     pial = np.minimum(depth, fluid)
     bare = fine["bare"] > 0
     edge = np.minimum(depth + 1, fluid)

@@ -29,6 +29,7 @@ _CALLOSUM = (
     (-38, 8),
 )
 _BELOW = ((-30, -12), (0, -18))
+FISSURES = ("sylvian", "insula", "callosal")  # sheets that every brain has
 _BARE = 11.0  # mm from the midline: how far the region without cortex goes in
 _DEEP_GREY = (  # centre and half axes [mm]: thalamus, lentiform nucleus, caudate head, hippocampus
     ((-12, -17, 5), (8, 14, 8)),
@@ -46,11 +47,15 @@ class Core:
     callosum: Lattice  # mm from its middle line
     ventricle: float  # mm, half of its height
 
+    def _half(self, y: np.ndarray) -> np.ndarray:
+        """Give half of the callosum's thickness [mm]: its ends are the thickest."""
+        return 3.2 + 1.8 * _between(y - 18, 12) + 1.5 * _between(-28 - y, 8)
+
     def middle(self, at: Sequence[np.ndarray]) -> np.ndarray:
         """Give how far a place is within the region without cortex [mm], negative elsewhere."""
         x, y, z = at
-        half = 3.2 + 1.8 * _between(y - 18, 12) + 1.5 * _between(-28 - y, 8)
-        near = np.maximum(self.inside.at((y, z)), half - self.callosum.at((y, z)))
+        near = self._half(y) - self.callosum.at((y, z))
+        near = np.maximum(self.inside.at((y, z)), near)
         return np.minimum(near, x + _BARE)
 
     def fields(self, at: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
@@ -66,6 +71,10 @@ class Core:
             "sylvian_beyond": np.hypot(
                 np.maximum(x + 38, 0), _past(y, -52, 30)
             ),
+            "callosal": self._half(y) + 1 - self.callosum.at((y, z)),
+            "callosal_beyond": np.hypot(
+                np.maximum(-(x + 8), 0), np.maximum(self.inside.at((y, z)) + 1, 0)
+            ),
             "insula": x + 38 + 0.004 * y**2,
             "insula_beyond": np.hypot(
                 _past(z - ground, -10, 15), _past(y, -22, 22)
@@ -74,7 +83,7 @@ class Core:
 
     def _ventricle(self, at: Sequence[np.ndarray]) -> np.ndarray:
         x, y, z = at
-        across = (x + 9 + 0.1 * np.abs(y)) / (self.ventricle + 2)
+        across = (x + 8 + 0.1 * np.abs(y)) / (self.ventricle + 2)
         up = (z - 17 + 0.006 * (y + 2) ** 2) / self.ventricle
         along = _past(y, -27, 17) / 8
         return self.ventricle * (1 - np.sqrt(across**2 + up**2 + along**2))

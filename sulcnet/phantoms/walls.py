@@ -26,7 +26,6 @@ class Sheets:
 
     distance: Lattice  # mm to the nearest curve
     reach: Lattice  # mm that its sheet goes in
-    beyond: Lattice  # 1 past the end of a curve
 
 
 @dataclass(frozen=True)
@@ -69,15 +68,14 @@ def as_map(values: np.ndarray) -> Lattice:
 
 
 def sheets(folds: list[Fold], grid: np.ndarray) -> Sheets:
-    """Measure distance, reach and ends of folds at `places`."""
+    """Measure distance and reach of folds at `places`."""
     if not folds:
         none = np.zeros(grid.shape[:2])
-        return Sheets(as_map(none + FAR), as_map(none), as_map(none))
+        return Sheets(as_map(none + FAR), as_map(none))
     points = np.concatenate([fold.points for fold in folds])
     reach = np.concatenate([np.full(len(fold.points), fold.reach) for fold in folds])
     distance, nearest = _nearest(points, grid, _SEEN)
-    away = _dot(grid - points[nearest], _outward(folds)[nearest])
-    return Sheets(as_map(distance), as_map(reach[nearest]), as_map(away > 0))
+    return Sheets(as_map(distance), as_map(reach[nearest]))
 
 
 def _nearest(
@@ -106,22 +104,12 @@ def _nearest(
     return np.where(seen, np.sqrt(best), FAR), np.where(seen, nearest, 0)
 
 
-def _outward(folds: list[Fold]) -> np.ndarray:
-    """Give the direction that leaves a curve at each of its ends, and nothing between."""
-    directions = []
-    for fold in folds:
-        own = np.zeros_like(fold.points)
-        own[0] = fold.points[0] - fold.points[3]
-        own[-1] = fold.points[-1] - fold.points[-4]
-        directions.append(own)
-    return np.concatenate(directions)
-
-
 def _along(wall: Wall, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Give for each place how far along the path it lies, and how far outward of it [mm]."""
     distance, nearest = _nearest(wall.path, grid, _BESIDE)
     away = grid - wall.path[nearest]
-    across = _dot(away, normals(wall.path)[nearest])
+    normal = normals(wall.path)[nearest]
+    across = away[..., 0] * normal[..., 0] + away[..., 1] * normal[..., 1]
     across = np.where(distance < FAR, across, FAR)
     return arc_length(wall.path)[nearest], across
 
@@ -135,10 +123,6 @@ def draw_branches(rng: np.random.Generator) -> np.ndarray:
     white = np.fft.fft2(rng.standard_normal((len(_U), len(_V))))
     drawn = np.fft.ifft2(white * spectrum).real
     return drawn / drawn.std()
-
-
-def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1]
 
 
 def _ramp(value: np.ndarray, width: float) -> np.ndarray:
