@@ -96,6 +96,25 @@ def start(fresh, learned):
     return RunFolder(place), made
 
 
+@pytest.mark.parametrize("job", [TRAIN, PRETRAIN])
+def test_a_split_that_came_after_preparing_stops_a_new_run(fresh, job, capsys):
+    """nnU-Net's habit: prepare, then put the split there."""
+    raw = fresh.results.parent / "raw"
+    real = raw.resolve()
+    raw.unlink()
+    shutil.copytree(real, raw)
+    own = fresh.folders(NAME).raw / SPLITS
+    kept = Splits.load(own)
+    first, *others = kept.holdout.train
+    turned = Part((*others, *kept.holdout.validation[:1]), (first,))
+    kept.replace(holdout=turned).save(own)
+    root = str(fresh.results.parent)
+    method = ["recon"] if job is PRETRAIN else []
+    assert job([NAME, "3d", *method, "--root", root, *HERE]) == 4
+    assert "holds another split than" in capsys.readouterr().err
+    assert not list(fresh.results.rglob(EXPERIMENT))
+
+
 # ---- pools ----
 
 

@@ -85,10 +85,8 @@ class Splits(Record):
             return self.holdout
         if fold.isdecimal() and int(fold) < len(self.folds):
             return self.folds[int(fold)]
-        raise UsageError(
-            f"There is no fold '{fold}'.",
-            f"Folds: holdout, 0 to {len(self.folds) - 1}, all.",
-        )
+        known = ", ".join([HOLDOUT, *map(str, range(len(self.folds))), ALL])
+        raise UsageError(f"There is no fold '{fold}'.", f"Folds: {known}.")
 
     def empty(self) -> list[str]:
         """Name the parts that no case is in."""

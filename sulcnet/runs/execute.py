@@ -33,6 +33,7 @@ from sulcnet.records.workspace import (
 from sulcnet.runs._kind import Assembly, Drawing, Job, RunKind
 from sulcnet.runs.folders import check_claim, find_folder, recorded, take
 from sulcnet.runs.pace import Pace
+from sulcnet.runs.preparing import check_split
 from sulcnet.training.device import choose_device, choose_precision, use_threads
 from sulcnet.training.loop import Loop
 from sulcnet.training.resources import GpuWatch, costs
@@ -57,6 +58,8 @@ def execute(
     execution, drawing = execution or Execution(), drawing or Drawing()
     kind: RunKind = plugins.find("runs", spec.kind, "RUN")
     plan = load_plan(spec.dataset(workspace).plans, spec.configuration)
+    if not execution.go_on:
+        check_split(spec.dataset(workspace))
     spec = kind.settle(workspace, spec, plan)
     step = kind.step(spec, plan)
     if step and not execution.go_on:

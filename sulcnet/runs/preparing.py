@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 
-from sulcnet.errors import DataError, EnvironmentFault, ModelError, PartlyDone
+from sulcnet.errors import (
+    DataError,
+    EnvironmentFault,
+    ModelError,
+    PartlyDone,
+    SulcnetError,
+)
 from sulcnet.files import copy, locked
 from sulcnet.log import counted
 from sulcnet.parallel import map_cases
@@ -79,6 +85,20 @@ def settle_splits(folders: DatasetFolders, dataset: Dataset) -> Splits:
             ", ".join(late[:3]),
         )
     return splits
+
+
+def check_split(folders: DatasetFolders) -> None:
+    """See, before a new run, that nobody put a split of their own beside the one that is kept.
+
+    Raises:
+        DataError: as `settle_splits`.
+    """
+    try:
+        dataset = Dataset.open(folders.raw)
+    except SulcnetError as problem:  # what is prepared can be trained on without it
+        log.debug("no look at the raw dataset's split: %s", problem.message)
+        return
+    settle_splits(folders, dataset)
 
 
 def _say_what_is_empty(splits: Splits) -> None:
