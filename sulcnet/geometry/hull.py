@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from sulcnet.errors import DataError
-from sulcnet.geometry.crop import nonzero_box
+from sulcnet.geometry.crop import nonzero_box, whole
 
 CLOSING = 8.0  # mm; a sulcus up to twice as wide is closed over, also where its fluid counts as outside
 
@@ -28,7 +28,7 @@ def hull_depth(
 ) -> np.ndarray:
     """Measure the distance [mm] of every voxel inside the hull to the nearest voxel outside; 0 outside.
 
-    What lies beyond the border of the image is unknown and no part of the hull: the image may be a crop.
+    The image may be a crop: beyond its border goes on what lies at the border, brain or not.
 
     Args:
         foreground: Boolean (X, Y, Z) of one hemisphere; of both, the fissure between them is closed over as well.
@@ -40,19 +40,21 @@ def hull_depth(
         DataError: the image shows nothing outside the brain.
     """
     spacing = spacing_of(affine)
-    everywhere = (slice(None),) * 3
-    box = everywhere if near is None else _around(near, 2 * closing + 2, spacing)
-    inside = _closed(foreground[box], spacing, closing)
+    room = np.ceil((closing + 2) / spacing).astype(int)
+    box = whole(foreground.shape) if near is None else nonzero_box(near[None])
+    padded = np.pad(foreground, np.stack([room, room], 1), mode="edge")
+    around = tuple(map(slice, box.low, box.high + 2 * room))
+    inside = _closed(padded[around], spacing, closing)
     if near is not None and inside.all():
-        box, inside = everywhere, _closed(foreground, spacing, closing)
+        return hull_depth(foreground, affine, closing=closing)
     if inside.all():
         raise DataError(
             "the image shows nothing outside the brain, so its hull is unknown",
             "give a skull-stripped image, or a crop that reaches beyond the cortex",
         )
-    depth = np.zeros(foreground.shape, np.float32)
-    depth[box] = ndimage.distance_transform_edt(inside, sampling=spacing)
-    return depth
+    depth = np.zeros(padded.shape, np.float32)
+    depth[around] = ndimage.distance_transform_edt(inside, sampling=spacing)
+    return depth[tuple(map(slice, room, room + foreground.shape))]
 
 
 def _closed(mask: np.ndarray, spacing: np.ndarray, radius: float) -> np.ndarray:
@@ -63,14 +65,3 @@ def _closed(mask: np.ndarray, spacing: np.ndarray, radius: float) -> np.ndarray:
     if grown.all():
         return grown
     return ndimage.distance_transform_edt(grown, sampling=spacing) > radius
-
-
-def _around(
-    mask: np.ndarray, margin: float, spacing: np.ndarray
-) -> tuple[slice, ...]:
-    box = nonzero_box(mask[None])
-    room = np.ceil(margin / spacing).astype(int)
-    return tuple(
-        slice(max(0, low - more), high + more)
-        for low, high, more in zip(box.low, box.high, room)
-    )

@@ -74,9 +74,13 @@ def _fitted(
     spacing = spacing_of(affine)
     voxels = thin(np.argwhere(band), MOST)
     points, depths = voxels @ affine[:3, :3].T, below[tuple(voxels.T)]
-    surface = _Ruled.along(path)
+    surface, most = _Ruled.along(path), 1.5 * length_along(path)[-1] + 2 * BEYOND
     for _ in range(ROUNDS):
-        surface = surface.fitted(points, depths)
+        fitted = surface.fitted(points, depths)
+        # a lump is no sheet, and the edge would wind about in it
+        if length_along(fitted.edge)[-1] > most:
+            break
+        surface = fitted
     along, aside, kept = surface.place(points, depths)
     # seen from the hull, voxels are spread evenly over the thickness
     thickness = max(np.sqrt(12 * np.mean(aside**2)), spacing.min())
@@ -120,9 +124,9 @@ class _Ruled:
     @classmethod
     def along(cls, path: np.ndarray) -> _Ruled:
         """Begin with a path from voxel to voxel, less rough."""
-        count = max(2, round(length_along(path)[-1] / STEP) + 1)
-        edge = _at(np.linspace(0, 1, count), np.linspace(0, 1, len(path)), path)
-        width = min(3.0 / STEP, count / 6)
+        arc = length_along(path)
+        edge = _at(_evenly(0, arc[-1]), arc, path)
+        width = min(3.0 / STEP, len(edge) / 6)
         edge = ndimage.gaussian_filter1d(edge, width, axis=0, mode="nearest")
         return cls.drawn_out(edge, np.zeros_like(edge))
 
@@ -130,14 +134,18 @@ class _Ruled:
     def drawn_out(cls, edge: np.ndarray, rulings: np.ndarray) -> _Ruled:
         """Space the points evenly, and go on straight at both ends."""
         arc = length_along(edge)
-        even = np.linspace(0, arc[-1], max(2, round(arc[-1] / STEP) + 1))
+        even = _evenly(0, arc[-1])
         edge, rulings = _at(even, arc, edge), _at(even, arc, rulings)
         near = min(round(3.0 / STEP), len(edge) - 1)
-        steps = np.arange(1, round(BEYOND / STEP) + 1)[:, None] * STEP
-        before = edge[0] + steps[::-1] * _unit(edge[0] - edge[near])
-        after = edge[-1] + steps * _unit(edge[-1] - edge[-1 - near])
-        rulings = np.pad(rulings, ((len(steps), len(steps)), (0, 0)), mode="edge")
-        return cls(np.concatenate([before, edge, after]), rulings)
+        backward = _unit(edge[0] - edge[near])
+        forward = _unit(edge[-1] - edge[-1 - near])
+        steps = np.arange(STEP, BEYOND, STEP)[:, None]
+        before, after = edge[0] + steps[::-1] * backward, edge[-1] + steps * forward
+        ends = (len(steps), len(steps))
+        return cls(
+            np.concatenate([before, edge, after]),
+            np.pad(rulings, (ends, (0, 0)), mode="edge"),
+        )
 
     def place(
         self, points: np.ndarray, depths: np.ndarray
@@ -172,14 +180,9 @@ class _Ruled:
 
     def between(self, first: float, last: float) -> np.ndarray:
         """Give the points of the edge from one place along it to another; none where they are the other way round."""
-        count = round((last - first) / STEP) + 1
         if last <= first:
             return np.empty((0, 3))
-        return _at(
-            np.linspace(first, last, max(2, count)),
-            length_along(self.edge),
-            self.edge,
-        )
+        return _at(_evenly(first, last), length_along(self.edge), self.edge)
 
 
 def _regressed(along, depths, values, knots, width) -> np.ndarray:
@@ -210,6 +213,11 @@ def length_along(curve: np.ndarray) -> np.ndarray:
     """Give how far [mm] along the curve (n, 3) each of its points lies."""
     steps = np.linalg.norm(np.diff(curve, axis=0), axis=1)
     return np.concatenate([[0.0], np.cumsum(steps)])
+
+
+def _evenly(first: float, last: float) -> np.ndarray:
+    """Give places about STEP apart, at least both ends."""
+    return np.linspace(first, last, max(2, round((last - first) / STEP) + 1))
 
 
 def _at(places: np.ndarray, knots: np.ndarray, values: np.ndarray) -> np.ndarray:

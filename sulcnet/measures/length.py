@@ -15,6 +15,7 @@ from scipy import ndimage
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
+from sulcnet.geometry.hull import spacing_of
 from sulcnet.measures._edge import TOUCHING, length_along, outer_edges
 
 LEAST = 5.0  # mm; a shorter piece is no part of the sulcus
@@ -53,8 +54,11 @@ def sulcus_lengths(
         least: Pieces shorter than that [mm] are left out.
     """
     pieces, _ = ndimage.label(mask, TOUCHING)
-    edges = []
+    edges, spacing = [], spacing_of(affine)
     for number, box in enumerate(ndimage.find_objects(pieces), 1):
+        # most pieces of a poor prediction are specks
+        if np.linalg.norm(spacing * [side.stop - side.start for side in box]) < least:
+            continue
         found = outer_edges(pieces[box] == number, depth[box], affine, least)
         corner = affine[:3, :3] @ [side.start for side in box]
         edges += [edge + corner for edge in found]
