@@ -29,7 +29,7 @@ FLOORS = {
     6: {"assembly"},
     5: {"pretraining", "tuning", "tasks", "adaptation", "alignment"},
     4: {"training", "inference"},
-    3: {"planning", "preprocessing", "data", "evaluation", "phantoms"},
+    3: {"planning", "preprocessing", "data", "evaluation", "measures", "phantoms"},
     2: {"io", "geometry", "networks", "losses"},
     1: {"records", "presets"},
     0: {
@@ -53,6 +53,7 @@ NO_TORCH = FLOORS[0] | {
     "planning",
     "preprocessing",
     "evaluation",
+    "measures",
     "phantoms",
     "cli",
 }
