@@ -6,7 +6,7 @@ from dataclasses import replace as replaced
 
 import pytest
 import torch
-from cohort import NAME, SHAPE, SPACING, prepared_cohort, step_of, train
+from cohort import COHORT, NAME, prepared_cohort, step_of, train
 from test_budget import asked, need
 from test_training import CPU, Line, points
 
@@ -17,7 +17,6 @@ from sulcnet.cli.pretrain import COMMAND as PRETRAIN
 from sulcnet.memory import speed
 from sulcnet.memory.speed import Here, forecast, forecasts
 from sulcnet.networks import family
-from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.budget import PlannedStep, Search
 from sulcnet.records.experiment import Schedule
@@ -56,8 +55,7 @@ def fresh(prepared, tmp_path, monkeypatch):
 def measured(root):
     """A dataset of which the fingerprint is there."""
     folders = Workspace.find(root).folders(NAME)
-    phantoms = draw_cohort(7, 4, shape=SHAPE, spacing=SPACING)
-    write_dataset(folders.raw, phantoms, "t1", shares=(0.5, 0.25))
+    write_dataset(folders.raw, COHORT, 4, shares=(0.5, 0.25))
     fingerprint_dataset(folders, 1, False)
     return folders
 

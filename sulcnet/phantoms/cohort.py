@@ -29,6 +29,7 @@ from sulcnet.records.workspace import PARTICIPANTS
 __all__ = [
     "CHANNELS",
     "CLASSES",
+    "RECIPE",
     "SCANNERS",
     "SHAPE",
     "Phantom",
@@ -38,8 +39,12 @@ __all__ = [
     "draw_cohort",
     "draw_phantom",
     "draw_scan",
+    "scans",
 ]
 
+RECIPE = (
+    "1"  # of what is drawn: the same arguments give other phantoms where it differs
+)
 SHAPE = (40, 56, 48)
 SPACING = 1.5
 CHANNELS = {"t1": "T1w", "grey_white": "grey_white"}  # modality -> channel name
@@ -51,10 +56,17 @@ _MIDLINE = 3.0  # mm between x = 0 and the medial wall of a left hemisphere
 class Phantom:
     """One case with its truth."""
 
-    image: np.ndarray  # (X, Y, Z) float32
+    images: tuple[
+        np.ndarray, ...
+    ]  # (X, Y, Z) float32 each, in the order of the modalities
     label: np.ndarray  # (X, Y, Z) uint8: 0 background, 1 skeleton, 2 PCS
     affine: np.ndarray  # (4, 4) float64, voxel -> mm, RAS
     row: dict[str, object]  # of participants.tsv
+
+    @property
+    def image(self) -> np.ndarray:
+        """The image of the first modality."""
+        return self.images[0]
 
 
 @dataclass(frozen=True)
@@ -64,8 +76,17 @@ class Scan:
     index: int  # number of the case; pose, noise and bias field follow from (seed, index)
     subject: int  # its number; the folds follow from (seed, subject)
     session: int  # number of the scan of this subject, only written into the row
+    hemi: str  # "L" or "R"
     site: str  # a name in SCANNERS
     pcs: str  # class, one of CLASSES
+    borderline: bool = (
+        False  # the length of the sulcus is near a threshold of the classes
+    )
+
+    @property
+    def id(self) -> str:
+        """The name of the case."""
+        return f"phantom_{self.index:04d}"
 
 
 @dataclass(frozen=True)
@@ -81,40 +102,47 @@ def draw_phantom(
     index: int,
     pcs: str,
     site: str = "clear",
-    shape: Sequence[int] = SHAPE,
+    shape: Sequence[int] | None = None,
     spacing: float | Sequence[float] = SPACING,
     *,
     modality: str = "t1",
 ) -> Phantom:
-    """Draw the only scan of a subject, a function of the arguments alone.
+    """Draw the only scan of a subject, a function of the arguments alone; see `draw_scan`.
 
     Args:
-        seed: of the cohort.
         index: number of the case and of the subject.
         pcs: class, one of CLASSES.
         site: a name in SCANNERS.
-        shape: voxels along x, y, z; the hemisphere fills the image, the folds keep their width in mm.
-        spacing: mm, one number or one per axis.
-        modality: "t1" or "grey_white" (values 0, 100, 200).
-
-    Raises:
-        UsageError: an unknown class, site or modality, or an image too small for the folds.
     """
-    scan = Scan(index, subject=index, session=1, site=site, pcs=pcs)
-    return draw_scan(seed, scan, shape, spacing, modality)
+    scan = Scan(index, subject=index, session=1, hemi="L", site=site, pcs=pcs)
+    return draw_scan(seed, scan, spacing, shape, (modality,))
 
 
 def draw_scan(
     seed: int,
     scan: Scan,
-    shape: Sequence[int] = SHAPE,
     spacing: float | Sequence[float] = SPACING,
-    modality: str = "t1",
+    shape: Sequence[int] | None = None,
+    modalities: Sequence[str] = ("t1",),
 ) -> Phantom:
-    """Draw one scan, a function of the arguments alone; they are those of `draw_phantom`."""
+    """Draw one scan, a function of the arguments alone.
+
+    Args:
+        seed: of the cohort.
+        spacing: mm, one number or one per axis.
+        shape: voxels along x, y, z; the hemisphere fills the image, the folds keep their width in mm. None: what
+            SHAPE covers at 1.5 mm.
+        modalities: names in CHANNELS, "t1" or "grey_white" (values 0, 100, 200).
+
+    Raises:
+        UsageError: an unknown class, site or modality, or an image too small for the folds.
+    """
     _known("site", scan.site, SCANNERS)
-    _known("modality", modality, CHANNELS)
+    for modality in modalities:
+        _known("modality", modality, CHANNELS)
     steps = np.broadcast_to(np.asarray(spacing, float), 3)
+    if shape is None:
+        shape = tuple(np.rint(np.array(SHAPE) * SPACING / steps).astype(int).tolist())
     extent = tuple(float(n * step) for n, step in zip(shape, steps))
     folding = draw_folding(seed, scan.subject, scan.pcs, extent)
     affine = make_affine(shape, steps)
@@ -122,46 +150,75 @@ def draw_scan(
     distances = measure(folding, hemisphere_points(shape, affine, pose))
     marked = label(distances)
     volume = int((marked == 2).sum()) * float(np.prod(steps))
-    noise = np.random.default_rng([seed, scan.index, 11])
-    image = _RENDER[modality](distances, SCANNERS[scan.site], steps, noise)
-    return Phantom(image, marked, affine, _row(scan, folding, volume))
+    images = []
+    for modality in modalities:
+        noise = np.random.default_rng([seed, scan.index, 11])
+        render = _RENDER[modality]
+        images.append(render(distances, SCANNERS[scan.site], steps, noise))
+    return Phantom(tuple(images), marked, affine, _row(scan, folding, volume))
 
 
-def draw_cohort(
+def scans(
     seed: int,
     count: int,
-    *,
-    shape: Sequence[int] = SHAPE,
-    spacing: float | Sequence[float] = SPACING,
     sites: Sequence[str] = tuple(SCANNERS),
     sessions: int = 1,
-    modality: str = "t1",
-) -> Iterator[Phantom]:
-    """Draw `count` phantoms one by one; any of them can be drawn alone with the same result.
+) -> tuple[Scan, ...]:
+    """Plan a cohort: who lies in which scanner. A larger count begins with the same scans.
 
     Classes are balanced over subjects (subject % 3, with one session index % 3) and crossed with the sites. With
     `sessions` > 1 consecutive cases are scans of one subject, on different scanners where there are several: the folds
     are the same, so a split that parts them leaks.
+
+    Raises:
+        UsageError: an unknown site, or not one site or session.
     """
     if sessions < 1 or not sites:
         raise UsageError(
             f"sessions, sites: found {sessions} and {list(sites)}, expected at least one of each",
             "",
         )
+    for site in sites:
+        _known("site", site, SCANNERS)
+    plan = []
     for index in range(count):
         subject, session = divmod(index, sessions)
         site = sites[(subject // len(CLASSES) + session) % len(sites)]
         pcs = CLASSES[subject % len(CLASSES)]
-        scan = Scan(index, subject, session + 1, site, pcs)
-        yield draw_scan(seed, scan, shape, spacing, modality)
+        plan.append(Scan(index, subject, session + 1, "L", site, pcs))
+    return tuple(plan)
 
 
-def dataset_json(count: int, modality: str = "t1") -> dict[str, object]:
-    """Give the header of the cohort: nnU-Net v2's dataset.json and what sulcnet adds to it."""
-    _known("modality", modality, CHANNELS)
+def draw_cohort(
+    seed: int,
+    count: int,
+    *,
+    shape: Sequence[int] | None = None,
+    spacing: float | Sequence[float] = SPACING,
+    sites: Sequence[str] = tuple(SCANNERS),
+    sessions: int = 1,
+    modalities: Sequence[str] = ("t1",),
+) -> Iterator[Phantom]:
+    """Draw the phantoms of a plan one by one; any of them can be drawn alone with the same result."""
+    for scan in scans(seed, count, sites, sessions):
+        yield draw_scan(seed, scan, spacing, shape, modalities)
+
+
+def dataset_json(
+    count: int, modalities: Sequence[str] = ("t1",)
+) -> dict[str, object]:
+    """Give the header of the cohort: nnU-Net v2's dataset.json and what sulcnet adds to it.
+
+    Raises:
+        UsageError: an unknown modality.
+    """
+    channels = {}
+    for number, modality in enumerate(modalities):
+        _known("modality", modality, CHANNELS)
+        channels[str(number)] = CHANNELS[modality]
     return {
         "name": "phantoms",
-        "channel_names": {"0": CHANNELS[modality]},
+        "channel_names": channels,
         "labels": {"background": 0, "skeleton": 1, "PCS": 2},
         "numTraining": count,
         "file_ending": ".nii.gz",
@@ -223,10 +280,10 @@ def _known(field: str, found: str, known) -> None:
 
 def _row(scan: Scan, folding: Folding, volume: float) -> dict[str, object]:
     return {
-        "case_id": f"phantom_{scan.index:04d}",
+        "case_id": scan.id,
         "subject": f"subject_{scan.subject:04d}",
         "site": scan.site,
-        "hemi": "L",
+        "hemi": scan.hemi,
         "pcs": scan.pcs,
         "pcs_length_mm": round(folding.pcs.length, 2) if folding.pcs else 0.0,
         "pcs_volume_mm3": round(volume, 1),
