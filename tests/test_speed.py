@@ -69,6 +69,8 @@ def test_a_forecast_is_arithmetic_over_rate(prepared):
     assert told.step == pytest.approx(4 * sample / 1e9)
     assert told.epoch == pytest.approx((30 * 4 + 6 / 3) * sample / 1e9)
     assert told.run == pytest.approx(20 * told.epoch)
+    counted = forecast(step, schedule.replace(steps=45), 4, 6, 1e9)
+    assert counted.run == pytest.approx(1.5 * told.epoch)
     timed = schedule.replace(minutes=3.0)
     assert forecast(step, timed, 4, 6, 1e9).run == 180
 
