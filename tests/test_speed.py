@@ -304,7 +304,9 @@ def test_ctrl_c_is_answered_at_once(caplog):
             signal.raise_signal(signal.SIGINT)
 
 
-def test_a_terminal_shows_the_steps_of_an_epoch(tmp_path, monkeypatch):
+def test_a_terminal_shows_the_steps_of_the_run_or_by_the_clock_of_an_epoch(
+    tmp_path, monkeypatch
+):
     made = []
 
     class Bar:
@@ -325,7 +327,12 @@ def test_a_terminal_shows_the_steps_of_an_epoch(tmp_path, monkeypatch):
     batches = [points(4, [1, 1, 1, 1])] * 6
     stage = Stage(Line(), schedule, lambda step: (batch for batch in batches))
     Loop(stage, RunFolder(tmp_path), CPU, "fp32").run()
-    assert made[:2] == [[3, 0, "epoch 0", 3], [3, 0, "epoch 1", 3]]
+    assert made[:2] == [[6, 0, "epoch 0", 3], [6, 3, "epoch 1", 3]]
+    timed = Stage(Line(), schedule.replace(minutes=1.0), stage.batches)
+    loop = Loop(timed, RunFolder(tmp_path), CPU, "fp32")
+    loop.progress.step = 4
+    loop._bar()
+    assert made[-1] == [3, 1, "epoch 0", 0]
 
 
 def test_a_prediction_says_how_long_an_image_takes(
