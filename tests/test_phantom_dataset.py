@@ -7,8 +7,9 @@ import pytest
 
 from sulcnet.cli.phantoms import COMMAND
 from sulcnet.errors import DataError
+from sulcnet.locks import Lock
 from sulcnet.phantoms import dataset as phantoms
-from sulcnet.phantoms.cohort import CLASSES, SCANNERS, scans
+from sulcnet.phantoms.cohort import CLASSES, RECIPE, SCANNERS, scans
 from sulcnet.preprocessing.verify import verify_dataset
 from sulcnet.records.dataset import Dataset
 from sulcnet.records.splits import read_splits
@@ -135,6 +136,7 @@ def test_other_arguments_are_refused_and_named(
 
 def test_another_recipe_is_refused(copy, capsys):
     facts = json.loads((copy / "phantoms.json").read_text())
+    assert facts["recipe"] == RECIPE
     (copy / "phantoms.json").write_text(json.dumps({**facts, "recipe": "0"}))
     assert draw(copy) == 2 and "recipe 0, not " in capsys.readouterr().err
 
@@ -155,6 +157,22 @@ def test_overwrite_replaces_phantoms_and_nothing_else(
     assert list(files(tmp_path / "mine")) == ["letter.txt"]
 
 
+def test_nobody_else_writes_meanwhile_and_nothing_is_no_dataset(
+    tmp_path, monkeypatch
+):
+    whole, held = phantoms.draw_scan, []
+
+    def draw_scan(*asked):
+        held.append(Lock(tmp_path / NAME).file.exists())
+        return whole(*asked)
+
+    monkeypatch.setattr(phantoms, "draw_scan", draw_scan)
+    assert draw(tmp_path / NAME, count=1) == 0 and held == [True]
+    with pytest.raises(DataError, match="no phantoms"):
+        phantoms.write_dataset(tmp_path / "none", phantoms.Cohort(), 0)
+    assert not (tmp_path / "none").exists()
+
+
 def test_without_a_folder_it_goes_where_datasets_are(root, capsys):
     few = "-n", "1", "-np", "1", "--spacing", "5"
     assert COMMAND([*few]) == 0
@@ -169,6 +187,9 @@ def test_without_a_folder_it_goes_where_datasets_are(root, capsys):
     assert COMMAND(["-d", "900", *few, "-n", "2"]) == 0
     assert "1 phantom drawn, 1 were there: " in capsys.readouterr().out
     assert COMMAND(["-d", "brains", *few]) == 2
+    (root / "raw/Dataset009_Mine/imagesTr").mkdir(parents=True)
+    assert COMMAND(["-d", "9", "--root", ".", *few]) == 2
+    assert "raw/Dataset009_Mine holds imagesTr" in capsys.readouterr().err
     names = "sulcnet_data/raw/Dataset900_Phantoms", "there/raw/Dataset007_Phantoms"
     assert all((root / name / "splits.json").exists() for name in names)
 

@@ -100,6 +100,8 @@ def test_a_run_takes_the_steps_that_it_was_asked_for(fresh, monkeypatch):
     (first, last), schedule = rows, Experiment.load(run / EXPERIMENT).schedule
     epoch = schedule.steps_per_epoch
     assert 1 < epoch < 5 == last["step"] and first["step"] == epoch
+    with pytest.raises(ModelError, match="steps: expected more than 0"):
+        schedule.replace(steps=0)
     assert schedule.length == "5 steps" and last["rate"] < first["rate"]
     assert describe_run(run).epochs == describe_run(run).epochs_done == 2
 
