@@ -20,8 +20,7 @@ EPOCHS, IMAGES, FEATURES = 60, 2, 8
 def prepare(root: Path) -> None:
     """Draw, plan and prepare the cohort."""
     from sulcnet.memory.planning import plan_dataset
-    from sulcnet.phantoms.cohort import draw_cohort
-    from sulcnet.phantoms.dataset import write_dataset
+    from sulcnet.phantoms.dataset import Cohort, write_dataset
     from sulcnet.planning.planner import PlanRequest
     from sulcnet.records.workspace import Workspace
     from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
@@ -30,7 +29,8 @@ def prepare(root: Path) -> None:
     total = sum(COHORT)
     write_dataset(
         folders.raw,
-        draw_cohort(11, total, shape=SHAPE, spacing=SPACING),
+        Cohort(11, (SPACING,) * 3, SHAPE),
+        total,
         shares=(COHORT[0] / total, COHORT[1] / total),
     )
     fingerprint_dataset(folders, 2, True)

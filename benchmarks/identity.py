@@ -30,8 +30,7 @@ import torch
 from sulcnet import plugins
 from sulcnet.limits import processor
 from sulcnet.memory.planning import plan_dataset
-from sulcnet.phantoms.cohort import draw_cohort
-from sulcnet.phantoms.dataset import write_dataset
+from sulcnet.phantoms.dataset import Cohort, write_dataset
 from sulcnet.planning.planner import PlanRequest
 from sulcnet.records.run import Execution, RunSpec
 from sulcnet.records.workspace import PREDICTIONS, TEST, RunFolder, Workspace
@@ -41,7 +40,7 @@ from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 from sulcnet.training import checkpoint
 
 REFERENCE = Path(__file__).with_suffix(".json")
-STEPS, PRESETS = 3, ("sulcnet", "paper")
+STEPS, DEMO_STEPS, PRESETS = 3, 126, ("sulcnet", "paper")
 NAME = "Dataset901_Tiny"
 PATCH = (16, 16, 16)
 NETWORKS = (
@@ -152,7 +151,7 @@ def of_demo(root: Path) -> Iterator[tuple[str, str]]:
     demo.execute = lambda workspace, spec, how, drawing: execute(
         workspace, spec, HERE
     )
-    done = demo.demonstrate(root, 2, "cpu", 0, 0, None)
+    done = demo.demonstrate(root, DEMO_STEPS, "cpu", 0, 0, None)
     yield "demo weights", digest(done.run, "final")
     yield (
         "demo predictions",
@@ -166,7 +165,8 @@ def prepared(root: Path, net: str, **asked):
     folders = workspace.folders(NAME)
     write_dataset(
         folders.raw,
-        draw_cohort(7, 12, shape=(24, 34, 29), spacing=2.4),
+        Cohort(7, (2.4,) * 3, (24, 34, 29)),
+        12,
         shares=(0.5, 0.25),
     )
     fingerprint_dataset(folders, workers=1, overwrite=False)

@@ -17,11 +17,11 @@ from probe import BATCH, COHORT, FEATURES, PATCH, SHAPE, SPACING
 from probe import DATASET as PROBED
 
 from sulcnet.memory.planning import plan_dataset
-from sulcnet.phantoms.cohort import draw_cohort
-from sulcnet.phantoms.dataset import write_dataset
+from sulcnet.phantoms.dataset import Cohort, write_dataset
 from sulcnet.planning.planner import PlanRequest
 from sulcnet.records.run import Execution, RunSpec
-from sulcnet.records.workspace import EXPORT, LABELS, PARTICIPANTS, Workspace
+from sulcnet.records.splits import Splits
+from sulcnet.records.workspace import EXPORT, LABELS, PARTICIPANTS, SPLITS, Workspace
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
 # one training phantom in KEPT has its labels
@@ -36,11 +36,13 @@ def prepare(root: Path) -> None:
     """The probe's cohort without most training labels, planned as the probe planned it."""
     folders = Workspace.find(root).folders(DATASET)
     total = sum(COHORT)
-    splits = write_dataset(
+    write_dataset(
         folders.raw,
-        draw_cohort(12, total, shape=SHAPE, spacing=SPACING),
+        Cohort(12, (SPACING,) * 3, SHAPE),
+        total,
         shares=(COHORT[0] / total, COHORT[1] / total),
     )
+    splits = Splits.load(folders.raw / SPLITS)
     table = folders.raw / PARTICIPANTS
     rows = list(csv.DictReader(table.open(), delimiter="\t"))
     by_class: dict[str, list[str]] = {}

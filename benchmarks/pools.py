@@ -15,8 +15,7 @@ from pathlib import Path
 from sulcnet.assembly import schedules
 from sulcnet.cli.plan_and_preprocess import COMMAND as PREPARE
 from sulcnet.cli.pretrain import COMMAND as PRETRAIN
-from sulcnet.phantoms.cohort import draw_cohort
-from sulcnet.phantoms.dataset import write_dataset
+from sulcnet.phantoms.dataset import Cohort, write_dataset
 from sulcnet.records.dataset import Dataset
 from sulcnet.records.experiment import Experiment
 from sulcnet.records.splits import Splits, split
@@ -44,7 +43,7 @@ def make_datasets(raw: Path) -> list[str]:
     """Write the three datasets; give their names."""
     names = ["Dataset001_One", "Dataset002_Two", "Dataset003_Images"]
     one, two, three = (raw / name for name in names)
-    write_dataset(one, draw_cohort(7, PEOPLE, shape=(24, 34, 29), spacing=2.4))
+    write_dataset(one, Cohort(7, (2.4,) * 3, (24, 34, 29)), PEOPLE)
     for copy in (two, three):
         shutil.copytree(one, copy)
         (copy / SPLITS).unlink()

@@ -17,8 +17,7 @@ from _machine import main as describe_machine
 
 from sulcnet.assembly import schedules
 from sulcnet.memory.planning import plan_dataset
-from sulcnet.phantoms.cohort import draw_cohort
-from sulcnet.phantoms.dataset import write_dataset
+from sulcnet.phantoms.dataset import Cohort, write_dataset
 from sulcnet.planning.planner import PlanRequest
 from sulcnet.records.run import Execution, RunSpec
 from sulcnet.records.workspace import METRICS, Workspace
@@ -44,7 +43,7 @@ def prepare(
     """Draw, plan and prepare a cohort of the patch's size."""
     workspace = Workspace.find(root)
     folders = workspace.folders("Dataset904_Cost")
-    write_dataset(folders.raw, draw_cohort(13, PHANTOMS), shares=(0.8, 0.1))
+    write_dataset(folders.raw, Cohort(13), PHANTOMS, shares=(0.8, 0.1))
     fingerprint_dataset(folders, 2, True)
     plan_dataset(folders, PlanRequest(net, features, gpu_gb=1000, patch=(patch,) * 3))
     preprocess_dataset(folders, "3d", 2, False)

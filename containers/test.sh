@@ -138,10 +138,9 @@ lay_out_data() {
 draw_phantoms() {
     strict python -c "
 from pathlib import Path
-from sulcnet.phantoms.cohort import draw_cohort
-from sulcnet.phantoms.dataset import write_dataset
+from sulcnet.phantoms.dataset import Cohort, write_dataset
 
-write_dataset(Path('/data/raw/$name'), draw_cohort(0, 15), shares=(0.6, 0.2))"
+write_dataset(Path('/data/raw/$name'), Cohort(), 15, shares=(0.6, 0.2))"
 }
 
 check_whole_path() {

@@ -96,6 +96,12 @@ class PartlyDone(SulcnetError):
     exit_code = 7
 
 
+class Meaningless(SulcnetError):
+    """All was done, and what came out is no better than chance."""
+
+    exit_code = 7
+
+
 class Interrupted(SulcnetError):
     """The run was stopped from outside, saved its state and can be resumed."""
 

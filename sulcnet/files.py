@@ -174,7 +174,8 @@ def claimed(
     if holder is not None:
         raise ModelError(
             f"{folder} is in use: {holder} writes into it.",
-            "Wait until it ends. If that process is gone for certain, break its lock with --take-over.",
+            "Wait until it ends. If that process is gone for certain, break its lock with --take-over, "
+            f"or remove {lock.file}.",
         )
     _claims.append(lock)
     try:

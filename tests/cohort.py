@@ -9,8 +9,7 @@ from tempfile import TemporaryDirectory
 from sulcnet.assembly.finetuning import Model, build_model
 from sulcnet.memory.planning import plan_dataset
 from sulcnet.networks import build
-from sulcnet.phantoms.cohort import draw_cohort
-from sulcnet.phantoms.dataset import write_dataset
+from sulcnet.phantoms.dataset import Cohort, write_dataset
 from sulcnet.planning.planner import PlanRequest, make_plan
 from sulcnet.pretraining._options import MethodFamily
 from sulcnet.pretraining._pretraining import Pretraining, build_method
@@ -37,6 +36,7 @@ from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 
 NAME = "Dataset901_Tiny"
 SHAPE, SPACING = (24, 34, 29), 2.4
+COHORT = Cohort(7, (SPACING,) * 3, SHAPE)
 KEPT = TemporaryDirectory(prefix="sulcnet_tests_")
 
 
@@ -59,15 +59,13 @@ def asked_tasks(
 
 
 def raw_cohort(
-    root: Path, count: int = 12, **options
+    root: Path, count: int = 12, modality: str = "t1"
 ) -> tuple[Workspace, DatasetFolders]:
     """Write a raw phantom dataset under `root`."""
     workspace = Workspace.find(root)
     folders = workspace.folders(NAME)
-    phantoms = draw_cohort(7, count, shape=SHAPE, spacing=SPACING, **options)
-    write_dataset(
-        folders.raw, phantoms, options.get("modality", "t1"), shares=(0.5, 0.25)
-    )
+    cohort = COHORT.replace(modalities=(modality,))
+    write_dataset(folders.raw, cohort, count, shares=(0.5, 0.25))
     return workspace, folders
 
 

@@ -64,6 +64,7 @@ def test_a_folder_says_what_is_not_default_or_what_the_user_says():
     assert named(
         epochs=20, settings=("pooling=mean", "rate=1e-4", "scale=(0.7, 1.4)")
     ) == ("holdout__sulcnet__seed0__epochs20__pooling-mean__rate1e-4__scale-0.7-1.4")
+    assert named(steps=50) == "holdout__sulcnet__seed0__steps50"
     assert named(epochs=20, name="trial") == "holdout__sulcnet__seed0__trial"
     assert (
         named(datasets=(NAME, "Dataset002_Other", "Dataset003_More"))
@@ -92,6 +93,8 @@ def test_a_record_survives_json_and_is_known_by_its_hash():
     "changes",
     [
         {"epochs": 3, "minutes": 2.0},
+        {"epochs": 3, "steps": 20},
+        {"steps": 20, "minutes": 2.0},
         {"name": "../elsewhere"},
         {"datasets": (NAME, NAME)},
     ],
@@ -130,6 +133,7 @@ def test_its_command_asks_for_the_same_run(fresh):
             fold="0",
             settings=("block=8",),
         ),
+        replace(SETTLED, steps=50),
     ):
         program, *words = spec.argv()
         command, read = {

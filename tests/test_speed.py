@@ -6,7 +6,7 @@ from dataclasses import replace as replaced
 
 import pytest
 import torch
-from cohort import NAME, SHAPE, SPACING, prepared_cohort, step_of, train
+from cohort import COHORT, NAME, prepared_cohort, step_of, train
 from test_budget import asked, need
 from test_training import CPU, Line, points
 
@@ -17,7 +17,6 @@ from sulcnet.cli.pretrain import COMMAND as PRETRAIN
 from sulcnet.memory import speed
 from sulcnet.memory.speed import Here, forecast, forecasts
 from sulcnet.networks import family
-from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.planning.budget import PlannedStep, Search
 from sulcnet.records.experiment import Schedule
@@ -56,8 +55,7 @@ def fresh(prepared, tmp_path, monkeypatch):
 def measured(root):
     """A dataset of which the fingerprint is there."""
     folders = Workspace.find(root).folders(NAME)
-    phantoms = draw_cohort(7, 4, shape=SHAPE, spacing=SPACING)
-    write_dataset(folders.raw, phantoms, "t1", shares=(0.5, 0.25))
+    write_dataset(folders.raw, COHORT, 4, shares=(0.5, 0.25))
     fingerprint_dataset(folders, 1, False)
     return folders
 
@@ -71,6 +69,8 @@ def test_a_forecast_is_arithmetic_over_rate(prepared):
     assert told.step == pytest.approx(4 * sample / 1e9)
     assert told.epoch == pytest.approx((30 * 4 + 6 / 3) * sample / 1e9)
     assert told.run == pytest.approx(20 * told.epoch)
+    counted = forecast(step, schedule.replace(steps=45), 4, 6, 1e9)
+    assert counted.run == pytest.approx(1.5 * told.epoch)
     timed = schedule.replace(minutes=3.0)
     assert forecast(step, timed, 4, 6, 1e9).run == 180
 
@@ -304,7 +304,9 @@ def test_ctrl_c_is_answered_at_once(caplog):
             signal.raise_signal(signal.SIGINT)
 
 
-def test_a_terminal_shows_the_steps_of_an_epoch(tmp_path, monkeypatch):
+def test_a_terminal_shows_the_steps_of_the_run_or_by_the_clock_of_an_epoch(
+    tmp_path, monkeypatch
+):
     made = []
 
     class Bar:
@@ -325,7 +327,12 @@ def test_a_terminal_shows_the_steps_of_an_epoch(tmp_path, monkeypatch):
     batches = [points(4, [1, 1, 1, 1])] * 6
     stage = Stage(Line(), schedule, lambda step: (batch for batch in batches))
     Loop(stage, RunFolder(tmp_path), CPU, "fp32").run()
-    assert made[:2] == [[3, 0, "epoch 0", 3], [3, 0, "epoch 1", 3]]
+    assert made[:2] == [[6, 0, "epoch 0", 3], [6, 3, "epoch 1", 3]]
+    timed = Stage(Line(), schedule.replace(minutes=1.0), stage.batches)
+    loop = Loop(timed, RunFolder(tmp_path), CPU, "fp32")
+    loop.progress.step = 4
+    loop._bar()
+    assert made[-1] == [3, 1, "epoch 0", 0]
 
 
 def test_a_prediction_says_how_long_an_image_takes(

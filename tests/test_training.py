@@ -17,9 +17,10 @@ from torch import nn
 from sulcnet.cli.train import COMMAND as TRAIN
 from sulcnet.errors import ModelError, OutOfMemory, SulcnetError, UsageError
 from sulcnet.losses import Ratio
-from sulcnet.records.experiment import Schedule
+from sulcnet.records.experiment import Experiment, Schedule
 from sulcnet.records.run import RunSpec
-from sulcnet.records.workspace import METRICS, RunFolder, Workspace
+from sulcnet.records.workspace import EXPERIMENT, METRICS, RunFolder, Workspace
+from sulcnet.report.overview import describe_run
 from sulcnet.training import checkpoint
 from sulcnet.training.loop import Loop
 from sulcnet.training.method import Group, Method, Step, Term
@@ -90,6 +91,19 @@ def test_equal_seeds_give_equal_bits_and_others_do_not(fresh, monkeypatch, tmp_p
     again = weights(train(workspace, folders, epochs=1, overwrite=True))
     other = weights(train(workspace, folders, epochs=1, seed=1))
     assert same(first, again) and not same(first, other)
+
+
+def test_a_run_takes_the_steps_that_it_was_asked_for(fresh, monkeypatch):
+    short(monkeypatch, 12)
+    run = train(*fresh, steps=5)
+    rows = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
+    (first, last), schedule = rows, Experiment.load(run / EXPERIMENT).schedule
+    epoch = schedule.steps_per_epoch
+    assert 1 < epoch < 5 == last["step"] and first["step"] == epoch
+    with pytest.raises(ModelError, match="steps: expected more than 0"):
+        schedule.replace(steps=0)
+    assert schedule.length == "5 steps" and last["rate"] < first["rate"]
+    assert describe_run(run).epochs == describe_run(run).epochs_done == 2
 
 
 def test_workers_do_not_change_the_weights(fresh, monkeypatch):

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 import strangers
-from cohort import NAME, SHAPE, SPACING, prepared_cohort, train
+from cohort import COHORT, NAME, prepared_cohort, train
 
 import sulcnet
 from sulcnet import files
 from sulcnet.cli._command import Command
 from sulcnet.errors import DataError, EnvironmentFault
 from sulcnet.evaluation.tables import TablePaths, write_tables
-from sulcnet.phantoms.cohort import draw_cohort
 from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.prediction.table import write_table
 from sulcnet.records._record import write_text
@@ -54,6 +53,7 @@ COMMANDS = {
         "out",
     ),
     "demo": (("--root", "out", "-np", "1"), "out"),
+    "phantoms": (("-o", "out/more", "-n", "1", "-np", "1"), "out"),
     "plan_and_preprocess": ((*PLAN, "-np", "1"), "preprocessed"),
     "preprocess": (("-d", "901", "-np", "2", "--overwrite"), "preprocessed"),
 }
@@ -245,13 +245,8 @@ def test_tables_name_the_file_that_a_full_disk_refused(tmp_path, monkeypatch):
     )
     with refuses(tables.cases):
         write_tables(tables, [], {})
-    monkeypatch.setattr(
-        "sulcnet.phantoms.dataset._write", lambda folder, phantom: phantom.row
-    )  # images come first
-    with refuses(tmp_path / "raw/participants.tsv"):
-        write_dataset(
-            tmp_path / "raw", draw_cohort(7, 3, shape=SHAPE, spacing=SPACING)
-        )
+    with refuses(tmp_path / "raw/phantoms.json"):
+        write_dataset(tmp_path / "raw", COHORT, 3)
     assert not list(tmp_path.rglob(".*"))
 
 

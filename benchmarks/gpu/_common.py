@@ -4,8 +4,7 @@ import sys
 from pathlib import Path
 
 from sulcnet.memory.planning import plan_dataset
-from sulcnet.phantoms.cohort import draw_cohort
-from sulcnet.phantoms.dataset import write_dataset
+from sulcnet.phantoms.dataset import Cohort, write_dataset
 from sulcnet.planning.planner import PlanRequest
 from sulcnet.records.workspace import DatasetFolders, Workspace
 from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
@@ -27,7 +26,8 @@ def prepared_phantoms(
     folders = Workspace.find(root).folders(name)
     write_dataset(
         folders.raw,
-        draw_cohort(1, count, shape=shape, spacing=spacing),
+        Cohort(1, (spacing,) * 3, shape),
+        count,
         shares=shares,
     )
     fingerprint_dataset(folders, workers, True)

@@ -23,20 +23,23 @@ def schedule_of(
     accumulate: int = 1,
     minutes: float | None = None,
     patience: int | None = None,
+    steps: int | None = None,
 ) -> Schedule:
     """Give the schedule of a run, an epoch of which draws one patch per training case, but at least 250.
 
     Args:
         patches: per micro-batch. Pre-training counts samples, so that every method meets as many per epoch.
+        steps: after which the run ends, whatever its options say of epochs.
     """
-    steps = max(1, ceil(max(cases, EPOCH_PATCHES) / (patches * accumulate)))
+    epoch = max(1, ceil(max(cases, EPOCH_PATCHES) / (patches * accumulate)))
     alike = {name: getattr(options, name) for name in ALIKE}
     return Schedule(
-        steps_per_epoch=steps,
+        steps_per_epoch=epoch,
         rates=options.rates(),
         accumulate=accumulate,
         minutes=minutes,
         patience=patience or 0,
+        steps=steps,
         **alike,
     )
 

@@ -56,6 +56,12 @@ def _add_length(parser: Parser, better: str) -> None:
         help="epochs of at least 250 patches (default: the preset's)",
     )
     group.add_argument(
+        "--steps",
+        type=positive,
+        metavar="N",
+        help="steps instead of epochs: the last epoch may be a shorter one",
+    )
+    group.add_argument(
         "--time-limit",
         type=amount,
         metavar="MINUTES",
@@ -147,6 +153,7 @@ def spec_of(args: Namespace, workspace: Workspace, kind: str, **own: Any) -> Run
         fold=args.fold_flag or args.fold,
         seed=args.seed,
         epochs=args.epochs,
+        steps=args.steps,
         minutes=args.time_limit,
         patience=args.patience,
         accumulate=args.accumulate,

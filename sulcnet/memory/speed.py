@@ -72,7 +72,9 @@ def forecast(
     """
     sample = step.estimate.arithmetic / (step.batch_size * step.accumulate) / rate
     epoch = sample * (schedule.steps_per_epoch * images + FORWARD * watched)
-    run = 60 * schedule.minutes if schedule.minutes else schedule.epochs * epoch
+    run = schedule.last_step / schedule.steps_per_epoch * epoch
+    if schedule.minutes:
+        run = 60 * schedule.minutes
     return Forecast(schedule, sample * images, epoch, run)
 
 

@@ -31,6 +31,8 @@ __all__ = [
     "CLASSES",
     "RECIPE",
     "SCANNERS",
+    "SIDES",
+    "SPACING",
     "USUAL",
     "Phantom",
     "Scan",
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 RECIPE = "2"  # what is drawn; methods are compared on one recipe
+SPACING = 1.0  # mm
 CHANNELS = {"t1": "T1w", "grey_white": "grey_white"}  # modality -> channel name
 WHOLE = (90.0, 190.0, 160.0)  # mm, of an image of a hemisphere
 MEDIAL = (36.0, 105.0, 84.0)  # mm, of one of the medial frontal wall
@@ -78,6 +81,11 @@ class Scan:
     site: str  # a name in SCANNERS
     pcs: str  # class, one of CLASSES
     borderline: bool = False  # whether its length lies within 3 mm of a threshold
+
+    @property
+    def id(self) -> str:
+        """Name the case."""
+        return f"phantom_{self.index:04d}"
 
 
 def scans(
@@ -119,7 +127,7 @@ def scans(
 def draw_scan(
     seed: int,
     scan: Scan,
-    spacing: float | Sequence[float] = 1.0,
+    spacing: float | Sequence[float] = SPACING,
     shape: Sequence[int] | None = None,
     modalities: Sequence[str] = ("t1",),
 ) -> Phantom:
@@ -183,7 +191,7 @@ def draw_cohort(
     count: int,
     *,
     shape: Sequence[int] | None = None,
-    spacing: float | Sequence[float] = 1.0,
+    spacing: float | Sequence[float] = SPACING,
     sites: Sequence[str] = USUAL,
     sessions: int = 1,
     modalities: Sequence[str] = ("t1",),
@@ -259,7 +267,7 @@ def _row(scan: Scan, brain: Brain, volume: float) -> dict[str, object]:
     area = sum(length * fold.reach for length, fold in zip(lengths, pieces))
     total = sum(lengths)
     return {
-        "case_id": f"phantom_{scan.index:04d}",
+        "case_id": scan.id,
         "subject": f"subject_{scan.subject:04d}",
         "session": scan.session,
         "site": scan.site,

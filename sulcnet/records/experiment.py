@@ -20,7 +20,8 @@ class Schedule(Record):
     """How long and how fast a run learns.
 
     `rates` names the peak learning rate of each parameter group; `accumulate` the micro-batches per step;
-    `minutes` stretches the schedule over the clock instead of over `epochs`; `patience` in epochs, 0 never stops.
+    `steps` ends the run there, `minutes` stretches the schedule over the clock, instead of over `epochs`; `patience`
+    in epochs, 0 never stops.
     """
 
     error = ModelError
@@ -37,20 +38,30 @@ class Schedule(Record):
     accumulate: int = 1
     minutes: float | None = None
     patience: int = 0
+    steps: int | None = None
 
     @property
     def length(self) -> str:
-        """Say how long the run is, by the clock or in epochs."""
-        return (
-            f"{self.minutes:g} minutes" if self.minutes else f"{self.epochs} epochs"
-        )
+        """Say how long the run is: by the clock, in steps, or in epochs."""
+        if self.minutes:
+            return f"{self.minutes:g} minutes"
+        if self.steps:
+            return counted(self.steps, "step")
+        return f"{self.epochs} epochs"
+
+    @property
+    def last_step(self) -> int:
+        """The step count at which a run without time limit ends."""
+        return self.steps or self.epochs * self.steps_per_epoch
 
     def problems(self) -> Iterator[tuple[str, str]]:
         for name in ("epochs", "steps_per_epoch", "accumulate"):
             if getattr(self, name) < 1:
                 yield name, f"expected at least 1, found {getattr(self, name)}"
-        if self.minutes is not None and self.minutes <= 0:
-            yield "minutes", f"expected more than 0, found {self.minutes}"
+        for name in ("minutes", "steps"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                yield name, f"expected more than 0, found {value}"
         if self.optimiser not in OPTIMISERS:
             yield (
                 "optimiser",

@@ -29,7 +29,8 @@ from sulcnet.records.workspace import (
 PRETRAIN, TRAIN = "pretrain", "train"
 RANDOM = "none"  # the start that is no weights
 SAME, OTHER = "same", "other"  # whom equal names of subjects mean in several datasets
-LENGTH = ("epochs", "minutes", "patience", "accumulate")
+LENGTH = ("epochs", "steps", "minutes", "patience", "accumulate")
+LENGTH_FLAGS = {"epochs": "--epochs", "steps": "--steps", "minutes": "--time-limit"}
 LONGEST = (
     100  # characters that say what is not default; file systems take 255 for a name
 )
@@ -66,6 +67,7 @@ class RunSpec(Record):
     fold: str = HOLDOUT
     seed: int = 0
     epochs: int | None = None
+    steps: int | None = None
     minutes: float | None = None
     patience: int | None = None
     accumulate: int | None = None
@@ -76,10 +78,12 @@ class RunSpec(Record):
     schema: int = 1
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        if self.epochs is not None and self.minutes is not None:
+        lengths = [name for name in LENGTH_FLAGS if getattr(self, name) is not None]
+        if len(lengths) > 1:
+            other = LENGTH_FLAGS[lengths[1]]
             yield (
-                "epochs",
-                "says how long to learn, and so does --time-limit; give one of them",
+                lengths[0],
+                f"says how long to learn, and so does {other}; give one of them",
             )
         if self.with_test and self.fold != ALL:
             yield "with_test", f"goes with the fold {ALL}, found {self.fold}"
@@ -161,8 +165,7 @@ class RunSpec(Record):
             "--tune": self.tune or None,
             "--preset": self.preset if self.kind == PRETRAIN else None,
             "--seed": self.seed or None,
-            "--epochs": self.epochs,
-            "--time-limit": self.minutes,
+            **{flag: getattr(self, name) for name, flag in LENGTH_FLAGS.items()},
             "--patience": self.patience,
             "--accumulate": self.accumulate,
             "--plans-name": self.plans_name or None,

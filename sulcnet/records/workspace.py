@@ -32,6 +32,8 @@ LABELS = "labelsTr"
 IMAGES_TEST = "imagesTs"
 LABELS_TEST = "labelsTs"
 PARTICIPANTS = "participants.tsv"
+PHANTOMS = "phantoms.json"
+TRUTH = "truth"
 PREDICTIONS = "predictions.tsv"
 PREDICTIONS_PART = ".predictions-*.jsonl"
 PREDICTIONS_FACTS = "predictions.json"
@@ -182,6 +184,22 @@ class Workspace:
             f"There is no dataset '{key}' in {where}.",
             f"Datasets there: {known}. Another place: --root DIR.",
         )
+
+    def new_dataset(self, key: str, name: str) -> DatasetFolders:
+        """Name a dataset that need not be there, by number or full name; a new number is called `name`.
+
+        Raises:
+            UsageError: the key is neither.
+            DataError: more than one has this number.
+        """
+        full = f"Dataset{int(key):03d}_{name}" if key.isdecimal() else key
+        if not ANY_DATASET.match(full):
+            raise UsageError(
+                f"'{key}' is no name of a dataset.",
+                f"Give a number, or a name such as Dataset900_{name}.",
+            )
+        there = any(_number(other) == _number(full) for other in self.datasets())
+        return self.dataset(key) if there else self.folders(full)
 
     def folders(self, name: str, plans_name: str = "") -> DatasetFolders:
         """Give the three folders of a dataset by its full name, whether they exist or not."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,9 @@ def _about(run: RunFolder, experiment: Experiment) -> dict[str, Any]:
         "fold": experiment.fold,
         "seed": experiment.seed,
         "epochs_done": _lines(run / METRICS),
-        "epochs": None if schedule.minutes else schedule.epochs,
+        "epochs": None
+        if schedule.minutes
+        else ceil(schedule.last_step / schedule.steps_per_epoch),
     }
 
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from sulcnet.evaluation.floor import shortcomings
 from sulcnet.evaluation.predicted import read_decisions
 from sulcnet.io import read_image, read_label
 from sulcnet.memory.planning import plan_dataset
-from sulcnet.phantoms.cohort import draw_cohort
-from sulcnet.phantoms.dataset import write_dataset
+from sulcnet.phantoms.cohort import medial
+from sulcnet.phantoms.dataset import Cohort, write_dataset
 from sulcnet.planning.planner import PlanRequest
 from sulcnet.prediction.scoring import score_run
 from sulcnet.preprocessing.verify import verify_dataset
@@ -33,59 +34,86 @@ from sulcnet.runs.preparing import fingerprint_dataset, preprocess_dataset
 log = logging.getLogger("sulcnet")
 
 NAME = "Dataset900_Phantoms"
-COHORT = (
-    150,
-    24,
-    36,
-)  # training, validation and test phantoms; a third of each per class
-NET, FEATURES = "resenc_unet", 16
+SPACING = 1.5  # mm, of crops of the medial wall: folds are resolved
+NET = "resenc_unet"
 # Phantoms stand straight: what helps a small cohort in a long run only slows a short one.
 SETTINGS = (
     "rotation_probability=0.2",
     "scale_probability=0.2",
     "elastic_probability=0",
 )
+THREADS = 2  # not the cores: sums, and so digits, depend on their number
+PARTS = "draw", "plan and prepare", "train", "predict and score"
+SULCUS, LEAST_DICE = "PCS", 0.3  # a sheet that is marked beside its place has less
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the demo is.
+
+    Attributes:
+        cases: training, validation and test phantoms; a third of each per class.
+        features: of the network.
+        cohort: what phantoms are drawn; the seed is the demo's.
+    """
+
+    cases: tuple[int, int, int] = (150, 24, 36)
+    features: int = 16
+    cohort: Cohort = Cohort(spacing=(SPACING,) * 3, shape=medial(SPACING))
+
+    def shares(self) -> tuple[float, float]:
+        """Give the shares of training and validation."""
+        training, validation, _ = self.cases
+        return training / sum(self.cases), validation / sum(self.cases)
+
+
+SIZE = Size()
 
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What the demo leaves: the dataset's folders, the trained run, the test summary."""
+    """What the demo leaves: the dataset's folders, the trained run, the test summary, why it may mean nothing."""
 
     folders: DatasetFolders
     run: RunFolder
     summary: dict
+    problems: list[str]
 
 
 def demonstrate(
-    root: Path,
-    epochs: int,
-    device: str,
-    workers: int,
-    seed: int,
-    picture: Callable,
-    cohort: tuple[int, int, int] = COHORT,
+    root: Path, steps: int, device: str, workers: int, seed: int, picture: Callable
 ) -> Demonstration:
-    """Run the main job on a phantom cohort; what an earlier demo left under `root` is replaced."""
+    """Run the main job on a phantom cohort; what an earlier demo left under `root` is replaced.
+
+    On a CPU equal arguments give equal scores on one machine, however busy it is: nothing counts time or cores.
+    """
     workspace = Workspace.find(root)
     folders = workspace.folders(NAME)
     for old in (folders.raw, folders.preprocessed, folders.results):
         shutil.rmtree(old, ignore_errors=True)
-    log.info(
-        "drawing %d phantoms: one hemisphere each, its paracingulate sulcus absent, short or long",
-        sum(cohort),
-    )
-    shares = cohort[0] / sum(cohort), cohort[1] / sum(cohort)
-    write_dataset(folders.raw, draw_cohort(seed, sum(cohort)), shares=shares)
-    log.info("verify, fingerprint, plan, preprocess")
+    count = sum(SIZE.cases)
+    _begin(0, f"{count} phantoms, one hemisphere each")
+    cohort = SIZE.cohort.replace(seed=seed)
+    write_dataset(folders.raw, cohort, count, workers, SIZE.shares())
+    _begin(1, "verify, fingerprint, plan, preprocess")
     verify_dataset(folders, workers).raise_if_errors()
     fingerprint_dataset(folders, workers, overwrite=True)
-    plan = plan_dataset(folders, PlanRequest(net=NET, features=FEATURES), workers)
+    request = PlanRequest(net=NET, features=SIZE.features)
+    plan = plan_dataset(folders, request, workers)
     preprocess_dataset(folders, plan.configuration, workers, overwrite=False)
-    asked = {"network": NET, "seed": seed, "epochs": epochs, "settings": SETTINGS}
+    _begin(2, f"{steps} steps")
+    asked = {"network": NET, "seed": seed, "steps": steps, "settings": SETTINGS}
     spec = RunSpec(TRAIN, (NAME,), plan.configuration, **asked)
-    run = execute(workspace, spec, Execution(device), Drawing(picture))
-    log.info("predicting and scoring the validation and test phantoms")
-    return Demonstration(folders, run, score_run(folders, run, device, "auto"))
+    how = Execution(device, threads=THREADS)
+    run = execute(workspace, spec, how, Drawing(picture))
+    _begin(3, "validation and test phantoms")
+    summary = score_run(folders, run, device, "auto")
+    problems = shortcomings(summary, SULCUS, LEAST_DICE)
+    return Demonstration(folders, run, summary, problems)
+
+
+def _begin(part: int, what: str) -> None:
+    log.info("part %d of %d, %s: %s", part + 1, len(PARTS), PARTS[part], what)
 
 
 def examples(demonstration: Demonstration, most: int = 12) -> list[tuple]:

@@ -147,7 +147,8 @@ def _schedule(job: Job, parts: Parts) -> Schedule:
         parts.batch,
         spec.accumulate or parts.accumulate,
     )
-    return schedule_of(parts.options, *counts, spec.minutes, spec.patience)
+    length = spec.minutes, spec.patience, spec.steps
+    return schedule_of(parts.options, *counts, *length)
 
 
 def _stage(job: Job, parts: Parts, schedule: Schedule) -> Stage:
@@ -289,7 +290,7 @@ def _opening(job: Job, parts: Parts, schedule: Schedule) -> str:
         f"{spec.pretrain} ({spec.preset}) of {spec.network}, patch {patch}, "
         f"{counted(parts.batch, 'sample')}{times} per step; "
         f"{len(pool.training)} training and {len(pool.watched)} validation cases; "
-        f"{schedule.length} of {schedule.steps_per_epoch} steps; {job.precision} on {job.device}{guided}\n"
+        f"{schedule.length}, {schedule.steps_per_epoch} steps per epoch; {job.precision} on {job.device}{guided}\n"
         + "\n".join(pool.counts)
     )
 

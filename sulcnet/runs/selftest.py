@@ -28,7 +28,7 @@ from sulcnet.memory.planning import plan_dataset
 from sulcnet.memory.tracing import take_step
 from sulcnet.networks import family
 from sulcnet.phantoms.cohort import draw_cohort
-from sulcnet.phantoms.dataset import write_dataset
+from sulcnet.phantoms.dataset import Cohort, write_dataset
 from sulcnet.planning.planner import PlanRequest
 from sulcnet.prediction.scoring import score_run
 from sulcnet.preprocessing.verify import verify_dataset
@@ -148,8 +148,9 @@ def _pipeline(root: Path, device: str) -> Iterator[Check]:
 
 
 def _write(folders: DatasetFolders) -> str:
-    phantoms = list(draw_cohort(1, PHANTOMS, shape=SHAPE, spacing=SPACING))
-    write_dataset(folders.raw, phantoms, shares=(0.67, 0.12))
+    cohort = Cohort(1, (SPACING,) * 3, SHAPE)
+    write_dataset(folders.raw, cohort, PHANTOMS, shares=(0.67, 0.12))
+    phantoms = draw_cohort(1, PHANTOMS, shape=SHAPE, spacing=SPACING)
     dataset = Dataset.open(folders.raw)
     for case, phantom in zip(dataset.cases, phantoms):
         image = read_image(case.images[0])

@@ -153,7 +153,8 @@ class Train(RunKind):
         patches = step.batch_size * step.windows
         accumulate = spec.accumulate or step.accumulate
         counts = len(cases.training), patches, accumulate
-        schedule = schedule_of(job.options[0], *counts, spec.minutes, spec.patience)
+        length = spec.minutes, spec.patience, spec.steps
+        schedule = schedule_of(job.options[0], *counts, *length)
         return job.experiment(
             dataset=job.plan.dataset,
             tune=spec.tune,
@@ -301,7 +302,7 @@ def _opening(
         f"{_drawn(step, schedule.accumulate)} per step, {experiment.precision} on {experiment.device}\n"
         f"{len(cases.training)} training cases ({', '.join(unknown)}: left out of that loss), "
         f"{watched}{start}\n"
-        f"{schedule.length} of {schedule.steps_per_epoch} steps"
+        f"{schedule.length}, {schedule.steps_per_epoch} steps per epoch"
     )
 
 

@@ -112,9 +112,12 @@ class Loop:
                 raise self._interrupted(request)
 
     def _bar(self) -> Bar:
-        """Show how far this epoch is: steps, seconds per step, time left."""
-        steps = self.schedule.steps_per_epoch
-        return step_bar(steps, self.progress.step % steps, f"epoch {len(self.rows)}")
+        """Show how far the run is: steps, time left. By the clock nobody knows its steps: how far this epoch is."""
+        steps, done = self.schedule.last_step, self.progress.step
+        if self.schedule.minutes is not None:
+            steps = self.schedule.steps_per_epoch
+            done %= steps
+        return step_bar(steps, done, f"epoch {len(self.rows)}")
 
     def _advance(
         self, source: Generator[Any, None, None], request: StopRequest

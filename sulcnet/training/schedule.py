@@ -99,17 +99,12 @@ class Progress:
         self.elapsed, self._since = self.elapsed + now - self._since, now
 
     @property
-    def last_step(self) -> int:
-        """The step count at which a run without time limit ends."""
-        return self.schedule.epochs * self.schedule.steps_per_epoch
-
-    @property
     def share(self) -> float:
         """How far the run is, 0 to 1."""
         if self.schedule.minutes is not None:
             left = max(60 * self.schedule.minutes - self.closing, 1e-6)
             return min(self.elapsed / left, 1.0)
-        return self.step / self.last_step
+        return self.step / self.schedule.last_step
 
     @property
     def done(self) -> bool:
