@@ -2,8 +2,8 @@
 
     python benchmarks/difficulty.py                 # 600 to learn from and 600 others, about ten CPU minutes
 
-Crops of the medial wall at 1.5 mm. Logistic regression, the best of five penalties on the others (which flatters it), on
-shape, volumes and histogram, and on means of grey values in cells of the crop. Borderline cases are left out.
+Crops of the medial wall at 1.5 mm. Logistic regression, the best of five penalties on the others (which flatters it),
+on shape, volumes and histogram, and on means of grey values in cells of the crop. Borderline cases are left out.
 """
 
 import argparse
@@ -17,7 +17,13 @@ from sulcnet.phantoms.cohort import CLASSES, Scan, draw_scan, medial, scans
 
 SEED, COUNT, SPACING = 5, 1200, 1.5
 CELLS = (3, 6, 12)
-MOST = {"shape": 0.40, "sheets": 0.40, 3: 0.45, 6: 0.52, 12: 0.60}  # balanced accuracy
+MOST = {
+    "shape": 0.40,
+    "sheets": 0.40,
+    3: 0.45,
+    6: 0.52,
+    12: 0.60,
+}  # balanced accuracy
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _BINS = 32
 

@@ -21,17 +21,30 @@ from skimage.measure import marching_cubes, mesh_surface_area
 CLOSED = 15.0  # mm, as for the local gyrification index (Schaer et al. 2008)
 # FreeSurfer's codes: white matter, what the white surface also holds, cortex (from and to), per side.
 CODES = {
-    "L": ((2, 10, 11, 12, 13, 26, 28, 4, 5, 31), ((1000, 1999), (11000, 11999), (3, 3))),
-    "R": ((41, 49, 50, 51, 52, 58, 60, 43, 44, 63), ((2000, 2999), (12000, 12999), (42, 42))),
+    "L": (
+        (2, 10, 11, 12, 13, 26, 28, 4, 5, 31),
+        ((1000, 1999), (11000, 11999), (3, 3)),
+    ),
+    "R": (
+        (41, 49, 50, 51, 52, 58, 60, 43, 44, 63),
+        ((2000, 2999), (12000, 12999), (42, 42)),
+    ),
 }
-OTHERS = (17, 18, 53, 54)  # hippocampus and amygdala: within the surfaces, neither cortex nor white
+OTHERS = (
+    17,
+    18,
+    53,
+    54,
+)  # hippocampus and amygdala: within the surfaces, neither cortex nor white
 CALLOSUM = (251, 255)
 
 
 def real(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
     """Give (name, image, cortex, inside) of both hemispheres of each brain, left ones mirrored to nothing."""
     for path in sorted((folder / "freesurfer_labels").glob("*.nii.gz")):
-        codes = np.asarray(nib.as_closest_canonical(nib.load(path)).dataobj).astype(int)
+        codes = np.asarray(nib.as_closest_canonical(nib.load(path)).dataobj).astype(
+            int
+        )
         image = folder / "imagesTr" / path.name.replace(".nii.gz", "_0000.nii.gz")
         drawn = nib.as_closest_canonical(nib.load(image)).get_fdata(dtype=np.float32)
         middle = _middle(codes)
@@ -92,6 +105,42 @@ def _area(mask: np.ndarray) -> float:
     return float(mesh_surface_area(vertices, faces))
 
 
+def slices(image: np.ndarray, inside: np.ndarray) -> list[np.ndarray]:
+    """Cut a hemisphere: two sagittal slices near the midline, one further out, a coronal and an axial one."""
+    box = ndi.find_objects(inside.astype(int))[0]
+    # The midline is the side where the mask ends as a wall.
+    first, last = (inside[box][place].sum() for place in (2, -3))
+    inner, away = (box[0].stop, -1) if last > first else (box[0].start - 1, 1)
+    planes = [image[inner + away * deep] for deep in (5, 9, 28)]
+    front = box[1].start + int(0.62 * (box[1].stop - box[1].start))
+    high = box[2].start + int(0.62 * (box[2].stop - box[2].start))
+    return [*planes, image[:, front], image[:, :, high]]
+
+
+def picture(brains: Path, path: Path) -> None:
+    """Draw real hemispheres and phantoms in turns, without saying which is which in their place."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    real_ = [parts for parts in real(brains) if parts[0].endswith("L")]
+    ours = list(drawn(5))[::2]
+    rows = [row for pair in zip(real_, ours) for row in pair]
+    size = {"figsize": (15, 2.7 * len(rows)), "facecolor": "black"}
+    figure, axes = plt.subplots(len(rows), 5, **size)
+    for line, (name, image, grey, inside) in zip(axes, rows):
+        both = ndi.binary_fill_holes(ndi.binary_closing(grey | inside, iterations=3))
+        shown = np.where(ndi.binary_dilation(both), image, 0)
+        white = np.percentile(shown[inside], 95)
+        for place, plane in zip(line, slices(shown, both)):
+            place.imshow(plane.T, cmap="gray", origin="lower", vmin=0, vmax=white)
+            place.axis("off")
+        line[0].set_title(name, color="white", fontsize=9, loc="left")
+    figure.tight_layout()
+    figure.savefig(path, dpi=60, facecolor="black")
+
+
 def main() -> None:
     """Print the table, or draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -105,12 +154,16 @@ def main() -> None:
     found = {}
     for name, make in (("real", real(args.brains)), ("phantoms", drawn(args.count))):
         found[name] = [measures(*parts) for _, *parts in make]
-    print(f"| measure | real, n {len(found['real'])} | phantoms, n {args.count} | ratio |")
+    print(
+        f"| measure | real, n {len(found['real'])} | phantoms, n {args.count} | ratio |"
+    )
     print("|---|---|---|---|")
     for key in found["real"][0]:
         real_, ours = ([row[key] for row in found[who]] for who in found)
         cells = [f"{np.mean(v):.2f} ± {np.std(v):.2f}" for v in (real_, ours)]
-        print(f"| {key} | {' | '.join(cells)} | {np.mean(ours) / np.mean(real_):.2f} |")
+        print(
+            f"| {key} | {' | '.join(cells)} | {np.mean(ours) / np.mean(real_):.2f} |"
+        )
 
 
 if __name__ == "__main__":

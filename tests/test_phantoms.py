@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sulcnet.errors import DataError, UsageError
+from sulcnet.errors import UsageError
 from sulcnet.phantoms.anatomy import box
 from sulcnet.phantoms.cohort import (
     CLASSES,
@@ -21,7 +21,6 @@ from sulcnet.phantoms.cohort import (
     scans,
 )
 from sulcnet.phantoms.curves import arc_length
-from sulcnet.phantoms.dataset import write_dataset
 from sulcnet.phantoms.folds import THRESHOLDS
 from sulcnet.phantoms.noise import refine
 from sulcnet.phantoms.space import Pose, draw_pose
@@ -64,7 +63,7 @@ def test_the_class_follows_from_length_and_gaps_by_the_rule(facts):
 
 
 def test_lengths_are_those_of_the_drawn_curves_in_the_brain(facts):
-    for scan, brain in facts[:20]:
+    for _, brain in facts[:20]:
         wall = brain.walls[0]
         pieces = [fold.points for fold in wall.folds if fold.kind == "pcs"]
         drawn = [arc_length(brain.shape.measured(points))[-1] for points in pieces]

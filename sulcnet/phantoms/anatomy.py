@@ -1,9 +1,9 @@
 """Signed distances [mm] of one hemisphere on a grid: pial and white surface, sheets of the sulci, ventricle, deep grey.
 
-The cortex hangs on the hull of `hull.py`. Its sulci are sheets: two families are the zero lines of random fields on the
-hull (a wide, deep labyrinth and a narrow, shallow one that branches off it), the others are drawn (`folds.py`). How deep
-a sheet goes is a random field too, so that sulci begin, end and are bridged. Everything is a smooth function of the
-place, worked out on a coarse grid and refined, so that borders lie between voxels.
+The cortex hangs on the hull of `hull.py`. Its sulci are sheets: two families are the zero lines of random fields on
+the hull (a wide, deep labyrinth and a narrow, shallow one that branches off it), the others are drawn (`folds.py`). How
+deep a sheet goes is a random field too, so that sulci begin, end and are bridged. Everything is a smooth function of
+the place, worked out on a coarse grid and refined, so that borders lie between voxels.
 """
 
 from __future__ import annotations
@@ -16,21 +16,30 @@ from scipy import ndimage as ndi
 
 from sulcnet.phantoms.deep import FISSURES, Core, draw_core
 from sulcnet.phantoms.folds import Wall, draw_wall
-from sulcnet.phantoms.hull import template
+from sulcnet.phantoms.hull import ramp, template
 from sulcnet.phantoms.noise import Lattice, refine
 from sulcnet.phantoms.space import Pose, Shape, draw_shape, mixed
 from sulcnet.phantoms.walls import FAR, Sheets, WallMaps, draw_branches, map_wall
 
 HALF_LABEL = 1.5  # mm: a labelled sheet is 3 mm thick, two voxels and more
 _COARSE = 2.0  # mm, of the grid that smooth fields are worked out on, at most
-_WIDE, _NARROW = (30.0, 0.24), (20.0, 0.26)  # wavelength [mm] and spread of the labyrinths
-_REACH, _VARIES = (16.0, 5.0), 5.0  # mm that their sheets go in, in the mean; deviation
+_WIDE, _NARROW = (
+    (30.0, 0.24),
+    (20.0, 0.26),
+)  # wavelength [mm] and spread of the labyrinths
+_REACH, _VARIES = (
+    (16.0, 5.0),
+    5.0,
+)  # mm that their sheets go in, in the mean; deviation
 _BRANCH = (9.0, 3.0)  # mm, mean and deviation of what stands on the cingulate sulcus
 _RIBBON, _RIBBON_VARIES = 2.5, 0.13  # mm of cortex; share
 _OPEN = 0.45  # mm, half of the width of a sulcus in a young brain
 _BEND = 2.6  # mm that a sheet leaves the straight way in
 _BENT = 15.0  # mm of depth where it has left it
-_APART = (5.0, 3.5)  # mm from a drawn sulcus where the labyrinth ends, and over which it fades
+_APART = (
+    5.0,
+    3.5,
+)  # mm from a drawn sulcus where the labyrinth ends, and over which it fades
 _OUTSIDE = 2.0  # mm round the hull that are drawn
 _LEAST = 2.5  # mm: a sheet that goes in less is none
 
@@ -138,7 +147,8 @@ def box(
     brain: Brain, pose: Pose, axes: Sequence[np.ndarray], mirrored: bool
 ) -> tuple[slice, ...]:
     """Give the part of a grid that the hemisphere lies in; arguments as of `measure`."""
-    every = [max(1, int(_COARSE * 2 / abs(a[1] - a[0]))) for a in axes]
+    steps = [abs(along[1] - along[0]) for along in axes]
+    every = [max(1, int(2 * _COARSE / step)) for step in steps]
     sign = -1.0 if mirrored else 1.0
     some = [along[::step] for along, step in zip(axes, every)]
     grid = np.meshgrid(sign * some[0], *some[1:], indexing="ij", sparse=True)
@@ -172,7 +182,7 @@ def _cortex(
     """Work out, on the coarse grid, what the cortex is made of, and the maps of the walls that are seen."""
     hull = template()
     depth = hull.depth.at(at)
-    inward = np.clip(depth, 0, _BENT) / _BENT
+    inward = ramp(depth, _BENT)
     bends = [_BEND * bend.at(at) * inward for bend in brain.bends]
     near = [place.at(at) + bend for place, bend in zip(hull.nearest, bends)]
     members = _members(at, near)
@@ -188,7 +198,7 @@ def _cortex(
         zone = zone + own
     deeper, varied = (lattice.at(at) for lattice in brain.reaches)
     apart_pcs, apart = _room(maps, near, members)
-    bare = np.clip(-(brain.core.middle(at) + 4) / 4, 0, 1)
+    bare = ramp(-4 - brain.core.middle(at), 4)
     first = (_REACH[0] + _VARIES * deeper) * np.maximum(apart, zone)
     branch = np.minimum(first, _BRANCH[0] + _BRANCH[1] * varied)
     first = (first + zone * (branch - first)) * apart_pcs * bare
@@ -214,8 +224,9 @@ def _members(
     at: Sequence[np.ndarray], near: Sequence[np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Tell which places hang from the medial and from the lateral wall, 0 to 1."""
-    medial = np.clip((at[0] + 30) / 6, 0, 1) * np.clip((near[0] + 9) / 4, 0, 1)
-    lateral = np.clip(-(at[0] + 30) / 6, 0, 1) * np.clip(-(near[0] + 34) / 4, 0, 1)
+    inner = at[0] + 30
+    medial = ramp(inner, 6) * ramp(near[0] + 9, 4)
+    lateral = ramp(-inner, 6) * ramp(-34 - near[0], 4)
     return {"medial": medial, "lateral": lateral}
 
 
@@ -230,7 +241,7 @@ def _room(
         room = np.ones(near[0].shape)
         for name, drawn in maps.items():
             distance = getattr(drawn, kind).distance.at(near[1:])
-            free = np.clip((distance - _APART[0]) / _APART[1], 0, 1)
+            free = ramp(distance - _APART[0], _APART[1])
             room = room * (1 - members[name] * (1 - free))
         rooms.append(room)
     return rooms[0], rooms[1]
@@ -252,9 +263,7 @@ def _surfaces(maps: dict[str, WallMaps], fine: dict[str, np.ndarray]) -> Distanc
     """Put sheets and surfaces together on the grid."""
     depth = fine["depth"]
     others = _sheet(fine["first"], fine["first_reach"], depth)
-    others = np.minimum(
-        others, _sheet(fine["second"], fine["second_reach"], depth)
-    )
+    others = np.minimum(others, _sheet(fine["second"], fine["second_reach"], depth))
     for name in FISSURES:
         fissure = np.hypot(fine[name], fine[f"{name}_beyond"])
         others = np.minimum(others, fissure)
@@ -293,5 +302,6 @@ def _sheet(offset: np.ndarray, reach: np.ndarray, depth: np.ndarray) -> np.ndarr
 def _hanging(
     sheets: Sheets, y: np.ndarray, z: np.ndarray, depth: np.ndarray
 ) -> np.ndarray:
-    distance, reach = sheets.distance.at((y, z)), sheets.reach.at((y, z), 0)
+    distance = sheets.distance.at((y, z))
+    reach = sheets.reach.at((y, z), 0)
     return _sheet(distance, reach, depth)

@@ -23,7 +23,7 @@ from sulcnet.phantoms.curves import arc_length
 from sulcnet.phantoms.folds import CLASSES, draw_length
 from sulcnet.phantoms.hull import CENTRE
 from sulcnet.phantoms.scanners import RENDER, SCANNERS, USUAL, Scanner
-from sulcnet.phantoms.space import draw_pose
+from sulcnet.phantoms.space import Pose, draw_pose
 from sulcnet.records.workspace import PARTICIPANTS
 
 __all__ = [
@@ -49,8 +49,8 @@ SPACING = 1.0  # mm
 CHANNELS = {"t1": "T1w", "grey_white": "grey_white"}  # modality -> channel name
 WHOLE = (90.0, 190.0, 160.0)  # mm, of an image of a hemisphere
 MEDIAL = (36.0, 105.0, 84.0)  # mm, of one of the medial frontal wall
-_WALL = (20.0, 28.0)  # mm, y and z: its middle
-_MARGIN = 5.0  # mm that it goes beyond the midline
+_WALL = (0.0, 20.0, 28.0)  # mm: its middle
+_MARGIN = 8.0  # mm that it goes beyond the midline
 SIDES = ("L", "R")
 _EVERY = 10  # one subject of so many is borderline
 
@@ -149,9 +149,11 @@ def draw_scan(
         _known("modality", modality, CHANNELS)
     steps = np.broadcast_to(np.asarray(spacing, float), 3)
     brain = _brain(seed, scan)
-    affine, size = make_affine(scan.hemi, steps, shape)
-    axes = [affine[i, 3] + steps[i] * np.arange(n) for i, n in enumerate(size)]
     pose = draw_pose(np.random.default_rng([seed, scan.index, 10]))
+    affine, size = make_affine(scan.hemi, steps, shape, pose)
+    axes = []
+    for low, step, count in zip(affine[:3, 3], steps, size):
+        axes.append(low + step * np.arange(count))
     right = scan.hemi == "R"
     part = box(brain, pose, axes, right)
     there = [along[cut] for along, cut in zip(axes, part)]
@@ -235,14 +237,19 @@ def dataset_json(
 
 
 def make_affine(
-    hemi: str, spacing: np.ndarray, shape: Sequence[int] | None
+    hemi: str, spacing: np.ndarray, shape: Sequence[int] | None, pose: Pose
 ) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Make the affine of an image and give its shape; the midline is x = 0."""
+    """Make the affine of an image and give its shape.
+
+    A whole hemisphere lies as the head lay, left or right of x = 0; a crop is laid round the medial wall of the
+    scan, as one is that was found by registration.
+    """
     size = tuple(shape or (round(e / s) for e, s in zip(WHOLE, spacing)))
     extent = (np.array(size) - 1) * spacing
     middle = np.array(CENTRE)
     if shape:
-        middle = np.array([_MARGIN - extent[0] / 2, *_WALL])
+        middle = pose.to_scanner(np.array(_WALL))
+        middle[0] += _MARGIN - extent[0] / 2
     if hemi == "R":
         middle[0] = -middle[0]
     affine = np.diag([*spacing, 1.0])

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from skimage.measure import points_in_poly
 
 from sulcnet.phantoms.curves import evenly
-from sulcnet.phantoms.hull import ellipsoid
+from sulcnet.phantoms.hull import ellipsoid, ramp
 from sulcnet.phantoms.noise import Lattice
 from sulcnet.phantoms.walls import STEP, as_map, places
 
@@ -49,7 +49,7 @@ class Core:
 
     def _half(self, y: np.ndarray) -> np.ndarray:
         """Give half of the callosum's thickness [mm]: its ends are the thickest."""
-        return 3.2 + 1.8 * _between(y - 18, 12) + 1.5 * _between(-28 - y, 8)
+        return 3.2 + 1.8 * ramp(y - 18, 12) + 1.5 * ramp(-28 - y, 8)
 
     def middle(self, at: Sequence[np.ndarray]) -> np.ndarray:
         """Give how far a place is within the region without cortex [mm], negative elsewhere."""
@@ -61,25 +61,23 @@ class Core:
     def fields(self, at: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """Give signed distances [mm] by name; fissures as the way across and the way past their ends."""
         x, y, z = at
-        ground = -14 + 0.30 * (22 - y)
         grey = [ellipsoid(at, *shape) for shape in _DEEP_GREY]
-        return {
+        fields = {
             "bare": self.middle(at) + 1,
             "ventricle": np.maximum(self._ventricle(at), _third(at)),
             "deep": np.maximum.reduce(grey),
-            "sylvian": z - ground - 2.5 * np.sin(x / 9 + y / 17),
-            "sylvian_beyond": np.hypot(
-                np.maximum(x + 38, 0), _past(y, -52, 30)
-            ),
-            "callosal": self._half(y) + 1 - self.callosum.at((y, z)),
-            "callosal_beyond": np.hypot(
-                np.maximum(-(x + 8), 0), np.maximum(self.inside.at((y, z)) + 1, 0)
-            ),
-            "insula": x + 38 + 0.004 * y**2,
-            "insula_beyond": np.hypot(
-                _past(z - ground, -10, 15), _past(y, -22, 22)
-            ),
         }
+        sheets = _sylvian(x, y, z), _insula(x, y, z), self._callosal(x, y, z)
+        for name, (across, past, beyond) in zip(FISSURES, sheets):
+            fields[name] = across
+            fields[f"{name}_beyond"] = np.hypot(past, beyond)
+        return fields
+
+    def _callosal(self, x, y, z) -> tuple[np.ndarray, ...]:
+        """Give the sulcus that parts callosum and cortex: way across, past its floor, below the callosum."""
+        across = self._half(y) + 1 - self.callosum.at((y, z))
+        below = self.inside.at((y, z)) + 1
+        return across, np.maximum(-x - 8, 0), np.maximum(below, 0)
 
     def _ventricle(self, at: Sequence[np.ndarray]) -> np.ndarray:
         x, y, z = at
@@ -109,6 +107,21 @@ def _closed() -> tuple[Lattice, Lattice]:
     return as_map(inside), as_map(distance)
 
 
+def _ground(y: np.ndarray) -> np.ndarray:
+    """Give the height at which the Sylvian fissure runs."""
+    return -14 + 0.30 * (22 - y)
+
+
+def _sylvian(x, y, z) -> tuple[np.ndarray, ...]:
+    wave = 2.5 * np.sin(x / 9 + y / 17)
+    return z - _ground(y) - wave, np.maximum(x + 38, 0), _past(y, -52, 30)
+
+
+def _insula(x, y, z) -> tuple[np.ndarray, ...]:
+    across = x + 38 + 0.004 * y**2
+    return across, _past(z - _ground(y), -10, 15), _past(y, -22, 22)
+
+
 def _third(at: Sequence[np.ndarray]) -> np.ndarray:
     x, y, z = at
     flat = np.hypot((y + 10) / 14, (z - 1) / 9) - 1
@@ -118,7 +131,3 @@ def _third(at: Sequence[np.ndarray]) -> np.ndarray:
 def _past(value: np.ndarray, low: float, high: float) -> np.ndarray:
     """Give how far a value is outside of an interval."""
     return np.maximum(np.maximum(low - value, value - high), 0)
-
-
-def _between(value: np.ndarray, width: float) -> np.ndarray:
-    return np.clip(value / width, 0, 1)

@@ -35,10 +35,10 @@ SHORTS = 0.35  # of the absent
 # The cingulate sulcus of the template, from below the genu to the margin: y, z [mm].
 _PATH = (
     (24, -13),
-    (38, -7),
-    (46, 8),
-    (44, 22),
-    (34, 33),
+    (36, -7),
+    (42, 8),
+    (40, 21),
+    (32, 32),
     (20, 40),
     (4, 43),
     (-12, 43),
@@ -48,9 +48,11 @@ _PATH = (
     (-47, 74),
 )
 _MIDDLE = np.array([0.0, 10.0])  # what the path is scaled about
-_FRONT, _BACK = (45, 10), (-10, 43)  # between these a paracingulate sulcus may lie
+_FRONT, _BACK = (41, 12), (-12, 43)  # between these a paracingulate sulcus may lie
 
-Measured = Callable[[np.ndarray], np.ndarray]  # curve (n, 2) -> its points in the brain
+Measured = Callable[
+    [np.ndarray], np.ndarray
+]  # curve (n, 2) -> its points in the brain
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,9 @@ def draw_wall(
         measured: takes curves of the template into the brain.
     """
     path = _path(own, shared)
-    front, back = (int(np.argmin(((path - end) ** 2).sum(1))) for end in (_FRONT, _BACK))
+    front, back = (
+        int(np.argmin(((path - end) ** 2).sum(1))) for end in (_FRONT, _BACK)
+    )
     pieces, gaps = _paracingulate(own, path[front:back], length, measured)
     folds = [*_cingulate(own, path), *pieces]
     taken = np.concatenate([piece.points for piece in pieces] or [path[:0]])
@@ -142,7 +146,9 @@ def _cingulate(rng: np.random.Generator, path: np.ndarray) -> list[Fold]:
     folds, start, inside = [], 0.0, 0.0
     for end in (*cuts, ends):
         curve = beside(path, -inside + wobble(rng, len(path), 25, 0.4))
-        folds.append(Fold(cut(curve, start, end - start), rng.uniform(11, 15), "cingulate"))
+        folds.append(
+            Fold(cut(curve, start, end - start), rng.uniform(11, 15), "cingulate")
+        )
         gapped = rng.random() < 0.6
         start = end + (rng.uniform(4, 9) if gapped else -rng.uniform(6, 10))
         inside = 0.0 if gapped or rng.random() < 0.4 else rng.uniform(6.5, 7.5)
@@ -154,8 +160,9 @@ def _paracingulate(
 ) -> tuple[list[Fold], float]:
     """Lay the pieces into the zone; also give the straight ways between them [mm]."""
     offset = rng.uniform(8.5, 12.0)
-    swell = np.sin(np.linspace(0, rng.uniform(3, 6), len(path)) + rng.uniform(0, 6))
-    curve = evenly(beside(path, offset + swell + wobble(rng, len(path), 25, 0.5)))
+    swell = np.linspace(0, rng.uniform(3, 6), len(path)) + rng.uniform(0, 6)
+    offset += np.sin(swell)
+    curve = evenly(beside(path, offset + wobble(rng, len(path), 25, 0.5)))
     reach, start = rng.uniform(8.5, 13), rng.uniform()
     if not length:
         return [], 0.0
@@ -178,7 +185,7 @@ def _parts(rng: np.random.Generator, length: float) -> tuple[np.ndarray, np.ndar
     count = 1 + (rng.random() < 0.45) + (rng.random() < 0.15)
     count = min(count, int(length // 10)) or 1
     spare = rng.dirichlet(np.ones(count)) * (length - 8.0 * count)
-    return 8.0 + spare, rng.uniform(4, 8.5, count - 1)
+    return 8.0 + spare, rng.uniform(6, 9.5, count - 1)
 
 
 def _far(

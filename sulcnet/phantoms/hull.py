@@ -1,7 +1,7 @@
 """The smooth outside of a left hemisphere, that every phantom is bent from: body, flat base, temporal lobe, flat wall.
 
-Frame of the template [mm]: x < 0, the medial wall at x = -1; y anterior, z superior; about the proportions of an adult's
-left hemisphere in MNI space.
+Frame of the template [mm]: x < 0, the medial wall at x = -1; y anterior, z superior; about the proportions of a left
+hemisphere in MNI space.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from sulcnet.phantoms.noise import Lattice
 BOX = ((-78.0, -112.0, -58.0), (12.0, 84.0, 92.0))
 CENTRE = (-31.0, -17.0, 16.0)  # of the hemisphere
 _FINE, _STEP = 1.0, 2.0  # mm: what distances are measured on, and what is kept
-_NEAR = 4.0  # mm round the surface where the formula's distance is better than the grid's
+_NEAR = (
+    4.0  # mm round the surface where the formula's distance is better than the grid's
+)
 _SMOOTH = 1.5  # voxels: takes the steps of a grid from the nearest points
 
 Points = Sequence[np.ndarray]
@@ -60,7 +62,8 @@ def _outside(at: Points) -> np.ndarray:
     """Give about the distance to the surface [mm], positive in the hemisphere."""
     x, y, z = at
     body = ellipsoid(at, (0, -17, 10), (63, 84, 63), 2.25, 0.04)
-    sunk = 0.18 * np.abs(y + 20) * np.exp(-(((y + 50) / 35) ** 2))
+    back = (y + 50) / 35
+    sunk = 0.18 * np.abs(y + 20) * np.exp(-(back**2))
     base = z + 17 + np.where(y > -20, 0, sunk)
     body = smaller(body, base, 7)
     temporal = ellipsoid(at, (-41, -16, -25), (22, 52, 21), 2.2, -0.16)
@@ -86,6 +89,11 @@ def ellipsoid(
     slopes = [(u ** (power - 1) / axis) ** 2 for u, axis in zip(scaled, half)]
     slope = np.sqrt(sum(slopes)) * radius / total + 1e-6
     return np.minimum((1 - radius) / slope, 60.0)
+
+
+def ramp(value: np.ndarray, width: float) -> np.ndarray:
+    """Give 0 below 0, 1 from `width` on, and what lies between on a line."""
+    return np.clip(value / width, 0, 1)
 
 
 def larger(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:

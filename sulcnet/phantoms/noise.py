@@ -42,7 +42,8 @@ def field(
         step: of the lattice [mm].
     """
     low, high = box
-    shape = [int(np.ceil((b - a) / step)) + 1 for a, b in zip(low, high)]
+    size = np.subtract(high, low)
+    shape = [int(count) + 1 for count in np.ceil(size / step)]
     numbers = [np.fft.fftfreq(n, step) for n in shape[:-1]]
     numbers.append(np.fft.rfftfreq(shape[-1], step))
     squares = [k**2 for k in np.meshgrid(*numbers, indexing="ij", sparse=True)]
@@ -53,7 +54,7 @@ def field(
 
 
 def refine(values: np.ndarray, factors: Sequence[int]) -> np.ndarray:
-    """Give values at 1 / factor of the step of each axis, by cubic (Catmull-Rom) interpolation; factors are powers of 2.
+    """Give values at 1 / factor of the step of each axis, by Catmull-Rom interpolation; a factor is a power of 2.
 
     Returns:
         (factor * (n - 1) + 1) values per axis; those that stood stay as they are.
@@ -68,9 +69,11 @@ def refine(values: np.ndarray, factors: Sequence[int]) -> np.ndarray:
 def _halved(values: np.ndarray, axis: int) -> np.ndarray:
     """Put a value between every two along an axis."""
     given = np.moveaxis(values, axis, 0)
-    first, last = 2 * given[:1] - given[1:2], 2 * given[-1:] - given[-2:-1]
+    first = 2 * given[:1] - given[1:2]
+    last = 2 * given[-1:] - given[-2:-1]
     longer = np.concatenate([first, given, last])
-    inner, outer = longer[1:-2] + longer[2:-1], longer[:-3] + longer[3:]
+    inner = longer[1:-2] + longer[2:-1]
+    outer = longer[:-3] + longer[3:]
     finer = np.empty((2 * len(given) - 1, *given.shape[1:]), given.dtype)
     finer[::2] = given
     finer[1::2] = (9 * inner - outer) / 16

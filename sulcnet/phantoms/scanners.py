@@ -27,7 +27,9 @@ class Scanner:
     grey: float
     white: float
     noise: float  # standard deviation; of both parts of the complex signal where it is Rician
-    width: tuple[float, float, float]  # of what a voxel sees, full at half maximum [mm]
+    width: tuple[
+        float, float, float
+    ]  # of what a voxel sees, full at half maximum [mm]
     bias: float  # largest logarithm of the bias field
     gain: float  # the unit of the stored numbers
     rician: bool = True
@@ -38,7 +40,9 @@ SCANNERS = {
     "clear": Scanner(0.22, 0.62, 1.0, 0.03, (1.0, 1.0, 1.0), 0.10, 400.0),
     "noisy": Scanner(0.28, 0.66, 1.0, 0.07, (1.1, 1.1, 1.1), 0.20, 900.0),
     "blurred": Scanner(0.15, 0.55, 1.0, 0.04, (1.3, 1.3, 2.6), 0.15, 150.0),
-    "moved": Scanner(0.20, 0.60, 1.0, 0.04, (1.0, 1.0, 1.2), 0.12, 255.0, motion=0.35),
+    "moved": Scanner(
+        0.20, 0.60, 1.0, 0.04, (1.0, 1.0, 1.2), 0.12, 255.0, motion=0.35
+    ),
     # Gaussian noise, as after a filter; contrast nearly inverted, as with T2 weights.
     "inverted": Scanner(1.0, 0.62, 0.42, 0.03, (1.0, 1.0, 1.5), 0.15, 1000.0, False),
 }

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from sulcnet.phantoms.hull import BOX, CENTRE
+from sulcnet.phantoms.hull import BOX, CENTRE, ramp
 from sulcnet.phantoms.noise import Lattice, field
 
-_WARP, _WAVE = 1.8, 90.0  # mm: size and wavelength of what makes brains differ in shape
+_WARP, _WAVE = (
+    1.8,
+    90.0,
+)  # mm: size and wavelength of what makes brains differ in shape
 _MEAN = 0.94  # of the template: it is as large as MNI space is
 _SIZE = 0.035  # standard deviation of the logarithm of each axis
 _TURN, _SHIFT = 6.0, 3.0  # degrees and mm, largest of each axis
@@ -33,7 +36,8 @@ class Shape:
             moved.append((along - middle) / scale + middle + _WARP * warp.at(at))
         # The medial wall is flat in every brain.
         flat = (at[0] - CENTRE[0]) / self.scale[0] + CENTRE[0]
-        moved[0] = flat + (moved[0] - flat) * np.clip(-at[0] / 30, 0, 1)
+        deep = ramp(-at[0], 30)
+        moved[0] = flat + (moved[0] - flat) * deep
         return tuple(moved)
 
     def measured(self, curve: np.ndarray) -> np.ndarray:
@@ -48,7 +52,9 @@ class Shape:
 
 def draw_shape(shared: np.random.Generator, own: np.random.Generator) -> Shape:
     """Draw a brain; its two hemispheres share most of it."""
-    scale = _MEAN * np.exp(shared.normal(0, _SIZE, 3) + own.normal(0, 0.2 * _SIZE, 3))
+    sizes = shared.normal(0, _SIZE, 3)
+    sizes += own.normal(0, 0.2 * _SIZE, 3)
+    scale = _MEAN * np.exp(sizes)
     warp = tuple(mixed(shared, own, _WAVE, 0.9) for _ in range(3))
     return Shape(scale, warp)
 
@@ -83,6 +89,12 @@ class Pose:
             parts = [self.turn[other, axis] * away[other] for other in range(3)]
             turned.append(sum(parts) + middle)
         return tuple(turned)
+
+    def to_scanner(self, place: np.ndarray) -> np.ndarray:
+        """Take one place (3,) of the brain into the scanner."""
+        away = place - CENTRE
+        turned = (self.turn * away).sum(1)
+        return turned + CENTRE + self.shift
 
 
 def draw_pose(rng: np.random.Generator) -> Pose:

@@ -9,12 +9,16 @@ from scipy import ndimage as ndi
 
 from sulcnet.phantoms.curves import arc_length, normals
 from sulcnet.phantoms.folds import Fold, Wall
+from sulcnet.phantoms.hull import ramp
 from sulcnet.phantoms.noise import Lattice
 
 STEP = 0.5  # mm
 _LOW, _HIGH = (-75.0, -45.0), (78.0, 92.0)  # mm, y and z
 FAR = 60.0  # mm, where no sheet is
-_SEEN, _BESIDE = 12.0, 40.0  # mm that distances to sheets and to the path are measured
+_SEEN, _BESIDE = (
+    12.0,
+    40.0,
+)  # mm that distances to sheets and to the path are measured
 _TRIED = 4  # points along a curve
 _BRANCHES = 22.0  # mm: wavelength of the folds that stand on the cingulate sulcus; two of them per wave
 _U, _V = np.arange(-20.0, 320.0), np.arange(-10.0, 60.0)  # mm along and across it
@@ -34,7 +38,9 @@ class WallMaps:
 
     pcs: Sheets
     others: Sheets
-    zone: Lattice  # 1 where the labyrinth gives way to branches of the cingulate sulcus
+    zone: (
+        Lattice  # 1 where the labyrinth gives way to branches of the cingulate sulcus
+    )
     branches: Lattice  # a field whose zero lines stand on the cingulate sulcus
 
 
@@ -46,8 +52,8 @@ def map_wall(wall: Wall, branches: np.ndarray) -> WallMaps:
     others = [fold for fold in wall.folds if fold.kind != "pcs"]
     way = arc_length(wall.path)
     first, last = (way[end] for end in wall.zone)
-    zone = _ramp(across - 1, 4) * _ramp(26 - across, 5)
-    zone *= _ramp(along - first + 14, 8) * _ramp(last + 10 - along, 8)
+    zone = ramp(across - 1, 4) * ramp(26 - across, 5)
+    zone *= ramp(along - first + 14, 8) * ramp(last + 10 - along, 8)
     places_uv = [along - _U[0], across - _V[0]]
     drawn = ndi.map_coordinates(branches, places_uv, order=3, mode="nearest")
     smooth = ndi.gaussian_filter(zone, 3)
@@ -123,7 +129,3 @@ def draw_branches(rng: np.random.Generator) -> np.ndarray:
     white = np.fft.fft2(rng.standard_normal((len(_U), len(_V))))
     drawn = np.fft.ifft2(white * spectrum).real
     return drawn / drawn.std()
-
-
-def _ramp(value: np.ndarray, width: float) -> np.ndarray:
-    return np.clip(value / width, 0, 1)
