@@ -19,23 +19,17 @@ from scipy import ndimage as ndi
 from skimage.measure import marching_cubes, mesh_surface_area
 
 CLOSED = 15.0  # mm, as for the local gyrification index (Schaer et al. 2008)
-# FreeSurfer's codes: white matter, what the white surface also holds, cortex (from and to), per side.
+# FreeSurfer's codes per side: what the white surface holds, with hippocampus and amygdala; cortex, from and to.
 CODES = {
     "L": (
-        (2, 10, 11, 12, 13, 26, 28, 4, 5, 31),
+        (2, 10, 11, 12, 13, 26, 28, 4, 5, 31, 17, 18),
         ((1000, 1999), (11000, 11999), (3, 3)),
     ),
     "R": (
-        (41, 49, 50, 51, 52, 58, 60, 43, 44, 63),
+        (41, 49, 50, 51, 52, 58, 60, 43, 44, 63, 53, 54),
         ((2000, 2999), (12000, 12999), (42, 42)),
     ),
 }
-OTHERS = (
-    17,
-    18,
-    53,
-    54,
-)  # hippocampus and amygdala: within the surfaces, neither cortex nor white
 CALLOSUM = (251, 255)
 
 
@@ -49,7 +43,7 @@ def real(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray
         drawn = nib.as_closest_canonical(nib.load(image)).get_fdata(dtype=np.float32)
         middle = _middle(codes)
         for side, (white, cortex) in CODES.items():
-            inside = np.isin(codes, (*white, *OTHERS))
+            inside = np.isin(codes, white)
             half = np.arange(codes.shape[0])[:, None, None] < middle
             central = (codes >= CALLOSUM[0]) & (codes <= CALLOSUM[1])
             inside |= central & (half if side == "L" else ~half)
@@ -106,15 +100,19 @@ def _area(mask: np.ndarray) -> float:
 
 
 def slices(image: np.ndarray, inside: np.ndarray) -> list[np.ndarray]:
-    """Cut a hemisphere: two sagittal slices near the midline, one further out, a coronal and an axial one."""
-    box = ndi.find_objects(inside.astype(int))[0]
-    # The midline is the side where the mask ends as a wall.
-    first, last = (inside[box][place].sum() for place in (2, -3))
-    inner, away = (box[0].stop, -1) if last > first else (box[0].start - 1, 1)
-    planes = [image[inner + away * deep] for deep in (5, 9, 28)]
-    front = box[1].start + int(0.62 * (box[1].stop - box[1].start))
-    high = box[2].start + int(0.62 * (box[2].stop - box[2].start))
+    """Cut a left hemisphere: two sagittal slices near the midline, one further out, a coronal and an axial one."""
+    x, y, z = ndi.find_objects(inside.astype(int))[0]
+    planes = [image[x.stop - deep] for deep in (7, 12, 30)]
+    front = y.start + int(0.62 * (y.stop - y.start))
+    high = z.start + int(0.62 * (z.stop - z.start))
     return [*planes, image[:, front], image[:, :, high]]
+
+
+def max_component(mask: np.ndarray) -> np.ndarray:
+    """Give the largest connected part of a mask, without slivers across the midline."""
+    parts, _ = ndi.label(ndi.binary_opening(mask, iterations=2))
+    largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+    return ndi.binary_dilation(largest, iterations=3) & mask
 
 
 def picture(brains: Path, path: Path) -> None:
@@ -125,13 +123,14 @@ def picture(brains: Path, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     real_ = [parts for parts in real(brains) if parts[0].endswith("L")]
-    ours = list(drawn(5))[::2]
+    ours = list(drawn(9))[::4]
     rows = [row for pair in zip(real_, ours) for row in pair]
     size = {"figsize": (15, 2.7 * len(rows)), "facecolor": "black"}
     figure, axes = plt.subplots(len(rows), 5, **size)
     for line, (name, image, grey, inside) in zip(axes, rows):
         both = ndi.binary_fill_holes(ndi.binary_closing(grey | inside, iterations=3))
-        shown = np.where(ndi.binary_dilation(both), image, 0)
+        both = max_component(both)
+        shown = np.where(both, image, 0)
         white = np.percentile(shown[inside], 95)
         for place, plane in zip(line, slices(shown, both)):
             place.imshow(plane.T, cmap="gray", origin="lower", vmin=0, vmax=white)

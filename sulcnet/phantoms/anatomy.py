@@ -16,7 +16,7 @@ from scipy import ndimage as ndi
 
 from sulcnet.phantoms.deep import FISSURES, Core, draw_core
 from sulcnet.phantoms.folds import Wall, draw_wall
-from sulcnet.phantoms.hull import ramp, template
+from sulcnet.phantoms.hull import ramp, smaller, template
 from sulcnet.phantoms.noise import Lattice, refine
 from sulcnet.phantoms.space import Pose, Shape, draw_shape, mixed
 from sulcnet.phantoms.walls import FAR, Sheets, WallMaps, draw_branches, map_wall
@@ -28,12 +28,13 @@ _WIDE, _NARROW = (
     (20.0, 0.26),
 )  # wavelength [mm] and spread of the labyrinths
 _REACH, _VARIES = (
-    (16.0, 5.0),
+    (17.5, 6.0),
     5.0,
 )  # mm that their sheets go in, in the mean; deviation
 _BRANCH = (9.0, 3.0)  # mm, mean and deviation of what stands on the cingulate sulcus
-_RIBBON, _RIBBON_VARIES = 2.5, 0.13  # mm of cortex; share
-_OPEN = 0.45  # mm, half of the width of a sulcus in a young brain
+_RIBBON, _RIBBON_VARIES = 2.45, 0.13  # mm of cortex; share
+_OPEN = 0.42  # mm, half of the width of a sulcus in a young brain
+_ROUND = 6.0  # mm: crowns of gyri are rounded where surface and sulcus meet
 _BEND = 2.6  # mm that a sheet leaves the straight way in
 _BENT = 15.0  # mm of depth where it has left it
 _APART = (
@@ -278,7 +279,7 @@ def _surfaces(maps: dict[str, WallMaps], fine: dict[str, np.ndarray]) -> Distanc
             continue
         pcs[there] = own
     fluid = np.minimum(others, pcs) - fine["width"]
-    pial = np.minimum(depth, fluid)
+    pial = smaller(depth, fluid, _ROUND)
     bare = fine["bare"] > 0
     edge = np.minimum(depth + 1, fluid)
     return Distances(
