@@ -37,10 +37,8 @@ _OPEN = 0.42  # mm, half of the width of a sulcus in a young brain
 _ROUND = 6.0  # mm: crowns of gyri are rounded where surface and sulcus meet
 _BEND = 2.6  # mm that a sheet leaves the straight way in
 _BENT = 15.0  # mm of depth where it has left it
-_APART = (
-    5.0,
-    3.5,
-)  # mm from a drawn sulcus where the labyrinth ends, and over which it fades
+# mm from a drawn sulcus where the labyrinth ends, and over which it fades
+_APART = (4.2, 2.8)
 _OUTSIDE = 2.0  # mm round the hull that are drawn
 _LEAST = 2.5  # mm: a sheet that goes in less is none
 

@@ -163,7 +163,7 @@ def _paracingulate(
     swell = np.linspace(0, rng.uniform(3, 6), len(path)) + rng.uniform(0, 6)
     offset += np.sin(swell)
     curve = evenly(beside(path, offset + wobble(rng, len(path), 25, 0.5)))
-    reach, start = rng.uniform(8.5, 13), rng.uniform()
+    reach, start = rng.uniform(9.5, 14), rng.uniform()
     if not length:
         return [], 0.0
     way = arc_length(measured(curve))
