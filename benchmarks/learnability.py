@@ -3,8 +3,8 @@
     python benchmarks/learnability.py --root FOLDER               # 600 crops of the medial wall at 1.5 mm
     python benchmarks/learnability.py --root FOLDER --minutes 20
 
-420 to learn from, 60 watched, 120 others that are scored, borderline cases apart. Asked for: balanced accuracy of 0.80 and
-Dice of the sulcus where present of 0.65.
+420 to learn from, 60 watched, 120 others that are scored, borderline cases apart. Asked for: balanced accuracy of 0.80
+and Dice of the sulcus where present of 0.65.
 """
 
 import argparse
