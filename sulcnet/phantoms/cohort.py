@@ -52,7 +52,7 @@ MEDIAL = (36.0, 105.0, 84.0)  # mm, of one of the medial frontal wall
 _WALL = (0.0, 20.0, 28.0)  # mm: its middle
 _MARGIN = 8.0  # mm that it goes beyond the midline
 SIDES = ("L", "R")
-_EVERY = 10  # one subject of so many is borderline
+_EVERY = 10  # one subject of each ten is borderline
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,6 @@ def scans(
         _known("scanner", site, SCANNERS)
     for side in sides:
         _known("side", side, SIDES)
-    order = np.random.default_rng([seed, 7]).integers(_EVERY)
     made = []
     for index in range(count):
         other, session = divmod(index, sessions)
@@ -118,10 +117,16 @@ def scans(
         # The second side's class goes through all three for each class of the first.
         kind = subject // 3**side
         site = sites[(subject // 3 ** len(sides) + session) % len(sites)]
-        borderline = bool((subject // 3 + subject + order) % _EVERY == 0)
-        what = sides[side], site, CLASSES[kind % 3], borderline
+        what = sides[side], site, CLASSES[kind % 3], _is_borderline(seed, subject)
         made.append(Scan(index, subject, session + 1, *what))
     return tuple(made)
+
+
+def _is_borderline(seed: int, subject: int) -> bool:
+    """Choose one of every ten subjects."""
+    block, place = divmod(subject, _EVERY)
+    chosen = np.random.default_rng([seed, block, 7]).integers(_EVERY)
+    return place == int(chosen)
 
 
 def draw_scan(
