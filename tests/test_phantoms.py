@@ -1,6 +1,8 @@
 """The phantoms: answers known by construction, two hemispheres and two sessions of a person, the recipe, the images."""
 
 import hashlib
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -30,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 SEED = 20
 SMALL = {"spacing": 3.0, "shape": medial(3.0)}
 # SHA-256 of labels and rows: methods are compared on one recipe. A change of it is a new RECIPE, and new tables.
-HELD = {"2": "to be filled"}
+HELD = {"2": "f7235fb1b0bbe4a5"}
 
 
 @pytest.fixture(scope="module")
@@ -249,3 +251,30 @@ def test_a_straight_line_does_not_read_the_class():
 
     for name, score in difficulty(1200, 2).items():
         assert score < MOST[name], name
+
+
+DRAW = """
+import hashlib, sys
+import numpy as np
+from sulcnet.phantoms.cohort import draw_scan, medial, scans
+scan = scans(20, 3, sites=("moved",))[2]
+phantom = draw_scan(20, scan, 2.0, medial(2.0))
+np.save(sys.argv[1], phantom.image)
+print(hashlib.sha256(phantom.label.tobytes()).hexdigest(), sorted(phantom.row.items()))
+"""
+
+
+def test_labels_and_lengths_do_not_depend_on_the_processor(tmp_path):
+    from numpy._core._multiarray_umath import __cpu_dispatch__ as features
+
+    told, images = [], []
+    for name, off in (("all", ""), ("none", " ".join(features))):
+        env = {**os.environ, "NPY_DISABLE_CPU_FEATURES": off}
+        image = tmp_path / f"{name}.npy"
+        command = [sys.executable, "-W", "ignore", "-c", DRAW, str(image)]
+        ended = subprocess.run(command, env=env, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        told.append(ended.stdout)
+        images.append(np.load(image))
+    assert told[0] == told[1]
+    assert np.abs(images[0] - images[1]).max() < 1e-3 * images[0].max()
