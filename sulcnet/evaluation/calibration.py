@@ -13,6 +13,7 @@ import numpy as np
 
 from sulcnet.records.dataset import Case
 
+Array = np.ndarray
 COOLEST, HOTTEST = 0.2, 10.0
 FOLDS = 5  # of people: each is asked about by what was fitted to the others
 
@@ -25,8 +26,8 @@ def fold_of(cases: Sequence[Case]) -> dict[str, int]:
 
 
 def of_cohort(
-    logits: np.ndarray, shares: Sequence[float], temperature: float = 1.0
-) -> np.ndarray:
+    logits: Array, shares: Sequence[float], temperature: float = 1.0
+) -> Array:
     """Give the posterior of a cohort: softmax(logits / temperature) times shares, normalised (Saerens et al. 2002).
 
     Args:
@@ -34,14 +35,14 @@ def of_cohort(
         shares: K of them.
     """
     with np.errstate(divide="ignore"):  # an answer that nobody has
-        above = np.asarray(logits, float) / temperature + np.log(shares)
-    above = np.exp(above - above.max(axis=-1, keepdims=True))
-    return above / above.sum(axis=-1, keepdims=True)
+        usual = np.log(shares)
+    above = np.asarray(logits, float) / temperature + usual
+    highest = above.max(axis=-1, keepdims=True)
+    weights = np.exp(above - highest)
+    return weights / weights.sum(axis=-1, keepdims=True)
 
 
-def fit_temperature(
-    logits: np.ndarray, truth: np.ndarray, shares: Sequence[float]
-) -> float:
+def fit_temperature(logits: Array, truth: Array, shares: Sequence[float]) -> float:
     """Find the temperature of the likeliest truth (Guo et al. 2017, arXiv 1706.04599), 0.2 to 10.
 
     The likelihood is that of the cohort's probabilities, and has one maximum along 1 / temperature.
@@ -55,16 +56,17 @@ def fit_temperature(
     rows = np.arange(len(truth))
 
     def surprise(inverse: float) -> float:
-        found = of_cohort(logits, shares, 1 / inverse)[rows, truth]
-        return -np.log(np.maximum(found, np.finfo(float).tiny)).mean()
+        found = of_cohort(logits, shares, 1 / inverse)
+        likely = np.maximum(found[rows, truth], least)
+        return -np.log(likely).mean()
 
+    least = np.finfo(float).tiny
     bounds = 1 / HOTTEST, 1 / COOLEST
-    return 1 / float(minimize_scalar(surprise, bounds=bounds, method="bounded").x)
+    best = minimize_scalar(surprise, bounds=bounds, method="bounded")
+    return 1 / float(best.x)
 
 
-def fit_regression(
-    features: np.ndarray, truth: np.ndarray, answers: int
-) -> np.ndarray:
+def fit_regression(features: Array, truth: Array, answers: int) -> Array:
     """Fit a multinomial logistic regression, every answer weighing the same, as in training.
 
     A ridge of a half of the squared weights holds it back, on features that were standardised.
@@ -78,22 +80,38 @@ def fit_regression(
     """
     from scipy.optimize import minimize
 
-    mean, spread = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-6)
-    standard = np.column_stack(((features - mean) / spread, np.ones(len(features))))
-    counts = np.bincount(truth, minlength=answers)
-    share = (1 / (counts[truth] * np.count_nonzero(counts)))[:, None] * len(truth)
+    count, width = features.shape
+    mean = features.mean(axis=0)
+    spread = np.maximum(features.std(axis=0), 1e-6)
+    standard = (features - mean) / spread
+    standard = np.column_stack((standard, np.ones(count)))
+    share = _share(truth, answers)
     wanted = np.eye(answers)[truth]
+    equal = np.full(answers, 1 / answers)
+    ridged = np.arange(width + 1) < width  # all weights but that of 1
 
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+    def loss(flat: Array) -> tuple[float, Array]:
         weights = flat.reshape(answers, -1)
-        held = weights * (np.arange(weights.shape[1]) < len(mean))
-        found = of_cohort(standard @ weights.T, np.full(answers, 1 / answers))
-        surprise = -share * wanted * np.log(np.maximum(found, 1e-300))
-        slope = (share * (found - wanted)).T @ standard + held
-        return surprise.sum() + (held**2).sum() / 2, slope.ravel()
+        held = weights * ridged
+        found = of_cohort(standard @ weights.T, equal)
+        likely = np.maximum(found, 1e-300)
+        surprise = -share * wanted * np.log(likely)
+        missed = share * (found - wanted)
+        slope = missed.T @ standard + held
+        ridge = np.sum(held**2) / 2
+        return surprise.sum() + ridge, slope.ravel()
 
-    start = np.zeros(answers * standard.shape[1])
-    weights = minimize(loss, start, jac=True, method="L-BFGS-B").x
-    weights = weights.reshape(answers, -1)
+    start = np.zeros(answers * (width + 1))
+    found = minimize(loss, start, jac=True, method="L-BFGS-B")
+    weights = found.x.reshape(answers, -1)
     scaled = weights[:, :-1] / spread
-    return np.column_stack((scaled, weights[:, -1] - scaled @ mean))
+    constant = weights[:, -1] - scaled @ mean
+    return np.column_stack((scaled, constant))
+
+
+def _share(truth: Array, answers: int) -> Array:
+    """Give how much each case weighs, (N, 1): 1 in the mean, every answer that is met the same in all."""
+    counts = np.bincount(truth, minlength=answers)
+    met = np.count_nonzero(counts)
+    share = 1 / (counts[truth] * met)
+    return share[:, None] * len(truth)

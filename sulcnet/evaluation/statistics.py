@@ -15,6 +15,7 @@ import numpy as np
 
 from sulcnet.errors import DataError
 
+Array = np.ndarray
 DRAWS = 2000
 LEVEL = 0.95
 
@@ -30,9 +31,9 @@ class Interval:
         n: Number of cases (not of subjects).
     """
 
-    estimate: float | np.ndarray
-    low: float | np.ndarray
-    high: float | np.ndarray
+    estimate: float | Array
+    low: float | Array
+    high: float | Array
     n: int
 
 
@@ -71,11 +72,13 @@ def bootstrap_interval(
     estimate = statistic(*arrays)
     draws = []
     for chosen in subject_draws(subjects, n, seed):
-        draws.append(statistic(*(array[chosen] for array in arrays)))
-    low, high = _ends(np.array(draws, dtype=float), level, np.shape(estimate))
-    return Interval(
-        estimate if np.ndim(estimate) else float(estimate), low, high, cases
-    )
+        drawn = [array[chosen] for array in arrays]
+        draws.append(statistic(*drawn))
+    shape = np.shape(estimate)
+    low, high = _ends(np.array(draws, dtype=float), level, shape)
+    if not shape:
+        estimate = float(estimate)
+    return Interval(estimate, low, high, cases)
 
 
 def paired_difference(
@@ -94,12 +97,13 @@ def paired_difference(
         statistic: Of the N differences.
         **options: n, seed, level of `bootstrap_interval`.
     """
-    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    first = np.asarray(first, dtype=float)
+    second = np.asarray(second, dtype=float)
     _check((first, second), first)
     return bootstrap_interval(first - second, subjects, statistic, **options)
 
 
-def subject_draws(subjects: np.ndarray, n: int, seed: int) -> Iterator[np.ndarray]:
+def subject_draws(subjects: Array, n: int, seed: int) -> Iterator[Array]:
     """Yield n index arrays into the cases, each of as many subjects as there are, with replacement.
 
     cases in order of subject   a a | b | c c c        starts 0 2 3, sizes 2 1 3
@@ -109,13 +113,18 @@ def subject_draws(subjects: np.ndarray, n: int, seed: int) -> Iterator[np.ndarra
     order = np.argsort(codes, kind="stable")
     starts = np.cumsum(sizes) - sizes
     random = np.random.default_rng(seed)
+    count = len(sizes)
     # One subject has no spread to draw from; no draw leaves the interval undefined, not zero wide.
-    for _ in range(n if len(sizes) > 1 else 0):
-        drawn = random.integers(len(sizes), size=len(sizes))
+    if count < 2:
+        return
+    for _ in range(n):
+        drawn = random.integers(count, size=count)
         drawn_sizes = sizes[drawn]
         ends = np.cumsum(drawn_sizes)
         shift = starts[drawn] - ends + drawn_sizes
-        yield order[np.arange(ends[-1]) + np.repeat(shift, drawn_sizes)]
+        shifts = np.repeat(shift, drawn_sizes)
+        places = np.arange(ends[-1]) + shifts
+        yield order[places]
 
 
 def signed_rank(first, second, subjects: Sequence | None = None) -> float:
@@ -125,19 +134,24 @@ def signed_rank(first, second, subjects: Sequence | None = None) -> float:
     """
     from scipy.stats import wilcoxon
 
-    pairs = np.stack(
-        [np.asarray(first, dtype=float), np.asarray(second, dtype=float)]
-    )
+    first = np.asarray(first, dtype=float)
+    second = np.asarray(second, dtype=float)
+    pairs = np.stack([first, second])
     _check(tuple(pairs), pairs[0])
     if subjects is not None:
         subjects = np.asarray(subjects)
-        means = [
-            pairs[:, subjects == one].mean(axis=1) for one in np.unique(subjects)
-        ]
+        means = []
+        for one in np.unique(subjects):
+            own = pairs[:, subjects == one]
+            means.append(own.mean(axis=1))
         pairs = np.stack(means, axis=1)
     # before the difference: infinity minus infinity is NaN
-    first, second = pairs[:, pairs[0] != pairs[1]]
-    return float(wilcoxon(first - second).pvalue) if first.size else 1.0
+    unequal = pairs[0] != pairs[1]
+    first, second = pairs[:, unequal]
+    if not first.size:
+        return 1.0
+    found = wilcoxon(first - second)
+    return float(found.pvalue)
 
 
 def mcnemar(first_correct, second_correct, subjects: Sequence | None = None) -> float:
@@ -152,10 +166,12 @@ def mcnemar(first_correct, second_correct, subjects: Sequence | None = None) -> 
     subjects = np.arange(len(first)) if subjects is None else np.asarray(subjects)
     _check((first, second), subjects)
     _, codes = np.unique(subjects, return_inverse=True)
-    favour = np.bincount(codes, first.astype(int) - second.astype(int)).astype(int)
+    better = first.astype(int) - second.astype(int)
+    favour = np.bincount(codes, better).astype(int)
     # chances of the sums -n..n of all signs: a difference of d moves each of them by d or by -d
     chances = np.ones(1)
-    for size in np.abs(favour[favour != 0]):
+    differing = favour[favour != 0]
+    for size in np.abs(differing):
         step = np.zeros(2 * size + 1)
         step[[0, -1]] = 0.5
         chances = np.convolve(chances, step)
@@ -164,13 +180,15 @@ def mcnemar(first_correct, second_correct, subjects: Sequence | None = None) -> 
     return float(min(1.0, chances[as_far].sum()))
 
 
-def holm(pvalues: Sequence[float]) -> np.ndarray:
+def holm(pvalues: Sequence[float]) -> Array:
     """Return the p values of one family adjusted by Holm's step-down method (1979), in the order given."""
     pvalues = np.asarray(pvalues, dtype=float)
     order = np.argsort(pvalues)
-    stepped = pvalues[order] * np.arange(len(pvalues), 0, -1)
+    remaining = np.arange(len(pvalues), 0, -1)
+    stepped = pvalues[order] * remaining
+    rising = np.maximum.accumulate(stepped)
     adjusted = np.empty_like(pvalues)
-    adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1)
+    adjusted[order] = np.minimum(rising, 1)
     return adjusted
 
 
@@ -179,7 +197,7 @@ def smallest_p(n: int) -> float:
     return min(1.0, 2.0 ** (1 - n))
 
 
-def _ends(draws: np.ndarray, level: float, shape: tuple[int, ...]):
+def _ends(draws: Array, level: float, shape: tuple[int, ...]):
     """Return both ends of the interval, each of the statistic's shape; NaN where no draw has a value."""
     low = np.full(shape, np.nan)
     high = np.full(shape, np.nan)
@@ -193,15 +211,20 @@ def _ends(draws: np.ndarray, level: float, shape: tuple[int, ...]):
     return (low, high) if shape else (float(low), float(high))
 
 
-def _check(arrays: tuple[np.ndarray, ...], subjects: np.ndarray) -> None:
-    lengths = [len(a) for a in arrays] + [len(subjects)]
+def _check(arrays: tuple[Array, ...], subjects: Array) -> None:
+    lengths = [len(array) for array in arrays]
+    lengths.append(len(subjects))
     if len(set(lengths)) > 1:
         raise DataError(
             f"Paired values differ in length: {lengths}",
             "Compare the same cases in the same order.",
         )
-    if any(a.dtype.kind == "f" and np.isnan(a).any() for a in arrays):
+    if any(_holds_nan(array) for array in arrays):
         raise DataError(
             "Values to be compared hold NaN",
             "Leave undefined cases out before, and count them.",
         )
+
+
+def _holds_nan(array: Array) -> bool:
+    return array.dtype.kind == "f" and bool(np.isnan(array).any())

@@ -12,20 +12,21 @@ from scipy import ndimage
 from sulcnet.errors import DataError
 from sulcnet.geometry.crop import nonzero_box, whole
 
+Array = np.ndarray
 CLOSING = 8.0  # mm; a sulcus up to twice as wide is closed over, also where its fluid counts as outside
 
 
-def spacing_of(affine: np.ndarray) -> np.ndarray:
+def spacing_of(affine: Array) -> Array:
     """Return the size of a voxel along each axis of the array [mm]."""
     return np.linalg.norm(affine[:3, :3], axis=0)
 
 
 def hull_depth(
-    foreground: np.ndarray,
-    affine: np.ndarray,
-    near: np.ndarray | None = None,
+    foreground: Array,
+    affine: Array,
+    near: Array | None = None,
     closing: float = CLOSING,
-) -> np.ndarray:
+) -> Array:
     """Measure the distance [mm] of every voxel inside the hull to the nearest voxel outside; 0 outside.
 
     The image may be a crop: beyond its border goes on what lies at the border, brain or not.
@@ -40,9 +41,11 @@ def hull_depth(
         DataError: the image shows nothing outside the brain.
     """
     spacing = spacing_of(affine)
-    room = np.ceil((closing + 2) / spacing).astype(int)
+    room = np.ceil((closing + 2) / spacing)
+    room = room.astype(int)
     box = whole(foreground.shape) if near is None else nonzero_box(near[None])
-    padded = np.pad(foreground, np.stack([room, room], 1), mode="edge")
+    sides = np.stack([room, room], 1)
+    padded = np.pad(foreground, sides, mode="edge")
     around = tuple(map(slice, box.low, box.high + 2 * room))
     inside = _closed(padded[around], spacing, closing)
     if near is not None and inside.all():
@@ -54,14 +57,17 @@ def hull_depth(
         )
     depth = np.zeros(padded.shape, np.float32)
     depth[around] = ndimage.distance_transform_edt(inside, sampling=spacing)
-    return depth[tuple(map(slice, room, room + foreground.shape))]
+    unpadded = tuple(map(slice, room, room + foreground.shape))
+    return depth[unpadded]
 
 
-def _closed(mask: np.ndarray, spacing: np.ndarray, radius: float) -> np.ndarray:
+def _closed(mask: Array, spacing: Array, radius: float) -> Array:
     """Close a mask with a ball; two distance transforms cost a small part of what a footprint of that size does."""
     if not mask.any():
         return mask
-    grown = ndimage.distance_transform_edt(~mask, sampling=spacing) <= radius
+    outer = ndimage.distance_transform_edt(~mask, sampling=spacing)
+    grown = outer <= radius
     if grown.all():
         return grown
-    return ndimage.distance_transform_edt(grown, sampling=spacing) > radius
+    inner = ndimage.distance_transform_edt(grown, sampling=spacing)
+    return inner > radius

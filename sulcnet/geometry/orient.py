@@ -25,15 +25,18 @@ def nearest_ras(affine: np.ndarray, shape: tuple[int, ...]) -> Orient:
     because a 2-D image is (X, Y, 1) whatever plane it was taken in.
     """
     cosines = _nearest_rotation(affine[:3, :3])
-    axes = max(
-        permutations(range(3)),
-        key=lambda order: sum(
-            abs(cosines[world, order[world]]) for world in range(3)
-        ),
-    )
-    flips = {axis: bool(cosines[world, axis] < 0) for world, axis in enumerate(axes)}
+
+    def likeness(order: tuple[int, ...]) -> float:
+        along = [abs(cosines[world, axis]) for world, axis in enumerate(order)]
+        return sum(along)
+
+    axes = max(permutations(range(3)), key=likeness)
+    flips = {}
+    for world, axis in enumerate(axes):
+        flips[axis] = bool(cosines[world, axis] < 0)
     if shape[2] == 1 and max(shape) > 1:
-        axes = (*[axis for axis in axes if axis != 2], 2)
+        others = [axis for axis in axes if axis != 2]
+        axes = (*others, 2)
     return Orient(tuple(axes), tuple(flips[axis] for axis in axes))
 
 
@@ -48,14 +51,16 @@ def axis_codes(affine: ArrayLike) -> str:
 
 def orient(data: np.ndarray, step: Orient) -> np.ndarray:
     """Reorder the last three axes of (..., X, Y, Z); a view."""
-    return _flipped(np.transpose(data, _after_leading(data, step.axes)), step)
+    order = _after_leading(data, step.axes)
+    moved = np.transpose(data, order)
+    return _flipped(moved, step)
 
 
 def unorient(data: np.ndarray, step: Orient) -> np.ndarray:
     """Undo `orient`; a view."""
-    return np.transpose(
-        _flipped(data, step), _after_leading(data, tuple(np.argsort(step.axes)))
-    )
+    back = np.argsort(step.axes)
+    order = _after_leading(data, tuple(back))
+    return np.transpose(_flipped(data, step), order)
 
 
 def orient_affine(
@@ -72,14 +77,18 @@ def orient_affine(
 
 def _nearest_rotation(columns: np.ndarray) -> np.ndarray:
     """Give the orthogonal matrix nearest to the axis directions (polar decomposition), free of spacing and shear."""
-    left, _, right = np.linalg.svd(columns / np.linalg.norm(columns, axis=0))
+    directions = columns / np.linalg.norm(columns, axis=0)
+    left, _, right = np.linalg.svd(directions)
     return left @ right
 
 
 def _after_leading(data: np.ndarray, axes: tuple[int, ...]) -> tuple[int, ...]:
     leading = data.ndim - len(axes)
-    return (*range(leading), *(leading + int(axis) for axis in axes))
+    moved = [leading + int(axis) for axis in axes]
+    return (*range(leading), *moved)
 
 
 def _flipped(data: np.ndarray, step: Orient) -> np.ndarray:
-    return data[(..., *(slice(None, None, -1 if flip else 1) for flip in step.flips))]
+    forward, backward = slice(None, None, 1), slice(None, None, -1)
+    directions = [backward if flip else forward for flip in step.flips]
+    return data[(..., *directions)]

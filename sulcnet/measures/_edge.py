@@ -16,20 +16,21 @@ import numpy as np
 from scipy import ndimage
 from skimage.graph import MCP_Geometric
 
-from sulcnet.geometry.hull import spacing_of
+from sulcnet.geometry.hull import Array, spacing_of
 from sulcnet.geometry.thin import thin
 
 BAND = 2.5  # mm below the edge that are fitted; at least a voxel and a half, so that they hang together
 REACH = 5.0  # mm; the edge is what lies least deep within that distance
 STEP = 0.5  # mm between the points of a curve
-SMOOTH, SMOOTH_RULINGS = 2.0, 4.0  # mm, standard deviations of the kernels
-BEYOND = (
-    8.0  # mm that the surface is drawn out at both ends, to place what lies there
-)
-ASIDE, NO_BRANCH = (
-    3.0,
-    1.5,
-)  # farther from the surface than so many medians, and than so many mm, is a branch
+NEAR = 3.0  # mm of a path that are taken together for its direction, and to make it less rough
+# mm, standard deviations of the kernels
+SMOOTH = 2.0
+SMOOTH_RULINGS = 4.0
+# mm that the surface is drawn out at both ends, to place what lies there
+BEYOND = 8.0
+# farther from the surface than so many medians, and than so many mm, is a branch
+ASIDE = 3.0
+NO_BRANCH = 1.5
 ROUNDS = 4
 TOUCHING = np.ones((3, 3, 3))
 VOXEL = 0.75  # so many a mask is longer than from centre to centre: 1 along an axis of the lattice, 0.5 obliquely
@@ -37,8 +38,8 @@ MOST = 2000  # voxels that are fitted: a sulcus has fewer, a flood of wrong voxe
 
 
 def outer_edges(
-    piece: np.ndarray, depth: np.ndarray, affine: np.ndarray, least: float
-) -> list[np.ndarray]:
+    piece: Array, depth: Array, affine: Array, least: float
+) -> list[Array]:
     """Fit the longest path along the edge that a sheet turns to the hull; side branches are left out.
 
     Pieces that meet in the depth alone have an edge each. At both ends the path goes on from the last voxel's centre
@@ -54,138 +55,175 @@ def outer_edges(
         curves (n, 3), points about STEP apart [mm]
     """
     spacing = spacing_of(affine)
+    longest = spacing.max()
     below = _below_edge(piece, depth, spacing)
-    band = piece & (below <= max(BAND, 1.5 * spacing.max()))
+    band = piece & (below <= max(BAND, 1.5 * longest))
     # a notch of two voxels does not interrupt it
-    parts, count = ndimage.label(piece & ndimage.binary_dilation(band), TOUCHING)
+    closer = ndimage.binary_dilation(band)
+    parts, count = ndimage.label(piece & closer, TOUCHING)
     edges = []
     for number in range(1, count + 1):
         part = parts == number
-        path = _longest_path(np.where(part, 1 + below, -1), band & part, spacing)
-        path = path @ affine[:3, :3].T
-        if length_along(path)[-1] + spacing.max() >= least:
-            edges.append(_fitted(path, band & part, below, affine))
+        cost = np.where(part, 1 + below, -1)
+        ends = band & part
+        path = _longest_path(cost, ends, spacing)
+        path = _in_mm(path, affine)
+        if _length(path) + longest >= least:
+            edges.append(_fitted(path, ends, below, affine))
     return edges
 
 
-def _fitted(
-    path: np.ndarray, band: np.ndarray, below: np.ndarray, affine: np.ndarray
-) -> np.ndarray:
+def _in_mm(voxels: Array, affine: Array) -> Array:
+    """Give voxels (n, 3) in mm, from the centre of the first voxel on."""
+    return voxels @ affine[:3, :3].T
+
+
+def _fitted(path: Array, band: Array, below: Array, affine: Array) -> Array:
     spacing = spacing_of(affine)
     voxels = thin(np.argwhere(band), MOST)
-    points, depths = voxels @ affine[:3, :3].T, below[tuple(voxels.T)]
-    surface, most = _Ruled.along(path), 1.5 * length_along(path)[-1] + 2 * BEYOND
+    points = _in_mm(voxels, affine)
+    depths = below[tuple(voxels.T)]
+    surface = _fit(path, points, depths)
+    along, aside, kept = surface.place(points, depths)
+    # seen from the hull, voxels are spread evenly over the thickness
+    thickness = np.sqrt(12 * np.mean(aside**2))
+    thickness = max(thickness, spacing.min())
+    back = (thickness - VOXEL * spacing.mean()) / 2
+    # a voxel deeper the sheet may be longer than its edge
+    shallow = depths[kept] <= spacing.max()
+    along = along[shallow]
+    first = along.min() + back
+    last = along.max() - back
+    return surface.between(first, last)
+
+
+def _fit(path: Array, points: Array, depths: Array) -> _Ruled:
+    """Fit a surface to voxels, from a path on."""
+    surface = _Ruled.along(path)
+    most = 1.5 * _length(path) + 2 * BEYOND
     for _ in range(ROUNDS):
         fitted = surface.fitted(points, depths)
         # a lump is no sheet, and the edge would wind about in it
-        if length_along(fitted.edge)[-1] > most:
+        if _length(fitted.edge) > most:
             break
         surface = fitted
-    along, aside, kept = surface.place(points, depths)
-    # seen from the hull, voxels are spread evenly over the thickness
-    thickness = max(np.sqrt(12 * np.mean(aside**2)), spacing.min())
-    back = (thickness - VOXEL * spacing.mean()) / 2
-    # a voxel deeper the sheet may be longer than its edge
-    along = along[depths[kept] <= spacing.max()]
-    return surface.between(along.min() + back, along.max() - back)
+    return surface
 
 
-def _below_edge(
-    piece: np.ndarray, depth: np.ndarray, spacing: np.ndarray
-) -> np.ndarray:
+def _below_edge(piece: Array, depth: Array, spacing: Array) -> Array:
     """Give how much deeper [mm] each voxel lies than the least deep one of the piece near it; 0 outside."""
-    size = 2 * np.round(REACH / spacing).astype(int) + 1
-    least = ndimage.minimum_filter(np.where(piece, depth, np.inf), size)
-    return np.where(piece, depth, 0) - np.where(piece, least, 0)
+    reach = np.round(REACH / spacing)
+    size = 2 * reach.astype(int) + 1
+    inside = np.where(piece, depth, np.inf)
+    least = ndimage.minimum_filter(inside, size)
+    own = np.where(piece, depth, 0)
+    return own - np.where(piece, least, 0)
 
 
-def _longest_path(
-    cost: np.ndarray, ends: np.ndarray, spacing: np.ndarray
-) -> np.ndarray:
+def _longest_path(cost: Array, ends: Array, spacing: Array) -> Array:
     """Find the cheapest path (n, 3) between the two voxels of `ends` farthest apart: from any to the farthest, twice.
 
     Exact on a tree, and a sheet's edge is one but for holes. Voxels of negative cost are no way.
     """
     start = tuple(np.argwhere(ends)[0])
+    sampling = tuple(spacing.tolist())
     for _ in range(2):
-        walk = MCP_Geometric(cost, sampling=tuple(spacing.tolist()))
+        walk = MCP_Geometric(cost, sampling=sampling)
         costs, _ = walk.find_costs([start])
-        start = np.unravel_index(np.where(ends, costs, -1).argmax(), cost.shape)
-    return np.array(walk.traceback(start), float)
+        farthest = np.where(ends, costs, -1).argmax()
+        start = np.unravel_index(farthest, cost.shape)
+    path = walk.traceback(start)
+    return np.array(path, float)
 
 
 @dataclass(frozen=True)
 class _Ruled:
     """A ruled surface: points (k, 3) of its edge, STEP apart, and where each goes per mm of depth, (k, 3)."""
 
-    edge: np.ndarray
-    rulings: np.ndarray
+    edge: Array
+    rulings: Array
 
     @classmethod
-    def along(cls, path: np.ndarray) -> _Ruled:
+    def along(cls, path: Array) -> _Ruled:
         """Begin with a path from voxel to voxel, less rough."""
         arc = length_along(path)
-        edge = _at(_evenly(0, arc[-1]), arc, path)
-        width = min(3.0 / STEP, len(edge) / 6)
+        places = _evenly(0, arc[-1])
+        edge = _at(places, arc, path)
+        width = min(NEAR / STEP, len(edge) / 6)
         edge = ndimage.gaussian_filter1d(edge, width, axis=0, mode="nearest")
         return cls.drawn_out(edge, np.zeros_like(edge))
 
     @classmethod
-    def drawn_out(cls, edge: np.ndarray, rulings: np.ndarray) -> _Ruled:
+    def drawn_out(cls, edge: Array, rulings: Array) -> _Ruled:
         """Space the points evenly, and go on straight at both ends."""
         arc = length_along(edge)
         even = _evenly(0, arc[-1])
-        edge, rulings = _at(even, arc, edge), _at(even, arc, rulings)
-        near = min(round(3.0 / STEP), len(edge) - 1)
-        backward = _unit(edge[0] - edge[near])
-        forward = _unit(edge[-1] - edge[-1 - near])
-        steps = np.arange(STEP, BEYOND, STEP)[:, None]
-        before, after = edge[0] + steps[::-1] * backward, edge[-1] + steps * forward
-        ends = (len(steps), len(steps))
-        return cls(
-            np.concatenate([before, edge, after]),
-            np.pad(rulings, (ends, (0, 0)), mode="edge"),
-        )
+        edge = _at(even, arc, edge)
+        rulings = _at(even, arc, rulings)
+        before = _beyond(edge[::-1])
+        after = _beyond(edge)
+        longer = np.concatenate([before[::-1], edge, after])
+        ends = len(before), len(after)
+        rulings = np.pad(rulings, (ends, (0, 0)), mode="edge")
+        return cls(longer, rulings)
 
-    def place(
-        self, points: np.ndarray, depths: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def place(self, points: Array, depths: Array) -> tuple[Array, Array, Array]:
         """Find the ruling next to each voxel.
 
         Returns:
             for the voxels that are no branch, where along the edge and how far aside they lie [mm]; which they are.
         """
-        lifted = points[:, None] - depths[:, None, None] * self.rulings
+        inward = depths[:, None, None] * self.rulings
+        lifted = points[:, None] - inward
         apart = lifted - self.edge
-        nearest = (apart**2).sum(-1).argmin(1)
-        apart = apart[np.arange(len(points)), nearest]
-        tangents = _unit(np.gradient(self.edge, axis=0))[nearest]
-        ahead = (apart * tangents).sum(1)
-        aside = np.linalg.norm(apart - ahead[:, None] * tangents, axis=1)
-        along = length_along(self.edge)[nearest] + ahead
-        kept = aside <= max(ASIDE * np.median(aside), NO_BRANCH)
+        squares = apart**2
+        nearest = squares.sum(-1).argmin(1)
+        each = np.arange(len(points))
+        apart = apart[each, nearest]
+        tangents = np.gradient(self.edge, axis=0)
+        tangents = _unit(tangents)[nearest]
+        ahead = _dot(apart, tangents)
+        across = apart - ahead[:, None] * tangents
+        aside = np.linalg.norm(across, axis=1)
+        arc = length_along(self.edge)
+        along = arc[nearest] + ahead
+        most = max(ASIDE * np.median(aside), NO_BRANCH)
+        kept = aside <= most
         return along[kept], aside[kept], kept
 
-    def fitted(self, points: np.ndarray, depths: np.ndarray) -> _Ruled:
+    def fitted(self, points: Array, depths: Array) -> _Ruled:
         """Fit edge and rulings to the voxels, taken where they lie along this surface."""
         along, _, kept = self.place(points, depths)
-        points, depths = points[kept], depths[kept]
+        points = points[kept]
+        depths = depths[kept]
         knots = np.arange(along.min(), along.max() + STEP, STEP)
         fit = _regressed(along, depths, points, knots, SMOOTH_RULINGS)
         rulings = _across(fit[:, 2], fit[:, 1])
-        lifted = points - depths[:, None] * _at(along, knots, rulings)
+        own = _at(along, knots, rulings)
+        lifted = points - depths[:, None] * own
         flat = np.zeros_like(depths)
-        edge = _regressed(along, flat, lifted, knots, SMOOTH)[:, 0]
-        return _Ruled.drawn_out(edge, rulings)
+        fit = _regressed(along, flat, lifted, knots, SMOOTH)
+        return _Ruled.drawn_out(fit[:, 0], rulings)
 
-    def between(self, first: float, last: float) -> np.ndarray:
+    def between(self, first: float, last: float) -> Array:
         """Give the points of the edge from one place along it to another; none where they are the other way round."""
         if last <= first:
             return np.empty((0, 3))
-        return _at(_evenly(first, last), length_along(self.edge), self.edge)
+        places = _evenly(first, last)
+        return _at(places, length_along(self.edge), self.edge)
 
 
-def _regressed(along, depths, values, knots, width) -> np.ndarray:
+def _beyond(edge: Array) -> Array:
+    """Give the points that follow on the last one where an edge goes on straight."""
+    near = min(round(NEAR / STEP), len(edge) - 1)
+    forward = _unit(edge[-1] - edge[-1 - near])
+    steps = np.arange(STEP, BEYOND, STEP)
+    return edge[-1] + steps[:, None] * forward
+
+
+def _regressed(
+    along: Array, depths: Array, values: Array, knots: Array, width: float
+) -> Array:
     """Regress values (n, 3) on place and depth, near each knot more than far from it.
 
     Returns:
@@ -193,37 +231,54 @@ def _regressed(along, depths, values, knots, width) -> np.ndarray:
     """
     ahead = along - knots[:, None]
     weights = np.exp(-0.5 * (ahead / width) ** 2) + 1e-12
-    terms = np.stack(
-        [np.ones_like(ahead), ahead, np.broadcast_to(depths, ahead.shape)], -1
-    )
+    constant = np.ones_like(ahead)
+    inward = np.broadcast_to(depths, ahead.shape)
+    terms = np.stack([constant, ahead, inward], -1)
     weighted = weights[..., None] * terms
-    square = np.swapaxes(weighted, 1, 2) @ terms
+    turned = np.swapaxes(weighted, 1, 2)
     # a slope that the voxels do not tell is 0
-    square += np.diag([0, 1e-3, 1e-3]) * weights.sum(1)[:, None, None]
-    return np.linalg.solve(square, np.swapaxes(weighted, 1, 2) @ values)
+    steady = np.diag([0, 1e-3, 1e-3])
+    total = weights.sum(1)
+    square = turned @ terms
+    square += steady * total[:, None, None]
+    return np.linalg.solve(square, turned @ values)
 
 
-def _across(vectors: np.ndarray, tangents: np.ndarray) -> np.ndarray:
+def _across(vectors: Array, tangents: Array) -> Array:
     """Take from each vector what goes along the tangent."""
     tangents = _unit(tangents)
-    return vectors - (vectors * tangents).sum(1)[:, None] * tangents
+    ahead = _dot(vectors, tangents)
+    return vectors - ahead[:, None] * tangents
 
 
-def length_along(curve: np.ndarray) -> np.ndarray:
+def _dot(vectors: Array, others: Array) -> Array:
+    products = vectors * others
+    return products.sum(1)
+
+
+def length_along(curve: Array) -> Array:
     """Give how far [mm] along the curve (n, 3) each of its points lies."""
-    steps = np.linalg.norm(np.diff(curve, axis=0), axis=1)
+    moves = np.diff(curve, axis=0)
+    steps = np.linalg.norm(moves, axis=1)
     return np.concatenate([[0.0], np.cumsum(steps)])
 
 
-def _evenly(first: float, last: float) -> np.ndarray:
+def _length(curve: Array) -> float:
+    return length_along(curve)[-1]
+
+
+def _evenly(first: float, last: float) -> Array:
     """Give places about STEP apart, at least both ends."""
-    return np.linspace(first, last, max(2, round((last - first) / STEP) + 1))
+    steps = round((last - first) / STEP)
+    return np.linspace(first, last, max(2, steps + 1))
 
 
-def _at(places: np.ndarray, knots: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _at(places: Array, knots: Array, values: Array) -> Array:
     """Interpolate values (k, 3) that are known at the knots."""
-    return np.stack([np.interp(places, knots, column) for column in values.T], 1)
+    columns = [np.interp(places, knots, column) for column in values.T]
+    return np.stack(columns, 1)
 
 
-def _unit(vector: np.ndarray) -> np.ndarray:
-    return vector / np.maximum(np.linalg.norm(vector, axis=-1, keepdims=True), 1e-9)
+def _unit(vector: Array) -> Array:
+    length = np.linalg.norm(vector, axis=-1, keepdims=True)
+    return vector / np.maximum(length, 1e-9)

@@ -15,7 +15,7 @@ from scipy import ndimage
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
-from sulcnet.geometry.hull import spacing_of
+from sulcnet.geometry.hull import Array, spacing_of
 from sulcnet.measures._edge import TOUCHING, length_along, outer_edges
 
 LEAST = 5.0  # mm; a shorter piece is no part of the sulcus
@@ -41,7 +41,7 @@ class SulcusLengths:
 
 
 def sulcus_lengths(
-    mask: np.ndarray, depth: np.ndarray, affine: np.ndarray, least: float = LEAST
+    mask: Array, depth: Array, affine: Array, least: float = LEAST
 ) -> SulcusLengths:
     """Measure the pieces of a sulcus and the gaps between them; voxels that touch, if by a corner, are one piece.
 
@@ -54,16 +54,24 @@ def sulcus_lengths(
         least: Pieces shorter than that [mm] are left out.
     """
     pieces, _ = ndimage.label(mask, TOUCHING)
-    edges, spacing = [], spacing_of(affine)
+    spacing = spacing_of(affine)
+    edges = []
+    lengths = []
     for number, box in enumerate(ndimage.find_objects(pieces), 1):
+        first = np.array([side.start for side in box])
+        last = np.array([side.stop for side in box])
         # most pieces of a poor prediction are specks
-        if np.linalg.norm(spacing * [side.stop - side.start for side in box]) < least:
+        diagonal = spacing * (last - first)
+        if np.linalg.norm(diagonal) < least:
             continue
-        found = outer_edges(pieces[box] == number, depth[box], affine, least)
-        corner = affine[:3, :3] @ [side.start for side in box]
-        edges += [edge + corner for edge in found]
-    edges = [edge for edge in edges if length_along(edge)[-1] >= least]
-    lengths = [length_along(edge)[-1] for edge in edges]
+        piece = pieces[box] == number
+        corner = affine[:3, :3] @ first
+        for edge in outer_edges(piece, depth[box], affine, least):
+            placed = edge + corner
+            length = length_along(placed)[-1]
+            if length >= least:
+                edges.append(placed)
+                lengths.append(length)
     return SulcusLengths(
         total_mm=float(sum(lengths)),
         gaps_mm=_gaps(edges),
@@ -87,10 +95,15 @@ def class_by_rule(
     return "present"
 
 
-def _gaps(edges: list[np.ndarray]) -> float:
+def _gaps(edges: list[Array]) -> float:
     """Add up the gaps of the shortest way to join all pieces, which has one gap fewer than there are pieces."""
-    apart = np.zeros((len(edges), len(edges)))
+    if not edges:
+        return 0.0
+    count = len(edges)
+    apart = np.zeros((count, count))
     for number, edge in enumerate(edges):
         for other in range(number):
-            apart[other, number] = cdist(edge, edges[other]).min()
-    return float(minimum_spanning_tree(apart).sum()) if edges else 0.0
+            distances = cdist(edge, edges[other])
+            apart[other, number] = distances.min()
+    tree = minimum_spanning_tree(apart)
+    return float(tree.sum())

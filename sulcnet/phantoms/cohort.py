@@ -22,6 +22,7 @@ from sulcnet.phantoms.anatomy import Brain, box, draw_brain, measure
 from sulcnet.phantoms.curves import arc_length
 from sulcnet.phantoms.folds import CLASSES, draw_length
 from sulcnet.phantoms.hull import CENTRE
+from sulcnet.phantoms.noise import Array
 from sulcnet.phantoms.scanners import RENDER, SCANNERS, USUAL, Scanner
 from sulcnet.phantoms.space import Pose, draw_pose
 from sulcnet.records.workspace import PARTICIPANTS
@@ -54,18 +55,21 @@ _MARGIN = 8.0  # mm that it goes beyond the midline
 SIDES = ("L", "R")
 _EVERY = 10  # one subject of each ten is borderline
 
+Spacing = float | Sequence[float]  # mm, one number or one per axis
+Size = tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class Phantom:
     """One case with its truth."""
 
-    images: tuple[np.ndarray, ...]  # (X, Y, Z) float32, one per modality
-    label: np.ndarray  # (X, Y, Z) uint8: 0 background, 1 skeleton, 2 PCS
-    affine: np.ndarray  # (4, 4) float64, voxel -> mm, RAS
+    images: tuple[Array, ...]  # (X, Y, Z) float32, one per modality
+    label: Array  # (X, Y, Z) uint8: 0 background, 1 skeleton, 2 PCS
+    affine: Array  # (4, 4) float64, voxel -> mm, RAS
     row: dict[str, object]  # of participants.tsv
 
     @property
-    def image(self) -> np.ndarray:
+    def image(self) -> Array:
         """Give the first image."""
         return self.images[0]
 
@@ -110,15 +114,25 @@ def scans(
         _known("scanner", site, SCANNERS)
     for side in sides:
         _known("side", side, SIDES)
+    kinds = len(CLASSES)
+    combinations = kinds ** len(sides)  # of the classes of a subject's sides
     made = []
     for index in range(count):
         other, session = divmod(index, sessions)
         subject, side = divmod(other, len(sides))
         # The second side's class goes through all three for each class of the first.
-        kind = subject // 3**side
-        site = sites[(subject // 3 ** len(sides) + session) % len(sites)]
-        what = sides[side], site, CLASSES[kind % 3], _is_borderline(seed, subject)
-        made.append(Scan(index, subject, session + 1, *what))
+        kind = subject // kinds**side
+        place = subject // combinations + session
+        scan = Scan(
+            index=index,
+            subject=subject,
+            session=session + 1,
+            hemi=sides[side],
+            site=sites[place % len(sites)],
+            pcs=CLASSES[kind % kinds],
+            borderline=_is_borderline(seed, subject),
+        )
+        made.append(scan)
     return tuple(made)
 
 
@@ -132,7 +146,7 @@ def _is_borderline(seed: int, subject: int) -> bool:
 def draw_scan(
     seed: int,
     scan: Scan,
-    spacing: float | Sequence[float] = SPACING,
+    spacing: Spacing = SPACING,
     shape: Sequence[int] | None = None,
     modalities: Sequence[str] = ("t1",),
 ) -> Phantom:
@@ -152,9 +166,10 @@ def draw_scan(
     _known("class", scan.pcs, CLASSES)
     for modality in modalities:
         _known("modality", modality, CHANNELS)
-    steps = np.broadcast_to(np.asarray(spacing, float), 3)
+    steps = _per_axis(spacing)
     brain = _brain(seed, scan)
-    pose = draw_pose(np.random.default_rng([seed, scan.index, 10]))
+    rng = np.random.default_rng([seed, scan.index, 10])
+    pose = draw_pose(rng)
     affine, size = make_affine(scan.hemi, steps, shape, pose)
     axes = []
     for low, step, count in zip(affine[:3, 3], steps, size):
@@ -163,20 +178,25 @@ def draw_scan(
     part = box(brain, pose, axes, right)
     there = [along[cut] for along, cut in zip(axes, part)]
     distances = measure(brain, pose, there, right)
+    scanner = SCANNERS[scan.site]
     images = []
     for place, modality in enumerate(modalities):
         rng = np.random.default_rng([seed, scan.index, 11, place])
-        scanner = SCANNERS[scan.site]
-        drawn = RENDER[modality](distances, scanner, steps, rng)
+        render = RENDER[modality]
+        drawn = render(distances, scanner, steps, rng)
         images.append(_placed(drawn, part, size))
     label = _placed(distances.label(), part, size)
-    row = _row(scan, brain, float((label == 2).sum() * steps.prod()))
+    volume = np.sum(label == 2) * steps.prod()
+    row = _row(scan, brain, float(volume))
     return Phantom(tuple(images), label, affine, row)
 
 
-def _placed(
-    values: np.ndarray, part: tuple[slice, ...], size: tuple[int, ...]
-) -> np.ndarray:
+def _per_axis(spacing: Spacing) -> Array:
+    steps = np.asarray(spacing, float)
+    return np.broadcast_to(steps, 3)
+
+
+def _placed(values: Array, part: tuple[slice, ...], size: Size) -> Array:
     whole = np.zeros(size, values.dtype)
     whole[part] = values
     return whole
@@ -189,7 +209,8 @@ def _brain(seed: int, scan: Scan) -> Brain:
     kind = np.random.default_rng([seed, scan.subject, 3 + side])
     length = draw_length(kind, scan.pcs, scan.borderline)
     # What stands on the wrong wall has a class of its own.
-    lateral = draw_length(kind, CLASSES[kind.integers(3)], False)
+    other = CLASSES[kind.integers(3)]
+    lateral = draw_length(kind, other, False)
     return draw_brain(shared, own, length, lateral)
 
 
@@ -198,7 +219,7 @@ def draw_cohort(
     count: int,
     *,
     shape: Sequence[int] | None = None,
-    spacing: float | Sequence[float] = SPACING,
+    spacing: Spacing = SPACING,
     sites: Sequence[str] = USUAL,
     sessions: int = 1,
     modalities: Sequence[str] = ("t1",),
@@ -208,10 +229,10 @@ def draw_cohort(
         yield draw_scan(seed, scan, spacing, shape, modalities)
 
 
-def medial(spacing: float | Sequence[float]) -> tuple[int, int, int]:
+def medial(spacing: Spacing) -> tuple[int, int, int]:
     """Give the shape of an image of the medial frontal wall at this spacing [mm]."""
-    steps = np.broadcast_to(np.asarray(spacing, float), 3)
-    return tuple(int(np.ceil(extent / step)) for extent, step in zip(MEDIAL, steps))
+    counts = np.ceil(MEDIAL / _per_axis(spacing))
+    return tuple(int(count) for count in counts)
 
 
 def dataset_json(
@@ -242,14 +263,14 @@ def dataset_json(
 
 
 def make_affine(
-    hemi: str, spacing: np.ndarray, shape: Sequence[int] | None, pose: Pose
-) -> tuple[np.ndarray, tuple[int, ...]]:
+    hemi: str, spacing: Array, shape: Sequence[int] | None, pose: Pose
+) -> tuple[Array, Size]:
     """Make the affine of an image and give its shape.
 
     A whole hemisphere lies as the head lay, left or right of x = 0; a crop is laid round the medial wall of the
     scan, as one is that was found by registration.
     """
-    size = tuple(shape or (round(e / s) for e, s in zip(WHOLE, spacing)))
+    size = tuple(shape or _whole(spacing))
     extent = (np.array(size) - 1) * spacing
     middle = np.array(CENTRE)
     if shape:
@@ -262,22 +283,32 @@ def make_affine(
     return affine, size
 
 
+def _whole(spacing: Array) -> list[int]:
+    """Give the shape of an image of a hemisphere."""
+    return [round(extent / step) for extent, step in zip(WHOLE, spacing)]
+
+
 def _known(field: str, found: str, known) -> None:
-    if found not in known:
-        raise UsageError(
-            f"{field}: found {found!r}, expected one of {', '.join(known)}",
-            f"Choose a known {field}.",
-        )
+    if found in known:
+        return
+    names = ", ".join(known)
+    raise UsageError(
+        f"{field}: found {found!r}, expected one of {names}",
+        f"Choose a known {field}.",
+    )
 
 
 def _row(scan: Scan, brain: Brain, volume: float) -> dict[str, object]:
     medial_wall, lateral = brain.walls
     pieces = [fold for fold in medial_wall.folds if fold.kind == "pcs"]
-    lengths = [
-        float(arc_length(brain.shape.measured(fold.points))[-1]) for fold in pieces
-    ]
-    area = sum(length * fold.reach for length, fold in zip(lengths, pieces))
-    total = sum(lengths)
+    total = 0
+    area = 0
+    for fold in pieces:
+        curve = brain.shape.measured(fold.points)
+        length = float(arc_length(curve)[-1])
+        total += length
+        area += length * fold.reach
+    depth = area / total if total else 0.0
     return {
         "case_id": scan.id,
         "subject": f"subject_{scan.subject:04d}",
@@ -289,7 +320,7 @@ def _row(scan: Scan, brain: Brain, volume: float) -> dict[str, object]:
         "pcs_length_mm": round(total, 2),
         "pcs_gaps_mm": round(medial_wall.gaps, 2),
         "pcs_pieces": len(pieces),
-        "pcs_depth_mm": round(area / total, 2) if total else 0.0,
+        "pcs_depth_mm": round(depth, 2),
         "pcs_area_mm2": round(area, 1),
         "pcs_volume_mm3": round(volume, 1),
         "lateral_length_mm": round(lateral.length, 2),

@@ -6,57 +6,70 @@ import numpy as np
 from scipy import ndimage as ndi
 from scipy.interpolate import CubicSpline
 
+from sulcnet.phantoms.noise import Array, Generator
+
 STEP = 0.25
 _STRAIGHT = 16  # points: over which a direction is taken
 _PAD = 100  # points of noise beyond both ends
+_FEWEST = 8  # points of a part of a curve
 
 
-def arc_length(points: np.ndarray) -> np.ndarray:
+def arc_length(points: Array) -> Array:
     """Give the way along a curve to each of its points (n, any) [mm]."""
-    steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    moves = np.diff(points, axis=0)
+    steps = np.linalg.norm(moves, axis=1)
     return np.concatenate([[0.0], np.cumsum(steps)])
 
 
-def evenly(points: np.ndarray) -> np.ndarray:
+def evenly(points: Array) -> Array:
     """Give points STEP apart along a curve."""
     way = arc_length(points)
     wanted = np.arange(0, way[-1], STEP)
-    return np.stack([np.interp(wanted, way, along) for along in points.T], 1)
+    return _between(points, way, wanted)
 
 
-def through(points: np.ndarray) -> np.ndarray:
+def _between(points: Array, way: Array, wanted: Array) -> Array:
+    """Give the points of a curve at these ways along it."""
+    columns = [np.interp(wanted, way, along) for along in points.T]
+    return np.stack(columns, 1)
+
+
+def through(points: Array) -> Array:
     """Give a smooth curve through a few points (n, 2)."""
     way = arc_length(points)
-    return evenly(CubicSpline(way, points)(np.arange(0, way[-1], STEP)))
+    smooth = CubicSpline(way, points)
+    wanted = np.arange(0, way[-1], STEP)
+    return evenly(smooth(wanted))
 
 
-def wobble(
-    rng: np.random.Generator, count: int, wave: float, size: float
-) -> np.ndarray:
+def wobble(rng: Generator, count: int, wave: float, size: float) -> Array:
     """Draw smooth noise of this standard deviation, `wave` points wide; (count,)."""
     drawn = rng.standard_normal(count + 2 * _PAD)
     smooth = ndi.gaussian_filter1d(drawn, wave)
-    return size * smooth[_PAD:-_PAD] / smooth.std()
+    kept = smooth[_PAD:-_PAD]
+    return size * kept / smooth.std()
 
 
-def normals(curve: np.ndarray) -> np.ndarray:
+def normals(curve: Array) -> Array:
     """Give the unit vectors (n, 2) across a curve, outward for one that goes round the callosum from front to back."""
     smooth = ndi.gaussian_filter1d(curve, _STRAIGHT, axis=0)
     along = np.gradient(smooth, axis=0)
     along /= np.linalg.norm(along, axis=1, keepdims=True)
-    return np.stack([along[:, 1], -along[:, 0]], 1)
+    y, z = along.T
+    return np.stack([z, -y], 1)
 
 
-def beside(curve: np.ndarray, offset: np.ndarray | float) -> np.ndarray:
+def beside(curve: Array, offset: Array | float) -> Array:
     """Give the curve this far [mm] outward of another, point for point."""
-    return curve + normals(curve) * np.broadcast_to(offset, len(curve))[:, None]
+    each = np.broadcast_to(offset, len(curve))
+    return curve + normals(curve) * each[:, None]
 
 
-def cut(
-    curve: np.ndarray, start: float, length: float, way: np.ndarray | None = None
-) -> np.ndarray:
+def cut(curve: Array, start: float, length: float, way: Array | None = None) -> Array:
     """Give a part of a curve, from `start` on and this long [mm]; `way` says how far along its points lie."""
-    way = arc_length(curve) if way is None else way
+    if way is None:
+        way = arc_length(curve)
     end = min(start + length, way[-1])
-    wanted = np.linspace(start, end, max(8, int((end - start) / STEP)))
-    return np.stack([np.interp(wanted, way, along) for along in curve.T], 1)
+    count = int((end - start) / STEP)
+    wanted = np.linspace(start, end, max(_FEWEST, count))
+    return _between(curve, way, wanted)

@@ -26,17 +26,19 @@ def training_curves(metrics: Metrics, path: Path | str, title: str = "") -> None
         path: of the PNG; it is replaced in one move, so a viewer never sees half of it.
         title: of the run.
     """
-    panels = [
-        (name, draw) for name, keys, draw in _panels() if _matching(metrics, keys)
-    ]
-    columns = max(1, min(3, len(panels)))
-    rows = max(1, math.ceil(len(panels) / columns))
+    panels = []
+    for name, keys, draw in _panels():
+        if _matching(metrics, keys):
+            panels.append((name, draw))
+    count = len(panels)
+    columns = max(1, min(3, count))
+    rows = max(1, math.ceil(count / columns))
     with sheet(3.6 * columns, 2.5 * rows + 0.35, path) as figure:
         for place, (name, draw) in enumerate(panels, start=1):
             axes = figure.add_subplot(rows, columns, place)
             axes.set_title(name, pad=18)  # above the note at the right
             draw(axes, metrics)
-            _tidy(axes, metrics, last_row=place > len(panels) - columns)
+            _tidy(axes, metrics, last_row=place > count - columns)
         if not panels:
             figure.text(0.5, 0.5, "no finished epoch yet", ha="center", color=FAINT)
         figure.suptitle(title or None, x=0.01, ha="left", fontsize=11)
@@ -45,25 +47,30 @@ def training_curves(metrics: Metrics, path: Path | str, title: str = "") -> None
 def _draw_loss(axes, metrics) -> None:
     _line(axes, metrics, "loss", BLUE, "training", zorder=3)
     _line(axes, metrics, "val/loss", VERMILION, "validation", zorder=3)
-    for key, color in zip(_matching(metrics, ("loss/*",)), cycle(LINES[2:])):
-        _line(axes, metrics, key, color, key.removeprefix("loss/"), linewidth=0.9)
+    parts = _matching(metrics, ("loss/*",))
+    for key, color in zip(parts, cycle(LINES[2:])):
+        label = key.removeprefix("loss/")
+        _line(axes, metrics, key, color, label, linewidth=0.9)
 
 
 def _draw_headline(name: str, axes, metrics) -> None:
     """Draw a task's score, and what it is the mean of."""
     parts = _matching(metrics, (f"{name}/*",))
     for key, color in zip(parts, cycle(LINES)):
-        _line(axes, metrics, key, color, key.removeprefix(f"{name}/"), clip_on=False)
+        label = key.removeprefix(f"{name}/")
+        _line(axes, metrics, key, color, label, clip_on=False)
     if not parts:
         _line(axes, metrics, name, BLUE, "", clip_on=False)
     elif len(parts) > 1:
         _line(axes, metrics, name, INK, "mean", clip_on=False)
-    values = [
-        _series(metrics, key)[1] for key in _matching(metrics, (name, f"{name}/*"))
-    ]
-    if all(np.nanmin(some) >= 0 and np.nanmax(some) <= 1 for some in values):
+    keys = _matching(metrics, (name, f"{name}/*"))
+    if all(_is_share(_values(metrics, key)) for key in keys):
         axes.set_ylim(0, 1)
     _note_best(axes, metrics, name)
+
+
+def _is_share(values: np.ndarray) -> bool:
+    return np.nanmin(values) >= 0 and np.nanmax(values) <= 1
 
 
 def _draw_similarity(axes, metrics) -> None:
@@ -79,20 +86,23 @@ def _draw_similarity(axes, metrics) -> None:
 
 def _draw_rate(axes, metrics) -> None:
     _line(axes, metrics, "rate", BLUE, "")
-    if not (_series(metrics, "rate")[1] <= 0).any():
+    rates = _values(metrics, "rate")
+    if not (rates <= 0).any():
         axes.set_yscale("log")
 
 
 def _draw_seconds(axes, metrics) -> None:
     _line(axes, metrics, "seconds", BLUE, "")
     axes.set_ylim(bottom=0)
-    _note(axes, f"median {np.nanmedian(_series(metrics, 'seconds')[1]):.3g} s")
+    median = np.nanmedian(_values(metrics, "seconds"))
+    _note(axes, f"median {median:.3g} s")
 
 
 def _draw_memory(axes, metrics) -> None:
     _line(axes, metrics, "peak_bytes", BLUE, "", factor=GIB)
     axes.set_ylim(bottom=0)
-    _note(axes, f"most {np.nanmax(_series(metrics, 'peak_bytes')[1]) * GIB:.3g} GiB")
+    most = np.nanmax(_values(metrics, "peak_bytes"))
+    _note(axes, f"most {most * GIB:.3g} GiB")
 
 
 # title, keys (a star stands for any ending), painter
@@ -133,17 +143,26 @@ def _series(metrics: Metrics, key: str) -> tuple[np.ndarray, np.ndarray]:
     points = []
     for number, row in enumerate(metrics):
         if key in row:
-            points.append((_epoch(number, row), _number(row[key])))
-    return tuple(np.array(points, dtype=float).reshape(-1, 2).T)
+            epoch = _epoch(number, row)
+            points.append((epoch, _number(row[key])))
+    pairs = np.array(points, dtype=float).reshape(-1, 2)
+    return tuple(pairs.T)
+
+
+def _values(metrics: Metrics, key: str) -> np.ndarray:
+    _, values = _series(metrics, key)
+    return values
 
 
 def _has_values(metrics: Metrics, key: str) -> bool:
-    return bool(np.isfinite(_series(metrics, key)[1]).any())
+    known = np.isfinite(_values(metrics, key))
+    return bool(known.any())
 
 
 def _epoch(number: int, row: Mapping[str, Any]) -> float:
     """Give a row's epoch; its number stands in where that is missing."""
-    return row["epoch"] if math.isfinite(_number(row.get("epoch"))) else number
+    epoch = row.get("epoch")
+    return epoch if math.isfinite(_number(epoch)) else number
 
 
 def _number(value: Any) -> float:

@@ -17,15 +17,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+Array = np.ndarray
+
 
 class View(NamedTuple):
     """A direction to look from: the axis that is cut, the axes of the picture, the letters around it."""
 
     name: str
     cut: int
-    across: (
-        int  # the picture's horizontal axis; drawn from its high end, which is R or A
-    )
+    across: int  # the picture's horizontal axis; drawn from its high end: R or A
     up: int  # the picture's vertical axis
     left: str
     right: str
@@ -39,7 +39,7 @@ AXIAL = View("axial", 2, 0, 1, "R", "L", "A", "P")
 VIEWS = (SAGITTAL, CORONAL, AXIAL)
 
 
-def central_voxel(mask: np.ndarray, spacing: Sequence[float]) -> tuple[int, ...]:
+def central_voxel(mask: Array, spacing: Sequence[float]) -> tuple[int, ...]:
     """Find the voxel of a structure next to its centroid in millimetres: every slice through it shows the structure.
 
     The centroid itself may lie outside of a bent sheet. An empty mask gives the middle of the volume.
@@ -47,35 +47,46 @@ def central_voxel(mask: np.ndarray, spacing: Sequence[float]) -> tuple[int, ...]
     voxels = np.argwhere(mask)
     if not len(voxels):
         return tuple(size // 2 for size in mask.shape)
-    from_centroid = (voxels - voxels.mean(axis=0)) * np.asarray(spacing)
-    distance = np.linalg.norm(from_centroid, axis=1)
-    return tuple(int(index) for index in voxels[distance.argmin()])
+    centroid = voxels.mean(axis=0)
+    away = (voxels - centroid) * np.asarray(spacing)
+    distance = np.linalg.norm(away, axis=1)
+    nearest = voxels[distance.argmin()]
+    return tuple(int(index) for index in nearest)
 
 
-def fullest_slice(mask: np.ndarray, axis: int) -> int:
+def fullest_slice(mask: Array, axis: int) -> int:
     """Find the slice that shows most of a structure; the middle one if there is none."""
-    counts = mask.sum(axis=_but(axis, mask.ndim))
-    return int(counts.argmax()) if counts.any() else mask.shape[axis] // 2
+    others = _but(axis, mask.ndim)
+    counts = mask.sum(axis=others)
+    if not counts.any():
+        return mask.shape[axis] // 2
+    return int(counts.argmax())
 
 
-def cut(volume: np.ndarray, view: View, index: int) -> np.ndarray:
+def cut(volume: Array, view: View, index: int) -> Array:
     """Cut a slice as a picture: (rows from top to bottom, columns from left to right)."""
     # The remaining axes keep their order: across, then up.
     plane = np.take(volume, index, axis=view.cut)
-    return plane[::-1, ::-1].T
+    turned = plane[::-1, ::-1]
+    return turned.T
 
 
-def frame(image: np.ndarray, border: int = 3) -> tuple[slice, ...]:
+def frame(image: Array, border: int = 3) -> tuple[slice, ...]:
     """Find the box of what is brighter than the background, which is taken to be the darkest value."""
     low, high = np.percentile(image, [0.5, 99.5])
-    filled = image > low + 0.1 * (high - low)
+    background = low + 0.1 * (high - low)
+    filled = image > background
     if not filled.any():
         return tuple(slice(0, size) for size in image.shape)
-    along = (filled.any(axis=_but(axis, image.ndim)) for axis in range(image.ndim))
-    return tuple(_range(any_filled, border) for any_filled in along)
+    ranges = []
+    for axis in range(image.ndim):
+        others = _but(axis, image.ndim)
+        along = filled.any(axis=others)
+        ranges.append(_range(along, border))
+    return tuple(ranges)
 
 
-def outline(mask: np.ndarray, height: float, width: float) -> np.ndarray:
+def outline(mask: Array, height: float, width: float) -> Array:
     """Trace the voxel edges between a 2-D mask and the rest.
 
     Args:
@@ -89,11 +100,17 @@ def outline(mask: np.ndarray, height: float, width: float) -> np.ndarray:
     padded = np.pad(mask, 1).astype(np.int8)
     edges_across = np.diff(padded, axis=0)[:, 1:-1]
     edges_down = np.diff(padded, axis=1)[1:-1, :]
-    starts = np.argwhere(edges_across)[:, ::-1]  # (row, column) becomes (x, y)
-    across = np.stack([starts, starts + (1, 0)], 1)
-    starts = np.argwhere(edges_down)[:, ::-1]
-    down = np.stack([starts, starts + (0, 1)], 1)
-    return np.concatenate([across, down]) * np.array([width, height])
+    across = _pieces(edges_across, (1, 0))
+    down = _pieces(edges_down, (0, 1))
+    pieces = np.concatenate([across, down])
+    return pieces * np.array([width, height])
+
+
+def _pieces(edges: Array, step: tuple[int, int]) -> Array:
+    """Give the line pieces (N, 2, 2) from where there is an edge one step (x, y) on."""
+    places = np.argwhere(edges)
+    starts = places[:, ::-1]  # (row, column) becomes (x, y)
+    return np.stack([starts, starts + step], 1)
 
 
 def _but(axis: int, dimensions: int) -> tuple[int, ...]:
@@ -101,6 +118,8 @@ def _but(axis: int, dimensions: int) -> tuple[int, ...]:
     return tuple(other for other in range(dimensions) if other != axis)
 
 
-def _range(filled: np.ndarray, border: int) -> slice:
-    first, last = np.flatnonzero(filled)[[0, -1]]
-    return slice(max(0, first - border), min(len(filled), last + 1 + border))
+def _range(filled: Array, border: int) -> slice:
+    places = np.flatnonzero(filled)
+    first = places[0] - border
+    last = places[-1] + 1 + border
+    return slice(max(0, first), min(len(filled), last))
