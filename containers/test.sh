@@ -140,7 +140,7 @@ draw_phantoms() {
 from pathlib import Path
 from sulcnet.phantoms.dataset import Cohort, write_dataset
 
-write_dataset(Path('/data/raw/$name'), Cohort(), 15, shares=(0.6, 0.2))"
+write_dataset(Path('/data/raw/$name'), Cohort(0, (1.5,) * 3, (40, 56, 48)), 15, shares=(0.6, 0.2))"
 }
 
 check_whole_path() {
