@@ -43,7 +43,9 @@ def prepare(
     """Draw, plan and prepare a cohort of the patch's size."""
     workspace = Workspace.find(root)
     folders = workspace.folders("Dataset904_Cost")
-    write_dataset(folders.raw, Cohort(13, (1.5,) * 3, (40, 56, 48)), PHANTOMS, shares=(0.8, 0.1))
+    write_dataset(
+        folders.raw, Cohort(13, (1.5,) * 3, (40, 56, 48)), PHANTOMS, shares=(0.8, 0.1)
+    )
     fingerprint_dataset(folders, 2, True)
     plan_dataset(folders, PlanRequest(net, features, gpu_gb=1000, patch=(patch,) * 3))
     preprocess_dataset(folders, "3d", 2, False)

@@ -7,6 +7,7 @@ import pytest
 from sulcnet.cli.demo import COMMAND
 from sulcnet.evaluation.floor import shortcomings
 from sulcnet.memory import planning
+from sulcnet.phantoms.cohort import medial
 from sulcnet.phantoms.dataset import Cohort
 from sulcnet.planning.budget import PlannedStep
 from sulcnet.records.experiment import Experiment
@@ -29,7 +30,7 @@ def tried(tmp_path_factory):
     place = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        cohort = Cohort(spacing=(3.6, 3.6, 3.6))
+        cohort = Cohort(spacing=(3.6,) * 3, shape=medial(3.6))
         patch.setattr(demo, "SIZE", demo.Size((6, 3, 3), 4, cohort))
         only = PlannedStep("recon"), PlannedStep("full"), PlannedStep("scratch")
         patch.setattr(demo, "THREADS", 1)

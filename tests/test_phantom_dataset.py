@@ -9,7 +9,7 @@ from sulcnet.cli.phantoms import COMMAND
 from sulcnet.errors import DataError
 from sulcnet.locks import Lock
 from sulcnet.phantoms import dataset as phantoms
-from sulcnet.phantoms.cohort import CLASSES, RECIPE, SCANNERS, scans
+from sulcnet.phantoms.cohort import CLASSES, RECIPE, USUAL, scans
 from sulcnet.preprocessing.verify import verify_dataset
 from sulcnet.records.dataset import Dataset
 from sulcnet.records.splits import read_splits
@@ -215,5 +215,5 @@ def test_a_plan_is_balanced_and_begins_with_the_shorter_one():
         range(120)
     )
     pairs = [(scan.pcs, scan.site) for scan in plan]
-    counts = [pairs.count((pcs, site)) for pcs in CLASSES for site in SCANNERS]
+    counts = [pairs.count((pcs, site)) for pcs in CLASSES for site in USUAL]
     assert max(counts) - min(counts) <= 1

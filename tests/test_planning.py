@@ -16,6 +16,7 @@ from cohort import (
 
 from sulcnet import plugins
 from sulcnet.errors import ModelError
+from sulcnet.io import read_label, write_mask
 from sulcnet.locks import Lock
 from sulcnet.memory.oracle import MemoryOracle, origin
 from sulcnet.memory.planning import plan_dataset, plan_network, probe_plan
@@ -572,10 +573,8 @@ def test_preparation_skips_what_is_finished_and_redoes_what_changed(tmp_path):
     assert preprocess_dataset(folders, "3d", 1, False) == (6, 0)
     assert preprocess_dataset(folders, "3d", 2, False) == (0, 6)
     label = next((folders.raw / "labelsTr").iterdir())
-    other = [path for path in (folders.raw / "labelsTr").iterdir() if path != label][
-        0
-    ]
-    label.write_bytes(other.read_bytes())
+    image = read_label(label)
+    write_mask(label, image.data * (image.data != 1), image)
     assert preprocess_dataset(folders, "3d", 1, False) == (1, 5)
     assert preprocess_dataset(folders, "3d", 1, True) == (6, 0)
 

@@ -829,4 +829,4 @@ def test_an_unknown_fold_lists_the_known_ones():
     for fold in ("5", "\N{SUPERSCRIPT TWO}", "first"):
         with pytest.raises(UsageError, match=f"no fold '{fold}'") as caught:
             split(cohort()).part(fold)
-        assert "holdout, 0 to 4" in caught.value.hint
+        assert "holdout, 0, 1, 2, 3, 4, all" in caught.value.hint
