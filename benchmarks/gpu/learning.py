@@ -24,7 +24,7 @@ from sulcnet.records.workspace import (
 NUMBER = "4"
 RUNS = {"scratch": (), "from mae, full": ("--pretrain", "mae", "--tune", "full")}
 MINUTES, TINY = 1.0, 0.02  # of training
-STEPS, TINY_STEPS = 500, 20  # of the demo: as on a CPU, and far too few
+STEPS, TINY_STEPS = 740, 20  # of the demo: as on a CPU, and far too few
 
 
 def hippocampus(tables: Tables, args: Namespace) -> None:

@@ -57,7 +57,7 @@ class Size:
         cohort: what phantoms are drawn; the seed is the demo's.
     """
 
-    cases: tuple[int, int, int] = (180, 24, 48)
+    cases: tuple[int, int, int] = (240, 36, 48)
     features: int = 16
     cohort: Cohort = Cohort(spacing=(SPACING,) * 3, shape=medial(SPACING))
 
