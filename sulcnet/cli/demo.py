@@ -17,8 +17,8 @@ from sulcnet.cli._command import (
 )
 
 HELP = """Run the whole path on phantoms that it draws: raw images, plan, preprocessing, training, prediction, scores
-and a picture. Takes under ten minutes on two CPU cores. It counts steps, not time: on a CPU a machine gives the same scores
-each time, busy or not. Where these mean nothing, it says so and ends with exit code 7."""
+and a picture. Takes under ten minutes on two CPU cores. It counts steps, not time: on a CPU a machine gives the same
+scores each time, busy or not. Where these mean nothing, it says so and ends with exit code 7."""
 EXAMPLES = "sulcnet_demo"
 STEPS = 740  # eight minutes on two idle cores
 
