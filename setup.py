@@ -33,7 +33,7 @@ def beside() -> list[tuple[str, list[str]]]:
     """Take what README and messages point to into share/sulcnet of the environment; a container takes less."""
     folders = {
         "": "*",
-        "docs": "docs/*.md",
+        "docs": "docs/*.*",
         "dataset_json_examples": "dataset_json_examples/*",
     }
     wanted = {

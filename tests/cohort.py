@@ -1,5 +1,6 @@
 """A tiny prepared phantom dataset for tests: drawn, planned and prepared in about two seconds."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import cache
@@ -64,9 +65,17 @@ def raw_cohort(
     """Write a raw phantom dataset under `root`."""
     workspace = Workspace.find(root)
     folders = workspace.folders(NAME)
-    cohort = COHORT.replace(modalities=(modality,))
-    write_dataset(folders.raw, cohort, count, shares=(0.5, 0.25))
+    shutil.copytree(drawn(count, modality), folders.raw)
     return workspace, folders
+
+
+@cache
+def drawn(count: int, modality: str) -> Path:
+    """Draw a raw phantom dataset, once per process; others get copies."""
+    place = Path(KEPT.name) / f"drawn_{count}_{modality}"
+    cohort = COHORT.replace(modalities=(modality,))
+    write_dataset(place, cohort, count, shares=(0.5, 0.25))
+    return place
 
 
 def phantom_plan(
