@@ -27,6 +27,7 @@ from sulcnet.records.plan import save_plan
 from sulcnet.records.splits import Splits
 from sulcnet.records.workspace import Workspace
 from sulcnet.runs.preparing import (
+    check_split,
     fingerprint_dataset,
     settle_splits,
 )
@@ -381,6 +382,12 @@ def test_a_split_that_came_later_is_not_passed_over(tmp_path):
     study.folders.splits.unlink()
     assert settled(study).folds[0].validation == ("005", "006")
     assert settled(study).folds[1].validation == ("001", "002")
+
+
+def test_looking_at_the_split_before_a_run_draws_none(tmp_path):
+    study = Study(tmp_path)
+    check_split(study.folders)
+    assert not study.folders.splits.exists()
 
 
 def test_a_column_of_the_table_splits(tmp_path):

@@ -93,6 +93,8 @@ def check_split(folders: DatasetFolders) -> None:
     Raises:
         DataError: as `settle_splits`.
     """
+    if not folders.splits.exists():  # a run draws no split
+        return
     try:
         dataset = Dataset.open(folders.raw)
     except SulcnetError as problem:  # what is prepared can be trained on without it
