@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sulcnet.errors import UsageError
+from sulcnet.geometry.curve import arc_length
 from sulcnet.phantoms.anatomy import box
 from sulcnet.phantoms.cohort import (
     CLASSES,
@@ -22,7 +23,6 @@ from sulcnet.phantoms.cohort import (
     medial,
     scans,
 )
-from sulcnet.phantoms.curves import arc_length
 from sulcnet.phantoms.folds import THRESHOLDS
 from sulcnet.phantoms.noise import refine
 from sulcnet.phantoms.space import Pose, draw_pose

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.graph import MCP_Geometric
 
+from sulcnet.geometry.curve import arc_length, interpolated
 from sulcnet.geometry.hull import Array, spacing_of
 from sulcnet.geometry.thin import thin
 
@@ -146,9 +147,9 @@ class _Ruled:
     @classmethod
     def along(cls, path: Array) -> _Ruled:
         """Begin with a path from voxel to voxel, less rough."""
-        arc = length_along(path)
+        arc = arc_length(path)
         places = _evenly(0, arc[-1])
-        edge = _at(places, arc, path)
+        edge = interpolated(places, arc, path)
         width = min(NEAR / STEP, len(edge) / 6)
         edge = ndimage.gaussian_filter1d(edge, width, axis=0, mode="nearest")
         return cls.drawn_out(edge, np.zeros_like(edge))
@@ -156,10 +157,10 @@ class _Ruled:
     @classmethod
     def drawn_out(cls, edge: Array, rulings: Array) -> _Ruled:
         """Space the points evenly, and go on straight at both ends."""
-        arc = length_along(edge)
+        arc = arc_length(edge)
         even = _evenly(0, arc[-1])
-        edge = _at(even, arc, edge)
-        rulings = _at(even, arc, rulings)
+        edge = interpolated(even, arc, edge)
+        rulings = interpolated(even, arc, rulings)
         before = _beyond(edge[::-1])
         after = _beyond(edge)
         longer = np.concatenate([before[::-1], edge, after])
@@ -185,7 +186,7 @@ class _Ruled:
         ahead = _dot(apart, tangents)
         across = apart - ahead[:, None] * tangents
         aside = np.linalg.norm(across, axis=1)
-        arc = length_along(self.edge)
+        arc = arc_length(self.edge)
         along = arc[nearest] + ahead
         most = max(ASIDE * np.median(aside), NO_BRANCH)
         kept = aside <= most
@@ -199,7 +200,7 @@ class _Ruled:
         knots = np.arange(along.min(), along.max() + STEP, STEP)
         fit = _regressed(along, depths, points, knots, SMOOTH_RULINGS)
         rulings = _across(fit[:, 2], fit[:, 1])
-        own = _at(along, knots, rulings)
+        own = interpolated(along, knots, rulings)
         lifted = points - depths[:, None] * own
         flat = np.zeros_like(depths)
         fit = _regressed(along, flat, lifted, knots, SMOOTH)
@@ -210,7 +211,7 @@ class _Ruled:
         if last <= first:
             return np.empty((0, 3))
         places = _evenly(first, last)
-        return _at(places, length_along(self.edge), self.edge)
+        return interpolated(places, arc_length(self.edge), self.edge)
 
 
 def _beyond(edge: Array) -> Array:
@@ -256,27 +257,14 @@ def _dot(vectors: Array, others: Array) -> Array:
     return products.sum(1)
 
 
-def length_along(curve: Array) -> Array:
-    """Give how far [mm] along the curve (n, 3) each of its points lies."""
-    moves = np.diff(curve, axis=0)
-    steps = np.linalg.norm(moves, axis=1)
-    return np.concatenate([[0.0], np.cumsum(steps)])
-
-
 def _length(curve: Array) -> float:
-    return length_along(curve)[-1]
+    return arc_length(curve)[-1]
 
 
 def _evenly(first: float, last: float) -> Array:
     """Give places about STEP apart, at least both ends."""
     steps = round((last - first) / STEP)
     return np.linspace(first, last, max(2, steps + 1))
-
-
-def _at(places: Array, knots: Array, values: Array) -> Array:
-    """Interpolate values (k, 3) that are known at the knots."""
-    columns = [np.interp(places, knots, column) for column in values.T]
-    return np.stack(columns, 1)
 
 
 def _unit(vector: Array) -> Array:

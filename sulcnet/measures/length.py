@@ -15,8 +15,9 @@ from scipy import ndimage
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
+from sulcnet.geometry.curve import arc_length
 from sulcnet.geometry.hull import Array, spacing_of
-from sulcnet.measures._edge import TOUCHING, length_along, outer_edges
+from sulcnet.measures._edge import TOUCHING, outer_edges
 
 LEAST = 5.0  # mm; a shorter piece is no part of the sulcus
 THRESHOLDS = (20.0, 40.0)  # mm in all: from here present, from there prominent
@@ -68,7 +69,7 @@ def sulcus_lengths(
         corner = affine[:3, :3] @ first
         for edge in outer_edges(piece, depth[box], affine, least):
             placed = edge + corner
-            length = length_along(placed)[-1]
+            length = arc_length(placed)[-1]
             if length >= least:
                 edges.append(placed)
                 lengths.append(length)

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sulcnet.errors import UsageError
+from sulcnet.geometry.curve import arc_length
 from sulcnet.phantoms.anatomy import Brain, box, draw_brain, measure
-from sulcnet.phantoms.curves import arc_length
 from sulcnet.phantoms.folds import CLASSES, draw_length
 from sulcnet.phantoms.hull import CENTRE
 from sulcnet.phantoms.noise import Array

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage as ndi
 from scipy.interpolate import CubicSpline
 
+from sulcnet.geometry.curve import arc_length, interpolated
 from sulcnet.phantoms.noise import Array, Generator
 
 STEP = 0.25
@@ -14,24 +15,11 @@ _PAD = 100  # points of noise beyond both ends
 _FEWEST = 8  # points of a part of a curve
 
 
-def arc_length(points: Array) -> Array:
-    """Give the way along a curve to each of its points (n, any) [mm]."""
-    moves = np.diff(points, axis=0)
-    steps = np.linalg.norm(moves, axis=1)
-    return np.concatenate([[0.0], np.cumsum(steps)])
-
-
 def evenly(points: Array) -> Array:
     """Give points STEP apart along a curve."""
     way = arc_length(points)
     wanted = np.arange(0, way[-1], STEP)
-    return _between(points, way, wanted)
-
-
-def _between(points: Array, way: Array, wanted: Array) -> Array:
-    """Give the points of a curve at these ways along it."""
-    columns = [np.interp(wanted, way, along) for along in points.T]
-    return np.stack(columns, 1)
+    return interpolated(wanted, way, points)
 
 
 def through(points: Array) -> Array:
@@ -72,4 +60,4 @@ def cut(curve: Array, start: float, length: float, way: Array | None = None) -> 
     end = min(start + length, way[-1])
     count = int((end - start) / STEP)
     wanted = np.linspace(start, end, max(_FEWEST, count))
-    return _between(curve, way, wanted)
+    return interpolated(wanted, way, curve)

@@ -17,8 +17,8 @@ from itertools import pairwise
 import numpy as np
 from scipy.spatial import cKDTree
 
+from sulcnet.geometry.curve import arc_length
 from sulcnet.phantoms.curves import (
-    arc_length,
     beside,
     cut,
     evenly,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage as ndi
 
-from sulcnet.phantoms.curves import arc_length, normals
+from sulcnet.geometry.curve import arc_length
+from sulcnet.phantoms.curves import normals
 from sulcnet.phantoms.folds import Fold, Wall
 from sulcnet.phantoms.hull import ramp
 from sulcnet.phantoms.noise import Array, Generator, Lattice
